@@ -1,0 +1,248 @@
+//! The one thing that flows from the pipeline to every sink. It is neither the kernel ABI, nor a row, nor JSON:
+//! each sink makes its own shape of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::process::Process;
+
+/// What happened to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// Established; on a polling source first seen; for UDP the first datagram or a connected socket.
+    Connect,
+    /// A connection that had a `Connect` ended.
+    Close,
+    /// An attempt that never was established.
+    Fail,
+    /// The serving end of a connection.
+    Accept,
+    /// A listening TCP or bound UDP socket.
+    Listen,
+}
+
+impl EventKind {
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Close, Self::Fail, Self::Accept, Self::Listen];
+
+    /// The word used in every format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Close => "close",
+            Self::Fail => "fail",
+            Self::Accept => "accept",
+            Self::Listen => "listen",
+        }
+    }
+}
+
+/// Transport of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Unix,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Unix];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Unix => "unix",
+        }
+    }
+}
+
+/// One end of a socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IPv4 or IPv6 end. IPv4-mapped IPv6 is stored as IPv4 (see [`Address::ip`]).
+    Ip(SocketAddr),
+    /// A unix socket's path; abstract names start with `@`. Raw: escape before showing.
+    Path(Arc<str>),
+}
+
+impl Address {
+    /// An IP end; `::ffff:a.b.c.d` becomes `a.b.c.d`, because that is what a person would call it.
+    pub fn ip(address: SocketAddr) -> Self {
+        Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+
+    pub fn ip_addr(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Path(_) => None,
+        }
+    }
+}
+
+/// Payload bytes of a connection, without retransmissions and control segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bytes {
+    pub sent: u64,
+    pub received: u64,
+}
+
+/// A point in time on both clocks. They are never compared with one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moment {
+    /// `CLOCK_BOOTTIME`, nanoseconds: what durations are computed from.
+    pub boot_ns: u64,
+    /// Wall clock, milliseconds since the Unix epoch: what is shown and stored.
+    pub unix_ms: i64,
+}
+
+impl Moment {
+    /// Time from `earlier` to `self`; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.boot_ns.saturating_sub(earlier.boot_ns))
+    }
+}
+
+/// How surely the owner of a socket is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OwnerQuality {
+    /// Taken where the call ran in the process's own context.
+    Exact,
+    /// The socket came over fork, from a listener, or in a message.
+    Inherited,
+    /// Found in the process's descriptors some time after.
+    Polled,
+    /// Nobody could be named.
+    Unattributed,
+}
+
+impl OwnerQuality {
+    pub const ALL: [Self; 4] = [Self::Exact, Self::Inherited, Self::Polled, Self::Unattributed];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Inherited => "inherited",
+            Self::Polled => "polled",
+            Self::Unattributed => "unattributed",
+        }
+    }
+}
+
+/// The capture rung an event came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    EbpfFentry,
+    EbpfKprobe,
+    EbpfTracepoint,
+    Proc,
+}
+
+impl SourceKind {
+    pub const ALL: [Self; 4] = [Self::EbpfFentry, Self::EbpfKprobe, Self::EbpfTracepoint, Self::Proc];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EbpfFentry => "ebpf-fentry",
+            Self::EbpfKprobe => "ebpf-kprobe",
+            Self::EbpfTracepoint => "ebpf-tracepoint",
+            Self::Proc => "proc",
+        }
+    }
+}
+
+/// A TCP state as people are shown it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SocketState {
+    Connecting,
+    Established,
+    CloseWait,
+    TimeWait,
+    Closed,
+}
+
+impl SocketState {
+    pub const ALL: [Self; 5] =
+        [Self::Connecting, Self::Established, Self::CloseWait, Self::TimeWait, Self::Closed];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Established => "established",
+            Self::CloseWait => "close_wait",
+            Self::TimeWait => "time_wait",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// How a name became known, strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DomainSource {
+    Sni,
+    Quic,
+    Dns,
+    EchOuter,
+    SharedDns,
+    Ptr,
+}
+
+impl DomainSource {
+    pub const ALL: [Self; 6] = [Self::Sni, Self::Quic, Self::Dns, Self::EchOuter, Self::SharedDns, Self::Ptr];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sni => "sni",
+            Self::Quic => "quic",
+            Self::Dns => "dns",
+            Self::EchOuter => "ech_outer",
+            Self::SharedDns => "shared_dns",
+            Self::Ptr => "ptr",
+        }
+    }
+}
+
+/// The name of the remote end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Domain {
+    Observed {
+        name: Arc<str>,
+        by: DomainSource,
+    },
+    #[default]
+    Unknown,
+}
+
+/// Number of a connection within one run of rano: its connect and its close carry the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// An understood event: who, where, when, and how surely.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub kind: EventKind,
+    pub at: Moment,
+    pub connection: ConnectionId,
+    /// `None` where nobody could be named.
+    pub process: Option<Arc<Process>>,
+    /// The provider on whose behalf it happened; `unknown` where there is none.
+    pub provider: Arc<str>,
+    pub protocol: Protocol,
+    pub local: Option<Address>,
+    pub remote: Option<Address>,
+    pub domain: Domain,
+    /// From connect to close, where both are known.
+    pub duration: Option<Duration>,
+    pub bytes: Option<Bytes>,
+    /// The errno's name, `ECONNREFUSED`.
+    pub error: Option<&'static str>,
+    pub state: Option<SocketState>,
+    pub source: SourceKind,
+    pub owner_quality: OwnerQuality,
+    /// Older than the observation.
+    pub preexisting: bool,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Raised an alert.
+    pub alert: bool,
+}

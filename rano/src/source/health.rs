@@ -1,0 +1,76 @@
+//! What a source is, why it is not a better one, and what it may have missed.
+
+use crate::event::SourceKind;
+
+/// Each way in which something can stay unseen. Declared once: the summary, the `sessions` columns and the report
+/// use the same names and words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gap {
+    /// Connections seen only as they ended, with no owner.
+    Unattributed,
+    /// Destroy notifications that the kernel could not queue for us.
+    NotificationsLost,
+    /// Connections opened while the notifications were switched off because there were too many.
+    OpenedUnwatched,
+    /// Processes whose descriptors could not be read for lack of permission.
+    PermissionDenied,
+    /// Processes that were gone before they could be read.
+    Vanished,
+    /// Events that SQLite did not get, because its queue was full or it failed.
+    SqliteDropped,
+}
+
+impl Gap {
+    pub const ALL: [Self; 6] = [
+        Self::Unattributed,
+        Self::NotificationsLost,
+        Self::OpenedUnwatched,
+        Self::PermissionDenied,
+        Self::Vanished,
+        Self::SqliteDropped,
+    ];
+
+    /// Column in `sessions` and key in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unattributed => "unattributed",
+            Self::NotificationsLost => "notifications_lost",
+            Self::OpenedUnwatched => "opened_unwatched",
+            Self::PermissionDenied => "permission_denied",
+            Self::Vanished => "vanished",
+            Self::SqliteDropped => "sqlite_dropped",
+        }
+    }
+}
+
+/// A count for every [`Gap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gaps([u64; Gap::ALL.len()]);
+
+impl Gaps {
+    pub fn get(&self, gap: Gap) -> u64 {
+        self.0[gap as usize]
+    }
+
+    pub fn add(&mut self, gap: Gap, count: u64) {
+        self.0[gap as usize] += count;
+    }
+
+    pub fn set(&mut self, gap: Gap, count: u64) {
+        self.0[gap as usize] = count;
+    }
+
+    /// In the order of [`Gap::ALL`], without the zeros.
+    pub fn present(&self) -> impl Iterator<Item = (Gap, u64)> + '_ {
+        Gap::ALL.into_iter().map(|gap| (gap, self.get(gap))).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// What is known of a source's trustworthiness.
+#[derive(Debug, Clone)]
+pub struct SourceHealth {
+    pub kind: SourceKind,
+    /// Why it is not a better one, and what would help.
+    pub reason: Option<String>,
+    pub gaps: Gaps,
+}
