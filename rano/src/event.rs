@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::process::Process;
 
 /// What happened to a connection.
@@ -38,7 +40,8 @@ impl EventKind {
 }
 
 /// Transport of a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     Tcp,
     Udp,
@@ -58,7 +61,8 @@ impl Protocol {
 }
 
 /// One end of a socket.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Address {
     /// An IPv4 or IPv6 end. IPv4-mapped IPv6 is stored as IPv4 (see [`Address::ip`]).
     Ip(SocketAddr),
@@ -81,14 +85,14 @@ impl Address {
 }
 
 /// Payload bytes of a connection, without retransmissions and control segments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bytes {
     pub sent: u64,
     pub received: u64,
 }
 
 /// A point in time on both clocks. They are never compared with one another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Moment {
     /// `CLOCK_BOOTTIME`, nanoseconds: what durations are computed from.
     pub boot_ns: u64,
@@ -104,7 +108,8 @@ impl Moment {
 }
 
 /// How surely the owner of a socket is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OwnerQuality {
     /// Taken where the call ran in the process's own context.
     Exact,
@@ -130,7 +135,8 @@ impl OwnerQuality {
 }
 
 /// The capture rung an event came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SourceKind {
     EbpfFentry,
     EbpfKprobe,
@@ -152,7 +158,8 @@ impl SourceKind {
 }
 
 /// A TCP state as people are shown it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SocketState {
     Connecting,
     Established,
@@ -234,8 +241,8 @@ pub struct Event {
     /// From connect to close, where both are known.
     pub duration: Option<Duration>,
     pub bytes: Option<Bytes>,
-    /// The errno's name, `ECONNREFUSED`.
-    pub error: Option<&'static str>,
+    /// The errno with which it failed or ended; [`crate::errno::name`] names it.
+    pub error: Option<i32>,
     pub state: Option<SocketState>,
     pub source: SourceKind,
     pub owner_quality: OwnerQuality,

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Moment;
 
 /// A process. A bare pid is never an identity: pids are reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessId {
     /// As the initial (or rano's own) pid namespace numbers it.
     pub pid: u32,
@@ -15,7 +17,7 @@ pub struct ProcessId {
 }
 
 /// What a process runs: changes with exec and with a rename.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Image {
     /// The thread group leader's name, at most 15 bytes in the kernel; lossy UTF-8, unescaped.
     pub comm: String,
@@ -28,7 +30,8 @@ pub struct Image {
 }
 
 /// What a source learned about a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProcessChange {
     /// First sight, exec or rename. `parent` is the pid of the parent at that moment.
     Seen { id: ProcessId, parent: u32, image: Image, at: Moment },

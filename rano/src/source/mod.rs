@@ -3,17 +3,20 @@
 
 pub mod health;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
 use crate::process::{ProcessChange, ProcessId, Verdict};
+use crate::stop::Stop;
 
 pub use health::SourceHealth;
 
 /// A socket's identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SocketId {
     /// The kernel's socket cookie (`sock_gen_cookie`), never reused while the system runs. Unique per network
     /// namespace on kernels where the counter is per namespace, hence the namespace's inode beside it.
@@ -23,7 +26,8 @@ pub enum SocketId {
 }
 
 /// What part a socket plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// It reached out.
     Connect,
@@ -34,7 +38,8 @@ pub enum Role {
 }
 
 /// What a source learned about a socket.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SocketChange {
     /// First sight.
     Opened(Opened),
@@ -46,7 +51,7 @@ pub enum SocketChange {
 }
 
 /// A socket when it is first seen.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Opened {
     pub id: SocketId,
     pub role: Role,
@@ -66,17 +71,30 @@ pub struct Opened {
 }
 
 /// How a socket ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Closed {
     pub id: SocketId,
     pub at: Moment,
     pub bytes: Option<Bytes>,
-    /// Name of the errno with which it ended, `ECONNRESET`.
-    pub error: Option<&'static str>,
+    /// The errno with which it ended.
+    pub error: Option<i32>,
     /// Known not to have been established: the attempt failed.
     pub never_established: bool,
     /// Where the source knows it better than the difference of the two moments.
     pub duration: Option<Duration>,
+}
+
+/// Anything a source delivers, as recordings hold it: one JSON object a line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawEvent {
+    Process(ProcessChange),
+    Socket(SocketChange),
+    Unattributed {
+        count: u64,
+    },
+    /// Time has come this far without anything else happening.
+    Clock(Moment),
 }
 
 /// The receiving side of a source: the pipeline, or a recorder in front of it.
