@@ -121,13 +121,9 @@ pub enum Pumped {
 /// One way to observe.
 pub trait Source {
     fn kind(&self) -> SourceKind;
-    /// Deliver what happens until `deadline`, blocking as needed. Returns early when `stop` is raised.
-    fn pump(
-        &mut self,
-        deadline: Instant,
-        stop: &crate::stop::Stop,
-        intake: &mut dyn Intake,
-    ) -> Result<Pumped>;
+    /// Deliver what happens until `until` (its boot clock counts), blocking as needed. May return early, and does
+    /// when `stop` is raised.
+    fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped>;
     /// A last look when observation ends: what is pending is delivered.
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()>;
     fn health(&self) -> SourceHealth;
