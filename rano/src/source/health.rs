@@ -16,17 +16,20 @@ pub enum Gap {
     PermissionDenied,
     /// Processes that were gone before they could be read.
     Vanished,
+    /// Connections whose end will not be noticed, because too many are open at once.
+    TableFull,
     /// Events that SQLite did not get, because its queue was full or it failed.
     SqliteDropped,
 }
 
 impl Gap {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
         Self::PermissionDenied,
         Self::Vanished,
+        Self::TableFull,
         Self::SqliteDropped,
     ];
 
@@ -38,7 +41,21 @@ impl Gap {
             Self::OpenedUnwatched => "opened_unwatched",
             Self::PermissionDenied => "permission_denied",
             Self::Vanished => "vanished",
+            Self::TableFull => "table_full",
             Self::SqliteDropped => "sqlite_dropped",
+        }
+    }
+
+    /// What the count counts, for people; reads on after the number.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Unattributed => "unattributed: connections too short to find their process, other people's included",
+            Self::NotificationsLost => "notifications lost: ends of connections the kernel had no room to tell us",
+            Self::OpenedUnwatched => "opened unwatched: connections opened while too many a second were ending",
+            Self::PermissionDenied => "permission denied: looks at processes of other users that were refused",
+            Self::Vanished => "vanished: processes gone before they could be read",
+            Self::TableFull => "table full: connections whose end is not noticed, too many were open",
+            Self::SqliteDropped => "sqlite dropped: events that are not in the database",
         }
     }
 }

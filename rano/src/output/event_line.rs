@@ -1,0 +1,110 @@
+//! The pretty line of an event: one line, columns separated by ` | `, absent fields left out.
+
+use std::fmt::Write as _;
+
+use crate::event::{Address, Domain, Event, EventKind, OwnerQuality, Protocol};
+use crate::output::escape::Escaped;
+use crate::output::human::{Size, timestamp_seconds};
+use crate::output::style::Styles;
+use crate::process::ancestry;
+
+/// Appends the line, newline included.
+pub fn write(line: &mut String, event: &Event, styles: &Styles) {
+    let (marker, word) = match event.kind {
+        EventKind::Connect => ('+', "connect"),
+        EventKind::Close => ('-', "close  "),
+        EventKind::Fail => ('!', "fail   "),
+        EventKind::Accept => ('<', "accept "),
+        EventKind::Listen => ('~', "listen "),
+    };
+    let mut out = Columns { line };
+    let dim = styles.dim;
+    out.put(format_args!("{dim}{}{dim:#}", timestamp_seconds(event.at.unix_ms)));
+    let paint = styles.event(event.kind);
+    out.column(format_args!("{paint}{marker} {}{paint:#}{}", word.trim_end(), &word[word.trim_end().len()..]));
+    let paint = styles.provider;
+    out.column(format_args!("{paint}{}{paint:#}", Escaped(&event.provider)));
+    match &event.process {
+        Some(process) => {
+            out.column(format_args!("pid={}", process.id.pid));
+            out.column(format_args!("{}", Escaped(&process.comm)));
+        }
+        None => out.column(format_args!("unknown")),
+    }
+    out.column(format_args!("{}", event.protocol.name()));
+    addresses(&mut out, event);
+    if let Domain::Observed { name, .. } = &event.domain {
+        let paint = styles.name;
+        out.column(format_args!("domain={paint}{}{paint:#}", Escaped(name)));
+    }
+    details(&mut out, event, styles);
+    line.push('\n');
+}
+
+fn addresses(out: &mut Columns<'_>, event: &Event) {
+    let end = |address: &Option<Address>| match address {
+        Some(address) => Escaped(&address.to_string()).to_string(),
+        None => "*".to_owned(),
+    };
+    if event.kind == EventKind::Listen {
+        out.column(format_args!("{}", end(&event.local)));
+    } else if event.kind == EventKind::Accept {
+        out.column(format_args!("{} <- {}", end(&event.local), end(&event.remote)));
+    } else {
+        out.column(format_args!("{} -> {}", end(&event.local), end(&event.remote)));
+    }
+}
+
+fn details(out: &mut Columns<'_>, event: &Event, styles: &Styles) {
+    if let Some(duration) = event.duration {
+        out.column(format_args!("dur={}ms", duration.as_millis()));
+    }
+    if let Some(bytes) = event.bytes {
+        out.column(format_args!("sent={}", Size(bytes.sent)));
+        out.column(format_args!("recv={}", Size(bytes.received)));
+    }
+    if let Some(errno) = event.error {
+        let paint = styles.fail;
+        match crate::errno::name(errno) {
+            Some(name) => out.column(format_args!("error={paint}{name}{paint:#}")),
+            None => out.column(format_args!("error={paint}errno {errno}{paint:#}")),
+        }
+    }
+    if event.preexisting {
+        out.column(format_args!("preexisting=true"));
+    }
+    match event.state {
+        Some(state) if event.kind == EventKind::Connect && event.protocol == Protocol::Tcp => {
+            // `established` is what a connect means; only the exception is worth a column.
+            if state != crate::event::SocketState::Established {
+                out.column(format_args!("state={}", state.name()));
+            }
+        }
+        _ => {}
+    }
+    if let Some(process) = &event.process
+        && event.kind != EventKind::Close
+        && process.ancestry.len() > 1
+    {
+        let dim = styles.dim;
+        out.column(format_args!("{dim}{}{dim:#}", ancestry::pretty(&process.ancestry)));
+    }
+    if event.owner_quality == OwnerQuality::Unattributed {
+        out.column(format_args!("owner=unattributed"));
+    }
+}
+
+struct Columns<'a> {
+    line: &'a mut String,
+}
+
+impl Columns<'_> {
+    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        self.line.write_fmt(text).expect("writing into a String cannot fail");
+    }
+
+    fn column(&mut self, text: std::fmt::Arguments<'_>) {
+        self.line.push_str(" | ");
+        self.put(text);
+    }
+}

@@ -1,0 +1,8 @@
+//! Everything a person or a program reads from rano is shaped here. Names from outside are escaped here, once.
+
+pub mod escape;
+pub mod event_json;
+pub mod event_line;
+pub mod human;
+pub mod style;
+pub mod summary;

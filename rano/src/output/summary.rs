@@ -1,0 +1,142 @@
+//! The summary at the end of an observation: sums, rankings, and what may be missing.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::output::escape::Escaped;
+use crate::output::human::Size;
+use crate::output::style::Styles;
+use crate::source::SourceHealth;
+use crate::totals::Totals;
+
+/// Everything the end of an observation tells.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub totals: Totals,
+    pub health: SourceHealth,
+    /// How long the rankings are.
+    pub top: usize,
+}
+
+impl Summary {
+    /// Text as the terminal and pretty logs show it.
+    pub fn render(&self, styles: &Styles) -> String {
+        let mut text = String::new();
+        self.write(&mut text, styles).expect("writing into a String cannot fail");
+        text
+    }
+
+    fn write(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
+        let totals = &self.totals;
+        let heading = styles.heading;
+        writeln!(out, "{heading}Summary{heading:#}")?;
+        writeln!(out, "  connects {}", totals.connects)?;
+        writeln!(out, "  closes   {}", totals.closes)?;
+        if totals.fails > 0 {
+            writeln!(out, "  fails    {}", totals.fails)?;
+        }
+        if totals.accepts > 0 {
+            writeln!(out, "  accepts  {}", totals.accepts)?;
+        }
+        if totals.listens > 0 {
+            writeln!(out, "  listens  {}", totals.listens)?;
+        }
+        writeln!(out, "  active   {} (peak {})", totals.active, totals.peak)?;
+        writeln!(
+            out,
+            "  sent     {}   received {}",
+            Size(totals.bytes.sent),
+            Size(totals.bytes.received)
+        )?;
+        if !totals.providers.is_empty() {
+            writeln!(out, "  {heading}Providers{heading:#}")?;
+            let mut providers: Vec<_> = totals.providers.iter().collect();
+            providers.sort_by(|(a_name, a), (b_name, b)| b.cmp(a).then_with(|| a_name.cmp(b_name)));
+            for (provider, count) in providers {
+                writeln!(out, "    {count} {}", Escaped(provider))?;
+            }
+        }
+        self.top_ips(out, styles)?;
+        self.completeness(out, styles)
+    }
+
+    fn top_ips(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
+        let ranking = &self.totals.remote_ips;
+        if ranking.is_empty() || self.top == 0 {
+            return Ok(());
+        }
+        let heading = styles.heading;
+        writeln!(out, "  {heading}Top IPs{heading:#}")?;
+        for (ip, count) in ranking.top(self.top) {
+            writeln!(out, "    {count} {ip}")?;
+        }
+        let hidden = ranking.len().saturating_sub(self.top);
+        if hidden > 0 {
+            writeln!(out, "    … and {hidden} more")?;
+        }
+        Ok(())
+    }
+
+    fn completeness(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
+        let heading = styles.heading;
+        writeln!(out, "  {heading}Completeness{heading:#}")?;
+        match &self.health.reason {
+            Some(reason) => writeln!(out, "    source {} ({reason})", self.health.kind.name())?,
+            None => writeln!(out, "    source {}", self.health.kind.name())?,
+        }
+        let mut complete = true;
+        let warning = styles.warning;
+        for (gap, count) in self.health.gaps.present() {
+            complete = false;
+            writeln!(out, "    {warning}{count}{warning:#} {}", gap.meaning())?;
+        }
+        if complete {
+            writeln!(out, "    nothing missed")?;
+        }
+        Ok(())
+    }
+
+    /// One JSON object, for JSON logs.
+    pub fn json(&self, run_id: &str) -> String {
+        #[derive(Serialize)]
+        struct SummaryJson<'a> {
+            v: u32,
+            r#type: &'static str,
+            run_id: &'a str,
+            connects: u64,
+            closes: u64,
+            fails: u64,
+            accepts: u64,
+            listens: u64,
+            active: u64,
+            peak_active: u64,
+            bytes_sent: u64,
+            bytes_recv: u64,
+            providers: &'a std::collections::BTreeMap<std::sync::Arc<str>, u64>,
+            source: &'static str,
+            source_reason: Option<&'a str>,
+            missed: std::collections::BTreeMap<&'static str, u64>,
+        }
+        let totals = &self.totals;
+        serde_json::to_string(&SummaryJson {
+            v: crate::output::event_json::VERSION,
+            r#type: "summary",
+            run_id,
+            connects: totals.connects,
+            closes: totals.closes,
+            fails: totals.fails,
+            accepts: totals.accepts,
+            listens: totals.listens,
+            active: totals.active,
+            peak_active: totals.peak,
+            bytes_sent: totals.bytes.sent,
+            bytes_recv: totals.bytes.received,
+            providers: &totals.providers,
+            source: self.health.kind.name(),
+            source_reason: self.health.reason.as_deref(),
+            missed: self.health.gaps.present().map(|(gap, count)| (gap.name(), count)).collect(),
+        })
+        .expect("plain fields always serialize")
+    }
+}

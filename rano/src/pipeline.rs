@@ -1,0 +1,285 @@
+//! The fixed order every event takes: track → enrich → sinks. One loop, one owner of all state; it runs on recorded
+//! events as on live ones and never reads a clock.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use rustc_hash::FxHashMap;
+
+use crate::event::{Bytes, ConnectionId, Domain, Event, EventKind, Moment, Protocol, SocketState, SourceKind};
+use crate::output::summary::Summary;
+use crate::process::tree::Tree;
+use crate::process::{Process, ProcessChange, ProcessId, Verdict};
+use crate::sink::{Frame, Sink};
+use crate::source::health::Gap;
+use crate::source::{Closed, Intake, Opened, Pumped, Role, SocketChange, SocketId, Source};
+use crate::stop::Stop;
+use crate::totals::Totals;
+
+/// What is shown and stored, of what a source delivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    pub udp: bool,
+    /// Accepts and listeners.
+    pub listening: bool,
+    pub unix: bool,
+    /// Connections whose owner is not known become events; they are counted in any case.
+    pub unattributed: bool,
+    /// Attempts that are not established yet are shown at once and not when they succeed: a single look.
+    pub pending: bool,
+}
+
+/// More open connections than this are still shown, but their ends are not noticed.
+const LIVE_MAX: usize = 1 << 18;
+
+/// All state between a source and the sinks.
+pub struct Pipeline {
+    tree: Tree,
+    scope: Scope,
+    source: SourceKind,
+    sinks: Vec<Box<dyn Sink>>,
+    live: FxHashMap<SocketId, Live>,
+    next_connection: u64,
+    totals: Totals,
+    unattributed: u64,
+    table_full: u64,
+}
+
+/// A socket that is open.
+struct Live {
+    connection: ConnectionId,
+    opened: Opened,
+    process: Option<Arc<Process>>,
+    /// A connect event was sent, so that a close will follow.
+    connected: bool,
+}
+
+impl Pipeline {
+    /// `sinks` in the order in which they see an event; the last one shows notices.
+    pub fn new(tree: Tree, scope: Scope, source: SourceKind, sinks: Vec<Box<dyn Sink>>) -> Self {
+        Self {
+            tree,
+            scope,
+            source,
+            sinks,
+            live: FxHashMap::default(),
+            next_connection: 1,
+            totals: Totals::default(),
+            unattributed: 0,
+            table_full: 0,
+        }
+    }
+
+    /// Observes until the source is exhausted or `stop` is raised. `intake` stands between source and pipeline where
+    /// a recording is made.
+    pub fn run(mut self, source: &mut dyn Source, stop: &Stop, top: usize) -> Result<Summary> {
+        let mut outcome = Ok(());
+        while !stop.is_raised() {
+            let until = self.sinks.iter().filter_map(|sink| sink.next_tick()).min_by_key(|at| at.boot_ns);
+            let until = until.unwrap_or(Moment { boot_ns: u64::MAX, unix_ms: i64::MAX });
+            match source.pump(until, stop, &mut self) {
+                Ok(Pumped::More) => self.tick(source),
+                Ok(Pumped::Exhausted) => break,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        if outcome.is_ok() {
+            outcome = source.finish(&mut self);
+        }
+        self.show_pending(source.now());
+        self.tick(source);
+        let summary = self.finish(source, top);
+        outcome.map(|()| summary)
+    }
+
+    fn tick(&mut self, source: &dyn Source) {
+        let health = self.health(source);
+        let frame = Frame { now: source.now(), totals: &self.totals, health: &health };
+        for sink in &mut self.sinks {
+            sink.tick(&frame);
+        }
+        self.pass_notices();
+    }
+
+    fn finish(&mut self, source: &dyn Source, top: usize) -> Summary {
+        let mut summary = Summary { totals: self.totals.clone(), health: self.health(source), top };
+        for at in 0..self.sinks.len() {
+            // Earlier sinks' last words come before the summary.
+            self.pass_notices();
+            self.sinks[at].finish(&mut summary);
+        }
+        self.pass_notices();
+        summary
+    }
+
+    fn health(&self, source: &dyn Source) -> crate::source::SourceHealth {
+        let mut health = source.health();
+        health.gaps.add(Gap::Unattributed, self.unattributed);
+        health.gaps.add(Gap::TableFull, self.table_full);
+        health
+    }
+
+    fn pass_notices(&mut self) {
+        let notices: Vec<String> = self.sinks.iter_mut().flat_map(|sink| sink.take_notices()).collect();
+        for notice in notices {
+            for sink in &mut self.sinks {
+                sink.notice(&notice);
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: Opened) {
+        if opened.owner.is_none() && opened.role == Role::Connect {
+            self.unattributed += 1;
+        }
+        if !self.in_scope(&opened) || self.live.contains_key(&opened.id) {
+            return;
+        }
+        let process = match opened.owner {
+            Some(owner) => match self.tree.process(owner) {
+                Some(process) if self.tree.verdict(owner) == Verdict::Tracked => Some(process),
+                Some(_) | None => return,
+            },
+            None => None,
+        };
+        let connection = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let pending = opened.state == Some(SocketState::Connecting) && !self.scope.pending;
+        let connected = opened.role == Role::Connect && !pending;
+        let live = Live { connection, opened, process, connected };
+        if !pending {
+            let kind = match live.opened.role {
+                Role::Connect => EventKind::Connect,
+                Role::Accept => EventKind::Accept,
+                Role::Listen => EventKind::Listen,
+            };
+            let event = self.enrich(&live, kind, live.opened.at);
+            self.send(&event);
+        }
+        if self.live.len() < LIVE_MAX {
+            self.live.insert(live.opened.id, live);
+        } else {
+            self.table_full += 1;
+        }
+    }
+
+    fn in_scope(&self, opened: &Opened) -> bool {
+        let protocol = match opened.protocol {
+            Protocol::Tcp => true,
+            Protocol::Udp => self.scope.udp,
+            Protocol::Unix => self.scope.unix,
+        };
+        let role = match opened.role {
+            Role::Connect => true,
+            Role::Accept | Role::Listen => self.scope.listening,
+        };
+        protocol && role && (opened.owner.is_some() || self.scope.unattributed)
+    }
+
+    fn state(&mut self, id: SocketId, state: SocketState, at: Moment) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        live.opened.state = Some(state);
+        let established = matches!(state, SocketState::Established | SocketState::CloseWait);
+        if established && !live.connected && live.opened.role == Role::Connect {
+            live.connected = true;
+            live.opened.at = at;
+            let live = self.live.remove(&id).expect("it was found just now");
+            let event = self.enrich(&live, EventKind::Connect, at);
+            self.send(&event);
+            self.live.insert(id, live);
+        }
+    }
+
+    fn closed(&mut self, closed: &Closed) {
+        let Some(live) = self.live.remove(&closed.id) else { return };
+        if live.opened.role != Role::Connect {
+            return;
+        }
+        let kind = if live.connected && !closed.never_established { EventKind::Close } else { EventKind::Fail };
+        let mut event = self.enrich(&live, kind, closed.at);
+        event.error = closed.error;
+        event.state = Some(SocketState::Closed).filter(|_| live.opened.protocol == Protocol::Tcp);
+        event.bytes = closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());
+        event.duration = closed.duration.or_else(|| {
+            let known = kind == EventKind::Close && !live.opened.preexisting;
+            known.then(|| closed.at.since(live.opened.at))
+        });
+        self.send(&event);
+    }
+
+    /// Attempts still under way at the end are shown as what they are, rather than passed over.
+    fn show_pending(&mut self, now: Moment) {
+        let waits = |live: &Live| !live.connected && live.opened.role == Role::Connect;
+        let mut pending: Vec<SocketId> =
+            self.live.iter().filter(|(_, live)| waits(live)).map(|(id, _)| *id).collect();
+        pending.sort_unstable_by_key(|id| self.live[id].connection);
+        for id in pending {
+            let live = self.live.remove(&id).expect("it was listed just now");
+            let event = self.enrich(&live, EventKind::Connect, now);
+            self.send(&event);
+        }
+    }
+
+    fn enrich(&self, live: &Live, kind: EventKind, at: Moment) -> Event {
+        let provider = match &live.process {
+            Some(process) => Arc::clone(&process.provider),
+            None => self.tree.unknown_provider(),
+        };
+        Event {
+            kind,
+            at,
+            connection: live.connection,
+            process: live.process.clone(),
+            provider,
+            protocol: live.opened.protocol,
+            local: live.opened.local.clone(),
+            remote: live.opened.remote.clone(),
+            domain: Domain::Unknown,
+            duration: None,
+            bytes: None,
+            error: None,
+            state: live.opened.state,
+            source: self.source,
+            owner_quality: live.opened.quality,
+            preexisting: live.opened.preexisting,
+            netns: live.opened.netns,
+            alert: false,
+        }
+    }
+
+    fn send(&mut self, event: &Event) {
+        self.totals.count(event);
+        for sink in &mut self.sinks {
+            sink.event(event);
+        }
+    }
+}
+
+impl Intake for Pipeline {
+    fn process(&mut self, change: ProcessChange) -> Verdict {
+        self.tree.apply(change)
+    }
+
+    fn socket(&mut self, change: SocketChange) {
+        match change {
+            SocketChange::Opened(opened) => self.opened(opened),
+            SocketChange::State { id, state, at } => self.state(id, state, at),
+            SocketChange::Closed(closed) => self.closed(&closed),
+        }
+    }
+
+    fn unattributed(&mut self, count: u64) {
+        self.unattributed += count;
+    }
+
+    fn newly_tracked(&mut self) -> Vec<ProcessId> {
+        self.tree.newly_tracked()
+    }
+
+    fn verdict(&self, id: ProcessId) -> Verdict {
+        self.tree.verdict(id)
+    }
+}

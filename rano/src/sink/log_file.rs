@@ -1,0 +1,88 @@
+//! A log file: events and the summary, appended.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
+
+use crate::event::Event;
+use crate::output::style::Styles;
+use crate::output::summary::Summary;
+use crate::output::{event_json, event_line};
+use crate::sink::terminal::Format;
+use crate::sink::{Frame, Sink};
+
+/// An open log file.
+pub struct LogFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    format: Format,
+    run_id: String,
+    line: String,
+    bytes: Vec<u8>,
+    /// Events that could not be written.
+    lost: u64,
+    notices: Vec<String>,
+}
+
+impl LogFile {
+    /// `file` has been opened for appending by the caller; `path` is for messages.
+    pub fn new(path: PathBuf, file: File, format: Format, run_id: String) -> Self {
+        Self {
+            path,
+            file: BufWriter::with_capacity(32 * 1024, file),
+            format,
+            run_id,
+            line: String::new(),
+            bytes: Vec::new(),
+            lost: 0,
+            notices: Vec::new(),
+        }
+    }
+
+    fn failed(&mut self, error: &std::io::Error) {
+        if self.lost == 0 {
+            self.notices.push(format!(
+                "warning: cannot write to {}: {error}; events are missing there from now on",
+                self.path.display()
+            ));
+        }
+        self.lost += 1;
+    }
+}
+
+impl Sink for LogFile {
+    fn event(&mut self, event: &Event) {
+        self.bytes.clear();
+        match self.format {
+            Format::Pretty => {
+                self.line.clear();
+                event_line::write(&mut self.line, event, &Styles::PLAIN);
+                self.bytes.extend_from_slice(self.line.as_bytes());
+            }
+            Format::Json => event_json::write(&mut self.bytes, event, &self.run_id),
+        }
+        if let Err(error) = self.file.write_all(&self.bytes) {
+            self.failed(&error);
+        }
+    }
+
+    fn tick(&mut self, _frame: &Frame<'_>) {
+        if let Err(error) = self.file.flush() {
+            self.failed(&error);
+        }
+    }
+
+    fn finish(&mut self, summary: &mut Summary) {
+        let text = match self.format {
+            Format::Pretty => summary.render(&Styles::PLAIN),
+            Format::Json => summary.json(&self.run_id) + "\n",
+        };
+        if let Err(error) = self.file.write_all(text.as_bytes()).and_then(|()| self.file.flush()) {
+            self.failed(&error);
+        }
+    }
+
+    fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+}

@@ -1,0 +1,197 @@
+//! Recordings of raw events: a source that plays one, and the wrapper around any source that makes one. Everything
+//! above a source runs on a recording as on the live system, without privileges and as fast as it can.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::event::{Moment, SourceKind};
+use crate::process::{ProcessChange, ProcessId, Verdict};
+use crate::source::{Intake, Pumped, RawEvent, SocketChange, Source, SourceHealth};
+use crate::stop::Stop;
+
+/// Plays a recording; time is the recording's.
+pub struct Replay {
+    lines: Box<dyn BufRead>,
+    name: String,
+    line: String,
+    line_number: u64,
+    /// Read, but later than the deadline of the pump that read it.
+    next: Option<RawEvent>,
+    now: Moment,
+}
+
+impl Replay {
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("open recording {}", path.display()))?;
+        Ok(Self::new(Box::new(BufReader::with_capacity(64 * 1024, file)), path.display().to_string()))
+    }
+
+    /// `name` is what errors call the recording.
+    pub fn new(lines: Box<dyn BufRead>, name: String) -> Self {
+        Self { lines, name, line: String::new(), line_number: 0, next: None, now: Moment::default() }
+    }
+
+    fn read(&mut self) -> Result<Option<RawEvent>> {
+        loop {
+            self.line.clear();
+            self.line_number += 1;
+            let place = || format!("{}:{}", self.name, self.line_number);
+            if self.lines.read_line(&mut self.line).with_context(place)? == 0 {
+                return Ok(None);
+            }
+            let text = self.line.trim();
+            if !text.is_empty() {
+                return serde_json::from_str(text).map(Some).with_context(place);
+            }
+        }
+    }
+}
+
+/// When a raw event happened, where it says so.
+fn moment(event: &RawEvent) -> Option<Moment> {
+    match event {
+        RawEvent::Process(ProcessChange::Seen { at, .. } | ProcessChange::Gone { at, .. })
+        | RawEvent::Socket(SocketChange::State { at, .. })
+        | RawEvent::Clock(at) => Some(*at),
+        RawEvent::Socket(SocketChange::Opened(opened)) => Some(opened.at),
+        RawEvent::Socket(SocketChange::Closed(closed)) => Some(closed.at),
+        RawEvent::Unattributed { .. } => None,
+    }
+}
+
+impl Source for Replay {
+    fn kind(&self) -> SourceKind {
+        SourceKind::Proc
+    }
+
+    fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped> {
+        while !stop.is_raised() {
+            let event = match self.next.take() {
+                Some(event) => event,
+                None => match self.read()? {
+                    Some(event) => event,
+                    None => return Ok(Pumped::Exhausted),
+                },
+            };
+            if let Some(at) = moment(&event) {
+                if at.boot_ns > until.boot_ns && self.now.boot_ns < until.boot_ns {
+                    self.now = Moment { boot_ns: until.boot_ns, unix_ms: at.unix_ms };
+                    self.next = Some(event);
+                    return Ok(Pumped::More);
+                }
+                self.now = at;
+            }
+            match event {
+                RawEvent::Process(change) => {
+                    intake.process(change);
+                    intake.newly_tracked();
+                }
+                RawEvent::Socket(change) => intake.socket(change),
+                RawEvent::Unattributed { count } => intake.unattributed(count),
+                RawEvent::Clock(_) => {}
+            }
+        }
+        Ok(Pumped::More)
+    }
+
+    fn finish(&mut self, _intake: &mut dyn Intake) -> Result<()> {
+        Ok(())
+    }
+
+    fn health(&self) -> SourceHealth {
+        let gaps = crate::source::health::Gaps::default();
+        SourceHealth { kind: self.kind(), reason: Some("a recording".to_owned()), gaps }
+    }
+
+    fn now(&self) -> Moment {
+        self.now
+    }
+}
+
+/// Passes everything on and writes it down.
+pub struct Recorder {
+    inner: Box<dyn Source>,
+    file: BufWriter<File>,
+}
+
+impl Recorder {
+    /// `file` is open for writing.
+    pub fn new(inner: Box<dyn Source>, file: File) -> Self {
+        Self { inner, file: BufWriter::new(file) }
+    }
+}
+
+struct Tee<'a> {
+    intake: &'a mut dyn Intake,
+    file: &'a mut BufWriter<File>,
+    outcome: std::io::Result<()>,
+}
+
+impl Tee<'_> {
+    fn write(&mut self, event: &RawEvent) {
+        if self.outcome.is_ok() {
+            let mut line = serde_json::to_vec(event).expect("raw events always serialize");
+            line.push(b'\n');
+            self.outcome = self.file.write_all(&line);
+        }
+    }
+}
+
+impl Intake for Tee<'_> {
+    fn process(&mut self, change: ProcessChange) -> Verdict {
+        self.write(&RawEvent::Process(change.clone()));
+        self.intake.process(change)
+    }
+
+    fn socket(&mut self, change: SocketChange) {
+        self.write(&RawEvent::Socket(change.clone()));
+        self.intake.socket(change);
+    }
+
+    fn unattributed(&mut self, count: u64) {
+        self.write(&RawEvent::Unattributed { count });
+        self.intake.unattributed(count);
+    }
+
+    fn newly_tracked(&mut self) -> Vec<ProcessId> {
+        self.intake.newly_tracked()
+    }
+
+    fn verdict(&self, id: ProcessId) -> Verdict {
+        self.intake.verdict(id)
+    }
+}
+
+impl Source for Recorder {
+    fn kind(&self) -> SourceKind {
+        self.inner.kind()
+    }
+
+    fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped> {
+        let mut tee = Tee { intake, file: &mut self.file, outcome: Ok(()) };
+        let pumped = self.inner.pump(until, stop, &mut tee)?;
+        let now = self.inner.now();
+        tee.write(&RawEvent::Clock(now));
+        let outcome = tee.outcome;
+        outcome.and_then(|()| self.file.flush()).context("write the recording")?;
+        Ok(pumped)
+    }
+
+    fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
+        let mut tee = Tee { intake, file: &mut self.file, outcome: Ok(()) };
+        self.inner.finish(&mut tee)?;
+        let outcome = tee.outcome;
+        outcome.and_then(|()| self.file.flush()).context("write the recording")
+    }
+
+    fn health(&self) -> SourceHealth {
+        self.inner.health()
+    }
+
+    fn now(&self) -> Moment {
+        self.inner.now()
+    }
+}

@@ -1,0 +1,116 @@
+//! The running sums of an observation: what the summary shows and `sessions` keeps.
+
+use std::collections::BTreeMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::event::{Bytes, Event, EventKind};
+
+/// Sums over all events so far.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    pub connects: u64,
+    pub closes: u64,
+    pub fails: u64,
+    pub accepts: u64,
+    pub listens: u64,
+    /// Connects without a close.
+    pub active: u64,
+    pub peak: u64,
+    pub bytes: Bytes,
+    /// Connects by provider.
+    pub providers: BTreeMap<Arc<str>, u64>,
+    /// Connects by remote address.
+    pub remote_ips: Ranking<IpAddr>,
+}
+
+impl Totals {
+    pub fn count(&mut self, event: &Event) {
+        match event.kind {
+            EventKind::Connect => {
+                self.connects += 1;
+                self.active += 1;
+                self.peak = self.peak.max(self.active);
+                *self.providers.entry(Arc::clone(&event.provider)).or_default() += 1;
+                if let Some(ip) = event.remote.as_ref().and_then(crate::event::Address::ip_addr) {
+                    self.remote_ips.count(ip);
+                }
+            }
+            EventKind::Close => {
+                self.closes += 1;
+                self.active = self.active.saturating_sub(1);
+            }
+            EventKind::Fail => self.fails += 1,
+            EventKind::Accept => self.accepts += 1,
+            EventKind::Listen => self.listens += 1,
+        }
+        if let Some(bytes) = event.bytes {
+            self.bytes.sent = self.bytes.sent.saturating_add(bytes.sent);
+            self.bytes.received = self.bytes.received.saturating_add(bytes.received);
+        }
+    }
+}
+
+/// Counts by key for a bounded number of keys; what comes after is counted together.
+#[derive(Debug, Clone)]
+pub struct Ranking<K> {
+    counts: FxHashMap<K, u64>,
+    /// Occurrences of keys that no longer found a place.
+    pub others: u64,
+}
+
+impl<K> Default for Ranking<K> {
+    fn default() -> Self {
+        Self { counts: FxHashMap::default(), others: 0 }
+    }
+}
+
+impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
+    /// 65,536 keys take a few MiB, and no observation that a person reads has more.
+    const KEYS_MAX: usize = 1 << 16;
+
+    pub fn count(&mut self, key: K) {
+        if let Some(count) = self.counts.get_mut(&key) {
+            *count += 1;
+        } else if self.counts.len() < Self::KEYS_MAX {
+            self.counts.insert(key, 1);
+        } else {
+            self.others += 1;
+        }
+    }
+
+    /// The most frequent first, equals in the order of their keys.
+    pub fn top(&self, most: usize) -> Vec<(K, u64)> {
+        let mut all: Vec<_> = self.counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
+        all.sort_unstable_by(|(a_key, a), (b_key, b)| b.cmp(a).then_with(|| a_key.cmp(b_key)));
+        all.truncate(most);
+        all
+    }
+
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ranking_counts_newcomers_together() {
+        let mut ranking = Ranking::default();
+        for key in 0..70_000u32 {
+            ranking.count(key);
+        }
+        ranking.count(7);
+        assert_eq!(ranking.top(2), [(7, 2), (0, 1)]);
+        assert_eq!(ranking.others, 70_000 - 65_536);
+    }
+}
