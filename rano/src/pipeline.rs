@@ -194,17 +194,25 @@ impl Pipeline {
     }
 
     fn closed(&mut self, closed: &Closed) {
-        let Some(live) = self.live.remove(&closed.id) else { return };
+        let Some(mut live) = self.live.remove(&closed.id) else { return };
         if live.opened.role != Role::Connect {
             return;
         }
-        let kind = if live.connected && !closed.never_established { EventKind::Close } else { EventKind::Fail };
+        if !live.connected && closed.established == Some(true) {
+            live.connected = true;
+            live.opened.state = Some(SocketState::Established);
+            let event = self.enrich(&live, EventKind::Connect, live.opened.at);
+            self.send(&event);
+        }
+        let kind = if live.connected { EventKind::Close } else { EventKind::Fail };
         let mut event = self.enrich(&live, kind, closed.at);
         event.error = closed.error;
         event.state = Some(SocketState::Closed).filter(|_| live.opened.protocol == Protocol::Tcp);
         event.bytes = closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());
         event.duration = closed.duration.or_else(|| {
-            let known = kind == EventKind::Close && !live.opened.preexisting;
+            // What only its end revealed has no beginning.
+            let seen_open = live.opened.owner.is_some() && !live.opened.preexisting;
+            let known = kind == EventKind::Close && seen_open;
             known.then(|| closed.at.since(live.opened.at))
         });
         self.send(&event);

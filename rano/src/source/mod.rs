@@ -2,10 +2,13 @@
 //! learns from the answer which processes are watched, so that it can leave the others alone.
 
 pub mod health;
+pub mod proc;
+pub mod replay;
 
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
@@ -78,8 +81,8 @@ pub struct Closed {
     pub bytes: Option<Bytes>,
     /// The errno with which it ended.
     pub error: Option<i32>,
-    /// Known not to have been established: the attempt failed.
-    pub never_established: bool,
+    /// Whether it ever was established, where the source knows: it may have happened unseen.
+    pub established: Option<bool>,
     /// Where the source knows it better than the difference of the two moments.
     pub duration: Option<Duration>,
 }
@@ -116,6 +119,14 @@ pub enum Pumped {
     More,
     /// A recording has been played to its end, or a single poll was asked for.
     Exhausted,
+}
+
+/// The time now on both clocks.
+pub fn now() -> Moment {
+    let boot = clock_gettime(ClockId::Boottime);
+    let wall = clock_gettime(ClockId::Realtime);
+    let boot_ns = boot.tv_sec.cast_unsigned() * 1_000_000_000 + boot.tv_nsec.cast_unsigned();
+    Moment { boot_ns, unix_ms: wall.tv_sec * 1000 + wall.tv_nsec / 1_000_000 }
 }
 
 /// One way to observe.

@@ -1,0 +1,338 @@
+//! `rano` without a command: observe until told to stop.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _};
+use std::os::unix::fs::{OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::Context;
+use crate::config::{ColorChoice, Configuration, LogFormat, Origin, Settings};
+use crate::event::Moment;
+use crate::exit::{Code, Failure};
+use crate::output::banner::Banner;
+use crate::output::style::Styles;
+use crate::pipeline::{Pipeline, Scope};
+use crate::process::matching::{self, Rules, Targets};
+use crate::process::provider::{ProviderEntry, Providers};
+use crate::process::redact::Redaction;
+use crate::process::tree::Tree;
+use crate::signals;
+use crate::sink::Sink;
+use crate::sink::log_file::LogFile;
+use crate::sink::stats::{LiveStats, StatsSettings};
+use crate::sink::store::StoreSink;
+use crate::sink::terminal::{Format, Stream, Terminal, TerminalSettings};
+use crate::source::proc::{ProcSettings, ProcSource, processes};
+use crate::source::replay::{Recorder, Replay};
+use crate::source::{self, Source};
+use crate::stop::Stop;
+use crate::store::{Session, Store, StoreOptions};
+
+pub fn run(configuration: Configuration, context: &Context) -> Result<ExitCode> {
+    let stop = Stop::new()?;
+    signals::raise_on_signals(&stop)?;
+    signals::raise_on_closed_stdout(&stop)?;
+    let run = Run::new(&configuration, context);
+    let rules = run.rules()?;
+    let tree = Tree::new(rules, run.providers(), run.redaction());
+    let logs = run.log_files()?;
+    let mut source = run.source()?;
+    let store = run.store(&*source)?;
+    let terminal = run.terminal(&stop);
+    run.banner(&*source, &terminal.stderr_styles());
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    sinks.extend(store.map(|store| Box::new(StoreSink::new(store)) as Box<dyn Sink>));
+    sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
+    sinks.push(Box::new(terminal));
+    let pipeline = Pipeline::new(tree, run.scope(), source.kind(), sinks);
+    pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
+    Ok(Code::Fine.into())
+}
+
+/// One observation, from the settings to what they mean.
+struct Run<'a> {
+    configuration: &'a Configuration,
+    settings: &'a Settings,
+    context: &'a Context,
+    started: Moment,
+    run_id: String,
+    /// Owner of the files that are made, under sudo.
+    owner: Option<(u32, u32)>,
+}
+
+impl<'a> Run<'a> {
+    fn new(configuration: &'a Configuration, context: &'a Context) -> Self {
+        let started = source::now();
+        Self {
+            configuration,
+            settings: &configuration.settings,
+            context,
+            started,
+            run_id: format!("{}-{}", std::process::id(), started.unix_ms),
+            owner: context.environment.invoking_user.as_ref().map(|user| (user.uid, user.gid)),
+        }
+    }
+
+    fn rules(&self) -> Result<Rules> {
+        let own_line = processes::own_line().context("find rano's own ancestors")?;
+        for &pid in &self.settings.pid {
+            check_pid(pid, &own_line)?;
+        }
+        let patterns = match self.configuration.origin("pattern") {
+            Some(Origin::Default) | None => Vec::new(),
+            Some(_) => self.settings.pattern.clone(),
+        };
+        let targets = Targets {
+            patterns,
+            exclude_patterns: self.settings.exclude_pattern.clone(),
+            pids: self.settings.pid.clone(),
+            descendants: self.settings.descendants,
+        };
+        Ok(Rules::new(targets, own_line))
+    }
+
+    fn providers(&self) -> Providers {
+        Providers::new(self.configuration.providers.entries.iter().map(|entry| ProviderEntry {
+            name: entry.name.clone(),
+            patterns: entry.patterns.clone(),
+            origin: if entry.is_user() { matching::Origin::User } else { matching::Origin::Builtin },
+        }))
+    }
+
+    fn redaction(&self) -> Redaction {
+        if self.settings.redact { Redaction::On } else { Redaction::Off }
+    }
+
+    /// What is watched, in words.
+    fn watching(&self) -> Vec<String> {
+        let pids = self.settings.pid.iter().map(|pid| format!("pid {pid}"));
+        let default = matches!(self.configuration.origin("pattern"), Some(Origin::Default) | None);
+        if default && !self.settings.pid.is_empty() {
+            return pids.collect();
+        }
+        self.settings.pattern.iter().cloned().chain(pids).collect()
+    }
+
+    fn scope(&self) -> Scope {
+        Scope {
+            udp: self.settings.udp,
+            listening: self.settings.listening,
+            unix: self.settings.unix,
+            unattributed: self.settings.unattributed,
+            pending: self.settings.once,
+        }
+    }
+
+    fn source(&self) -> Result<Box<dyn Source>> {
+        if let Some(path) = &self.settings.replay {
+            let replay = Replay::open(path).map_err(|error| cannot_open("recording", path, error))?;
+            return Ok(Box::new(replay));
+        }
+        let settings = ProcSettings {
+            interval: Duration::from_millis(self.settings.interval_ms),
+            udp: self.settings.udp,
+            listening: self.settings.listening,
+            unix: self.settings.unix,
+            unattributed: self.settings.unattributed,
+            once: self.settings.once,
+            receive_buffer: self.settings.notify_buffer,
+        };
+        let source: Box<dyn Source> = Box::new(ProcSource::start(settings)?);
+        match &self.settings.record {
+            Some(path) => {
+                let file = create(path, self.owner, Existing::Truncate)
+                    .map_err(|error| cannot_open("recording", path, error))?;
+                Ok(Box::new(Recorder::new(source, file)))
+            }
+            None => Ok(source),
+        }
+    }
+
+    fn store(&self, source: &dyn Source) -> Result<Option<Store>> {
+        let Some(path) = &self.settings.sqlite else { return Ok(None) };
+        let options = StoreOptions {
+            path: path.clone(),
+            owner: self.owner,
+            batch_size: self.settings.db_batch_size,
+            flush_interval: Duration::from_millis(self.settings.db_flush_ms),
+            queue_max: self.settings.db_queue_max,
+        };
+        let health = source.health();
+        let session = Session {
+            run_id: self.run_id.clone(),
+            name: self.settings.session_name.clone(),
+            started_at: self.started.unix_ms,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            user: self.context.environment.user_name().unwrap_or_else(|| "unknown".to_owned()),
+            args: self.context.arguments.iter().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            patterns: self.watching(),
+            config_files: self.config_files(),
+            source: health.kind,
+            source_reason: health.reason,
+        };
+        let started = Store::start(&options, &session).map_err(|error| {
+            let hint = error.hint();
+            Failure::new(Code::CannotOpen, error.to_string()).hint(hint)
+        })?;
+        Ok(Some(started))
+    }
+
+    fn config_files(&self) -> Vec<String> {
+        self.configuration.files_used.iter().map(|path| path.display().to_string()).collect()
+    }
+
+    fn format(&self) -> Format {
+        if self.settings.json { Format::Json } else { Format::Pretty }
+    }
+
+    fn log_files(&self) -> Result<Vec<LogFile>> {
+        let format = match self.settings.log_format {
+            LogFormat::Auto => self.format(),
+            LogFormat::Pretty => Format::Pretty,
+            LogFormat::Json => Format::Json,
+        };
+        let mut paths: Vec<PathBuf> = self.settings.log_file.iter().cloned().collect();
+        if let Some(directory) = &self.settings.log_dir {
+            make_directory(directory, self.owner)?;
+            let ending = if format == Format::Json { "jsonl" } else { "log" };
+            paths.push(directory.join(format!("rano-{}.{ending}", self.run_id)));
+        }
+        paths
+            .into_iter()
+            .map(|path| {
+                let file = create(&path, self.owner, Existing::Append)
+                    .map_err(|error| cannot_open("log file", &path, error))?;
+                Ok(LogFile::new(path, file, format, self.run_id.clone()))
+            })
+            .collect()
+    }
+
+    fn terminal(&self, stop: &Stop) -> Terminal {
+        let interval = Duration::from_millis(self.settings.stats_interval_ms);
+        let stats = StatsSettings { interval, width: self.settings.stats_width, top: self.settings.stats_top };
+        let wants_stats = !interval.is_zero() && !self.settings.json || self.settings.once && !self.settings.json;
+        let settings = TerminalSettings {
+            format: self.format(),
+            show_events: !self.settings.summary_only,
+            run_id: self.run_id.clone(),
+            stats: wants_stats.then(|| LiveStats::new(stats)),
+            columns: terminal_columns,
+        };
+        let stdout = Stream {
+            is_terminal: io::stdout().is_terminal(),
+            styles: self.styles(io::stdout().is_terminal()),
+            writer: Box::new(io::stdout()),
+        };
+        let stderr = Stream {
+            is_terminal: io::stderr().is_terminal() && !self.context.environment.is_dumb_terminal(),
+            styles: self.styles(io::stderr().is_terminal()),
+            writer: Box::new(io::stderr()),
+        };
+        Terminal::new(stdout, stderr, settings, stop.clone())
+    }
+
+    fn styles(&self, is_terminal: bool) -> Styles {
+        let environment = &self.context.environment;
+        let asked = !matches!(self.configuration.origin("color"), Some(Origin::Default) | None);
+        let colored = match self.settings.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto if asked => is_terminal && !environment.is_dumb_terminal(),
+            ColorChoice::Auto => is_terminal && !environment.is_dumb_terminal() && !environment.no_color(),
+        };
+        if colored { Styles::new(self.settings.theme) } else { Styles::PLAIN }
+    }
+
+    fn banner(&self, source: &dyn Source, styles: &Styles) {
+        if !self.settings.banner {
+            return;
+        }
+        let health = source.health();
+        Banner {
+            run_id: &self.run_id,
+            watching: &self.watching(),
+            source: health.kind,
+            source_reason: health.reason.as_deref(),
+            history: self.settings.sqlite.as_deref(),
+            files: &self.config_files(),
+            notes: &self.configuration.notes,
+        }
+        .print(styles);
+    }
+}
+
+fn check_pid(pid: u32, own_line: &[crate::process::ProcessId]) -> Result<()> {
+    let list = "list processes with `ps -eo pid,comm,args`";
+    let refused = |why: &str| Failure::new(Code::Usage, format!("--pid {pid}: {why}")).hint(list);
+    if pid == std::process::id() {
+        return Err(refused("that is rano itself, which it never watches").into());
+    }
+    if own_line.iter().any(|ancestor| ancestor.pid == pid) {
+        return Err(refused("rano was started from it, and never watches what it was started from").into());
+    }
+    if !processes::exists(pid) {
+        return Err(refused("no such process").into());
+    }
+    Ok(())
+}
+
+/// What to do with what a file already holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Append,
+    Truncate,
+}
+
+/// Opens a private file (0600) for writing. As root no symlink is followed, and a file that is made belongs to
+/// `owner`.
+fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).append(existing == Existing::Append).write(true).truncate(existing == Existing::Truncate);
+    if rustix::process::geteuid().is_root() {
+        options.custom_flags(libc::O_NOFOLLOW);
+    }
+    let file = match options.clone().create_new(true).open(path) {
+        Ok(file) => {
+            if let Some((uid, gid)) = owner {
+                fchown(&file, Some(uid), Some(gid))?;
+            }
+            file
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path)?,
+        Err(error) => return Err(error),
+    };
+    Ok(file)
+}
+
+fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {
+            if let Some((uid, gid)) = owner {
+                std::os::unix::fs::chown(path, Some(uid), Some(gid))
+                    .with_context(|| format!("give {} to its user", path.display()))?;
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(cannot_open("log directory", path, error).into()),
+    }
+}
+
+fn cannot_open(what: &str, path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::new(Code::CannotOpen, format!("open {what} {}", path.display()))
+        .because(error)
+        .hint("name a file in a directory that exists and that you can write to")
+}
+
+/// Columns of the terminal that stderr is; 80 where it does not say.
+fn terminal_columns() -> usize {
+    rustix::termios::tcgetwinsize(io::stderr()).ok().map_or(80, |size| match size.ws_col {
+        0 => 80,
+        columns => usize::from(columns),
+    })
+}

@@ -1,0 +1,66 @@
+//! Signals and a closed output, as the wish to end.
+
+use std::io;
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::stop::Stop;
+
+/// What a shell reports for a process that SIGINT ended.
+const KILLED_BY_SIGINT: i32 = 130;
+
+/// From now on SIGINT, SIGTERM and SIGHUP raise `stop`; a second one ends the process at once.
+///
+/// A SIGHUP that was ignored when rano began (`nohup`) stays ignored.
+pub fn raise_on_signals(stop: &Stop) -> Result<()> {
+    let mut wanted = vec![SIGINT, SIGTERM];
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let mut signals = Signals::new(wanted).context("install signal handlers")?;
+    let stop = stop.clone();
+    let watch = move || {
+        for _ in signals.forever() {
+            if stop.is_raised() {
+                std::process::exit(KILLED_BY_SIGINT);
+            }
+            stop.raise();
+        }
+    };
+    std::thread::Builder::new().name("rano-signals".to_owned()).spawn(watch).context("start a thread")?;
+    Ok(())
+}
+
+/// Raises `stop` when nobody reads standard output any more, though nothing is written: `rano | head -1` must not
+/// stay behind until the next event. Only a pipe or a socket says so (POLLERR).
+pub fn raise_on_closed_stdout(stop: &Stop) -> Result<()> {
+    let stop = stop.clone();
+    let watch = move || {
+        let stdout = io::stdout();
+        loop {
+            let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                // A regular file or a terminal never errs; without an answer there is nothing to wait for.
+                Err(_) => return,
+                Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL) => {
+                    stop.raise();
+                    return;
+                }
+                Ok(_) => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name("rano-stdout".to_owned()).spawn(watch).context("start a thread")?;
+    Ok(())
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mask = procfs::process::Process::myself()
+        .and_then(|process| process.status())
+        .map_or(0, |status| status.sigign);
+    mask & (1 << (signal - 1)) != 0
+}

@@ -1,0 +1,238 @@
+//! The source that needs no privileges: sock_diag dumps and /proc at an interval, and between polls the kernel's
+//! notifications of destroyed sockets.
+
+pub mod closing;
+pub mod destroy;
+pub mod gate;
+pub mod inet;
+pub mod net_text;
+pub mod netlink;
+pub mod others;
+pub mod own;
+pub mod processes;
+pub mod sock_diag;
+pub mod sockets;
+pub mod throttle;
+pub mod unix;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+mod tests;
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustc_hash::FxHashMap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::event::{Moment, OwnerQuality, SourceKind};
+use crate::process::ProcessId;
+use crate::source::health::{Gap, Gaps};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
+use crate::stop::Stop;
+
+use others::OtherNamespaces;
+use own::OwnNamespace;
+use processes::ProcessScanner;
+use sockets::Holder;
+
+/// How to poll.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcSettings {
+    pub interval: Duration,
+    pub udp: bool,
+    pub listening: bool,
+    pub unix: bool,
+    /// Connections without an owner are passed on and not only counted.
+    pub unattributed: bool,
+    /// One poll, then the source is exhausted.
+    pub once: bool,
+    /// Bytes to ask for as receive buffer of the notifications; 0 leaves it to the system.
+    pub receive_buffer: usize,
+}
+
+/// Every so many polls, sockets are looked for that came to a watched process from outside (`SCM_RIGHTS`), and
+/// processes that have moved to another network namespace.
+const ROUND: u32 = 10;
+/// Notifications that come within this time are passed on together: both ends of a connection on this host, and one
+/// wake-up for many of them.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Polls, and listens in between.
+pub struct ProcSource {
+    settings: ProcSettings,
+    own: OwnNamespace,
+    others: OtherNamespaces,
+    scanner: ProcessScanner,
+    polls: u32,
+    next_poll_ns: u64,
+    /// Notifications are not waited for before this time.
+    quiet_until_ns: u64,
+    changes: Vec<SocketChange>,
+}
+
+impl ProcSource {
+    pub fn start(settings: ProcSettings) -> Result<Self> {
+        let scanner = ProcessScanner::open().context("open /proc")?;
+        let netns = processes::own_netns().context("find rano's own network namespace")?;
+        let ephemeral = ephemeral_ports();
+        Ok(Self {
+            own: OwnNamespace::open(settings, netns, ephemeral.clone()),
+            others: OtherNamespaces::new(netns, ephemeral, settings.udp),
+            scanner,
+            settings,
+            polls: 0,
+            next_poll_ns: 0,
+            quiet_until_ns: 0,
+            changes: Vec::new(),
+        })
+    }
+
+    fn poll(&mut self, intake: &mut dyn Intake) -> Result<()> {
+        let now = source::now();
+        let is_first = self.polls == 0;
+        let is_round = self.polls.is_multiple_of(ROUND);
+        self.polls = self.polls.wrapping_add(1);
+        self.own.drain(intake);
+        let mut changes = std::mem::take(&mut self.changes);
+        // Sockets first: whoever holds one of them then is either found below or gone, and that is counted.
+        self.own.look(now, &mut changes)?;
+        let newly_watched = self.scanner.scan(now, intake);
+        let watched: Vec<ProcessId> = self.scanner.tracked().collect();
+        self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        self.attribute(&watched, newly_watched || is_round, &mut changes);
+        for change in changes.drain(..) {
+            intake.socket(change);
+        }
+        self.changes = changes;
+        self.own.drain(intake);
+        Ok(())
+    }
+
+    /// Finds the holders of new sockets, and with `all` of every socket without a watched owner.
+    fn attribute(&mut self, watched: &[ProcessId], all: bool, changes: &mut Vec<SocketChange>) {
+        let mut wanted = self.own.table.wanted(all);
+        for table in self.others.tables.values() {
+            wanted.extend(table.wanted(all));
+        }
+        let mut found: FxHashMap<SocketId, Holder> = FxHashMap::default();
+        if !wanted.is_empty() {
+            for &process in watched {
+                self.scanner.fds(process, |_, inode| {
+                    if let Some(&id) = wanted.get(&inode) {
+                        found.entry(id).and_modify(|holder| share(holder, process)).or_insert(Holder {
+                            process,
+                            quality: OwnerQuality::Polled,
+                        });
+                    }
+                });
+            }
+        }
+        for &id in found.keys() {
+            self.own.check_side(id);
+        }
+        let now = source::now();
+        self.own.table.settle(&found, now, changes);
+        for table in self.others.tables.values_mut() {
+            table.settle(&found, now, changes);
+        }
+    }
+
+    fn wait(&mut self, until: Moment, stop: &Stop) -> Result<()> {
+        let now = source::now().boot_ns;
+        let deadline = until.boot_ns.min(self.next_poll_ns);
+        let listens = now >= self.quiet_until_ns;
+        let deadline = if listens { deadline } else { deadline.min(self.quiet_until_ns) };
+        let patience = Duration::from_nanos(deadline.saturating_sub(now));
+        let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+        let stop_fd = stop.fd();
+        let mut fds = vec![PollFd::new(&stop_fd, PollFlags::IN)];
+        let wake = self.own.wake_fd().filter(|_| listens);
+        fds.extend(wake.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        match poll(&mut fds, Some(&patience)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for notifications"),
+        }
+        let woken = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        drop(fds);
+        if woken {
+            // The other end of the connection, and others, are about to be told too.
+            self.quiet_until_ns = source::now().boot_ns + nanos(COALESCE);
+        }
+        Ok(())
+    }
+}
+
+/// A socket that several watched processes hold was opened by one and came to the others over fork or in a message.
+fn share(holder: &mut Holder, process: ProcessId) {
+    holder.quality = OwnerQuality::Inherited;
+    if (process.start_time, process.pid) < (holder.process.start_time, holder.process.pid) {
+        holder.process = process;
+    }
+}
+
+impl Source for ProcSource {
+    fn kind(&self) -> SourceKind {
+        SourceKind::Proc
+    }
+
+    fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped> {
+        while !stop.is_raised() {
+            let now = source::now().boot_ns;
+            if now >= self.next_poll_ns {
+                self.poll(intake)?;
+                // Polls that were slept through are not made up for.
+                let due = self.next_poll_ns + nanos(self.settings.interval);
+                self.next_poll_ns = due.max(now);
+                return Ok(if self.settings.once { Pumped::Exhausted } else { Pumped::More });
+            }
+            if self.quiet_until_ns != 0 && now >= self.quiet_until_ns {
+                self.quiet_until_ns = 0;
+                self.own.drain(intake);
+                return Ok(Pumped::More);
+            }
+            if now >= until.boot_ns {
+                return Ok(Pumped::More);
+            }
+            self.wait(until, stop)?;
+        }
+        Ok(Pumped::More)
+    }
+
+    fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
+        if !self.settings.once {
+            self.poll(intake)?;
+            self.own.end(intake);
+        }
+        Ok(())
+    }
+
+    fn health(&self) -> SourceHealth {
+        let heard = self.own.health();
+        let mut gaps = Gaps::default();
+        gaps.set(Gap::NotificationsLost, heard.lost + heard.queue_full + heard.malformed);
+        gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
+        gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
+        gaps.set(Gap::Vanished, self.scanner.vanished());
+        SourceHealth { kind: self.kind(), reason: self.own.reason.clone(), gaps }
+    }
+
+    fn now(&self) -> Moment {
+        source::now()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The ports from which the kernel chooses by itself; Linux's default where it does not say.
+fn ephemeral_ports() -> RangeInclusive<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = text.split_ascii_whitespace().filter_map(|port| port.parse().ok());
+    match (ports.next(), ports.next()) {
+        (Some(first), Some(last)) => first..=last,
+        _ => 32768..=60999,
+    }
+}

@@ -1,0 +1,107 @@
+//! Network namespaces of watched processes that are not our own: `/proc/<pid>/net` shows their sockets as text. No
+//! notification comes from there.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use rustc_hash::FxHashMap;
+
+use super::net_text;
+use super::own::seen;
+use super::processes::ProcessScanner;
+use super::sockets::SocketTable;
+use crate::event::{Moment, Protocol};
+use crate::process::ProcessId;
+use crate::source::SocketChange;
+
+/// Namespaces that can be looked into at once; the processes of further ones are counted as refused.
+const MOST: usize = 256;
+
+/// All namespaces but our own in which watched processes live.
+pub struct OtherNamespaces {
+    own: u32,
+    ephemeral: RangeInclusive<u16>,
+    udp: bool,
+    homes: FxHashMap<ProcessId, u32>,
+    pub tables: FxHashMap<u32, SocketTable>,
+    /// Looks that failed: namespace's processes gone or not ours to look at.
+    pub refused: u64,
+}
+
+impl OtherNamespaces {
+    pub fn new(own: u32, ephemeral: RangeInclusive<u16>, udp: bool) -> Self {
+        Self {
+            own,
+            ephemeral,
+            udp,
+            homes: FxHashMap::default(),
+            tables: FxHashMap::default(),
+            refused: 0,
+        }
+    }
+
+    /// Looks into the namespace of each watched process. `recheck`: a process may have moved since it was last asked
+    /// (setns, unshare).
+    pub fn look(
+        &mut self,
+        scanner: &mut ProcessScanner,
+        watched: &[ProcessId],
+        recheck: bool,
+        is_first: bool,
+        now: Moment,
+        out: &mut Vec<SocketChange>,
+    ) {
+        let mut representatives: FxHashMap<u32, ProcessId> = FxHashMap::default();
+        let mut homes = FxHashMap::default();
+        for &process in watched {
+            let known = self.homes.get(&process).copied().filter(|_| !recheck);
+            if let Some(netns) = known.or_else(|| scanner.netns(process)) {
+                homes.insert(process, netns);
+                representatives.entry(netns).or_insert(process);
+            }
+        }
+        self.homes = homes;
+        representatives.remove(&self.own);
+        self.tables.retain(|netns, table| {
+            let inhabited = representatives.contains_key(netns);
+            if !inhabited {
+                table.close_all(now, out);
+            }
+            inhabited
+        });
+        for (netns, process) in representatives {
+            if self.tables.len() >= MOST && !self.tables.contains_key(&netns) {
+                self.refused += 1;
+                continue;
+            }
+            let table = self
+                .tables
+                .entry(netns)
+                .or_insert_with(|| SocketTable::new(netns, self.ephemeral.clone(), is_first));
+            let net = format!("/proc/{}/net", process.pid);
+            if !read(table, Path::new(&net), self.udp, now, out) {
+                self.refused += 1;
+            }
+        }
+    }
+}
+
+/// Whether all of it could be read.
+fn read(table: &mut SocketTable, net: &Path, udp: bool, now: Moment, out: &mut Vec<SocketChange>) -> bool {
+    let netns = table.netns();
+    table.begin_look();
+    let mut looked_at = Vec::with_capacity(2);
+    let mut each = |socket: &super::inet::InetSocket| {
+        if let Some(seen) = seen(netns, socket) {
+            table.see(seen, now, out);
+        }
+    };
+    if net_text::tcp(net, &mut each).is_ok() {
+        looked_at.push(Protocol::Tcp);
+    }
+    if udp && net_text::udp(net, &mut each).is_ok() {
+        looked_at.push(Protocol::Udp);
+    }
+    table.end_look(&looked_at, false, now, out);
+    looked_at.len() == if udp { 2 } else { 1 }
+}

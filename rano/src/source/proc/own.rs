@@ -1,0 +1,309 @@
+//! The sockets of the network namespace in which rano runs: netlink dumps when something can have changed, /proc text
+//! where netlink is refused, and the notifications that come between two looks.
+
+use std::ops::RangeInclusive;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::ProcSettings;
+use super::closing::{self, Ends, Side};
+use super::destroy::{DestroyHealth, DestroyListener, DestroySettings, Destroyed};
+use super::gate::{Activity, Gate, OWN_NAMESPACE};
+use super::inet::{InetSocket, States, TcpState};
+use super::net_text;
+use super::sock_diag::{Dumper, Info};
+use super::sockets::{self, Ended, Seen, SocketTable};
+use super::unix::Paths;
+use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
+use crate::source::{Intake, Role, SocketChange, SocketId};
+
+/// Our own namespace.
+pub struct OwnNamespace {
+    settings: ProcSettings,
+    pub table: SocketTable,
+    /// `None` where netlink is refused.
+    dumper: Option<Dumper>,
+    gate: Option<Gate>,
+    /// What the counters said before the last look; `None` if there was none or it cannot be relied on.
+    before: Option<Activity>,
+    listener: Option<DestroyListener>,
+    /// Of the listener when it ended.
+    last_health: DestroyHealth,
+    ends: Ends,
+    heard: Vec<Destroyed>,
+    /// Why it is not better, for people.
+    pub reason: Option<String>,
+}
+
+impl OwnNamespace {
+    pub fn open(settings: ProcSettings, netns: u32, ephemeral: RangeInclusive<u16>) -> Self {
+        let mut reasons = Vec::new();
+        // Before the first look, so that nothing falls between the two.
+        let listener = match listen(settings) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                reasons.push(format!("connections shorter than the interval are not seen ({error:#})"));
+                None
+            }
+        };
+        let dumper = match Dumper::open() {
+            Ok(dumper) => Some(dumper),
+            Err(error) => {
+                reasons.push(format!("reading /proc/net as text ({error})"));
+                None
+            }
+        };
+        let gate = Gate::open(Path::new(OWN_NAMESPACE)).ok();
+        Self {
+            settings,
+            table: SocketTable::new(netns, ephemeral, true),
+            dumper,
+            gate,
+            before: None,
+            listener,
+            last_health: DestroyHealth::default(),
+            ends: Ends::default(),
+            heard: Vec::new(),
+            reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        }
+    }
+
+    /// Reads what can have changed since the last look.
+    pub fn look(&mut self, now: Moment, out: &mut Vec<SocketChange>) -> Result<()> {
+        let activity = self.gate.as_mut().and_then(|gate| gate.read().ok());
+        let reliable = self.is_notified() && !self.table.needs_look();
+        let unchanged = |before: &Activity, now: &Activity| {
+            // An accept moves no counter when it comes after the handshake.
+            let tcp = before.tcp == now.tcp && !self.settings.listening;
+            (tcp, before.udp == now.udp)
+        };
+        let (tcp_unchanged, udp_unchanged) = match (&self.before, &activity) {
+            (Some(before), Some(activity)) if reliable => unchanged(before, activity),
+            _ => (false, false),
+        };
+        self.before = activity;
+        let mut looked_at = Vec::with_capacity(3);
+        if !tcp_unchanged {
+            looked_at.push(Protocol::Tcp);
+        }
+        if self.settings.udp && !udp_unchanged {
+            looked_at.push(Protocol::Udp);
+        }
+        if self.settings.unix {
+            looked_at.push(Protocol::Unix);
+        }
+        if looked_at.is_empty() {
+            return Ok(());
+        }
+        self.table.begin_look();
+        for &protocol in &looked_at {
+            self.read(protocol, now, out)?;
+        }
+        let notified = self.is_notified();
+        self.table.end_look(&looked_at, notified, now, out);
+        Ok(())
+    }
+
+    fn read(&mut self, protocol: Protocol, now: Moment, out: &mut Vec<SocketChange>) -> Result<()> {
+        let Self { table, dumper, .. } = self;
+        let netns = table.netns();
+        let net = Path::new(OWN_NAMESPACE);
+        let each = |socket: &InetSocket| {
+            if let Some(seen) = seen(netns, socket) {
+                table.see(seen, now, out);
+            }
+        };
+        match (protocol, dumper) {
+            (Protocol::Tcp, Some(dumper)) => drop(dumper.tcp(States::SOCKETS, Info::Without, each)?),
+            (Protocol::Udp, Some(dumper)) => drop(dumper.udp(States::ALL, each)?),
+            (Protocol::Tcp, None) => drop(net_text::tcp(net, each).context("read /proc/net/tcp")?),
+            (Protocol::Udp, None) => drop(net_text::udp(net, each).context("read /proc/net/udp")?),
+            (Protocol::Unix, dumper) => {
+                let mut paths = Paths::default();
+                match dumper {
+                    Some(dumper) => drop(dumper.unix(|socket| paths.add(socket))?),
+                    None => drop(
+                        net_text::unix(net, |socket| paths.add(socket)).context("read /proc/net/unix")?,
+                    ),
+                }
+                for seen in paths.into_seen(netns) {
+                    table.see(seen, now, out);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_notified(&self) -> bool {
+        self.dumper.is_some() && self.listener.as_ref().is_some_and(|listener| listener.health().listening)
+    }
+
+    /// Readable when notifications have come.
+    pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(DestroyListener::wake_fd)
+    }
+
+    pub fn health(&self) -> DestroyHealth {
+        self.listener.as_ref().map_or(self.last_health, DestroyListener::health)
+    }
+
+    /// Passes on the ends that notifications have told.
+    pub fn drain(&mut self, intake: &mut dyn Intake) {
+        let mut heard = std::mem::take(&mut self.heard);
+        if let Some(listener) = &self.listener {
+            listener.drain(&mut heard);
+        }
+        self.pass_on(&heard, intake);
+        heard.clear();
+        self.heard = heard;
+    }
+
+    /// The last notifications; none come afterwards.
+    pub fn end(&mut self, intake: &mut dyn Intake) {
+        if let Some(listener) = self.listener.take() {
+            let mut heard = Vec::new();
+            self.last_health = listener.stop(&mut heard);
+            self.pass_on(&heard, intake);
+        }
+    }
+
+    fn pass_on(&mut self, heard: &[Destroyed], intake: &mut dyn Intake) {
+        // The two ends of a connection on this host come in either order, and each tells of the other.
+        for destroyed in heard {
+            self.ends.note(destroyed);
+        }
+        let mut unattributed = 0;
+        for destroyed in heard {
+            let id = SocketId::Cookie { netns: self.table.netns(), cookie: destroyed.cookie };
+            let orphan = match self.table.ended(id, destroyed.at) {
+                Ended::Watched => {
+                    intake.socket(self.closing(id, destroyed));
+                    continue;
+                }
+                Ended::Other => continue,
+                Ended::Orphan(seen) => seen,
+                Ended::Unseen => match self.unseen(id, destroyed) {
+                    Some(seen) => seen,
+                    None => continue,
+                },
+            };
+            if orphan.listening || self.role(&orphan, destroyed) != Role::Connect {
+                continue;
+            }
+            if self.settings.unattributed {
+                let netns = self.table.netns();
+                let opened = sockets::unattributed(&orphan, Role::Connect, destroyed.at, netns);
+                intake.socket(SocketChange::Opened(opened));
+                intake.socket(self.closing(id, destroyed));
+            } else {
+                unattributed += 1;
+            }
+        }
+        if unattributed > 0 {
+            intake.unattributed(unattributed);
+        }
+    }
+
+    fn closing(&mut self, id: SocketId, destroyed: &Destroyed) -> SocketChange {
+        let bytes = self.bytes(destroyed);
+        let established = !closing::never_established(destroyed);
+        sockets::closing(id, destroyed.at, bytes, Some(established))
+    }
+
+    fn bytes(&mut self, destroyed: &Destroyed) -> Option<Bytes> {
+        let dumper = self.dumper.as_mut()?;
+        let side = closing::side(destroyed);
+        self.ends.payload(destroyed, side, dumper).map(closing::Payload::bytes)
+    }
+
+    /// A socket that no look held; `None` if it was no connection.
+    fn unseen(&self, id: SocketId, destroyed: &Destroyed) -> Option<Seen> {
+        let remote = destroyed.remote?;
+        if destroyed.protocol == Protocol::Udp && !self.settings.udp {
+            return None;
+        }
+        let state = match destroyed.protocol {
+            Protocol::Tcp if closing::never_established(destroyed) => Some(SocketState::Connecting),
+            Protocol::Tcp => Some(SocketState::Established),
+            Protocol::Udp | Protocol::Unix => None,
+        };
+        Some(Seen {
+            id,
+            protocol: destroyed.protocol,
+            local: Some(Address::ip(destroyed.local)),
+            remote: Some(Address::ip(remote)),
+            state,
+            listening: false,
+            inode: 0,
+        })
+    }
+
+    fn role(&self, seen: &Seen, destroyed: &Destroyed) -> Role {
+        match closing::side(destroyed) {
+            Side::Connecting => Role::Connect,
+            Side::Accepting => Role::Accept,
+            Side::Unknown => self.table.role(seen),
+        }
+    }
+
+    /// Marks a watched socket that came from a listener which is gone: only the connecting side's SYN is counted as
+    /// acknowledged (net/ipv4/tcp_input.c, `tcp_snd_una_update`).
+    pub fn check_side(&mut self, id: SocketId) {
+        let Some(seen) = self.table.seen(id) else { return };
+        let (Some(Address::Ip(local)), Some(Address::Ip(remote))) = (&seen.local, &seen.remote) else { return };
+        let is_doubtful = seen.protocol == Protocol::Tcp
+            && seen.state == Some(SocketState::Established)
+            && self.table.role(seen) == Role::Connect;
+        if !is_doubtful {
+            return;
+        }
+        let Some(dumper) = &mut self.dumper else { return };
+        let Ok(Some(socket)) = dumper.find_tcp(*local, *remote, 0, Info::With) else { return };
+        if let Some(counters) = socket.counters
+            && socket.send_queue == 0
+            && counters.bytes_acked == counters.sent()
+        {
+            self.table.mark_served(id);
+        }
+    }
+}
+
+fn listen(settings: ProcSettings) -> Result<DestroyListener> {
+    DestroyListener::start(DestroySettings {
+        udp: settings.udp,
+        receive_buffer: settings.receive_buffer,
+        net: PathBuf::from(OWN_NAMESPACE),
+        ..DestroySettings::default()
+    })
+}
+
+/// A socket as the table keeps it; `None` for what is no socket of a process.
+pub fn seen(netns: u32, socket: &InetSocket) -> Option<Seen> {
+    let id = match socket.cookie {
+        Some(cookie) => SocketId::Cookie { netns, cookie },
+        None if socket.inode != 0 => SocketId::Inode { netns, inode: socket.inode },
+        None => return None,
+    };
+    let tcp = socket.protocol == Protocol::Tcp;
+    let state = match socket.state {
+        TcpState::Listen => None,
+        TcpState::SynSent | TcpState::SynRecv | TcpState::NewSynRecv => Some(SocketState::Connecting),
+        TcpState::Established => Some(SocketState::Established),
+        TcpState::CloseWait => Some(SocketState::CloseWait),
+        TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::TimeWait => {
+            Some(SocketState::TimeWait)
+        }
+        TcpState::LastAck | TcpState::Close | TcpState::BoundInactive => Some(SocketState::Closed),
+    };
+    Some(Seen {
+        id,
+        protocol: socket.protocol,
+        local: Some(Address::ip(socket.local)),
+        remote: socket.remote.map(Address::ip),
+        state: state.filter(|_| tcp),
+        listening: tcp && socket.state == TcpState::Listen,
+        inode: socket.inode,
+    })
+}

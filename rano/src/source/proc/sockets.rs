@@ -1,0 +1,537 @@
+//! What is known of the sockets of one network namespace, and how one look differs from the one before. Pure: it is
+//! told what a look held and who owns what, and says what changed.
+
+use std::ops::RangeInclusive;
+
+use rustc_hash::FxHashMap;
+
+use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
+use crate::process::ProcessId;
+use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
+
+/// A socket as one look shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub id: SocketId,
+    pub protocol: Protocol,
+    pub local: Option<Address>,
+    pub remote: Option<Address>,
+    /// `None` for a listener and for anything but TCP.
+    pub state: Option<SocketState>,
+    pub listening: bool,
+    /// Zero where no descriptor refers to it: not accepted yet, or closed by its process and still winding down.
+    pub inode: u64,
+}
+
+/// A process that holds a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    pub process: ProcessId,
+    pub quality: OwnerQuality,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// Not looked for yet, or it has no inode to look for.
+    Unknown,
+    /// A watched process has it, and the pipeline was told.
+    Watched,
+    /// Looked for among the watched processes at this moment and not found.
+    Other(Moment),
+}
+
+#[derive(Debug)]
+struct Known {
+    seen: Seen,
+    owner: Owner,
+    /// Number of the look that last held it.
+    look: u32,
+    preexisting: bool,
+    first_seen: Moment,
+    /// Known to have come from a listener, though none is there any more.
+    served: bool,
+}
+
+/// What a notification's socket turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A watched process's: the pipeline knows it.
+    Watched,
+    /// Seen, and it belongs to somebody who is not watched.
+    Other,
+    /// Seen, but its process was gone or had let go of it before anybody could look.
+    Orphan(Seen),
+    /// Never seen.
+    Unseen,
+}
+
+/// The sockets of one namespace.
+pub struct SocketTable {
+    netns: u32,
+    known: FxHashMap<SocketId, Known>,
+    /// Listeners by local port, to tell the serving end of a connection.
+    listeners: FxHashMap<(Protocol, u16), u32>,
+    /// Ports the kernel hands out by itself (`ip_local_port_range`): an unconnected datagram socket on one of them has
+    /// sent something, one on another port serves.
+    ephemeral: RangeInclusive<u16>,
+    look: u32,
+    /// The current look is the first of the observation: what it holds is older.
+    preexisting: bool,
+    /// Absent from the last look; until the next one its notification may still arrive.
+    missing: Vec<SocketId>,
+    /// Not looked for yet.
+    fresh: Vec<SocketId>,
+}
+
+impl SocketTable {
+    /// `preexisting`: what the first look holds is older than the observation.
+    pub fn new(netns: u32, ephemeral: RangeInclusive<u16>, preexisting: bool) -> Self {
+        Self {
+            netns,
+            known: FxHashMap::default(),
+            listeners: FxHashMap::default(),
+            ephemeral,
+            look: 0,
+            preexisting,
+            missing: Vec::new(),
+            fresh: Vec::new(),
+        }
+    }
+
+    /// A look begins; each socket it holds is passed to [`Self::see`], then [`Self::end_look`] follows.
+    pub fn begin_look(&mut self) {
+        self.look = self.look.wrapping_add(1);
+    }
+
+    pub fn see(&mut self, seen: Seen, now: Moment, out: &mut Vec<SocketChange>) {
+        if let Some(known) = self.known.get_mut(&seen.id) {
+            known.look = self.look;
+            if known.seen == seen {
+                return;
+            }
+            if known.seen.remote == seen.remote && known.seen.listening == seen.listening {
+                if known.owner == Owner::Unknown && known.seen.inode == 0 && seen.inode != 0 {
+                    self.fresh.push(seen.id);
+                }
+                if known.owner == Owner::Watched
+                    && known.seen.state != seen.state
+                    && let Some(state) = seen.state
+                {
+                    out.push(SocketChange::State { id: seen.id, state, at: now });
+                }
+                known.seen = seen;
+                return;
+            }
+            // A datagram socket that was connected elsewhere, or a bound one that began to listen.
+            self.forget(seen.id, now, out);
+        }
+        // Mini-sockets and what its process closed before anybody looked: nothing can be attributed.
+        if seen.inode == 0 && matches!(seen.state, Some(SocketState::TimeWait | SocketState::Closed)) {
+            return;
+        }
+        if seen.listening
+            && let Some(port) = port(&seen)
+        {
+            *self.listeners.entry(port).or_default() += 1;
+        }
+        if seen.inode != 0 {
+            self.fresh.push(seen.id);
+        }
+        let known = Known {
+            owner: Owner::Unknown,
+            look: self.look,
+            preexisting: self.preexisting,
+            first_seen: now,
+            served: false,
+            seen,
+        };
+        self.known.insert(known.seen.id, known);
+    }
+
+    /// The look is over and held every socket of the `looked_at` protocols. What was there before and is not now has
+    /// ended: at once where no notification is to be expected, else after one more look.
+    pub fn end_look(
+        &mut self,
+        looked_at: &[Protocol],
+        notified: bool,
+        now: Moment,
+        out: &mut Vec<SocketChange>,
+    ) {
+        for id in std::mem::take(&mut self.missing) {
+            if self.known.get(&id).is_some_and(|known| self.is_absent(known, looked_at)) {
+                self.forget(id, now, out);
+            }
+        }
+        let absent: Vec<SocketId> = self
+            .known
+            .iter()
+            .filter(|(_, known)| self.is_absent(known, looked_at))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in absent {
+            if notified && self.known[&id].seen.protocol != Protocol::Unix {
+                self.missing.push(id);
+            } else {
+                self.forget(id, now, out);
+            }
+        }
+        self.preexisting = false;
+    }
+
+    fn is_absent(&self, known: &Known, looked_at: &[Protocol]) -> bool {
+        known.look != self.look && looked_at.contains(&known.seen.protocol)
+    }
+
+    /// A look is owed, because something is known to be missing or unresolved that only a look can settle.
+    pub fn needs_look(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    /// Something new is to be attributed.
+    pub fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// The inodes to look for: of new sockets, or with `all` of every socket that has no watched owner so far.
+    pub fn wanted(&self, all: bool) -> FxHashMap<u64, SocketId> {
+        let unowned = |known: &&Known| known.owner != Owner::Watched && known.seen.inode != 0;
+        let by_inode = |known: &Known| (known.seen.inode, known.seen.id);
+        if all {
+            self.known.values().filter(unowned).map(by_inode).collect()
+        } else {
+            self.fresh.iter().filter_map(|id| self.known.get(id)).filter(unowned).map(by_inode).collect()
+        }
+    }
+
+    /// The watched processes have been looked through for what was [wanted](Self::wanted).
+    pub fn settle(&mut self, found: &FxHashMap<SocketId, Holder>, now: Moment, out: &mut Vec<SocketChange>) {
+        for id in std::mem::take(&mut self.fresh) {
+            if let Some(known) = self.known.get_mut(&id)
+                && known.owner == Owner::Unknown
+            {
+                known.owner = Owner::Other(now);
+            }
+        }
+        let mut opened: Vec<(Moment, SocketId)> = found
+            .keys()
+            .filter_map(|id| self.known.get(id))
+            .map(|known| (known.first_seen, known.seen.id))
+            .collect();
+        // Listeners first, so that the serving end of a connection is known as such, then in a fixed order.
+        opened.sort_by_key(|(at, id)| (!self.known[id].seen.listening, at.boot_ns, order(id)));
+        for (_, id) in opened {
+            let holder = found[&id];
+            let role = match self.role(&self.known[&id].seen) {
+                Role::Connect if self.known[&id].served => Role::Accept,
+                role => role,
+            };
+            let known = self.known.get_mut(&id).expect("it was listed just now");
+            known.owner = Owner::Watched;
+            let opened = opening(known, role, Some(holder), self.netns);
+            out.push(SocketChange::Opened(opened));
+        }
+    }
+
+    /// A socket as the last look showed it.
+    pub fn seen(&self, id: SocketId) -> Option<&Seen> {
+        self.known.get(&id).map(|known| &known.seen)
+    }
+
+    /// The kernel's counters say that a listener made this socket.
+    pub fn mark_served(&mut self, id: SocketId) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.served = true;
+        }
+    }
+
+    /// A notification says that a socket is gone.
+    pub fn ended(&mut self, id: SocketId, at: Moment) -> Ended {
+        let Some(known) = self.remove(id) else { return Ended::Unseen };
+        match known.owner {
+            Owner::Watched => Ended::Watched,
+            // It was there in the look and gone when the descriptors were searched: nobody knows whose it was.
+            Owner::Other(settled) if at.boot_ns <= settled.boot_ns => Ended::Orphan(known.seen),
+            Owner::Other(_) => Ended::Other,
+            Owner::Unknown => Ended::Orphan(known.seen),
+        }
+    }
+
+    /// Which part a socket plays, as far as its addresses tell.
+    pub fn role(&self, seen: &Seen) -> Role {
+        if seen.listening {
+            return Role::Listen;
+        }
+        match seen.protocol {
+            Protocol::Tcp if port(seen).is_some_and(|port| self.listeners.contains_key(&port)) => Role::Accept,
+            Protocol::Tcp => Role::Connect,
+            Protocol::Udp if seen.remote.is_some() || self.was_bound_by_kernel(seen) => Role::Connect,
+            Protocol::Udp => Role::Listen,
+            Protocol::Unix if seen.remote.is_none() => Role::Accept,
+            Protocol::Unix => Role::Connect,
+        }
+    }
+
+    /// An unbound socket that sends gets the wildcard address and a port of the ephemeral range (inet_autobind).
+    fn was_bound_by_kernel(&self, seen: &Seen) -> bool {
+        match &seen.local {
+            Some(Address::Ip(local)) => local.ip().is_unspecified() && self.ephemeral.contains(&local.port()),
+            Some(Address::Path(_)) | None => false,
+        }
+    }
+
+    /// Ends a socket of which no notification told.
+    fn forget(&mut self, id: SocketId, now: Moment, out: &mut Vec<SocketChange>) {
+        let Some(known) = self.remove(id) else { return };
+        if known.owner == Owner::Watched {
+            let established = known.seen.state != Some(SocketState::Connecting);
+            out.push(closing(id, now, None, established.then_some(true)));
+        }
+    }
+
+    fn remove(&mut self, id: SocketId) -> Option<Known> {
+        let known = self.known.remove(&id)?;
+        if known.seen.listening
+            && let Some(port) = port(&known.seen)
+            && let Some(count) = self.listeners.get_mut(&port)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.listeners.remove(&port);
+            }
+        }
+        Some(known)
+    }
+
+    /// Everything watched ends: the namespace can no longer be looked into.
+    pub fn close_all(&mut self, now: Moment, out: &mut Vec<SocketChange>) {
+        let mut ids: Vec<SocketId> = self.known.keys().copied().collect();
+        ids.sort_unstable_by_key(order);
+        for id in ids {
+            self.forget(id, now, out);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+/// The opening of a socket that never was in a table: a notification alone told of it.
+pub fn unattributed(seen: &Seen, role: Role, at: Moment, netns: u32) -> Opened {
+    Opened {
+        id: seen.id,
+        role,
+        protocol: seen.protocol,
+        local: seen.local.clone(),
+        remote: seen.remote.clone(),
+        state: seen.state,
+        owner: None,
+        quality: OwnerQuality::Unattributed,
+        preexisting: false,
+        at,
+        netns,
+    }
+}
+
+/// The end of a socket as a notification tells it.
+pub fn closing(id: SocketId, at: Moment, bytes: Option<Bytes>, established: Option<bool>) -> SocketChange {
+    SocketChange::Closed(Closed { id, at, bytes, error: None, established, duration: None })
+}
+
+fn opening(known: &Known, role: Role, holder: Option<Holder>, netns: u32) -> Opened {
+    Opened {
+        owner: holder.map(|holder| holder.process),
+        quality: holder.map_or(OwnerQuality::Unattributed, |holder| holder.quality),
+        preexisting: known.preexisting,
+        ..unattributed(&known.seen, role, known.first_seen, netns)
+    }
+}
+
+fn port(seen: &Seen) -> Option<(Protocol, u16)> {
+    match &seen.local {
+        Some(Address::Ip(local)) => Some((seen.protocol, local.port())),
+        Some(Address::Path(_)) | None => None,
+    }
+}
+
+/// Cookies and inodes both grow with time.
+fn order(id: &SocketId) -> u64 {
+    match id {
+        SocketId::Cookie { cookie, .. } => *cookie,
+        SocketId::Inode { inode, .. } => *inode,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WATCHED: Holder =
+        Holder { process: ProcessId { pid: 42, start_time: 7 }, quality: OwnerQuality::Polled };
+
+    fn at(ms: u64) -> Moment {
+        Moment { boot_ns: ms * 1_000_000, unix_ms: i64::try_from(ms).expect("small") }
+    }
+
+    fn id(cookie: u64) -> SocketId {
+        SocketId::Cookie { netns: 1, cookie }
+    }
+
+    fn address(text: &str) -> Option<Address> {
+        (text != "*").then(|| Address::ip(text.parse().expect("an address")))
+    }
+
+    fn tcp(cookie: u64, local: &str, remote: &str, state: SocketState) -> Seen {
+        Seen {
+            id: id(cookie),
+            protocol: Protocol::Tcp,
+            local: address(local),
+            remote: address(remote),
+            state: Some(state),
+            listening: false,
+            inode: cookie + 1000,
+        }
+    }
+
+    fn udp(cookie: u64, local: &str, remote: &str) -> Seen {
+        let base = tcp(cookie, local, remote, SocketState::Established);
+        Seen { protocol: Protocol::Udp, state: None, ..base }
+    }
+
+    fn listener(cookie: u64, local: &str) -> Seen {
+        Seen { state: None, listening: true, ..tcp(cookie, local, "*", SocketState::Closed) }
+    }
+
+    /// One look that holds `sockets`, every one of which a watched process has.
+    fn look(table: &mut SocketTable, sockets: &[Seen], now: Moment) -> Vec<SocketChange> {
+        let mut out = Vec::new();
+        table.begin_look();
+        for seen in sockets {
+            table.see(seen.clone(), now, &mut out);
+        }
+        table.end_look(&Protocol::ALL, true, now, &mut out);
+        let found = table.wanted(false).into_values().map(|id| (id, WATCHED)).collect();
+        table.settle(&found, now, &mut out);
+        out
+    }
+
+    fn table() -> SocketTable {
+        SocketTable::new(1, 32768..=60999, true)
+    }
+
+    fn roles(changes: &[SocketChange]) -> Vec<Role> {
+        changes
+            .iter()
+            .map(|change| match change {
+                SocketChange::Opened(opened) => opened.role,
+                other => panic!("not an opening: {other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_socket_is_opened_once_and_only_the_first_look_is_older_than_the_observation() {
+        let mut table = table();
+        let first = tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established);
+        let second = tcp(2, "127.0.0.1:40001", "127.0.0.1:443", SocketState::Established);
+        let changes = look(&mut table, std::slice::from_ref(&first), at(1));
+        assert!(matches!(&changes[..], [SocketChange::Opened(Opened { preexisting: true, .. })]));
+        let changes = look(&mut table, &[first.clone(), second.clone()], at(2));
+        assert!(matches!(&changes[..], [SocketChange::Opened(Opened { preexisting: false, .. })]));
+        assert_eq!(look(&mut table, &[first, second], at(3)), []);
+    }
+
+    #[test]
+    fn the_end_without_a_notification_comes_one_look_late() {
+        let mut table = table();
+        look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
+        assert_eq!(look(&mut table, &[], at(2)), []);
+        assert!(table.needs_look());
+        assert_eq!(look(&mut table, &[], at(3)), [closing(id(1), at(3), None, Some(true))]);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_notification_ends_a_socket_that_a_look_missed() {
+        let mut table = table();
+        look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
+        look(&mut table, &[], at(2));
+        assert_eq!(table.ended(id(1), at(3)), Ended::Watched);
+        assert_eq!(look(&mut table, &[], at(4)), []);
+        assert_eq!(table.ended(id(9), at(5)), Ended::Unseen);
+    }
+
+    #[test]
+    fn a_socket_gone_before_its_descriptors_were_searched_is_an_orphan_and_not_a_strangers() {
+        let seen = tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established);
+        for (ended_at, expected) in [(at(4), Ended::Orphan(seen.clone())), (at(6), Ended::Other)] {
+            let mut table = table();
+            table.begin_look();
+            table.see(seen.clone(), at(1), &mut Vec::new());
+            table.settle(&FxHashMap::default(), at(5), &mut Vec::new());
+            assert_eq!(table.ended(id(1), ended_at), expected);
+        }
+    }
+
+    #[test]
+    fn the_end_that_listens_is_the_serving_end() {
+        let mut table = table();
+        let changes = look(
+            &mut table,
+            &[
+                tcp(2, "127.0.0.1:8080", "127.0.0.1:40000", SocketState::Established),
+                tcp(3, "127.0.0.1:40000", "127.0.0.1:8080", SocketState::Established),
+                listener(4, "0.0.0.0:8080"),
+            ],
+            at(1),
+        );
+        assert_eq!(roles(&changes), [Role::Listen, Role::Accept, Role::Connect]);
+    }
+
+    #[test]
+    fn unconnected_datagram_sockets_are_told_apart_by_their_port() {
+        let mut table = table();
+        let changes = look(
+            &mut table,
+            &[
+                udp(1, "0.0.0.0:40000", "*"),
+                udp(2, "0.0.0.0:53", "*"),
+                udp(3, "127.0.0.1:5353", "127.0.0.1:53"),
+            ],
+            at(1),
+        );
+        assert_eq!(roles(&changes), [Role::Connect, Role::Listen, Role::Connect]);
+    }
+
+    #[test]
+    fn a_datagram_socket_connected_elsewhere_is_another_connection() {
+        let mut table = table();
+        look(&mut table, &[udp(1, "127.0.0.1:40000", "127.0.0.1:53")], at(1));
+        let changes = look(&mut table, &[udp(1, "127.0.0.1:40000", "127.0.0.1:443")], at(2));
+        assert!(matches!(&changes[..], [SocketChange::Closed(_), SocketChange::Opened(_)]), "{changes:?}");
+    }
+
+    #[test]
+    fn whether_an_attempt_that_vanishes_was_established_is_not_known() {
+        let mut table = table();
+        look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Connecting)], at(1));
+        look(&mut table, &[], at(2));
+        assert_eq!(look(&mut table, &[], at(3)), [closing(id(1), at(3), None, None)]);
+    }
+
+    #[test]
+    fn a_look_at_one_protocol_says_nothing_about_another() {
+        let mut table = table();
+        look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
+        let mut out = Vec::new();
+        for ms in 2..5 {
+            table.begin_look();
+            table.end_look(&[Protocol::Udp], true, at(ms), &mut out);
+        }
+        assert_eq!(out, []);
+    }
+}
