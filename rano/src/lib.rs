@@ -1,7 +1,18 @@
 //! rano watches the network connections of AI command-line agents. ARCHITECTURE.md holds the map.
 
-pub mod errno;
 pub mod event;
-pub mod process;
 pub mod source;
+pub mod process;
+pub mod pipeline;
+pub mod sink;
+pub mod store;
+pub mod output;
+pub mod commands;
+pub mod config;
+pub mod errno;
+pub mod exit;
+pub mod signals;
 pub mod stop;
+pub mod totals;
+
+pub use commands::run;

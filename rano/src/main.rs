@@ -1,2 +1,4 @@
 //! The command line of rano.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rano::run()
+}

@@ -1,0 +1,249 @@
+//! `rano config show` and `rano config paths`: what is set, who set it, and where files are looked for.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Map, Value as Json, json};
+
+use super::{Context, load, print};
+use crate::config::search::{Candidate, Content, Status};
+use crate::config::spec::Group;
+use crate::config::{self, Configuration, Origin, ProvidersConfig, Resolved, flags};
+use crate::exit::Code;
+use crate::output::escape::Escaped;
+
+pub fn command(hidden: bool) -> Command {
+    let as_json = || Arg::new("as_json").long("json").action(ArgAction::SetTrue).help("Print JSON");
+    Command::new("config")
+        .about("Show what is set and where it comes from")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("show")
+                .about("Print every option and provider with its origin")
+                .long_about(
+                    "Print every option and provider with its origin. It takes the flags of a run, and shows what \
+                     that run would use; --json is about the shape of this list.",
+                )
+                .args_override_self(true)
+                .arg(as_json())
+                .args(flags::flags(move |option| option.name != "json" && (hidden || !option.is_hidden()))),
+        )
+        .subcommand(
+            Command::new("paths")
+                .about("List the files that are looked for, lowest first")
+                .args_override_self(true)
+                .arg(as_json())
+                .args(flags::flags(|option| option.group == Group::Configuration)),
+        )
+}
+
+pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+    let (name, matches) = matches.subcommand().context("config needs a command")?;
+    let as_json = matches.get_flag("as_json");
+    let text = if name == "show" {
+        let configuration = load(matches, context)?;
+        if as_json { pretty(&shown_json(&configuration)) } else { shown(&configuration) }
+    } else {
+        let candidates = config::paths(matches, &context.environment);
+        if as_json { pretty(&paths_json(&candidates)) } else { paths(&candidates) }
+    };
+    print(&text)?;
+    Ok(Code::Fine.into())
+}
+
+fn pretty(value: &Json) -> String {
+    format!("{value:#}\n")
+}
+
+/// What is worth showing: all that a config file can say, and a hidden option if somebody set it.
+fn is_shown(option: &Resolved) -> bool {
+    option.spec.in_file && (!option.spec.is_hidden() || *option.origin() != Origin::Default)
+}
+
+/// `key = value   # origin`, which is a config file; the providers after it are a rano.toml, as comments.
+fn shown(configuration: &Configuration) -> String {
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for option in configuration.options.iter().filter(|option| is_shown(option)) {
+        for (key, value, origin) in option.lines() {
+            let value = format!("{key} = {}", Escaped(&value.to_string()));
+            rows.push((value, Escaped(&origin.to_string()).to_string()));
+        }
+    }
+    let providers = provider_rows(&configuration.providers);
+    format!("{}\n# [providers]\n{}", aligned(&rows, ""), aligned(&providers, "# "))
+}
+
+fn provider_rows(providers: &ProvidersConfig) -> Vec<(String, String)> {
+    let mut rows = vec![(format!("mode = \"{}\"", providers.mode.name()), providers.mode_origin.to_string())];
+    for entry in &providers.entries {
+        let name = Escaped(&entry.name).to_string();
+        let patterns = Json::from(entry.patterns.as_slice());
+        rows.push((format!("{name} = {patterns}"), Escaped(&entry.origin.to_string()).to_string()));
+    }
+    rows
+}
+
+/// A long value does not push all origins away.
+fn aligned(rows: &[(String, String)], before: &str) -> String {
+    let width = rows.iter().map(|(value, _)| value.chars().count()).max().unwrap_or(0).min(60);
+    rows.iter()
+        .fold(String::new(), |text, (value, origin)| format!("{text}{before}{value:width$}   # {origin}\n"))
+}
+
+/// Key to value and origin; under `providers` the mode and, for each provider, a list of patterns and origin.
+fn shown_json(configuration: &Configuration) -> Json {
+    let mut object = Map::new();
+    for option in configuration.options.iter().filter(|option| is_shown(option)) {
+        for (key, value, origin) in option.lines() {
+            let row = json!({ "value": Json::from(&value), "origin": origin.to_string() });
+            object.insert(key.to_owned(), row);
+        }
+    }
+    let ProvidersConfig { mode, mode_origin, entries, .. } = &configuration.providers;
+    let mut providers = Map::new();
+    providers.insert("mode".into(), json!({ "value": mode.name(), "origin": mode_origin.to_string() }));
+    for entry in entries {
+        let row = json!({ "value": entry.patterns, "origin": entry.origin.to_string() });
+        if let Json::Array(rows) = providers.entry(entry.name.clone()).or_insert_with(|| json!([])) {
+            rows.push(row);
+        }
+    }
+    object.insert("providers".into(), Json::Object(providers));
+    Json::Object(object)
+}
+
+fn content(candidate: &Candidate) -> &'static str {
+    match candidate.content {
+        Content::Options => "options",
+        Content::Providers => "providers",
+    }
+}
+
+fn status(candidate: &Candidate) -> (&'static str, Option<&'static str>) {
+    match candidate.status {
+        Status::Found => ("found", None),
+        Status::Missing => ("missing", None),
+        Status::Ignored(reason) => ("ignored", Some(reason)),
+        Status::OutOfReach => ("out of reach", Some("its directory may not be entered")),
+    }
+}
+
+fn paths(candidates: &[Candidate]) -> String {
+    candidates.iter().fold(String::new(), |text, candidate| {
+        let (status, reason) = status(candidate);
+        let path = candidate.path.to_string_lossy();
+        let mut line = format!("{:9}  {status:12}  {}", content(candidate), Escaped(&path));
+        if candidate.named_by != Origin::Default {
+            line = format!("{line}   # {}", candidate.named_by);
+        }
+        if let Some(reason) = reason {
+            line = format!("{line}   ({reason})");
+        }
+        format!("{text}{line}\n")
+    })
+}
+
+fn paths_json(candidates: &[Candidate]) -> Json {
+    candidates
+        .iter()
+        .map(|candidate| {
+            let (status, reason) = status(candidate);
+            let mut row = json!({
+                "content": content(candidate),
+                "path": candidate.path.to_string_lossy(),
+                "status": status,
+                "origin": candidate.named_by.to_string(),
+            });
+            if let (Some(reason), Some(row)) = (reason, row.as_object_mut()) {
+                row.insert("reason".into(), reason.into());
+            }
+            row
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::config::tests::World;
+
+    const RUNS: [&[&str]; 4] = [
+        &[],
+        &["--no-sqlite", "--no-udp", "--no-descendants", "--color=always", "--pid=5,6", "--json"],
+        &["--sqlite=x.db", "--no-color", "--theme=mono", "--session-name=s 1", "--pattern=a", "--pattern=b"],
+        &[
+            "--no-redact",
+            "--notify-buffer=4096",
+            "--exclude-pattern=z",
+            "--log-file=l",
+            "--stats-interval-ms=0",
+        ],
+    ];
+
+    /// A JSON value as a config file would give it.
+    fn as_text(value: &Json) -> String {
+        match value {
+            Json::Null => String::new(),
+            Json::String(text) => text.clone(),
+            Json::Array(items) => items.iter().map(as_text).collect::<Vec<_>>().join(","),
+            other => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_is_shown_gives_the_same_settings_again() {
+        for flags in RUNS {
+            let configuration = World::new().load(flags).unwrap();
+            let shown_again = World::config(&shown(&configuration)).load(&[]).unwrap();
+            assert_eq!(shown_again.settings, configuration.settings, "{flags:?}");
+
+            // An override has to come after the value that it hides, and JSON knows no order.
+            let json = shown_json(&configuration);
+            let mut lines: Vec<_> = json
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(key, _)| *key != "providers")
+                .map(|(key, row)| format!("{key}={}", as_text(&row["value"])))
+                .collect();
+            lines.sort_by_key(|line| line.starts_with("no_"));
+            let json_again = World::config(&lines.join("\n")).load(&[]).unwrap();
+            assert_eq!(json_again.settings, configuration.settings, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn every_row_has_its_origin() {
+        let configuration = World::config("stats_top=7").load(&["--no-sqlite"]).unwrap();
+        let json = shown_json(&configuration);
+        assert_eq!(json["no_sqlite"], json!({ "value": true, "origin": "flag" }));
+        assert_eq!(json["interval_ms"], json!({ "value": 1000, "origin": "default" }));
+        assert_eq!(json["pid"], json!({ "value": [], "origin": "default" }));
+        assert!(json["stats_top"]["origin"].as_str().unwrap().ends_with("config.conf:1"));
+        let anthropic = json!([{ "value": ["claude", "anthropic"], "origin": "default" }]);
+        assert_eq!(json["providers"]["anthropic"], anthropic);
+        assert!(shown(&configuration).lines().all(|line| line.len() < 2 || line.contains('#')));
+    }
+
+    #[test]
+    fn show_takes_the_flags_of_a_run_and_json_is_its_own() {
+        let arguments = ["rano", "config", "show", "--json", "--interval-ms", "500", "--no-udp"];
+        let matches = crate::commands::command().try_get_matches_from(arguments).unwrap();
+        let (_, config) = matches.subcommand().unwrap();
+        let (_, show) = config.subcommand().unwrap();
+        assert!(show.get_flag("as_json"));
+        let environment = crate::config::Environment::default();
+        let settings = crate::config::load(show, &environment).unwrap().settings;
+        assert_eq!((settings.interval_ms, settings.udp, settings.json), (500, false, false));
+    }
+
+    #[test]
+    fn hostile_values_are_shown_escaped() {
+        let configuration = World::new().load(&["--session-name=\x1b[31mred\nline"]).unwrap();
+        assert!(shown(&configuration).contains("session_name = \\x1b[31mred\\nline"));
+    }
+}

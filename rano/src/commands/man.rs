@@ -1,0 +1,105 @@
+//! `rano man`: the manual page, made from the command line itself.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Command;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use crate::config::OPTIONS;
+use crate::exit::Code;
+
+const FILES: [(&str, &str); 6] = [
+    ("~/.config/rano/config.conf", "Options, one key=value a line."),
+    ("~/.rano.toml", "Providers."),
+    ("~/.config/rano/rano.toml", "Providers; wins over the one above, key by key."),
+    ("./rano.toml", "More providers. It can only add, and root does not read it."),
+    ("$RANO_CONFIG_TOML", "Providers; wins over all above, and --config-toml over this."),
+    ("observer.sqlite", "The history, in the directory where rano was started."),
+];
+
+const EXIT_STATUS: [(&str, &str); 5] = [
+    ("0", "Fine; also after a signal, and where the reader of the output went away."),
+    ("1", "Findings, or a failure."),
+    ("2", "Bad usage or configuration."),
+    ("3", "What was named cannot be opened or written."),
+    ("4", "Privileges were asked for that are not there."),
+];
+
+pub fn command() -> Command {
+    Command::new("man")
+        .about("Print the manual page")
+        .after_help("Example:\n  rano man > rano.1 && man ./rano.1")
+}
+
+pub fn run() -> Result<ExitCode> {
+    super::print(&page().context("render the manual page")?)?;
+    Ok(Code::Fine.into())
+}
+
+fn page() -> std::io::Result<String> {
+    let command = super::documented().override_usage("rano [OPTIONS]\nrano COMMAND");
+    let subcommands: Vec<_> = command.get_subcommands().map(about).collect();
+    let man = Man::new(command).source(format!("rano {}", env!("CARGO_PKG_VERSION")));
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    section("COMMANDS", &subcommands, &mut page)?;
+    section("FILES", &FILES, &mut page)?;
+    section("ENVIRONMENT", &variables(), &mut page)?;
+    section("EXIT STATUS", &EXIT_STATUS, &mut page)?;
+    section("EXAMPLES", &super::EXAMPLES, &mut page)?;
+    Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+fn about(command: &Command) -> (String, String) {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    (command.get_name().to_owned(), about)
+}
+
+fn variables() -> Vec<(String, String)> {
+    let mut variables = vec![("NO_COLOR".to_owned(), "If not empty: no colours.".to_owned())];
+    for spelling in OPTIONS.iter().filter(|option| !option.is_hidden()).flat_map(|option| option.spellings) {
+        variables.push((spelling.variable(), format!("As --{}.", spelling.flag())));
+    }
+    variables
+}
+
+fn section(
+    title: &str,
+    items: &[(impl AsRef<str>, impl AsRef<str>)],
+    page: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    let mut roff = Roff::default();
+    roff.control("SH", [title]);
+    for (term, meaning) in items {
+        roff.control("TP", []);
+        roff.text([bold(term.as_ref())]);
+        roff.text([roman(meaning.as_ref())]);
+    }
+    roff.to_writer(page)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn the_page_has_every_documented_option_and_variable() {
+        let page = page().unwrap();
+        for spelling in
+            OPTIONS.iter().filter(|option| !option.is_hidden()).flat_map(|option| option.spellings)
+        {
+            let flag = format!("\\-\\-{}", spelling.flag().replace('-', "\\-"));
+            assert!(page.contains(&flag), "{flag}");
+            assert!(page.contains(&spelling.variable()), "{}", spelling.key);
+        }
+        assert!(!page.contains("notify"), "hidden options stay hidden");
+    }
+}

@@ -1,0 +1,173 @@
+//! The commands, the command line they are picked from, and how a run ends.
+
+pub mod completions;
+pub mod config;
+pub mod man;
+pub mod observe;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{ArgMatches, Command};
+
+use crate::config::{self as configuration, Configuration, Environment, Finding, Severity, flags};
+use crate::exit::{self, Code, Failure};
+use crate::output::escape::Escaped;
+
+/// What a command may know of the world around it.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub environment: Environment,
+    /// Of the process, its own name first.
+    pub arguments: Vec<OsString>,
+}
+
+const ABOUT: &str = "See which process of which AI agent talks to whom";
+
+const LONG_ABOUT: &str = "\
+rano watches the network connections of AI command-line agents and of what they start: which process opened what, on \
+whose behalf, for how long and how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
+Everything is kept in a SQLite database. Payloads are never looked at.";
+
+const EXAMPLES: [(&str, &str); 6] = [
+    ("rano", "watch claude, codex and gemini until Ctrl-C"),
+    ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
+    ("rano --pid 4711 --json", "one process and what it starts, as JSON lines"),
+    ("rano --once", "what is open now"),
+    ("rano config show", "what is set, and where it comes from"),
+    ("rano completions bash", "a completion script for the shell"),
+];
+
+/// The whole command line. Help, man page and completions are made from it too.
+pub fn command() -> Command {
+    command_with(true)
+}
+
+/// As it is documented: without what is hidden.
+fn documented() -> Command {
+    command_with(false)
+}
+
+fn command_with(hidden: bool) -> Command {
+    Command::new("rano")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .long_about(LONG_ABOUT)
+        .args(flags::flags(move |option| hidden || !option.is_hidden()))
+        .args_override_self(true)
+        .args_conflicts_with_subcommands(true)
+        .subcommand(config::command(hidden))
+        .subcommand(completions::command())
+        .subcommand(man::command())
+        .max_term_width(110)
+        .after_help(after_help())
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n{}\n\
+         A flag that takes [=<BOOL>] can be turned off too: --json=false\n\
+         Every option can stand in the config file and in a variable: interval_ms=500, RANO_INTERVAL_MS=500",
+        examples()
+    )
+}
+
+fn examples() -> String {
+    let width = EXAMPLES.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    EXAMPLES
+        .iter()
+        .fold(String::new(), |text, (command, meaning)| format!("{text}  {command:width$}  {meaning}\n"))
+}
+
+/// Run the process's command line to its exit code.
+pub fn run() -> ExitCode {
+    let context = Context { environment: Environment::read(), arguments: std::env::args_os().collect() };
+    let matches = match command().try_get_matches_from(&context.arguments) {
+        Ok(matches) => matches,
+        Err(error) => return refused(&error),
+    };
+    match dispatch(&matches, &context) {
+        Ok(code) => code,
+        Err(error) => failed(&error),
+    }
+}
+
+fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+    match matches.subcommand() {
+        Some(("config", matches)) => config::run(matches, context),
+        Some(("completions", matches)) => completions::run(matches),
+        Some(("man", _)) => man::run(),
+        Some((other, _)) => unreachable!("clap knows no command {other}"),
+        None => observe::run(load(matches, context)?, context),
+    }
+}
+
+/// Help and version are asked for in the form of an error.
+fn refused(error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Ok(()) => (if error.use_stderr() { Code::Usage } else { Code::Fine }).into(),
+        Err(error) => failed(&not_printed(error)),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if exit::is_broken_pipe(error) {
+        return Code::Fine.into();
+    }
+    let failure = exit::failure(error);
+    let mut text = format!("error: {}\n", Escaped(&format!("{error:#}")));
+    for line in failure.map(|failure| failure.details.as_slice()).unwrap_or_default() {
+        text.push_str(line);
+        text.push('\n');
+    }
+    if let Some(hint) = failure.and_then(|failure| failure.hint.as_deref()) {
+        text.push_str("hint: ");
+        text.push_str(hint);
+        text.push('\n');
+    }
+    say(&text);
+    failure.map_or(Code::Findings, |failure| failure.code).into()
+}
+
+/// The configuration that `matches` and the world around give. Warnings are said, errors are the failure.
+fn load(matches: &ArgMatches, context: &Context) -> Result<Configuration> {
+    let configuration =
+        configuration::load(matches, &context.environment).map_err(|findings| refusal(&findings))?;
+    if !configuration.warnings.is_empty() {
+        let count = configuration.warnings.len();
+        say(&format!("{count} warning(s) found:\n{}", list(&configuration.warnings)));
+    }
+    Ok(configuration)
+}
+
+fn refusal(findings: &[Finding]) -> Failure {
+    let errors = findings.iter().filter(|finding| finding.is_error());
+    let content_is_wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
+    let code = if content_is_wrong { Code::Usage } else { Code::CannotOpen };
+    let mut failure = Failure::new(code, format!("{} error(s) found:", errors.count()))
+        .hint("`rano config paths` lists every file that is looked for");
+    failure.details = list(findings).lines().map(str::to_owned).collect();
+    failure
+}
+
+fn list(findings: &[Finding]) -> String {
+    findings.iter().fold(String::new(), |text, finding| format!("{text}  {finding}\n"))
+}
+
+/// Data, to stdout.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(not_printed)
+}
+
+/// A reader that went away is told apart where the run ends.
+fn not_printed(error: io::Error) -> anyhow::Error {
+    Failure::new(Code::CannotOpen, "write standard output").because(error).into()
+}
+
+/// Talk, to stderr. Where that is closed there is nobody to tell.
+fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,148 @@
+//! What rano is told: every option declared once, five layers that set it, files that are checked before anything
+//! starts. Nothing else reads the environment.
+
+pub mod environment;
+pub mod file;
+pub mod finding;
+pub mod flags;
+pub mod layers;
+pub mod options;
+pub mod providers;
+pub mod search;
+pub mod spec;
+pub mod value;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+
+pub use environment::{Environment, InvokingUser};
+pub use finding::{Finding, Severity};
+pub use layers::{Origin, Resolved};
+pub use options::{ColorChoice, LogFormat, OPTIONS, Settings, SourceChoice, StatsView};
+pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
+pub use search::Candidate;
+
+use file::Named;
+use layers::Assignment;
+use search::{Content, Status};
+
+/// A configuration without errors.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    pub settings: Settings,
+    /// Every option with its origin, in the order of [`OPTIONS`].
+    pub options: Vec<Resolved>,
+    pub providers: ProvidersConfig,
+    /// The files that were read, lowest first.
+    pub files_used: Vec<PathBuf>,
+    /// For the banner.
+    pub notes: Vec<String>,
+    pub warnings: Vec<Finding>,
+}
+
+impl Configuration {
+    /// Who set the option that is the field `name` of [`Settings`].
+    pub fn origin(&self, name: &str) -> Option<&Origin> {
+        self.options.iter().find(|option| option.spec.name == name).map(Resolved::origin)
+    }
+}
+
+/// Put the layers together: built-in defaults, config file, environment, flags, each stronger than the one before.
+/// `Err` holds everything that was found, warnings too, if anything is an error.
+pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configuration, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let above = above_files(matches, environment, &mut findings);
+    let candidates = search::candidates(environment, &above, &config_option(&above));
+
+    findings.extend(candidates.iter().filter(|candidate| candidate.status == Status::OutOfReach).map(
+        |candidate| {
+            let message = "is left out: its directory may not be entered";
+            Finding::new(Severity::Warning, &candidate.path, None, message.into())
+        },
+    ));
+    let mut assignments: Vec<Assignment> = Vec::new();
+    let mut provider_files = Vec::new();
+    let mut files_used = Vec::new();
+    for candidate in candidates.iter().filter(|candidate| candidate.is_wanted()) {
+        let named = if candidate.named_by == Origin::Default { Named::No } else { Named::Yes };
+        let text = match file::read(&candidate.path, named) {
+            Ok(text) => text,
+            Err(finding) => {
+                findings.push(finding);
+                continue;
+            }
+        };
+        files_used.push(candidate.path.clone());
+        match candidate.content {
+            Content::Options => {
+                let home = environment.home.as_deref();
+                assignments.extend(file::parse(&text, &candidate.path, home, &mut findings));
+            }
+            Content::Providers => provider_files.push((candidate, text)),
+        }
+    }
+    let sources: Vec<_> = provider_files
+        .iter()
+        .map(|(candidate, text)| providers::Source { path: &candidate.path, text, trust: candidate.trust })
+        .collect();
+    let providers = providers::combine(&sources, &mut findings);
+
+    if findings.iter().any(Finding::is_error) {
+        return Err(findings);
+    }
+    let options = layers::resolve(assignments.into_iter().chain(above));
+    let mut notes = ignored_notes(&candidates);
+    notes.extend(providers.notes.iter().cloned());
+    Ok(Configuration {
+        settings: layers::settings(&options),
+        options,
+        providers,
+        files_used,
+        notes,
+        warnings: findings,
+    })
+}
+
+/// Every place where a file is looked for, in the order in which they count. Reads no file.
+pub fn paths(matches: &ArgMatches, environment: &Environment) -> Vec<Candidate> {
+    // What is wrong with the environment does not change where files are.
+    let above = above_files(matches, environment, &mut Vec::new());
+    search::candidates(environment, &above, &config_option(&above))
+}
+
+/// The layers that also say which files to read.
+fn above_files(
+    matches: &ArgMatches,
+    environment: &Environment,
+    findings: &mut Vec<Finding>,
+) -> Vec<Assignment> {
+    let mut above = layers::from_environment(environment, findings);
+    above.extend(layers::from_flags(matches));
+    above
+}
+
+fn config_option(above: &[Assignment]) -> Resolved {
+    layers::resolve(above.iter().cloned())
+        .into_iter()
+        .find(|option| option.spec.name == "config")
+        .expect("config is in the table")
+}
+
+/// A file in the working directory that somebody put there and that is not read is worth a line.
+fn ignored_notes(candidates: &[Candidate]) -> Vec<String> {
+    candidates
+        .iter()
+        .filter(|candidate| candidate.trust == search::Trust::AddOnly)
+        .filter_map(|candidate| match candidate.status {
+            Status::Ignored(reason) if candidate.path.symlink_metadata().is_ok() => {
+                Some(format!("{} is not read: {reason}", candidate.path.display()))
+            }
+            Status::Ignored(_) | Status::Missing | Status::OutOfReach => None,
+            Status::Found => Some(format!("{} can only add providers", candidate.path.display())),
+        })
+        .collect()
+}

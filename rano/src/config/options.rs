@@ -1,0 +1,168 @@
+//! Every option, once. A new one is an entry here; flag, key, variable, help, man page, completions and the field of
+//! `Settings` follow.
+
+use std::path::PathBuf;
+
+use super::spec::Effect::{Invert, Override, Set};
+use super::spec::Group::{Capture, Configuration, History, Output, Stats, Targets};
+use super::spec::{Spelling, option, options};
+use super::value::{Kind, Setting, Value, choices};
+use crate::output::style::Theme;
+
+choices! {
+    /// Where events are to come from.
+    pub enum SourceChoice {
+        /// The best one that works here.
+        Auto = "auto",
+        Proc = "proc",
+    }
+}
+
+choices! {
+    /// Shape of the log file.
+    pub enum LogFormat {
+        /// As stdout.
+        Auto = "auto",
+        Pretty = "pretty",
+        Json = "json",
+    }
+}
+
+choices! {
+    /// When to write colours.
+    pub enum ColorChoice {
+        /// On a terminal.
+        Auto = "auto",
+        Always = "always",
+        Never = "never",
+    }
+}
+
+choices! {
+    /// What the live stats are counted by.
+    pub enum StatsView {
+        Provider = "provider",
+    }
+}
+
+impl Setting for Theme {
+    const KIND: Kind = Kind::Choice(&["vivid", "mono", "colorblind"]);
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Choice("vivid") => Some(Self::Vivid),
+            Value::Choice("mono") => Some(Self::Mono),
+            Value::Choice("colorblind") => Some(Self::Colorblind),
+            _ => None,
+        }
+    }
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+options! {
+    /// Watch processes that match this text; repeatable
+    pattern: Vec<String> = option(Targets).value_name("SUBSTR").default("claude,codex,gemini").details(
+        "Upper and lower case are the same. A text you give matches anywhere in a process's name or command line; \
+         the default ones match names only, so that an editor on claude.md is no agent.");
+    /// Leave out processes that match this text; repeatable
+    exclude_pattern: Vec<String> = option(Targets).value_name("SUBSTR").details(
+        "What an excluded process starts is left out too, unless it matches a pattern itself.");
+    /// Watch this process; repeatable
+    pid: Vec<u32> = option(Targets).value_name("PID").range(1, i32::MAX as u64).details(
+        "Replaces the default patterns, but not given ones.");
+    /// Watch what a watched process starts
+    descendants: bool = option(Targets).default("true").spelled(&[
+        Spelling { key: "no_descendants", effect: Invert, help: "Watch matching processes only, not what they start" },
+    ]);
+
+    /// Where events come from
+    source: SourceChoice = option(Capture).value_name("SOURCE").default("auto").details(
+        "auto takes the best one that works here and says which one and why.");
+    /// Time between two looks at the sockets, in milliseconds
+    interval_ms: u64 = option(Capture).value_name("MS").range(10, HOUR_MS).default("1000");
+    /// Show UDP
+    udp: bool = option(Capture).default("true").spelled(&[
+        Spelling { key: "include_udp", effect: Set, help: "Show UDP, which is the default" },
+        Spelling { key: "no_udp", effect: Invert, help: "Leave out UDP" },
+    ]);
+    /// Show listening sockets and accepted connections too
+    listening: bool = option(Capture).default("false").spelled(&[
+        Spelling { key: "include_listening", effect: Set, help: "Show listening sockets and accepted connections too" },
+    ]);
+    /// Show unix sockets too
+    unix: bool = option(Capture).default("false").spelled(&[
+        Spelling { key: "include_unix", effect: Set, help: "Show unix sockets too" },
+    ]);
+    /// Show connections whose owner is not known too
+    unattributed: bool = option(Capture).default("false").spelled(&[
+        Spelling {
+            key: "include_unattributed", effect: Set, help: "Show connections whose owner is not known too",
+        },
+    ]).details("They are counted in any case. On a shared machine most of them are other people's.");
+    /// Look once, print what is open and exit
+    once: bool = option(Capture).default("false");
+
+    /// Write events as JSON lines
+    json: bool = option(Output).default("false");
+    /// Show no events, only the summary at the end
+    summary_only: bool = option(Output).default("false");
+    /// Append events and the summary to a file
+    log_file: Option<PathBuf> = option(Output).value_name("FILE").needs_parent();
+    /// Write events and the summary to a new file in a directory
+    log_dir: Option<PathBuf> = option(Output).value_name("DIR");
+    /// Shape of log files; auto is as on standard output
+    log_format: LogFormat = option(Output).value_name("FORMAT").default("auto").advanced();
+    /// When to use colours
+    color: ColorChoice = option(Output).value_name("WHEN").default("auto").spelled(&[
+        Spelling { key: "color", effect: Set, help: "When to use colours" },
+        Spelling { key: "no_color", effect: Override("never"), help: "Use no colours" },
+    ]).details("auto uses them on a terminal. The variable NO_COLOR is obeyed.");
+    /// Colours to use
+    theme: Theme = option(Output).value_name("THEME").default("vivid");
+    /// Say at the start what is watched, and how
+    banner: bool = option(Output).default("true").spelled(&[
+        Spelling { key: "no_banner", effect: Invert, help: "Do not say at the start what is watched, and how" },
+    ]);
+    /// Take secrets out of command lines before they are shown or stored
+    redact: bool = option(Output).default("true").advanced().spelled(&[
+        Spelling { key: "no_redact", effect: Invert, help: "Leave secrets in the command lines that are shown or stored" },
+    ]);
+
+    /// Database that keeps the history
+    sqlite: Option<PathBuf> = option(History).value_name("FILE").default("observer.sqlite").spelled(&[
+        Spelling { key: "sqlite", effect: Set, help: "Database that keeps the history" },
+        Spelling { key: "no_sqlite", effect: Override(""), help: "Keep no history" },
+    ]);
+    /// Name of this session in the history
+    session_name: Option<String> = option(History).value_name("NAME");
+    /// Events that are written in one transaction
+    db_batch_size: usize = option(History).value_name("N").range(1, 1_000_000).default("200").advanced();
+    /// Longest time until an event is written, in milliseconds
+    db_flush_ms: u64 = option(History).value_name("MS").range(0, HOUR_MS).default("1000").advanced();
+    /// Events that may wait to be written; more are dropped and counted
+    db_queue_max: usize = option(History).value_name("N").range(1, 10_000_000).default("10000").advanced();
+
+    /// Time between two live stats, in milliseconds; 0 for none
+    stats_interval_ms: u64 = option(Stats).value_name("MS").range(0, HOUR_MS).default("2000");
+    /// Width of the bars
+    stats_width: usize = option(Stats).value_name("COLUMNS").range(1, 400).default("40");
+    /// Most lines in the live stats and in each list of the summary
+    stats_top: usize = option(Stats).value_name("N").range(1, 10_000).default("5");
+    /// What the live stats count by; repeatable
+    stats_view: Vec<StatsView> = option(Stats).value_name("VIEW").default("provider").advanced();
+
+    /// Read this config file instead of the usual one
+    config: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file().spelled(&[
+        Spelling { key: "config", effect: Set, help: "Read this config file instead of the usual one" },
+        Spelling { key: "no_config", effect: Override(""), help: "Read no file that is not named on the command line" },
+    ]);
+    /// Read providers from this file too
+    config_toml: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file();
+
+    /// Play recorded raw events instead of observing
+    replay: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();
+    /// Write raw events as they come from the source
+    record: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();
+    /// Receive buffer for destroy notifications, in bytes; 0 for the usual
+    notify_buffer: usize = option(Capture).value_name("BYTES").range(0, 1 << 30).default("0").hidden();
+}
