@@ -7,6 +7,7 @@ pub mod matching;
 pub mod provider;
 pub mod redact;
 mod secrets;
+pub mod tree;
 
 use std::sync::Arc;
 

@@ -93,6 +93,12 @@ impl Providers {
         provider.and_then(|ProviderIndex(index)| self.names.get(usize::from(index))).unwrap_or(&self.unknown)
     }
 
+    /// The provider of that name; `None` for `unknown`, unless somebody called a provider so.
+    pub(super) fn index(&self, name: &str) -> Option<ProviderIndex> {
+        let position = self.names.iter().position(|known| **known == *name)?;
+        u16::try_from(position).ok().map(ProviderIndex)
+    }
+
     /// The process's own match: names before comm before arguments, in the arguments the user's patterns before
     /// built-in ones, then the longest pattern, then the first given.
     pub(super) fn own_match(&self, subject: &Subject) -> Option<OwnProvider> {

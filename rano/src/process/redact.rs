@@ -236,6 +236,7 @@ fn key_before(text: &str, separator: usize) -> Option<Range<usize>> {
 }
 
 /// What stands before a key and so decides how far its value goes.
+#[derive(Clone, Copy)]
 enum Opening {
     Quote(char),
     Argument,

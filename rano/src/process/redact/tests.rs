@@ -185,7 +185,7 @@ fn hostile_arguments_take_linear_time() {
         "eyJ.",
     ] {
         let argument = piece.repeat(128 * 1024 / piece.len());
-        command_line(&[argument.clone()], Redaction::On);
+        command_line(std::slice::from_ref(&argument), Redaction::On);
         // With a blank near the bound all of the input is looked at.
         let at = MAX_INPUT - MAX_INPUT % piece.len();
         command_line(&[format!("{} {argument}", &argument[..at - piece.len()])], Redaction::On);
