@@ -1,6 +1,14 @@
 //! Who: process identity, ancestry, which processes are watched, and on whose behalf they act.
 //! Pure: it is fed by sources and never reads /proc itself.
 
+pub mod ancestry;
+mod interpreter;
+pub mod matching;
+pub mod provider;
+pub mod redact;
+mod secrets;
+pub mod tree;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

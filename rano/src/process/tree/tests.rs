@@ -1,0 +1,307 @@
+use super::*;
+use crate::event::Moment;
+use crate::process::matching::{Origin, Targets};
+use crate::process::provider::ProviderEntry;
+
+/// Start time as a function of the pid, so that children are born after their parents.
+fn id(pid: u32) -> ProcessId {
+    ProcessId { pid, start_time: u64::from(pid) }
+}
+
+fn seen(id: ProcessId, parent: u32, command: &str) -> ProcessChange {
+    let argv: Vec<String> = command.split(' ').map(String::from).collect();
+    let image = Image { comm: argv[0].clone(), exe: format!("/bin/{}", argv[0]), argv, uid: 1000 };
+    ProcessChange::Seen { id, parent, image, at: Moment::default() }
+}
+
+fn gone(pid: u32) -> ProcessChange {
+    ProcessChange::Gone { id: id(pid), at: Moment::default() }
+}
+
+fn tree(targets: Targets) -> Tree {
+    Tree::new(Rules::new(targets, Vec::new()), Providers::default(), Redaction::On)
+}
+
+fn see(tree: &mut Tree, pid: u32, parent: u32, command: &str) -> Verdict {
+    tree.apply(seen(id(pid), parent, command))
+}
+
+fn tracked(tree: &Tree) -> Vec<u32> {
+    let mut pids: Vec<u32> = tree.tracked().map(|id| id.pid).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn provider(tree: &mut Tree, pid: u32) -> String {
+    tree.process(id(pid)).expect("known").provider.to_string()
+}
+
+fn ancestry(tree: &mut Tree, pid: u32) -> String {
+    crate::process::ancestry::path(&tree.process(id(pid)).expect("known").ancestry)
+}
+
+/// (pid, parent, command)
+type Row = (u32, u32, &'static str);
+
+const FAMILY: &[Row] = &[
+    (1, 0, "init"),
+    (10, 1, "bash"),
+    (20, 10, "claude --token secret"),
+    (21, 20, "sh -c curl"),
+    (22, 21, "curl https://api.openai.com"),
+    (23, 20, "safe-tool"),
+    (24, 23, "git"),
+    (25, 23, "codex"),
+    (26, 25, "rg"),
+    (27, 20, "myagent"),
+    (28, 27, "vim gemini.txt"),
+    (40, 10, "vim claude.md"),
+    (50, 1, "python3 gemini"),
+];
+
+/// What is known at the end of every tracked process: pid, provider, ancestry, root.
+fn outcome(order: &[Row]) -> Vec<(u32, String, String, u32)> {
+    let mut tree = tree(Targets { exclude_patterns: vec!["safe-tool".into()], ..Targets::default() });
+    for &(pid, parent, command) in order {
+        see(&mut tree, pid, parent, command);
+    }
+    tracked(&tree)
+        .into_iter()
+        .map(|pid| {
+            let root = tree.root(id(pid)).expect("tracked").pid;
+            (pid, provider(&mut tree, pid), ancestry(&mut tree, pid), root)
+        })
+        .collect()
+}
+
+#[test]
+fn a_family_is_tracked_from_its_roots_down_to_the_excluded() {
+    let rows = outcome(FAMILY);
+    let row = |pid: u32, provider: &str, ancestry: &str, root: u32| {
+        (pid, provider.to_owned(), format!("init:1,{ancestry}"), root)
+    };
+    let expected = [
+        row(20, "anthropic", "bash:10,claude:20", 20),
+        row(21, "anthropic", "bash:10,claude:20,sh:21", 20),
+        row(22, "anthropic", "bash:10,claude:20,sh:21,curl:22", 20),
+        row(25, "openai", "bash:10,claude:20,safe-tool:23,codex:25", 20),
+        row(26, "openai", "bash:10,claude:20,safe-tool:23,codex:25,rg:26", 20),
+        row(27, "anthropic", "bash:10,claude:20,myagent:27", 20),
+        row(28, "anthropic", "bash:10,claude:20,myagent:27,vim:28", 20),
+        row(50, "google", "python3:50", 50),
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_order_of_first_sightings_does_not_matter() {
+    let expected = outcome(FAMILY);
+    let mut order = FAMILY.to_vec();
+    order.reverse();
+    assert_eq!(outcome(&order), expected);
+    // A fixed sequence of shuffles.
+    let mut random: usize = 1;
+    for _ in 0..500 {
+        for at in (1..order.len()).rev() {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            order.swap(at, (random >> 33) % (at + 1));
+        }
+        assert_eq!(outcome(&order), expected, "{order:?}");
+    }
+}
+
+#[test]
+fn a_late_parent_makes_its_children_tracked_and_says_so() {
+    let mut tree = tree(Targets::default());
+    assert_eq!(see(&mut tree, 30, 20, "git fetch"), Verdict::Ignored);
+    assert_eq!(see(&mut tree, 20, 1, "claude"), Verdict::Tracked);
+    assert_eq!(tree.newly_tracked(), [id(30)]);
+    assert_eq!(tree.newly_tracked(), []);
+    assert_eq!(tree.process(id(30)).expect("known").cmdline, "");
+    assert_eq!(see(&mut tree, 30, 20, "git fetch"), Verdict::Tracked);
+    assert_eq!(tree.process(id(30)).expect("known").cmdline, "git fetch");
+    assert_eq!(tree.newly_tracked(), []);
+}
+
+#[test]
+fn an_exec_into_an_agent_makes_its_children_tracked() {
+    let mut tree = tree(Targets::default());
+    for (pid, parent) in [(10, 1), (11, 10), (12, 11)] {
+        assert_eq!(see(&mut tree, pid, parent, "bash"), Verdict::Ignored);
+    }
+    assert_eq!(see(&mut tree, 10, 1, "claude"), Verdict::Tracked);
+    assert_eq!(tracked(&tree), [10, 11, 12]);
+    assert_eq!(provider(&mut tree, 12), "anthropic");
+    assert_eq!(tree.newly_tracked().len(), 2);
+}
+
+#[test]
+fn tracked_stays_tracked_over_exec_reparenting_and_the_death_of_its_parent() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 20, 1, "claude");
+    see(&mut tree, 21, 20, "bash");
+    tree.apply(gone(20));
+    assert_eq!(see(&mut tree, 21, 1, "make"), Verdict::Tracked);
+    assert_eq!(see(&mut tree, 22, 21, "cc"), Verdict::Tracked);
+    assert_eq!(provider(&mut tree, 21), "anthropic");
+    assert_eq!(provider(&mut tree, 22), "anthropic");
+    assert_eq!(ancestry(&mut tree, 22), "claude:20,make:21,cc:22");
+    assert_eq!(tree.process(id(21)).expect("known").ppid, 1);
+    assert_eq!(tree.root(id(22)), Some(id(20)));
+}
+
+#[test]
+fn an_exec_keeps_the_provider_unless_the_new_image_has_its_own() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 20, 1, "claude");
+    let first = tree.process(id(20)).expect("known");
+    assert_eq!(see(&mut tree, 20, 1, "bash"), Verdict::Tracked);
+    assert_eq!(provider(&mut tree, 20), "anthropic");
+    see(&mut tree, 20, 1, "codex");
+    assert_eq!(provider(&mut tree, 20), "openai");
+    let last = tree.process(id(20)).expect("known");
+    assert_ne!(first.key, last.key);
+    see(&mut tree, 20, 1, "codex");
+    assert!(Arc::ptr_eq(&last, &tree.process(id(20)).expect("known")), "one value for one image");
+}
+
+#[test]
+fn becoming_excluded_ends_tracking() {
+    let mut tree = tree(Targets { exclude_patterns: vec!["helper".into()], ..Targets::default() });
+    see(&mut tree, 20, 1, "claude");
+    see(&mut tree, 21, 20, "bash");
+    assert_eq!(see(&mut tree, 21, 20, "helper"), Verdict::Ignored);
+    assert_eq!(see(&mut tree, 22, 21, "git"), Verdict::Ignored);
+    assert_eq!(see(&mut tree, 23, 20, "claude helper"), Verdict::Ignored, "a root that is excluded");
+}
+
+#[test]
+fn without_descendants_only_roots_are_tracked() {
+    let mut tree = tree(Targets { descendants: false, ..Targets::default() });
+    see(&mut tree, 20, 1, "claude");
+    assert_eq!(see(&mut tree, 21, 20, "git"), Verdict::Ignored);
+    see(&mut tree, 22, 20, "claude");
+    assert_eq!(see(&mut tree, 22, 20, "git"), Verdict::Ignored, "it looked like its parent before its exec");
+    assert_eq!(see(&mut tree, 20, 1, "bash"), Verdict::Tracked, "a root stays tracked over exec");
+}
+
+#[test]
+fn rano_and_its_ancestors_are_never_tracked_and_pass_nothing_on() {
+    let rules =
+        Rules::new(Targets { patterns: vec!["claude".into()], ..Targets::default() }, vec![id(20), id(30)]);
+    let mut tree = Tree::new(rules, Providers::default(), Redaction::On);
+    assert_eq!(see(&mut tree, 20, 1, "claude"), Verdict::Ignored);
+    assert_eq!(see(&mut tree, 30, 20, "rano --pattern claude"), Verdict::Ignored);
+    assert_eq!(see(&mut tree, 31, 20, "git"), Verdict::Ignored);
+    assert_eq!(see(&mut tree, 32, 20, "claude"), Verdict::Tracked);
+    // Not the process that gets the pid later.
+    assert_eq!(tree.apply(seen(ProcessId { pid: 30, start_time: 99 }, 1, "claude")), Verdict::Tracked);
+}
+
+#[test]
+fn a_pid_that_was_asked_for_means_the_process_that_had_it_first() {
+    let mut tree = tree(Targets { pids: vec![30], ..Targets::default() });
+    assert_eq!(see(&mut tree, 30, 1, "anything"), Verdict::Tracked);
+    assert_eq!(see(&mut tree, 31, 30, "git"), Verdict::Tracked);
+    assert_eq!(provider(&mut tree, 31), "unknown");
+    tree.apply(gone(30));
+    assert_eq!(tree.apply(seen(ProcessId { pid: 30, start_time: 99 }, 1, "anything")), Verdict::Ignored);
+}
+
+#[test]
+fn a_reused_pid_is_another_process() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 20, 1, "claude");
+    let successor = ProcessId { pid: 20, start_time: 100 };
+    assert_eq!(tree.apply(seen(successor, 1, "bash")), Verdict::Ignored);
+    assert_eq!(tree.verdict(id(20)), Verdict::Tracked, "the dead one is remembered as it was");
+    assert_eq!(see(&mut tree, 150, 20, "git"), Verdict::Ignored);
+    assert_eq!(ancestry(&mut tree, 150), "bash:20,git:150");
+    assert_eq!(tree.apply(gone(20)), Verdict::Tracked);
+    assert_eq!(ancestry(&mut tree, 150), "bash:20,git:150", "its successor is not gone");
+    let orphan = ProcessId { pid: 16, start_time: 50 };
+    tree.apply(seen(orphan, 20, "older than the process with its parent's pid"));
+    assert_eq!(ancestry_of(&mut tree, orphan), "older:16");
+}
+
+fn ancestry_of(tree: &mut Tree, id: ProcessId) -> String {
+    crate::process::ancestry::path(&tree.process(id).expect("known").ancestry)
+}
+
+#[test]
+fn the_dead_are_remembered_within_bounds() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 1, 0, "claude");
+    let total = u32::try_from(DEAD_TRACKED + 10).expect("small");
+    for pid in 2..total {
+        see(&mut tree, pid, 1, "git");
+        tree.apply(gone(pid));
+    }
+    assert!(tree.process(id(2)).is_none(), "the oldest is forgotten");
+    assert_eq!(tree.process(id(total - 1)).expect("known").cmdline, "git");
+    assert_eq!(tree.dead.nodes.len(), DEAD_TRACKED);
+    assert_eq!(tree.live.len(), 1);
+    // A chain in which every process outlives its parent.
+    for pid in 10_000..20_000 {
+        see(&mut tree, pid, if pid == 10_000 { 1 } else { pid - 1 }, "git");
+        tree.apply(gone(pid - 1));
+    }
+    assert_eq!(tracked(&tree), [1, 19_999]);
+    assert_eq!(tree.dead.nodes.len(), DEAD_TRACKED);
+    assert!(ancestry_of(&mut tree, id(19_999)).len() < 16 * MAX_DEPTH);
+    assert!(tree.waiting.is_empty());
+}
+
+#[test]
+fn parents_that_never_appear_leave_nothing_behind() {
+    let mut tree = tree(Targets::default());
+    for pid in 2..100 {
+        see(&mut tree, pid, 1, "claude");
+    }
+    assert_eq!(ancestry(&mut tree, 50), "claude:50");
+    for pid in 2..100 {
+        tree.apply(gone(pid));
+    }
+    assert!(tree.waiting.is_empty() && tree.live.is_empty());
+}
+
+#[test]
+fn cycles_of_parents_end() {
+    let mut tree = tree(Targets::default());
+    let same = |pid| ProcessId { pid, start_time: 5 };
+    tree.apply(seen(same(2), 3, "bash"));
+    tree.apply(seen(same(3), 2, "bash"));
+    tree.apply(seen(same(4), 4, "bash"));
+    assert_eq!(tree.apply(seen(same(2), 3, "claude")), Verdict::Tracked);
+    assert_eq!(tree.verdict(same(3)), Verdict::Tracked);
+    assert!(tree.root(same(3)).is_some() && tree.process(same(3)).is_some());
+}
+
+#[test]
+fn secrets_do_not_reach_the_shared_process() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 20, 1, "claude --token secret");
+    assert_eq!(tree.process(id(20)).expect("known").cmdline, "claude --token [redacted]");
+}
+
+#[test]
+fn a_users_provider_pattern_overrides_an_ancestors_provider() {
+    let acme =
+        ProviderEntry { name: "acme".into(), patterns: vec!["acme-gateway".into()], origin: Origin::User };
+    let rules = Rules::new(Targets::default(), Vec::new());
+    let mut tree = Tree::new(rules, Providers::new([acme]), Redaction::On);
+    see(&mut tree, 20, 1, "claude");
+    see(&mut tree, 21, 20, "curl https://acme-gateway/");
+    see(&mut tree, 22, 20, "curl https://api.openai.com");
+    assert_eq!(provider(&mut tree, 21), "acme");
+    assert_eq!(provider(&mut tree, 22), "unknown", "providers were replaced");
+}
+
+#[test]
+fn untracked_processes_are_small() {
+    // With hash table and name, 5,000 of them stay below 1 MiB.
+    assert!(size_of::<Node>() <= 72, "{}", size_of::<Node>());
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 20, 1, &format!("vim {}", "x".repeat(100_000)));
+    assert!(tree.live[&20].detail.is_none());
+}
