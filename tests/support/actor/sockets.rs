@@ -13,6 +13,8 @@ use super::{Ending, PATIENCE, Service, Totals, Transport, Tuple};
 
 /// Length of a request's header, bytes.
 pub const HEADER: usize = 8;
+/// What `net.core.somaxconn` allows by default.
+const BACKLOG: i32 = 4096;
 /// Servers have a thread a connection, and there may be thousands.
 const STACK: usize = 64 * 1024;
 
@@ -44,6 +46,8 @@ impl Sockets {
         match transport {
             Transport::Tcp => {
                 let listener = TcpListener::bind(at).with_context(|| format!("listen on {at}"))?;
+                // A full queue makes a client wait a second for its next try; listening again lengthens it.
+                rustix::net::listen(&listener, BACKLOG)?;
                 let at = listener.local_addr()?;
                 let kept = Arc::clone(&self.kept);
                 thread::spawn(move || accept_all(&listener, service, &kept));
