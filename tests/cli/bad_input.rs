@@ -1,0 +1,268 @@
+//! What is wrong gets one clear line that names it, and the right exit code; what is merely odd is handled.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::support::actor::{Actor, Service, Transport, invalid_utf8};
+use crate::support::namespace::{Place, User, is_root};
+use crate::support::rano::{Finished, Launch};
+use crate::support::scene::{FAST, Scene};
+use crate::support::stage;
+use crate::support::trial::skip;
+
+crate::tests![
+    a_file_that_is_no_database_is_refused_and_kept,
+    a_newer_database_is_refused_and_kept,
+    a_directory_as_database_is_refused,
+    a_database_in_a_missing_directory_is_refused,
+    a_lock_that_is_given_up_costs_no_event,
+    a_full_disk_is_said_and_counted,
+    a_log_directory_that_cannot_be_written_is_refused,
+    a_directory_as_config_file_is_refused,
+    an_empty_pattern_is_refused,
+    an_unknown_flag_gets_a_suggestion,
+    a_value_that_is_no_number_is_refused,
+    pid_zero_is_refused,
+    a_pid_that_is_gone_is_said,
+    ones_own_pid_is_refused,
+    a_name_with_control_characters_reaches_no_terminal_raw,
+    a_command_line_of_128_kib_is_cut,
+    secrets_in_a_command_line_are_redacted,
+    twenty_thousand_sockets_opened_at_once_are_all_seen,
+];
+
+/// Runs once, in an empty directory.
+fn attempt(arguments: &[&str]) -> Result<Finished> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    Launch::new(&place, directory.path())?.args(["--once"]).args(arguments).run()
+}
+
+/// The exit code, and a line on standard error that begins with `error` and names `what`.
+fn expect_refusal(finished: &Finished, code: i32, what: &str) -> Result<()> {
+    finished.expect_code(code)?;
+    let line = finished.stderr.lines().find(|line| line.starts_with("error"));
+    ensure!(line.is_some_and(|line| line.contains(what)), "expected {what:?}: {finished:#?}");
+    ensure!(!finished.stderr.contains("panicked"), "{finished:#?}");
+    Ok(())
+}
+
+fn a_file_that_is_no_database_is_refused_and_kept() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let file = directory.path().join("notes.txt");
+    let text = "remember the milk\n".repeat(100);
+    fs::write(&file, &text)?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666))?;
+    let finished = Launch::new(&place, directory.path())?.args(["--once", "--sqlite", "notes.txt"]).run()?;
+    expect_refusal(&finished, 3, "notes.txt")?;
+    ensure!(fs::read_to_string(&file)? == text);
+    Ok(())
+}
+
+fn a_newer_database_is_refused_and_kept() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let path = directory.path().join("newer.sqlite");
+    rusqlite::Connection::open(&path)?.execute_batch("PRAGMA user_version = 9999; CREATE TABLE kept(a)")?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+    let finished =
+        Launch::new(&place, directory.path())?.args(["--once", "--sqlite", "newer.sqlite"]).run()?;
+    expect_refusal(&finished, 3, "newer.sqlite")?;
+    ensure!(finished.stderr.contains("9999"), "{finished:#?}");
+    rusqlite::Connection::open(&path)?.execute_batch("SELECT a FROM kept")?;
+    Ok(())
+}
+
+fn a_directory_as_database_is_refused() -> Result<()> {
+    expect_refusal(&attempt(&["--sqlite", "/usr"])?, 3, "/usr")
+}
+
+fn a_database_in_a_missing_directory_is_refused() -> Result<()> {
+    let finished = attempt(&["--sqlite", "/nonexistent/x.sqlite"])?;
+    expect_refusal(&finished, 3, "/nonexistent/x.sqlite")
+}
+
+/// Live output goes on while another program holds the lock, and nothing is missing afterwards.
+fn a_lock_that_is_given_up_costs_no_event() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let rano = scene.observe(&["--db-flush-ms", "20"])?;
+    let lock = rusqlite::Connection::open(scene.directory().join("observer.sqlite"))?;
+    lock.execute_batch("BEGIN EXCLUSIVE")?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    lock.execute_batch("ROLLBACK")?;
+    rano.interrupt()?.expect_code(0)?;
+    ensure!(!scene.database()?.events_of(Transport::Tcp, tuple)?.is_empty());
+    Ok(())
+}
+
+fn a_full_disk_is_said_and_counted() -> Result<()> {
+    if !is_root() {
+        return Err(skip("a small file system needs root to be mounted"));
+    }
+    let mut scene = Scene::new(User::Root)?;
+    let mut server = Actor::start(&scene.place, "server")?;
+    let address = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Keep)?;
+    let mut claude = scene.agent("claude")?;
+    let full = scene.directory().join("full");
+    fs::create_dir(&full)?;
+    let mount_point = std::ffi::CString::new(full.as_os_str().as_encoded_bytes())?;
+    let mut launch =
+        scene.launch()?.args(FAST).args(["--sqlite", "full/observer.sqlite", "--db-flush-ms", "20"]);
+    // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+    unsafe {
+        launch.command().pre_exec(move || Ok(mount_small(&mount_point)?));
+    }
+    let rano = launch.start()?;
+    scene.let_it_look(&rano)?;
+    // Each connection is a row of its own, and together they are more than 256 KiB.
+    claude.hold(address, 10_000)?;
+    scene.let_it_look(&rano)?;
+    let finished = rano.interrupt()?;
+    ensure!(finished.status.code() != Some(101), "{finished:#?}");
+    ensure!(finished.stderr.contains("observer.sqlite"), "nothing names the file: {}", finished.stderr);
+    ensure!(finished.stdout.contains("SQLite") || finished.stdout.contains("sqlite"), "not in the summary");
+    Ok(())
+}
+
+/// A file system of 256 KiB at `point`, in a mount namespace of the calling process's own.
+fn mount_small(point: &std::ffi::CStr) -> rustix::io::Result<()> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    // SAFETY: CLONE_FILES is not among the flags, so descriptor tables stay as they are.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS)? };
+    mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    mount(c"tmpfs", point, c"tmpfs", MountFlags::empty(), Some(c"size=256k"))
+}
+
+fn a_log_directory_that_cannot_be_written_is_refused() -> Result<()> {
+    let finished = attempt(&["--no-sqlite", "--log-dir", "/proc/1"])?;
+    expect_refusal(&finished, 3, "/proc/1")
+}
+
+fn a_directory_as_config_file_is_refused() -> Result<()> {
+    let finished = attempt(&["--no-sqlite", "--config", "/usr"])?;
+    expect_refusal(&finished, 2, "/usr")
+}
+
+fn an_empty_pattern_is_refused() -> Result<()> {
+    expect_refusal(&attempt(&["--no-sqlite", "--pattern", ""])?, 2, "pattern")
+}
+
+fn an_unknown_flag_gets_a_suggestion() -> Result<()> {
+    let finished = attempt(&["--intervall-ms", "5"])?;
+    expect_refusal(&finished, 2, "--intervall-ms")?;
+    ensure!(finished.stderr.contains("--interval-ms"), "{finished:#?}");
+    Ok(())
+}
+
+fn a_value_that_is_no_number_is_refused() -> Result<()> {
+    expect_refusal(&attempt(&["--interval-ms", "abc"])?, 2, "--interval-ms")
+}
+
+fn pid_zero_is_refused() -> Result<()> {
+    expect_refusal(&attempt(&["--no-sqlite", "--pid", "0"])?, 2, "0")
+}
+
+fn a_pid_that_is_gone_is_said() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let actor = Actor::start(&place, "claude")?;
+    let pid = actor.pid().to_string();
+    actor.end()?;
+    let directory = stage::directory(&place)?;
+    let finished =
+        Launch::new(&place, directory.path())?.args(["--once", "--no-sqlite", "--pid", &pid]).run()?;
+    ensure!(finished.stderr.lines().any(|line| line.contains(&pid)), "{finished:#?}");
+    ensure!(finished.status.code().is_some_and(|code| code <= 3), "{finished:#?}");
+    Ok(())
+}
+
+fn ones_own_pid_is_refused() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let rano = stage::rano()?;
+    let line = format!("exec {} --once --no-sqlite --pid $$", rano.display());
+    let finished = Launch::of(Path::new("/bin/sh"), &place, directory.path()).args(["-c", &line]).run()?;
+    expect_refusal(&finished, 2, "own")
+}
+
+fn a_name_with_control_characters_reaches_no_terminal_raw() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude =
+        Actor::start_with(&scene.place, "claude", &[invalid_utf8(), OsStr::new("\x1b]0;x\x07")])?;
+    claude.rename(b"ev\nil\x1b[31m\xff")?;
+    let rano = scene.observe(&["--log-file", "log.txt", "--color", "never"])?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let line = rano.wait_for_event("connect", tuple)?;
+    ensure!(
+        line.contains(&format!("pid={}", claude.pid())) && line.contains("| tcp |"),
+        "cut in two: {line:?}"
+    );
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    let log = fs::read_to_string(scene.directory().join("log.txt"))?;
+    for text in [&finished.stdout, &finished.stderr, &log] {
+        ensure!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    }
+    Ok(())
+}
+
+fn a_command_line_of_128_kib_is_cut() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    // The kernel takes 128 KiB an argument, its terminating zero included.
+    let long = "x".repeat(128 * 1024 - 1);
+    let mut claude = Actor::start_with(&scene.place, "claude", &[long.as_ref()])?;
+    let rano = scene.observe(&[])?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    rano.interrupt()?.expect_code(0)?;
+    let [row] = scene.database()?.events_of(Transport::Tcp, tuple)?.try_into().ok().context("one row")?;
+    let stored = row.cmdline.unwrap_or_default();
+    ensure!(stored.ends_with('…') && stored.len() <= 4096 + '…'.len_utf8(), "{} bytes", stored.len());
+    Ok(())
+}
+
+fn secrets_in_a_command_line_are_redacted() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let secret = "sk-ant-api03-0123456789abcdefghij";
+    let mut claude = Actor::start_with(&scene.place, "claude", &["--api-key".as_ref(), secret.as_ref()])?;
+    let rano = scene.observe(&["--json", "--log-file", "log.txt"])?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    ensure!(!finished.stdout.contains(secret) && !finished.stderr.contains(secret), "{finished:#?}");
+    for entry in fs::read_dir(scene.directory())? {
+        let content = fs::read(entry?.path())?;
+        ensure!(!content.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()));
+    }
+    let [row] = scene.database()?.events_of(Transport::Tcp, tuple)?.try_into().ok().context("one row")?;
+    ensure!(row.cmdline.is_some_and(|cmdline| cmdline.contains("--api-key")));
+    Ok(())
+}
+
+fn twenty_thousand_sockets_opened_at_once_are_all_seen() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut server = Actor::start(&scene.place, "server")?;
+    // Limited by what one process may have open, where that is less.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let limit = if is_root() { 50_000 } else { limit.map_or(50_000, |limit| limit.min(50_000)) };
+    let count = 20_000.min(usize::try_from(limit)? - 200);
+    let address = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Keep)?;
+    let rano = scene.observe(&["--db-queue-max", "100000"])?;
+    let mut claude = scene.agent("claude")?;
+    let tuples = claude.hold(address, count)?;
+    rano.wait_for_event("connect", *tuples.last().context("there are some")?)?;
+    scene.let_it_look(&rano)?;
+    rano.interrupt()?.expect_code(0)?;
+    let query = format!("SELECT count(*) FROM events WHERE event = 'connect' AND pid = {}", claude.pid());
+    let seen = scene.database()?.count(&query)?;
+    ensure!(seen == i64::try_from(count)?, "{seen} of {count}");
+    Ok(())
+}

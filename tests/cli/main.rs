@@ -1,0 +1,38 @@
+//! Drives the built binary from outside: real sockets, real processes, a real database. The executable is also the
+//! client program of its own tests (see `support::actor`).
+
+#![expect(
+    unreachable_pub,
+    reason = "a test program has no outside: `pub` marks what a file offers the others"
+)]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod harness;
+mod observe;
+mod output;
+mod short_connections;
+mod shutdown;
+mod sudo;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(ended) = support::actor::play_if_asked() {
+        return ended;
+    }
+    let arguments = libtest_mimic::Arguments::from_args();
+    let trials = [
+        harness::all(),
+        observe::all(),
+        short_connections::all(),
+        shutdown::all(),
+        bad_input::all(),
+        output::all(),
+        sudo::all(),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
+    support::stage::clear();
+    conclusion.exit_code()
+}

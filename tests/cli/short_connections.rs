@@ -1,0 +1,100 @@
+//! Connections that are over before a poll could see them: counted by the client's tuple, never given to a wrong process.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::support::actor::{Actor, Service, Transport};
+use crate::support::namespace::User;
+use crate::support::scene::Scene;
+
+crate::tests![
+    two_hundred_of_five_milliseconds_are_accounted_for,
+    unattributed_ones_are_counted_but_not_shown_unasked,
+    five_thousand_closed_at_once_are_seen_or_counted_as_lost,
+    five_thousand_observed_ones_all_get_their_close,
+];
+
+fn two_hundred_of_five_milliseconds_are_accounted_for() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    let rano = scene.observe_every(1000, &["--include-unattributed"])?;
+    let tuples = claude.short_connections(scene.tcp, 200, Duration::from_millis(5))?;
+    scene.let_it_look(&rano)?;
+    rano.interrupt()?.expect_code(0)?;
+
+    let database = scene.database()?;
+    let mut seen = 0;
+    for &tuple in &tuples {
+        let rows = database.events_of(Transport::Tcp, tuple)?;
+        seen += usize::from(!rows.is_empty());
+        ensure!(rows.len() <= 2, "{tuple:?} more than once: {rows:#?}");
+        ensure!(rows.iter().all(|row| row.pid.is_none_or(|pid| pid == claude.pid())), "{rows:#?}");
+    }
+    ensure!(seen * 100 >= tuples.len() * 99, "only {seen} of {} seen", tuples.len());
+    Ok(())
+}
+
+fn unattributed_ones_are_counted_but_not_shown_unasked() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut stranger = scene.agent("stranger")?;
+    let rano = scene.observe_every(1000, &[])?;
+    stranger.short_connections(scene.tcp, 20, Duration::from_millis(1))?;
+    scene.let_it_look(&rano)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    let database = scene.database()?;
+    ensure!(database.count("SELECT count(*) FROM events WHERE pid IS NULL")? == 0);
+    // A poll may have met one of them.
+    ensure!(database.count("SELECT unattributed FROM sessions")? >= 19, "{finished:#?}");
+    Ok(())
+}
+
+/// Both ends of each connection are in the namespace, and the kernel tells of each: what was told, plus what could not
+/// be told, is all there was.
+fn five_thousand_closed_at_once_are_seen_or_counted_as_lost() -> Result<()> {
+    const COUNT: usize = 5000;
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut server = Actor::start(&scene.place, "server")?;
+    let address = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Keep)?;
+    let mut stranger = scene.agent("stranger")?;
+    // Polls only at the beginning and at the end, so that all is known by notification.
+    let rano = scene.observe_every(600_000, &["--include-unattributed"])?;
+    let tuples = stranger.hold(address, COUNT)?;
+    stranger.close_held()?;
+    server.drop_accepted(COUNT)?;
+    rano.interrupt()?.expect_code(0)?;
+
+    let database = scene.database()?;
+    let ports: HashSet<_> = tuples.iter().map(|tuple| tuple.local.port()).collect();
+    let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    let told = database.count(&format!(
+        "SELECT count(*) FROM events WHERE event <> 'connect' AND pid IS NULL \
+         AND (local_port IN ({listed}) OR remote_port IN ({listed}))"
+    ))?;
+    let lost = database.count("SELECT notifications_lost + opened_unwatched FROM sessions")?;
+    ensure!(told + lost == i64::try_from(2 * COUNT)?, "told of {told}, lost {lost}, of {}", 2 * COUNT);
+    Ok(())
+}
+
+fn five_thousand_observed_ones_all_get_their_close() -> Result<()> {
+    const COUNT: usize = 5000;
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut server = Actor::start(&scene.place, "server")?;
+    let address = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Keep)?;
+    let mut claude = scene.agent("claude")?;
+    claude.hold(address, COUNT)?;
+    let rano = scene.observe(&[])?;
+    scene.let_it_look(&rano)?;
+    claude.close_held()?;
+    server.drop_accepted(COUNT)?;
+    scene.let_it_look(&rano)?;
+    rano.interrupt()?.expect_code(0)?;
+    let database = scene.database()?;
+    for kind in ["connect", "close"] {
+        let query = format!("SELECT count(*) FROM events WHERE event = '{kind}' AND pid = {}", claude.pid());
+        ensure!(database.count(&query)? == i64::try_from(COUNT)?, "{kind}: {}", database.count(&query)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Every way to end: what was seen is written and summed up; after a kill the database is whole.
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+
+use crate::support::actor::{Transport, Tuple};
+use crate::support::namespace::User;
+use crate::support::rano::Rano;
+use crate::support::scene::Scene;
+
+crate::tests![
+    an_interrupt_writes_everything_and_sums_up,
+    a_termination_writes_everything_and_sums_up,
+    a_hangup_writes_everything_and_sums_up,
+    a_closed_output_writes_everything_and_is_no_error,
+    a_second_interrupt_is_no_crash,
+    a_killed_run_leaves_a_whole_database,
+    the_database_can_be_read_while_it_is_written,
+    two_at_once_write_their_own_sessions,
+];
+
+/// A run that has seen a connection, none of which need be on disk yet.
+fn observed(scene: &mut Scene, arguments: &[&str]) -> Result<(Rano, Tuple)> {
+    let rano = scene.observe(arguments)?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    Ok((rano, tuple))
+}
+
+fn check_signal(signal: Signal) -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let (rano, tuple) = observed(&mut scene, &["--db-flush-ms", "60000"])?;
+    rano.signal(signal)?;
+    let finished = rano.wait()?;
+    finished.expect_code(0)?;
+    ensure!(finished.stdout.contains("\nSummary\n"), "{finished:#?}");
+    let database = scene.database()?;
+    ensure!(!database.events_of(Transport::Tcp, tuple)?.is_empty());
+    ensure!(database.count("SELECT clean_exit FROM sessions")? == 1);
+    ensure!(database.count("SELECT count(*) FROM sessions WHERE ended_at >= started_at")? == 1);
+    Ok(())
+}
+
+fn an_interrupt_writes_everything_and_sums_up() -> Result<()> {
+    check_signal(Signal::INT)
+}
+
+fn a_termination_writes_everything_and_sums_up() -> Result<()> {
+    check_signal(Signal::TERM)
+}
+
+fn a_hangup_writes_everything_and_sums_up() -> Result<()> {
+    check_signal(Signal::HUP)
+}
+
+fn a_closed_output_writes_everything_and_is_no_error() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    let (_, first) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let arguments = ["--interval-ms", "20", "--db-flush-ms", "60000", "--no-banner"];
+    let rano = scene.launch()?.args(arguments).stdout_closed_after(1).start()?;
+    rano.wait_for_event("connect", first)?;
+    // The next line has no reader any more.
+    let (_, second) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait()?.expect_code(0)?;
+    let database = scene.database()?;
+    for tuple in [first, second] {
+        ensure!(!database.events_of(Transport::Tcp, tuple)?.is_empty(), "{tuple:?}");
+    }
+    ensure!(database.count("SELECT clean_exit FROM sessions")? == 1);
+    Ok(())
+}
+
+fn a_second_interrupt_is_no_crash() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let (rano, _) = observed(&mut scene, &[])?;
+    rano.signal(Signal::INT)?;
+    rano.signal(Signal::INT)?;
+    rano.wait()?;
+    let database = scene.database()?;
+    ensure!(database.integrity()? == "ok");
+    Ok(())
+}
+
+fn a_killed_run_leaves_a_whole_database() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let (rano, tuple) = observed(&mut scene, &["--db-flush-ms", "50"])?;
+    let path = scene.directory().join("observer.sqlite");
+    // From the outside a flush shows as the row being there; it is due within 50 ms.
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while scene.database()?.events_of(Transport::Tcp, tuple)?.is_empty() {
+        ensure!(std::time::Instant::now() < deadline, "the flush interval is over, and no row");
+        std::thread::yield_now();
+    }
+    rano.signal(Signal::KILL)?;
+    ensure!(rano.wait()?.status.code().is_none());
+
+    // Recovery of the write-ahead log needs a writer.
+    let recovered = rusqlite::Connection::open(&path)?;
+    let integrity: String = recovered.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    ensure!(integrity == "ok", "{integrity}");
+    drop(recovered);
+    let database = scene.database()?;
+    ensure!(!database.events_of(Transport::Tcp, tuple)?.is_empty());
+    ensure!(database.count("SELECT clean_exit FROM sessions")? == 0);
+
+    // The next run goes on in the same file.
+    let (rano, _) = observed(&mut scene, &[])?;
+    rano.interrupt()?.expect_code(0)?;
+    ensure!(scene.database()?.count("SELECT count(*) FROM sessions")? == 2);
+    Ok(())
+}
+
+fn the_database_can_be_read_while_it_is_written() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let (rano, tuple) = observed(&mut scene, &["--db-flush-ms", "20"])?;
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while scene.database()?.events_of(Transport::Tcp, tuple)?.is_empty() {
+        ensure!(std::time::Instant::now() < deadline, "no row appeared");
+        std::thread::yield_now();
+    }
+    rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+fn two_at_once_write_their_own_sessions() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let (first, _) = observed(&mut scene, &["--session-name", "first"])?;
+    let (second, tuple) = observed(&mut scene, &["--session-name", "second"])?;
+    first.wait_for_event("connect", tuple)?;
+    first.interrupt()?.expect_code(0)?;
+    second.interrupt()?.expect_code(0)?;
+    let database = scene.database()?;
+    ensure!(database.count("SELECT count(*) FROM sessions WHERE clean_exit = 1")? == 2);
+    let runs = database.count("SELECT count(DISTINCT run_id) FROM events WHERE provider = 'anthropic'")?;
+    ensure!(runs == 2, "{runs}");
+    Ok(())
+}

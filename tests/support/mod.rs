@@ -1,0 +1,28 @@
+//! What the end-to-end tests stand on: places to run in, scripted client programs, rano itself, its database.
+
+pub mod actor;
+pub mod database;
+pub mod namespace;
+pub mod rano;
+pub mod scene;
+pub mod stage;
+pub mod trial;
+
+use std::time::Duration;
+
+/// How long anything may take before a test calls it missing.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pid of `child` in the type that system calls take.
+pub fn pid_of(child: &std::process::Child) -> rustix::process::Pid {
+    rustix::process::Pid::from_child(child)
+}
+
+/// Waits for the end of `child` without taking its exit status; `false` when `patience` ran out.
+pub fn wait_for_end(child: &std::process::Child, patience: Duration) -> anyhow::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let pidfd = rustix::process::pidfd_open(pid_of(child), rustix::process::PidfdFlags::empty())?;
+    let timeout = Timespec::try_from(patience)?;
+    let mut ends = [PollFd::new(&pidfd, PollFlags::IN)];
+    Ok(poll(&mut ends, Some(&timeout))? > 0)
+}
