@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use crate::event::{Bytes, ConnectionId, Domain, Event, EventKind, Moment, Protocol, SocketState, SourceKind};
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
-use crate::process::{Process, ProcessChange, ProcessId, Verdict};
+use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::{Frame, Sink};
 use crate::source::health::Gap;
 use crate::source::{Closed, Intake, Opened, Pumped, Role, SocketChange, SocketId, Source};
@@ -41,8 +41,12 @@ pub struct Pipeline {
     live: FxHashMap<SocketId, Live>,
     next_connection: u64,
     totals: Totals,
+    /// Provider of what nobody is known to own.
+    unknown: Arc<str>,
     unattributed: u64,
     table_full: u64,
+    /// Said once if the first look finds nobody to watch.
+    idle_notice: Option<String>,
 }
 
 /// A socket that is open.
@@ -65,9 +69,18 @@ impl Pipeline {
             live: FxHashMap::default(),
             next_connection: 1,
             totals: Totals::default(),
+            unknown: Arc::from(provider::UNKNOWN),
             unattributed: 0,
             table_full: 0,
+            idle_notice: None,
         }
+    }
+
+    /// What to say if the first look finds nobody to watch.
+    #[must_use]
+    pub fn with_idle_notice(mut self, notice: String) -> Self {
+        self.idle_notice = Some(notice);
+        self
     }
 
     /// Observes until the source is exhausted or `stop` is raised. `intake` stands between source and pipeline where
@@ -78,8 +91,13 @@ impl Pipeline {
             let until = self.sinks.iter().filter_map(|sink| sink.next_tick()).min_by_key(|at| at.boot_ns);
             let until = until.unwrap_or(Moment { boot_ns: u64::MAX, unix_ms: i64::MAX });
             match source.pump(until, stop, &mut self) {
-                Ok(Pumped::More) => self.tick(source),
-                Ok(Pumped::Exhausted) => break,
+                Ok(pumped) => {
+                    self.say_if_idle();
+                    self.tick(source);
+                    if pumped == Pumped::Exhausted {
+                        break;
+                    }
+                }
                 Err(error) => {
                     outcome = Err(error);
                     break;
@@ -122,12 +140,24 @@ impl Pipeline {
         health
     }
 
+    fn say_if_idle(&mut self) {
+        if let Some(notice) = self.idle_notice.take()
+            && self.tree.tracked().next().is_none()
+        {
+            self.say(&notice);
+        }
+    }
+
     fn pass_notices(&mut self) {
         let notices: Vec<String> = self.sinks.iter_mut().flat_map(|sink| sink.take_notices()).collect();
         for notice in notices {
-            for sink in &mut self.sinks {
-                sink.notice(&notice);
-            }
+            self.say(&notice);
+        }
+    }
+
+    fn say(&mut self, notice: &str) {
+        for sink in &mut self.sinks {
+            sink.notice(notice);
         }
     }
 
@@ -139,10 +169,8 @@ impl Pipeline {
             return;
         }
         let process = match opened.owner {
-            Some(owner) => match self.tree.process(owner) {
-                Some(process) if self.tree.verdict(owner) == Verdict::Tracked => Some(process),
-                Some(_) | None => return,
-            },
+            Some(owner) if self.tree.verdict(owner) == Verdict::Tracked => self.tree.process(owner),
+            Some(_) => return,
             None => None,
         };
         let connection = ConnectionId(self.next_connection);
@@ -234,7 +262,7 @@ impl Pipeline {
     fn enrich(&self, live: &Live, kind: EventKind, at: Moment) -> Event {
         let provider = match &live.process {
             Some(process) => Arc::clone(&process.provider),
-            None => self.tree.unknown_provider(),
+            None => Arc::clone(&self.unknown),
         };
         Event {
             kind,
@@ -289,5 +317,164 @@ impl Intake for Pipeline {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.tree.verdict(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use EventKind::{Accept, Close, Connect, Fail};
+
+    use super::*;
+    use crate::event::{Address, OwnerQuality};
+    use crate::process::Image;
+    use crate::process::matching::{Rules, Targets};
+    use crate::process::provider::Providers;
+    use crate::process::redact::Redaction;
+
+    /// Keeps what it is given.
+    struct Kept(Rc<RefCell<Vec<Event>>>);
+
+    impl Sink for Kept {
+        fn event(&mut self, event: &Event) {
+            self.0.borrow_mut().push(event.clone());
+        }
+        fn tick(&mut self, _frame: &Frame<'_>) {}
+        fn finish(&mut self, _summary: &mut Summary) {}
+    }
+
+    const CLAUDE: ProcessId = ProcessId { pid: 42, start_time: 7 };
+    const ID: SocketId = SocketId::Cookie { netns: 1, cookie: 1 };
+    const EVERYTHING: Scope =
+        Scope { udp: true, listening: true, unix: true, unattributed: true, pending: false };
+
+    fn at(ms: u64) -> Moment {
+        Moment { boot_ns: ms * 1_000_000, unix_ms: i64::try_from(ms).unwrap() }
+    }
+
+    fn opened(role: Role, state: SocketState, owner: Option<ProcessId>) -> Opened {
+        let address = |text: &str| Some(Address::ip(text.parse().unwrap()));
+        Opened {
+            id: ID,
+            role,
+            protocol: Protocol::Tcp,
+            local: address("127.0.0.1:40000"),
+            remote: address("127.0.0.1:443"),
+            state: Some(state),
+            owner,
+            quality: OwnerQuality::Polled,
+            preexisting: false,
+            at: at(1),
+            netns: 1,
+        }
+    }
+
+    fn connecting() -> SocketChange {
+        SocketChange::Opened(opened(Role::Connect, SocketState::Connecting, Some(CLAUDE)))
+    }
+
+    fn established() -> SocketChange {
+        SocketChange::Opened(opened(Role::Connect, SocketState::Established, Some(CLAUDE)))
+    }
+
+    fn closed(established: Option<bool>) -> SocketChange {
+        let bytes = Some(Bytes { sent: 3, received: 4 });
+        SocketChange::Closed(Closed { id: ID, at: at(9), bytes, error: None, established, duration: None })
+    }
+
+    /// The events that `changes` of a process named claude lead to, and the pipeline afterwards.
+    fn run(scope: Scope, changes: Vec<SocketChange>) -> (Vec<Event>, Pipeline) {
+        let kept = Rc::default();
+        let tree = Tree::new(
+            Rules::new(Targets::default(), Vec::new()),
+            Providers::default(),
+            Redaction::On,
+        );
+        let mut pipeline =
+            Pipeline::new(tree, scope, SourceKind::Proc, vec![Box::new(Kept(Rc::clone(&kept)))]);
+        let image = Image { comm: "claude".into(), ..Image::default() };
+        pipeline.process(ProcessChange::Seen { id: CLAUDE, parent: 1, image, at: at(0) });
+        for change in changes {
+            pipeline.socket(change);
+        }
+        (kept.take(), pipeline)
+    }
+
+    fn check(changes: Vec<SocketChange>, expected: &[EventKind]) -> Vec<Event> {
+        let (events, _) = run(EVERYTHING, changes);
+        let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, expected);
+        events
+    }
+
+    #[test]
+    fn a_connection_is_a_connect_and_a_close_with_duration_and_bytes() {
+        let events = check(vec![established(), closed(Some(true))], &[Connect, Close]);
+        assert_eq!(events[0].provider.as_ref(), "anthropic");
+        assert_eq!(events[1].duration, Some(Duration::from_millis(8)));
+        assert_eq!(events[1].bytes, Some(Bytes { sent: 3, received: 4 }));
+        assert_eq!(events[0].connection, events[1].connection);
+    }
+
+    #[test]
+    fn a_connection_that_is_older_than_the_observation_has_no_duration() {
+        let mut older = opened(Role::Connect, SocketState::Established, Some(CLAUDE));
+        older.preexisting = true;
+        let events = check(vec![SocketChange::Opened(older), closed(None)], &[Connect, Close]);
+        assert_eq!(events[1].duration, None);
+    }
+
+    #[test]
+    fn an_attempt_is_a_fail_alone_or_a_connect_once_it_succeeds() {
+        let succeeds = SocketChange::State { id: ID, state: SocketState::Established, at: at(5) };
+        check(vec![connecting(), closed(Some(false))], &[Fail]);
+        check(vec![connecting(), closed(None)], &[Fail]);
+        let events = check(vec![connecting(), succeeds, closed(None)], &[Connect, Close]);
+        assert_eq!(events[1].duration, Some(Duration::from_millis(4)));
+        // It succeeded and ended between two looks.
+        check(vec![connecting(), closed(Some(true))], &[Connect, Close]);
+    }
+
+    #[test]
+    fn close_without_open_is_ignored_and_nothing_is_opened_twice() {
+        check(vec![closed(None)], &[]);
+        check(vec![established(), established(), closed(None), closed(None)], &[Connect, Close]);
+    }
+
+    #[test]
+    fn the_serving_end_counts_as_neither_connect_nor_close() {
+        let served = SocketChange::Opened(opened(Role::Accept, SocketState::Established, Some(CLAUDE)));
+        let (events, pipeline) = run(EVERYTHING, vec![served, closed(None)]);
+        assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [Accept]);
+        assert_eq!((pipeline.totals.connects, pipeline.totals.active), (0, 0));
+    }
+
+    #[test]
+    fn what_nobody_owns_is_counted_always_and_shown_on_request() {
+        let nobodys = || SocketChange::Opened(opened(Role::Connect, SocketState::Established, None));
+        let events = check(vec![nobodys(), closed(Some(true))], &[Connect, Close]);
+        assert!(events.iter().all(|event| event.process.is_none() && &*event.provider == "unknown"));
+        // Only its end was seen: a duration would be made up.
+        assert_eq!(events[1].duration, None);
+        let (events, pipeline) = run(Scope { unattributed: false, ..EVERYTHING }, vec![nobodys()]);
+        assert_eq!((events.len(), pipeline.unattributed), (0, 1));
+    }
+
+    #[test]
+    fn a_socket_of_a_process_that_is_not_watched_is_nothing() {
+        let stranger = Some(ProcessId { pid: 43, start_time: 7 });
+        let opened = SocketChange::Opened(opened(Role::Connect, SocketState::Established, stranger));
+        check(vec![opened, closed(None)], &[]);
+    }
+
+    #[test]
+    fn an_attempt_under_way_at_the_end_is_shown_as_such() {
+        let (events, mut pipeline) = run(EVERYTHING, vec![connecting()]);
+        assert!(events.is_empty());
+        pipeline.show_pending(at(20));
+        assert_eq!(pipeline.totals.connects, 1);
     }
 }

@@ -14,6 +14,7 @@ use crate::config::{ColorChoice, Configuration, LogFormat, Origin, Settings};
 use crate::event::Moment;
 use crate::exit::{Code, Failure};
 use crate::output::banner::Banner;
+use crate::output::escape::Escaped;
 use crate::output::style::Styles;
 use crate::pipeline::{Pipeline, Scope};
 use crate::process::matching::{self, Rules, Targets};
@@ -48,7 +49,8 @@ pub fn run(configuration: Configuration, context: &Context) -> Result<ExitCode> 
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
-    let pipeline = Pipeline::new(tree, run.scope(), source.kind(), sinks);
+    let pipeline = Pipeline::new(tree, run.scope(), source.kind(), sinks)
+        .with_idle_notice(run.idle_notice());
     pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
     Ok(Code::Fine.into())
 }
@@ -115,6 +117,14 @@ impl<'a> Run<'a> {
             return pids.collect();
         }
         self.settings.pattern.iter().cloned().chain(pids).collect()
+    }
+
+    fn idle_notice(&self) -> String {
+        let after = if self.settings.once { "" } else { "; waiting for one" };
+        format!(
+            "nothing matches yet: {}{after} (list processes: ps -eo pid,comm,args)",
+            Escaped(&self.watching().join(", "))
+        )
     }
 
     fn scope(&self) -> Scope {

@@ -47,7 +47,6 @@ impl Banner<'_> {
         for note in self.notes {
             row("note", note);
         }
-        row("end", "Ctrl-C");
         text
     }
 }

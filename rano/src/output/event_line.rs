@@ -87,7 +87,7 @@ fn details(out: &mut Columns<'_>, event: &Event, styles: &Styles) {
         && process.ancestry.len() > 1
     {
         let dim = styles.dim;
-        out.column(format_args!("{dim}{}{dim:#}", ancestry::pretty(&process.ancestry)));
+        out.column(format_args!("{dim}{}{dim:#}", Escaped(&ancestry::pretty(&process.ancestry))));
     }
     if event.owner_quality == OwnerQuality::Unattributed {
         out.column(format_args!("owner=unattributed"));

@@ -77,6 +77,10 @@ impl Terminal {
         }
     }
 
+    pub fn stderr_styles(&self) -> Styles {
+        self.stderr.styles
+    }
+
     fn write_stdout(&mut self, bytes: &[u8]) {
         if self.closed {
             return;

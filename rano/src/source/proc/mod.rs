@@ -14,6 +14,7 @@ pub mod sock_diag;
 pub mod sockets;
 pub mod throttle;
 pub mod unix;
+pub mod unix_ends;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]

@@ -15,7 +15,7 @@ use super::inet::{InetSocket, States, TcpState};
 use super::net_text;
 use super::sock_diag::{Dumper, Info};
 use super::sockets::{self, Ended, Seen, SocketTable};
-use super::unix::Paths;
+use super::unix_ends::UnixEnds;
 use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
 use crate::source::{Intake, Role, SocketChange, SocketId};
 
@@ -121,14 +121,14 @@ impl OwnNamespace {
             (Protocol::Tcp, None) => drop(net_text::tcp(net, each).context("read /proc/net/tcp")?),
             (Protocol::Udp, None) => drop(net_text::udp(net, each).context("read /proc/net/udp")?),
             (Protocol::Unix, dumper) => {
-                let mut paths = Paths::default();
+                let mut ends = UnixEnds::default();
                 match dumper {
-                    Some(dumper) => drop(dumper.unix(|socket| paths.add(socket))?),
+                    Some(dumper) => drop(dumper.unix(|socket| ends.add(socket))?),
                     None => drop(
-                        net_text::unix(net, |socket| paths.add(socket)).context("read /proc/net/unix")?,
+                        net_text::unix(net, |socket| ends.add(socket)).context("read /proc/net/unix")?,
                     ),
                 }
-                for seen in paths.into_seen(netns) {
+                for seen in ends.into_seen(netns) {
                     table.see(seen, now, out);
                 }
             }

@@ -98,6 +98,10 @@ impl SocketTable {
         }
     }
 
+    pub fn netns(&self) -> u32 {
+        self.netns
+    }
+
     /// A look begins; each socket it holds is passed to [`Self::see`], then [`Self::end_look`] follows.
     pub fn begin_look(&mut self) {
         self.look = self.look.wrapping_add(1);
