@@ -17,6 +17,7 @@ use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
 use crate::output::style::Styles;
 use crate::pipeline::{Pipeline, Scope};
+use crate::process::ProcessId;
 use crate::process::matching::{self, Rules, Targets};
 use crate::process::provider::{ProviderEntry, Providers};
 use crate::process::redact::Redaction;
@@ -27,7 +28,8 @@ use crate::sink::log_file::LogFile;
 use crate::sink::stats::{LiveStats, StatsSettings};
 use crate::sink::store::StoreSink;
 use crate::sink::terminal::{Format, Stream, Terminal, TerminalSettings};
-use crate::source::proc::{ProcSettings, ProcSource, processes};
+use crate::source::proc::processes::ProcessScanner;
+use crate::source::proc::{PROC, ProcSettings, ProcSource};
 use crate::source::replay::{Recorder, Replay};
 use crate::source::{self, Source};
 use crate::stop::Stop;
@@ -49,8 +51,7 @@ pub fn run(configuration: Configuration, context: &Context) -> Result<ExitCode> 
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
-    let pipeline = Pipeline::new(tree, run.scope(), source.kind(), sinks)
-        .with_idle_notice(run.idle_notice());
+    let pipeline = Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
     pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
     Ok(Code::Fine.into())
 }
@@ -80,9 +81,10 @@ impl<'a> Run<'a> {
     }
 
     fn rules(&self) -> Result<Rules> {
-        let own_line = processes::own_line().context("find rano's own ancestors")?;
+        let processes = ProcessScanner::new(Path::new(PROC))?;
+        let own_line = processes.self_and_ancestors();
         for &pid in &self.settings.pid {
-            check_pid(pid, &own_line)?;
+            check_pid(pid, &processes, &own_line)?;
         }
         let patterns = match self.configuration.origin("pattern") {
             Some(Origin::Default) | None => Vec::new(),
@@ -223,8 +225,10 @@ impl<'a> Run<'a> {
 
     fn terminal(&self, stop: &Stop) -> Terminal {
         let interval = Duration::from_millis(self.settings.stats_interval_ms);
-        let stats = StatsSettings { interval, width: self.settings.stats_width, top: self.settings.stats_top };
-        let wants_stats = !interval.is_zero() && !self.settings.json || self.settings.once && !self.settings.json;
+        let stats =
+            StatsSettings { interval, width: self.settings.stats_width, top: self.settings.stats_top };
+        let wants_stats =
+            !interval.is_zero() && !self.settings.json || self.settings.once && !self.settings.json;
         let settings = TerminalSettings {
             format: self.format(),
             show_events: !self.settings.summary_only,
@@ -275,7 +279,7 @@ impl<'a> Run<'a> {
     }
 }
 
-fn check_pid(pid: u32, own_line: &[crate::process::ProcessId]) -> Result<()> {
+fn check_pid(pid: u32, processes: &ProcessScanner, own_line: &[ProcessId]) -> Result<()> {
     let list = "list processes with `ps -eo pid,comm,args`";
     let refused = |why: &str| Failure::new(Code::Usage, format!("--pid {pid}: {why}")).hint(list);
     if pid == std::process::id() {
@@ -284,7 +288,7 @@ fn check_pid(pid: u32, own_line: &[crate::process::ProcessId]) -> Result<()> {
     if own_line.iter().any(|ancestor| ancestor.pid == pid) {
         return Err(refused("rano was started from it, and never watches what it was started from").into());
     }
-    if !processes::exists(pid) {
+    if processes.identify(pid).is_none() {
         return Err(refused("no such process").into());
     }
     Ok(())
@@ -301,7 +305,11 @@ enum Existing {
 /// `owner`.
 fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.mode(0o600).append(existing == Existing::Append).write(true).truncate(existing == Existing::Truncate);
+    options
+        .mode(0o600)
+        .append(existing == Existing::Append)
+        .write(true)
+        .truncate(existing == Existing::Truncate);
     if rustix::process::geteuid().is_root() {
         options.custom_flags(libc::O_NOFOLLOW);
     }
@@ -333,7 +341,11 @@ fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     }
 }
 
-fn cannot_open(what: &str, path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+fn cannot_open(
+    what: &str,
+    path: &Path,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Failure {
     Failure::new(Code::CannotOpen, format!("open {what} {}", path.display()))
         .because(error)
         .hint("name a file in a directory that exists and that you can write to")

@@ -3,15 +3,18 @@
 
 pub mod closing;
 pub mod destroy;
+mod files;
 pub mod gate;
 pub mod inet;
 pub mod net_text;
 pub mod netlink;
+mod new_pids;
 pub mod others;
 pub mod own;
 pub mod processes;
 pub mod sock_diag;
 pub mod sockets;
+mod stat;
 pub mod throttle;
 pub mod unix;
 pub mod unix_ends;
@@ -21,6 +24,7 @@ pub mod unix_ends;
 mod tests;
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -53,6 +57,8 @@ pub struct ProcSettings {
     pub receive_buffer: usize,
 }
 
+/// Where processes are.
+pub const PROC: &str = "/proc";
 /// Every so many polls, sockets are looked for that came to a watched process from outside (`SCM_RIGHTS`), and
 /// processes that have moved to another network namespace.
 const ROUND: u32 = 10;
@@ -75,8 +81,9 @@ pub struct ProcSource {
 
 impl ProcSource {
     pub fn start(settings: ProcSettings) -> Result<Self> {
-        let scanner = ProcessScanner::open().context("open /proc")?;
-        let netns = processes::own_netns().context("find rano's own network namespace")?;
+        let scanner = ProcessScanner::new(Path::new(PROC))?;
+        let own = scanner.self_and_ancestors().first().copied();
+        let netns = own.and_then(|own| scanner.netns(own)).context("find rano's own network namespace")?;
         let ephemeral = ephemeral_ports();
         Ok(Self {
             own: OwnNamespace::open(settings, netns, ephemeral.clone()),
@@ -99,7 +106,7 @@ impl ProcSource {
         let mut changes = std::mem::take(&mut self.changes);
         // Sockets first: whoever holds one of them then is either found below or gone, and that is counted.
         self.own.look(now, &mut changes)?;
-        let newly_watched = self.scanner.scan(now, intake);
+        let newly_watched = !self.scanner.scan(now, intake).is_empty();
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
         self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
         self.attribute(&watched, newly_watched || is_round, &mut changes);
@@ -122,10 +129,10 @@ impl ProcSource {
             for &process in watched {
                 self.scanner.fds(process, |_, inode| {
                     if let Some(&id) = wanted.get(&inode) {
-                        found.entry(id).and_modify(|holder| share(holder, process)).or_insert(Holder {
-                            process,
-                            quality: OwnerQuality::Polled,
-                        });
+                        found
+                            .entry(id)
+                            .and_modify(|holder| share(holder, process))
+                            .or_insert(Holder { process, quality: OwnerQuality::Polled });
                     }
                 });
             }

@@ -33,6 +33,8 @@ pub struct OwnNamespace {
     last_health: DestroyHealth,
     ends: Ends,
     heard: Vec<Destroyed>,
+    /// Sockets that the kernel described in a way that was not understood.
+    pub skipped: u64,
     /// Why it is not better, for people.
     pub reason: Option<String>,
 }
@@ -66,6 +68,7 @@ impl OwnNamespace {
             last_health: DestroyHealth::default(),
             ends: Ends::default(),
             heard: Vec::new(),
+            skipped: 0,
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         }
     }
@@ -115,24 +118,24 @@ impl OwnNamespace {
                 table.see(seen, now, out);
             }
         };
-        match (protocol, dumper) {
-            (Protocol::Tcp, Some(dumper)) => drop(dumper.tcp(States::SOCKETS, Info::Without, each)?),
-            (Protocol::Udp, Some(dumper)) => drop(dumper.udp(States::ALL, each)?),
-            (Protocol::Tcp, None) => drop(net_text::tcp(net, each).context("read /proc/net/tcp")?),
-            (Protocol::Udp, None) => drop(net_text::udp(net, each).context("read /proc/net/udp")?),
+        let dumped = match (protocol, dumper) {
+            (Protocol::Tcp, Some(dumper)) => dumper.tcp(States::SOCKETS, Info::Without, each)?,
+            (Protocol::Udp, Some(dumper)) => dumper.udp(States::ALL, each)?,
+            (Protocol::Tcp, None) => net_text::tcp(net, each).context("read /proc/net/tcp")?,
+            (Protocol::Udp, None) => net_text::udp(net, each).context("read /proc/net/udp")?,
             (Protocol::Unix, dumper) => {
                 let mut ends = UnixEnds::default();
-                match dumper {
-                    Some(dumper) => drop(dumper.unix(|socket| ends.add(socket))?),
-                    None => drop(
-                        net_text::unix(net, |socket| ends.add(socket)).context("read /proc/net/unix")?,
-                    ),
-                }
+                let dumped = match dumper {
+                    Some(dumper) => dumper.unix(|socket| ends.add(socket))?,
+                    None => net_text::unix(net, |socket| ends.add(socket)).context("read /proc/net/unix")?,
+                };
                 for seen in ends.into_seen(netns) {
                     table.see(seen, now, out);
                 }
+                dumped
             }
-        }
+        };
+        self.skipped += dumped.skipped;
         Ok(())
     }
 
@@ -252,7 +255,9 @@ impl OwnNamespace {
     /// acknowledged (net/ipv4/tcp_input.c, `tcp_snd_una_update`).
     pub fn check_side(&mut self, id: SocketId) {
         let Some(seen) = self.table.seen(id) else { return };
-        let (Some(Address::Ip(local)), Some(Address::Ip(remote))) = (&seen.local, &seen.remote) else { return };
+        let (Some(Address::Ip(local)), Some(Address::Ip(remote))) = (&seen.local, &seen.remote) else {
+            return;
+        };
         let is_doubtful = seen.protocol == Protocol::Tcp
             && seen.state == Some(SocketState::Established)
             && self.table.role(seen) == Role::Connect;

@@ -1,0 +1,405 @@
+//! The processes in /proc, found with as little work as can be: new ones by their pids, changed ones by a signature of
+//! their stat line; tracked and young ones are looked at every time, settled ones in turn.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::files::{ProcFiles, ProcessDirectory, Refusal, stat_buffer};
+use super::new_pids::{NewPids, Search};
+use super::stat::Stat;
+use crate::event::Moment;
+use crate::process::{Image, ProcessChange, ProcessId, Verdict};
+use crate::source::Intake;
+
+/// A process is young for so many scans, and a settled one is looked at once in so many.
+const ROUND: u32 = 10;
+/// What is older than this at the first scan has settled.
+const SETTLED_AGE_NS: u64 = 10_000_000_000;
+/// Clock ticks a second in /proc: a constant of the kernel's interface, not its timer frequency.
+const USER_HZ: u64 = 100;
+/// More of a command line is not read. A single argument can have 128 KiB, all of them 2 MiB.
+const LONGEST_COMMAND_LINE: usize = 256 * 1024;
+/// The remaining arguments are taken as one.
+const MOST_ARGUMENTS: usize = 4096;
+const DEEPEST_ANCESTRY: usize = 256;
+
+/// Finds processes and their changes by polling, and reads what belongs to single ones.
+#[derive(Debug)]
+pub struct ProcessScanner {
+    files: ProcFiles,
+    new_pids: NewPids,
+    table: BTreeMap<u32, Entry>,
+    scans: u32,
+    became_tracked: Vec<ProcessId>,
+    vanished: u64,
+    permission_denied: u64,
+    /// Reused from scan to scan.
+    pids: Vec<u32>,
+    due: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    start_time: u64,
+    signature: u64,
+    /// Number of the scan from which on it counts as settled.
+    settles: u32,
+    /// Number of the scan in which it was looked at last.
+    looked_at: u32,
+    state: State,
+    tracked: bool,
+    /// Was counted as one whose descriptors cannot be read.
+    counted_denied: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Alive,
+    /// Dead, but its pid is still taken.
+    Zombie,
+    /// There, but not to be read (`hidepid=1`).
+    Hidden,
+}
+
+/// How a walk through a process's descriptors ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    Complete,
+    /// The process is gone; what was found before is still true of it.
+    Gone,
+    /// Not allowed to look.
+    Denied,
+    /// Broken off by another error, such as no free descriptor.
+    Failed,
+}
+
+impl ProcessScanner {
+    /// `root` is `/proc`, or a directory that looks like it.
+    pub fn new(root: &Path) -> Result<Self> {
+        let files = ProcFiles::open_root(root)?;
+        Ok(Self {
+            new_pids: NewPids::new(&files),
+            files,
+            table: BTreeMap::new(),
+            scans: 0,
+            became_tracked: Vec::new(),
+            vanished: 0,
+            permission_denied: 0,
+            pids: Vec::new(),
+            due: Vec::new(),
+            bytes: Vec::new(),
+        })
+    }
+
+    /// Tells `intake` of new, changed and vanished processes. Returns those that became tracked by it.
+    ///
+    /// A settled process's exec, rename or end is noticed within ten scans, everything else at once.
+    pub fn scan(&mut self, now: Moment, intake: &mut dyn Intake) -> &[ProcessId] {
+        let search = self.new_pids.search(self.table.len());
+        self.run(&search, Reach::Due, now, intake)
+    }
+
+    /// As [`scan`](Self::scan), but looks at every process.
+    pub fn scan_all(&mut self, now: Moment, intake: &mut dyn Intake) -> &[ProcessId] {
+        self.new_pids.search(self.table.len());
+        self.run(&Search::Everywhere, Reach::Everyone, now, intake)
+    }
+
+    /// Living tracked processes, by pid.
+    pub fn tracked(&self) -> impl Iterator<Item = ProcessId> {
+        self.table.iter().filter(|(_, entry)| entry.tracked).map(|(&pid, entry)| entry.id(pid))
+    }
+
+    /// Calls `each` with descriptor number and inode of every socket the process has open.
+    pub fn fds(&mut self, id: ProcessId, each: impl FnMut(u32, u64)) -> Walk {
+        match self.files.process_if(id).and_then(|process| process.sockets(each)) {
+            Ok(()) => Walk::Complete,
+            Err(Refusal::Gone) => Walk::Gone,
+            Err(Refusal::Failed) => Walk::Failed,
+            Err(Refusal::Denied) => {
+                match self.table.get_mut(&id.pid).filter(|entry| entry.start_time == id.start_time) {
+                    Some(entry) if entry.counted_denied => {}
+                    Some(entry) => {
+                        entry.counted_denied = true;
+                        self.permission_denied += 1;
+                    }
+                    None => self.permission_denied += 1,
+                }
+                Walk::Denied
+            }
+        }
+    }
+
+    /// Inode number of the process's network namespace; `None` where it is gone or may not be asked.
+    pub fn netns(&self, id: ProcessId) -> Option<u32> {
+        let process = self.files.process_if(id).ok()?;
+        process.network_namespace().ok().flatten().and_then(|inode| u32::try_from(inode).ok())
+    }
+
+    /// Who has that pid now.
+    pub fn identify(&self, pid: u32) -> Option<ProcessId> {
+        let mut buffer = stat_buffer();
+        let stat = self.files.stat(pid, &mut buffer).ok().filter(|stat| !stat.is_thread())?;
+        Some(ProcessId { pid, start_time: stat.start_time })
+    }
+
+    /// rano itself, its parent, and so on up, as far as can be seen.
+    pub fn self_and_ancestors(&self) -> Vec<ProcessId> {
+        let mut found = Vec::new();
+        let mut next = self.files.own_pid();
+        while let Some(pid) = next.filter(|&pid| pid > 0 && found.len() < DEEPEST_ANCESTRY) {
+            let mut buffer = stat_buffer();
+            let Ok(stat) = self.files.stat(pid, &mut buffer) else { break };
+            found.push(ProcessId { pid, start_time: stat.start_time });
+            next = Some(stat.parent);
+        }
+        found
+    }
+
+    /// Processes that were listed and gone before they could be read.
+    pub fn vanished(&self) -> u64 {
+        self.vanished
+    }
+
+    /// Processes whose descriptors, or whose very existence, we were not allowed to look at; each counted once.
+    pub fn permission_denied(&self) -> u64 {
+        self.permission_denied
+    }
+
+    fn run(&mut self, search: &Search, reach: Reach, now: Moment, intake: &mut dyn Intake) -> &[ProcessId] {
+        self.scans = self.scans.wrapping_add(1);
+        self.became_tracked.clear();
+        let listed = self.find_candidates(search);
+        let mut due = std::mem::take(&mut self.due);
+        due.clear();
+        due.extend(
+            self.table
+                .iter()
+                .filter(|&(&pid, entry)| {
+                    let missing = listed && self.pids.binary_search(&pid).is_err();
+                    reach == Reach::Everyone || missing || entry.is_due(pid, self.scans)
+                })
+                .map(|(&pid, _)| pid),
+        );
+        for &pid in &due {
+            self.look(pid, now, intake);
+        }
+        self.due = due;
+        let pids = std::mem::take(&mut self.pids);
+        for &pid in &pids {
+            match self.table.get(&pid) {
+                None => self.meet(pid, listed, now, intake),
+                // Handed out anew to somebody else?
+                Some(entry) if !listed && entry.looked_at != self.scans => self.look(pid, now, intake),
+                Some(_) => {}
+            }
+        }
+        self.pids = pids;
+        self.read_newly_tracked(now, intake);
+        &self.became_tracked
+    }
+
+    /// Fills `pids`, in ascending order, with where new processes can be; whether these are all there are.
+    fn find_candidates(&mut self, search: &Search) -> bool {
+        self.pids.clear();
+        match search {
+            Search::Nowhere => false,
+            Search::Among(range) => {
+                self.pids.extend(range.clone());
+                false
+            }
+            Search::Everywhere => {
+                let listed = self.files.list(&mut self.pids).is_ok();
+                self.pids.sort_unstable();
+                listed
+            }
+        }
+    }
+
+    /// Looks at a known process again.
+    fn look(&mut self, pid: u32, now: Moment, intake: &mut dyn Intake) {
+        let Some(entry) = self.table.get_mut(&pid) else { return };
+        entry.looked_at = self.scans;
+        let mut buffer = stat_buffer();
+        let stat = match self.files.stat(pid, &mut buffer) {
+            Ok(stat) => stat,
+            Err(Refusal::Gone) => return self.remove(pid, now, intake),
+            Err(Refusal::Denied | Refusal::Failed) => return,
+        };
+        if entry.state == State::Hidden || stat.start_time != entry.start_time {
+            self.remove(pid, now, intake);
+            return self.meet(pid, true, now, intake);
+        }
+        if stat.is_dead() {
+            if entry.state == State::Alive {
+                entry.state = State::Zombie;
+                entry.tracked = false;
+                intake.process(ProcessChange::Gone { id: entry.id(pid), at: now });
+            }
+        } else if stat.signature != entry.signature {
+            self.read_again(pid, now, intake);
+        }
+    }
+
+    fn remove(&mut self, pid: u32, now: Moment, intake: &mut dyn Intake) {
+        if let Some(entry) = self.table.remove(&pid).filter(|entry| entry.state == State::Alive) {
+            intake.process(ProcessChange::Gone { id: entry.id(pid), at: now });
+        }
+    }
+
+    /// Looks at a pid that is not known. `expected`: it was there a moment ago.
+    fn meet(&mut self, pid: u32, expected: bool, now: Moment, intake: &mut dyn Intake) {
+        let (outcome, existed) = match self.files.process(pid) {
+            Ok(process) => (self.read_new(pid, &process, now, intake), true),
+            Err(refusal) => (Err(refusal), expected),
+        };
+        match outcome {
+            Ok(()) | Err(Refusal::Failed) => {}
+            Err(Refusal::Gone) => self.vanished += u64::from(existed),
+            Err(Refusal::Denied) => {
+                self.permission_denied += 1;
+                self.table.insert(pid, Entry { state: State::Hidden, ..Entry::new(0, 0, self.scans) });
+            }
+        }
+    }
+
+    fn read_new(
+        &mut self,
+        pid: u32,
+        process: &ProcessDirectory,
+        now: Moment,
+        intake: &mut dyn Intake,
+    ) -> Result<(), Refusal> {
+        let mut buffer = stat_buffer();
+        let stat = process.stat(&mut buffer)?;
+        if stat.is_thread() {
+            return Ok(());
+        }
+        let mut entry = Entry::new(stat.start_time, stat.signature, self.scans);
+        let started_ns = stat.start_time.saturating_mul(1_000_000_000 / USER_HZ);
+        if self.scans == 1 && started_ns.saturating_add(SETTLED_AGE_NS) < now.boot_ns {
+            entry.settles = self.scans;
+        }
+        if stat.is_dead() {
+            entry.state = State::Zombie;
+            self.table.insert(pid, entry);
+            return Ok(());
+        }
+        // The parent's pid may be in other hands than when it was looked at last.
+        if self.table.get(&stat.parent).is_some_and(|parent| parent.looked_at != self.scans) {
+            self.look(stat.parent, now, intake);
+        }
+        let image = self.image(process, &stat)?;
+        self.table.insert(pid, entry);
+        self.tell(pid, stat.parent, image, now, intake);
+        Ok(())
+    }
+
+    /// Reads a known process's image anew and tells of it. Where that fails, the next look tries again.
+    fn read_again(&mut self, pid: u32, now: Moment, intake: &mut dyn Intake) {
+        let Some(id) = self.table.get(&pid).map(|entry| entry.id(pid)) else { return };
+        let Ok(process) = self.files.process_if(id) else { return };
+        let mut buffer = stat_buffer();
+        let Ok(stat) = process.stat(&mut buffer) else { return };
+        let Ok(image) = self.image(&process, &stat) else { return };
+        if let Some(entry) = self.table.get_mut(&pid) {
+            entry.signature = stat.signature;
+            entry.settles = self.scans.wrapping_add(ROUND);
+        }
+        self.tell(pid, stat.parent, image, now, intake);
+    }
+
+    fn tell(&mut self, pid: u32, parent: u32, image: Image, now: Moment, intake: &mut dyn Intake) {
+        let Some(entry) = self.table.get_mut(&pid) else { return };
+        let id = entry.id(pid);
+        let tracked = intake.process(ProcessChange::Seen { id, parent, image, at: now }) == Verdict::Tracked;
+        if tracked && !entry.tracked {
+            self.became_tracked.push(id);
+        }
+        entry.tracked = tracked;
+    }
+
+    /// The arguments of what was ignored before were not kept: they are read again.
+    fn read_newly_tracked(&mut self, now: Moment, intake: &mut dyn Intake) {
+        for id in intake.newly_tracked() {
+            if self.table.get(&id.pid).is_some_and(|entry| entry.start_time == id.start_time) {
+                self.read_again(id.pid, now, intake);
+            }
+        }
+    }
+
+    /// The stat line was read before: an exec after that shows in the next signature.
+    fn image(&mut self, process: &ProcessDirectory, stat: &Stat<'_>) -> Result<Image, Refusal> {
+        let uid = process.uid()?;
+        let mut target = [0; 4096];
+        let exe = match process.link(c"exe", &mut target) {
+            Ok(path) => String::from_utf8_lossy(path).into_owned(),
+            // A kernel thread has none, and others' may not be read.
+            Err(Refusal::Gone | Refusal::Denied | Refusal::Failed) => String::new(),
+        };
+        match process.read(c"cmdline", LONGEST_COMMAND_LINE, &mut self.bytes) {
+            Ok(()) => {}
+            Err(Refusal::Gone) => return Err(Refusal::Gone),
+            Err(Refusal::Denied | Refusal::Failed) => self.bytes.clear(),
+        }
+        let image = Image {
+            comm: String::from_utf8_lossy(stat.comm).into_owned(),
+            exe,
+            argv: arguments(&self.bytes),
+            uid,
+        };
+        self.bytes.clear();
+        self.bytes.shrink_to(16 * 1024);
+        Ok(image)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Due,
+    Everyone,
+}
+
+impl Entry {
+    fn new(start_time: u64, signature: u64, scan: u32) -> Self {
+        Self {
+            start_time,
+            signature,
+            settles: scan.wrapping_add(ROUND),
+            looked_at: scan,
+            state: State::Alive,
+            tracked: false,
+            counted_denied: false,
+        }
+    }
+
+    fn id(&self, pid: u32) -> ProcessId {
+        ProcessId { pid, start_time: self.start_time }
+    }
+
+    fn is_due(&self, pid: u32, scan: u32) -> bool {
+        let young = self.state == State::Alive && scan < self.settles;
+        self.tracked || young || pid.wrapping_add(scan).is_multiple_of(ROUND)
+    }
+}
+
+/// What `/proc/<pid>/cmdline` holds: arguments with a NUL behind each. A process that wrote its title over them
+/// leaves any number of NULs at the end.
+fn arguments(bytes: &[u8]) -> Vec<String> {
+    let end = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+    if end == 0 {
+        return Vec::new();
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut arguments: Vec<String> = bytes[..end].splitn(MOST_ARGUMENTS, |&b| b == 0).map(text).collect();
+    if let Some(last) = arguments.last_mut().filter(|last| last.contains('\0')) {
+        *last = last.replace('\0', " ");
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! `/proc/<pid>/stat`, as far as polling needs it (`proc_pid_stat(5)`).
+
+use std::hash::Hasher as _;
+
+use rustc_hash::FxHasher;
+
+/// One line of it, still in the buffer it was read into.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stat<'a> {
+    /// May hold anything but NUL, `) (` and newlines included.
+    pub(super) comm: &'a [u8],
+    state: u8,
+    pub(super) parent: u32,
+    threads: u32,
+    /// Clock ticks after boot.
+    pub(super) start_time: u64,
+    exit_signal: &'a [u8],
+    /// Differs after an exec or a rename. Where the addresses are hidden for lack of permission (they read 0), it
+    /// tells renames only.
+    pub(super) signature: u64,
+}
+
+/// Where an exec shows: code, stack, arguments and environment lie elsewhere.
+const ADDRESSES: [usize; 7] = [26, 27, 28, 48, 49, 50, 51];
+
+impl<'a> Stat<'a> {
+    /// `None` for what is no such line.
+    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
+        let open = line.iter().position(|&b| b == b'(')?;
+        let close = line.iter().rposition(|&b| b == b')').filter(|&close| close > open)?;
+        let comm = &line[open + 1..close];
+        let mut signature = FxHasher::default();
+        signature.write(comm);
+        let mut stat =
+            Self { comm, state: 0, parent: 0, threads: 0, start_time: 0, exit_signal: b"", signature: 0 };
+        let fields = line.get(close + 2..)?.trim_ascii_end().split(|&b| b == b' ');
+        let mut started = false;
+        for (number, field) in (3..).zip(fields) {
+            match number {
+                3 => stat.state = *field.first()?,
+                4 => stat.parent = self::number(field)?,
+                20 => stat.threads = self::number(field)?,
+                22 => {
+                    stat.start_time = self::number(field)?;
+                    started = true;
+                }
+                38 => stat.exit_signal = field,
+                _ if ADDRESSES.contains(&number) => signature.write(field),
+                _ => {}
+            }
+        }
+        stat.signature = signature.finish();
+        started.then_some(stat)
+    }
+
+    /// Every thread of it ended, so that it has no descriptors any more; only its parent did not notice yet.
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
+    }
+
+    /// `/proc/<tid>` can be opened although it is not listed. Only threads other than the leader have the exit
+    /// signal -1 (kernel/fork.c).
+    pub(super) fn is_thread(&self) -> bool {
+        self.exit_signal == b"-1"
+    }
+}
+
+/// Digits only; `None` where there are others or too many.
+pub(super) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(comm: &str, state: &str, stack: u32) -> String {
+        let mut fields: Vec<String> = (3..=52).map(|number: u32| number.to_string()).collect();
+        fields[0] = state.to_owned();
+        fields[28 - 3] = stack.to_string();
+        fields[38 - 3] = "17".to_owned();
+        format!("1234 ({comm}) {}\n", fields.join(" "))
+    }
+
+    #[test]
+    fn names_may_look_like_the_rest_of_the_line() {
+        for comm in ["claude", "a) R (b", ") S 1 2 3", "new\nline", "", "(("] {
+            let line = line(comm, "S", 7);
+            let stat = Stat::parse(line.as_bytes()).expect(comm);
+            assert_eq!((stat.comm, stat.parent, stat.start_time), (comm.as_bytes(), 4, 22));
+            assert!(!stat.is_thread());
+        }
+    }
+
+    #[test]
+    fn an_exec_and_a_rename_change_the_signature() {
+        let lines = [line("a", "S", 7), line("a", "R", 7), line("a", "S", 8), line("b", "S", 7)];
+        let signatures = lines.each_ref().map(|line| Stat::parse(line.as_bytes()).expect("valid").signature);
+        assert_eq!(signatures[0], signatures[1], "the state is no part of it");
+        assert_ne!(signatures[0], signatures[2]);
+        assert_ne!(signatures[0], signatures[3]);
+    }
+
+    #[test]
+    fn a_zombie_is_dead_once_its_other_threads_are() {
+        let alone = line("a", "Z", 7).replace(" 20 ", " 1 ");
+        assert!(Stat::parse(alone.as_bytes()).expect("valid").is_dead());
+        assert!(!Stat::parse(line("a", "Z", 7).as_bytes()).expect("valid").is_dead());
+    }
+
+    #[test]
+    fn any_bytes_are_accepted_or_refused() {
+        let whole = line("x) (y", "S", 7);
+        for end in 0..whole.len() {
+            let _ = Stat::parse(&whole.as_bytes()[..end]);
+        }
+        for bad in ["", "(", ")", ")(", "1 (x", "1 (x)", "1 (x) ", "1 (x) S", "1 (x) S -1 3 4", "\u{ff}"] {
+            assert_eq!(Stat::parse(bad.as_bytes()), None, "{bad}");
+        }
+        let kernel_thread = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0";
+        assert_eq!(Stat::parse(kernel_thread.as_bytes()).expect("valid").start_time, 5);
+    }
+}
