@@ -409,7 +409,9 @@ fn a_real_exec_under_the_same_name_is_noticed() {
         scanner.scan(Moment::default(), &mut watch);
         watch.log.contains(&format!("gone {pid}"))
     });
-    assert_eq!(scanner.fds(id, |_, _| panic!("it has none")), Walk::Complete);
+    // Without privileges a zombie may not be asked.
+    let walk = scanner.fds(id, |_, _| panic!("it has none"));
+    assert!(matches!(walk, Walk::Complete | Walk::Denied), "{walk:?}");
 }
 
 #[test]
