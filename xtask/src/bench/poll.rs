@@ -62,8 +62,7 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
 /// CPU time of rano in steady state, divided by the polls in it.
 fn cost_of_a_poll(rano: &Path, directory: &Path) -> Result<Duration> {
     let interval = INTERVAL.as_millis().to_string();
-    let observer =
-        Observer::start(rano, directory, &["--no-sqlite", "--no-dns", "--interval-ms", &interval])?;
+    let observer = Observer::start(rano, directory, &["--no-sqlite", "--interval-ms", &interval])?;
     let before = cpu_time(observer.pid())?;
     std::thread::sleep(INTERVAL * POLLS);
     Ok(cpu_time(observer.pid())?.saturating_sub(before) / POLLS)
