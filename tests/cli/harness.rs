@@ -15,6 +15,7 @@ crate::tests![
     a_client_reports_its_tuple_and_counts_its_bytes,
     a_datagram_client_counts_its_bytes,
     a_place_has_a_network_of_its_own,
+    a_place_elsewhere_has_another_network_for_the_same_user,
     an_ordinary_place_has_no_privileges,
     children_are_told_through_their_parents,
     exec_keeps_the_pid_and_changes_the_name,
@@ -67,6 +68,17 @@ fn a_place_has_a_network_of_its_own() -> Result<()> {
     let refused = Actor::start(&there, "claude")?.connect(Transport::Tcp, address);
     ensure!(format!("{:#}", refused.err().context("connected across namespaces")?).contains("refused"));
     Actor::start(&here, "claude")?.connect(Transport::Tcp, address)?;
+    Ok(())
+}
+
+fn a_place_elsewhere_has_another_network_for_the_same_user() -> Result<()> {
+    let here = Place::new(User::Ordinary)?;
+    let elsewhere = here.elsewhere()?;
+    let mut one = Actor::start(&here, "claude")?;
+    let mut other = Actor::start(&elsewhere, "claude")?;
+    ensure!(status_line(one.pid(), "Uid:")? == status_line(other.pid(), "Uid:")?);
+    let address = one.serve(Transport::Tcp, "127.0.0.1:0", Service::Answer)?;
+    ensure!(other.connect(Transport::Tcp, address).is_err(), "connected across namespaces");
     Ok(())
 }
 

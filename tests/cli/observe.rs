@@ -166,12 +166,12 @@ fn children_are_left_out_on_request() -> Result<()> {
     let mut scene = Scene::new(User::Ordinary)?;
     let rano = scene.observe(&["--no-descendants"])?;
     let (mut claude, _, curl) = agent_with_client(&scene)?;
-    let (_, childs) = claude.connect_in(&curl, Transport::Tcp, scene.tcp)?;
+    let (_, excluded) = claude.connect_in(&curl, Transport::Tcp, scene.tcp)?;
     let (_, own) = claude.connect(Transport::Tcp, scene.tcp)?;
     rano.wait_for_event("connect", own)?;
     scene.let_it_look(&rano)?;
     rano.interrupt()?.expect_code(0)?;
-    ensure!(scene.database()?.events_of(Transport::Tcp, childs)?.is_empty());
+    ensure!(scene.database()?.events_of(Transport::Tcp, excluded)?.is_empty());
     Ok(())
 }
 

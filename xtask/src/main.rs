@@ -1,2 +1,63 @@
 //! What a developer or CI runs: `cargo xtask run|test|bench`.
-fn main() {}
+
+mod bench;
+mod cargo;
+mod system;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+const USAGE: &str = "\
+usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
+       cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
+       cargo xtask bench [NAME]...             measure: poll notify store memory startup (all)
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let task = arguments.next().unwrap_or_default();
+    match run(task.to_str().unwrap_or_default(), arguments.collect()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
+    match task {
+        "run" => {
+            system::prepare()?;
+            cargo::run(&without_separator(arguments))
+        }
+        "test" => {
+            system::prepare()?;
+            cargo::test(&without_separator(arguments))
+        }
+        "bench" => bench::run(&arguments),
+        // Roles that `bench` starts itself in.
+        bench::world::OUTSIDE => bench::world::outside(&arguments),
+        bench::world::INSIDE => bench::world::inside(&arguments),
+        bench::load::HOLD => bench::load::hold(&arguments),
+        bench::load::CONNECT => bench::load::connect(&arguments),
+        "" | "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        unknown => {
+            eprint!("error: no task '{unknown}'\n{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// `cargo xtask run -- --json` and `cargo xtask run --json` are the same.
+fn without_separator(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.first().is_some_and(|first| first == "--") {
+        arguments.remove(0);
+    }
+    arguments
+}

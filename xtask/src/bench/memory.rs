@@ -1,0 +1,36 @@
+//! Resident memory while observing live connections, with the database on, as a user has it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::load::{self, Load};
+use super::measure::{Observer, memory_kib};
+use super::table::Table;
+
+const CONNECTIONS: [usize; 2] = [10, 1_000];
+
+pub(crate) fn measure(rano: &Path) -> Result<Table> {
+    let mut table = Table::new(&["live connections", "VmRSS", "VmHWM"]);
+    let scratch = tempfile::tempdir()?;
+    let server = load::keeping_server()?;
+    for connections in CONNECTIONS {
+        let mut load = Load::default();
+        load.agent(scratch.path(), server, connections)?;
+        let observer = Observer::start(rano, scratch.path(), &["--interval-ms", "200"])?;
+        // Several flushes and several rounds through all processes.
+        std::thread::sleep(Duration::from_secs(7));
+        let cells = ["VmRSS", "VmHWM"].map(|key| memory_kib(observer.pid(), key));
+        let mut row = vec![connections.to_string()];
+        for kib in cells {
+            row.push(format!("{}.{} MiB", kib.as_ref().map_or(0, |kib| kib / 1024), tenths(kib?)));
+        }
+        table.row(row);
+    }
+    Ok(table)
+}
+
+fn tenths(kib: u64) -> u64 {
+    kib % 1024 * 10 / 1024
+}

@@ -1,0 +1,69 @@
+//! What one poll costs, beside `ss` listing the same sockets with and without their processes.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::load::{self, Load};
+use super::measure::{Observer, cpu_time, median_cost, milliseconds, ratio};
+use super::table::Table;
+use crate::system::find_in_path;
+
+const SOCKETS: [usize; 3] = [0, 1_000, 20_000];
+const PROCESSES: [usize; 2] = [50, 5_000];
+/// Of the sockets, held by a process that is watched.
+const WATCHED: usize = 10;
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Several times the ten polls in which every process has its turn.
+const POLLS: u32 = 40;
+const PEER_RUNS: usize = 15;
+
+pub(crate) fn measure(rano: &Path) -> Result<Table> {
+    let mut table =
+        Table::new(&["sockets", "processes", "rano, a poll", "ss -tnp", "ratio", "ss -tn", "ratio"]);
+    let ss = find_in_path("ss");
+    if ss.is_none() {
+        table.skip("ss: not installed");
+    }
+    let scratch = tempfile::tempdir()?;
+    let server = load::keeping_server()?;
+    for processes in PROCESSES {
+        let mut load = Load::default();
+        load.sleepers(processes)?;
+        for sockets in SOCKETS {
+            let mut sockets_load = Load::default();
+            let watched = WATCHED.min(sockets);
+            sockets_load.agent(scratch.path(), server, watched)?;
+            // The server's ends of the watched ones count too.
+            sockets_load.sockets(sockets - 2 * watched)?;
+            let (there, running) = (load::established()?, load::processes()?);
+            let poll = cost_of_a_poll(rano, scratch.path())?;
+            let mut cells = vec![there.to_string(), running.to_string(), milliseconds(poll)];
+            for option in ["-tnp", "-tn"] {
+                let Some(ss) = &ss else {
+                    cells.extend(["–".into(), "–".into()]);
+                    continue;
+                };
+                let peer = median_cost(PEER_RUNS, || {
+                    let mut command = Command::new(ss);
+                    command.arg(option);
+                    command
+                })?;
+                cells.extend([milliseconds(peer.cpu), ratio(poll, peer.cpu)]);
+            }
+            table.row(cells);
+        }
+    }
+    Ok(table)
+}
+
+/// CPU time of rano in steady state, divided by the polls in it.
+fn cost_of_a_poll(rano: &Path, directory: &Path) -> Result<Duration> {
+    let interval = INTERVAL.as_millis().to_string();
+    let observer = Observer::start(rano, directory, &["--no-sqlite", "--interval-ms", &interval])?;
+    let before = cpu_time(observer.pid())?;
+    std::thread::sleep(INTERVAL * POLLS);
+    Ok(cpu_time(observer.pid())?.saturating_sub(before) / POLLS)
+}

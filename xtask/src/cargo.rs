@@ -1,0 +1,51 @@
+//! The calls of cargo. Where a task ends with one, it becomes that process, so that Ctrl-C and the exit code are its own.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+fn workspace() -> PathBuf {
+    // Cargo sets it for what it runs; the one of the build would be wrong after the checkout was moved.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    manifest.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).arg("--locked").arg("--manifest-path").arg(workspace().join("Cargo.toml"));
+    command
+}
+
+/// Builds rano for use and returns where it lies.
+pub(crate) fn build_rano() -> Result<PathBuf> {
+    let status = cargo(&["build", "--release", "--package", "rano"]).status().context("run cargo")?;
+    if !status.success() {
+        bail!("rano does not build");
+    }
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let path = target.join("release/rano");
+    path.canonicalize().with_context(|| format!("find the built {}", path.display()))
+}
+
+/// Becomes rano; returns only what went wrong.
+pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    let rano = build_rano()?;
+    Err(Command::new(&rano).args(arguments).exec()).with_context(|| format!("start {}", rano.display()))
+}
+
+/// Becomes `cargo test`; returns only what went wrong.
+pub(crate) fn test(arguments: &[OsString]) -> Result<ExitCode> {
+    Err(cargo(&["test"]).args(arguments).exec()).context("start cargo test")
+}
+
+/// Becomes `cargo bench` of one bench of rano; returns its exit code.
+pub(crate) fn bench(name: &str) -> Result<ExitCode> {
+    let status =
+        cargo(&["bench", "--package", "rano", "--bench", name]).status().context("run cargo bench")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
