@@ -2,6 +2,7 @@
 //! learns from the answer which processes are watched, so that it can leave the others alone.
 
 pub mod health;
+pub mod proc;
 
 use std::time::{Duration, Instant};
 
