@@ -173,8 +173,10 @@ impl Ends {
             return Some(Payload::Exact(bytes(sent)));
         }
         let syn = u64::from(side != Side::Accepting);
-        let closed_in_order = destroyed.send_queue == 0 && counters.bytes_acked == counters.sent() + syn + 1;
-        if !closed_in_order && !(side == Side::Unknown && counters.bytes_acked == counters.sent() + 1) {
+        let acked_beyond = counters.bytes_acked.saturating_sub(counters.sent());
+        let closed_in_order = destroyed.send_queue == 0 && acked_beyond == syn + 1;
+        let perhaps_in_order = side == Side::Unknown && acked_beyond == 1;
+        if !closed_in_order && !perhaps_in_order {
             return Some(Payload::Likely(bytes(received)));
         }
         let fin = their_fin(destroyed, remote, &counters, dumper);

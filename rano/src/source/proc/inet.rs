@@ -1,5 +1,5 @@
 //! What the kernel says of a TCP or UDP socket: `struct inet_diag_msg` and `struct tcp_info`
-//! (include/uapi/linux/inet_diag.h, tcp.h), parsed from any bytes.
+//! (`include/uapi/linux/inet_diag.h`, `tcp.h`), parsed from any bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -17,7 +17,7 @@ pub const ATTRIBUTE_PROTOCOL: u16 = 10;
 /// The fields of `struct tcp_info` up to `tcpi_snd_wnd`, there since Linux 5.4.
 const TCP_INFO: usize = 232;
 
-/// A kernel TCP state (include/net/tcp_states.h). UDP and unix sockets use `Established` for connected, `Close`
+/// A kernel TCP state (`include/net/tcp_states.h`). UDP and unix sockets use `Established` for connected, `Close`
 /// for unconnected and `Listen`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

@@ -120,7 +120,7 @@ pub fn parse_unix(line: &[u8]) -> Option<UnixSocket> {
         rest = after;
         (!word.is_empty()).then_some(word)
     };
-    (word()?, word()?, word()?);
+    let _users_and_protocol = (word()?, word()?, word()?);
     let flags = hexadecimal(word()?)?;
     let kind = i32::try_from(hexadecimal(word()?)?).ok()?;
     let state = hexadecimal(word()?)?;

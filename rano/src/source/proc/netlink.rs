@@ -122,9 +122,8 @@ fn split_message<'a>(rest: &mut &'a [u8]) -> Option<Message<'a>> {
     *rest = rest.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default();
     let kind = match kind {
         1 => Kind::Noop,
-        2 => Kind::Error(errno(body)?),
-        // Kernels before 3.x sent no errno with it, and a kernel may leave it out.
-        3 => Kind::Done(errno(body).unwrap_or_default()),
+        2 => Kind::Error(errno(u32_at(body, 0)?)),
+        3 => Kind::Done(u32_at(body, 0).and_then(errno)),
         4 => Kind::Overrun,
         other if other < FIRST_FAMILY_TYPE => Kind::Noop,
         other => Kind::Payload(other),
@@ -132,14 +131,13 @@ fn split_message<'a>(rest: &mut &'a [u8]) -> Option<Message<'a>> {
     Some(Message { kind, flags, sequence, body })
 }
 
-/// A negated errno at the start of `body`; 0 is none. A number that is no errno is taken for `EINVAL`.
-fn errno(body: &[u8]) -> Option<Option<Errno>> {
-    let code = i32::from_ne_bytes(body.get(..4)?.try_into().ok()?);
-    Some(match code {
+/// A negated errno; 0 is none. A number that is no errno is taken for `EINVAL`.
+fn errno(code: u32) -> Option<Errno> {
+    match code.cast_signed() {
         0 => None,
-        -4095..=-1 => Some(Errno::from_raw_os_error(-code)),
+        code @ -4095..=-1 => Some(Errno::from_raw_os_error(-code)),
         _ => Some(Errno::INVAL),
-    })
+    }
 }
 
 /// The attributes that follow a message's fixed part: type (without the nested and byte order flags) and value.

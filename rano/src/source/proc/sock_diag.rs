@@ -30,7 +30,7 @@ const BUFFER: usize = 64 * 1024;
 /// The kernel answers within the call that asks; this is for one that never does.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether `struct tcp_info` comes with each TCP socket. It makes a dump about twice as dear.
+/// Whether `struct tcp_info` comes with each TCP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Info {
     Without,

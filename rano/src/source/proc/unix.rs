@@ -1,4 +1,4 @@
-//! Unix sockets as `struct unix_diag_msg` tells of them (include/uapi/linux/unix_diag.h).
+//! Unix sockets as `struct unix_diag_msg` tells of them (`include/uapi/linux/unix_diag.h`).
 
 use super::inet::TcpState;
 use super::netlink::{Attributes, u32_at};
@@ -8,10 +8,13 @@ const MESSAGE: usize = 16;
 const ATTRIBUTE_NAME: u16 = 0;
 const ATTRIBUTE_PEER: u16 = 2;
 
+/// `AF_UNIX`
+const FAMILY: u8 = 1;
+
 /// `struct unix_diag_req`: every state, with name and peer (`UDIAG_SHOW_NAME | UDIAG_SHOW_PEER`).
 pub(super) const REQUEST: [u8; 24] = {
     let mut body = [0; 24];
-    body[0] = libc::AF_UNIX as u8;
+    body[0] = FAMILY;
     let (mut index, show) = (0, 5u32.to_ne_bytes());
     while index < 4 {
         body[4 + index] = 0xff;

@@ -68,7 +68,9 @@ fn close_in_order(
     let ends = [watch.end_of(here, there), watch.end_of(there, here)];
     let nobody = Ends::default();
     let mut known = Ends::default();
-    ends.iter().for_each(|end| known.note(end));
+    for end in &ends {
+        known.note(end);
+    }
     let mut payloads = |with: &Ends| {
         ends.map(|end| with.payload(&end, side(&end), &mut watch.dumper).expect("it was a TCP connection"))
     };

@@ -16,7 +16,7 @@ use crate::event::Protocol;
 
 /// One socket of each kind that matters; local and remote as they must be shown.
 struct Zoo {
-    _kept: Vec<Box<dyn std::any::Any>>,
+    kept: Vec<Box<dyn std::any::Any>>,
     tcp: Vec<Seen>,
     udp: Vec<Seen>,
 }
@@ -24,7 +24,7 @@ struct Zoo {
 type Seen = (SocketAddr, Option<SocketAddr>, TcpState, u64);
 
 fn zoo() -> Zoo {
-    let mut zoo = Zoo { _kept: Vec::new(), tcp: Vec::new(), udp: Vec::new() };
+    let mut zoo = Zoo { kept: Vec::new(), tcp: Vec::new(), udp: Vec::new() };
     for (bound, target) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1")] {
         let listener = TcpListener::bind(bound).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -42,7 +42,7 @@ fn zoo() -> Zoo {
         let here = connected.local_addr().unwrap();
         zoo.udp.push((unconnected.local_addr().unwrap(), None, TcpState::Close, inode(&unconnected)));
         zoo.udp.push((here, Some(to), TcpState::Established, inode(&connected)));
-        zoo._kept.push(Box::new((listener, connecting, accepting, unconnected, connected)));
+        zoo.kept.push(Box::new((listener, connecting, accepting, unconnected, connected)));
     }
     zoo.tcp.sort();
     zoo.udp.sort();
@@ -156,9 +156,9 @@ fn a_dump_that_spans_many_datagrams_is_complete() {
     in_namespace(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let pairs: Vec<_> = (0..1_000).map(|_| pair(&listener)).collect();
-        let mut dumper = Dumper::open().unwrap();
+        let mut tables = Dumper::open().unwrap();
         let mut inodes = std::collections::HashSet::new();
-        let dumped = dumper.tcp(States::SOCKETS, Info::With, |socket| assert!(inodes.insert(socket.inode)));
+        let dumped = tables.tcp(States::SOCKETS, Info::With, |socket| assert!(inodes.insert(socket.inode)));
         assert_eq!(dumped.unwrap().sockets, 2_001);
         assert!(pairs.iter().all(|(a, b)| inodes.contains(&inode(a)) && inodes.contains(&inode(b))));
         let mut by_text = 0;

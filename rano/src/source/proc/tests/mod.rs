@@ -79,3 +79,12 @@ fn exchange_once(one: &mut TcpStream, other: &mut TcpStream, request: usize, res
 fn inode(socket: &impl AsFd) -> u64 {
     rustix::fs::fstat(socket).unwrap().st_ino
 }
+
+/// Enough for 20,000 sockets, as far as it is allowed.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let enough = Some(1 << 16);
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: enough, maximum: limit.maximum.max(enough) })
+        .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }));
+}
