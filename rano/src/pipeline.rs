@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use rustc_hash::FxHashMap;
 
-use crate::event::{Bytes, ConnectionId, Domain, Event, EventKind, Moment, Protocol, SocketState, SourceKind};
+use crate::event::{
+    Bytes, ConnectionId, Domain, Event, EventKind, Moment, Protocol, SocketState, SourceKind,
+};
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
@@ -388,11 +390,7 @@ mod tests {
     /// The events that `changes` of a process named claude lead to, and the pipeline afterwards.
     fn run(scope: Scope, changes: Vec<SocketChange>) -> (Vec<Event>, Pipeline) {
         let kept = Rc::default();
-        let tree = Tree::new(
-            Rules::new(Targets::default(), Vec::new()),
-            Providers::default(),
-            Redaction::On,
-        );
+        let tree = Tree::new(Rules::new(Targets::default(), Vec::new()), Providers::default(), Redaction::On);
         let mut pipeline =
             Pipeline::new(tree, scope, SourceKind::Proc, vec![Box::new(Kept(Rc::clone(&kept)))]);
         let image = Image { comm: "claude".into(), ..Image::default() };

@@ -21,7 +21,11 @@ pub fn write(line: &mut String, event: &Event, styles: &Styles) {
     let dim = styles.dim;
     out.put(format_args!("{dim}{}{dim:#}", timestamp_seconds(event.at.unix_ms)));
     let paint = styles.event(event.kind);
-    out.column(format_args!("{paint}{marker} {}{paint:#}{}", word.trim_end(), &word[word.trim_end().len()..]));
+    out.column(format_args!(
+        "{paint}{marker} {}{paint:#}{}",
+        word.trim_end(),
+        &word[word.trim_end().len()..]
+    ));
     let paint = styles.provider;
     out.column(format_args!("{paint}{}{paint:#}", Escaped(&event.provider)));
     match &event.process {

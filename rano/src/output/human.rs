@@ -18,8 +18,7 @@ pub fn timestamp_seconds(unix_ms: i64) -> String {
 
 fn timestamp(unix_ms: i64) -> Timestamp {
     // Outside years -9999..=9999 there is no such time: a broken clock must not end the observation.
-    Timestamp::from_millisecond(unix_ms)
-        .unwrap_or(if unix_ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
+    Timestamp::from_millisecond(unix_ms).unwrap_or(if unix_ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
 /// `1.2 MiB`; below 1 KiB whole bytes.

@@ -43,12 +43,7 @@ impl Summary {
             writeln!(out, "  listens  {}", totals.listens)?;
         }
         writeln!(out, "  active   {} (peak {})", totals.active, totals.peak)?;
-        writeln!(
-            out,
-            "  sent     {}   received {}",
-            Size(totals.bytes.sent),
-            Size(totals.bytes.received)
-        )?;
+        writeln!(out, "  sent     {}   received {}", Size(totals.bytes.sent), Size(totals.bytes.received))?;
         if !totals.providers.is_empty() {
             writeln!(out, "  {heading}Providers{heading:#}")?;
             let mut providers: Vec<_> = totals.providers.iter().collect();

@@ -93,18 +93,15 @@ impl LiveStats {
         let heading = styles.heading;
         let mut lines = vec![format!("{heading}Live Stats [provider]{heading:#}")];
         let mut providers: Vec<_> = self.providers.iter().collect();
-        providers.sort_by(|(a_name, a), (b_name, b)| b.connects.cmp(&a.connects).then_with(|| a_name.cmp(b_name)));
+        providers
+            .sort_by(|(a_name, a), (b_name, b)| b.connects.cmp(&a.connects).then_with(|| a_name.cmp(b_name)));
         let most = providers.first().map_or(0, |(_, stats)| stats.connects);
         let shown = &providers[..providers.len().min(self.settings.top)];
         let names: Vec<String> = shown.iter().map(|(name, _)| fit(name, 24)).collect();
         let name_width = names.iter().map(|name| name.width()).max().unwrap_or(0);
         for (name, (_, stats)) in names.iter().zip(shown) {
-            let counts = format!(
-                "{} (domains={}, ips={})",
-                stats.connects,
-                stats.domains.count(),
-                stats.ips.count()
-            );
+            let counts =
+                format!("{} (domains={}, ips={})", stats.connects, stats.domains.count(), stats.ips.count());
             let padding = name_width - name.width();
             let room = columns.saturating_sub(name_width + counts.width() + 2);
             let bar = bar(stats.connects, most, self.settings.width.min(room));

@@ -49,10 +49,18 @@ impl Gap {
     /// What the count counts, for people; reads on after the number.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Unattributed => "unattributed: connections too short to find their process, other people's included",
-            Self::NotificationsLost => "notifications lost: ends of connections the kernel had no room to tell us",
-            Self::OpenedUnwatched => "opened unwatched: connections opened while too many a second were ending",
-            Self::PermissionDenied => "permission denied: looks at processes of other users that were refused",
+            Self::Unattributed => {
+                "unattributed: connections too short to find their process, other people's included"
+            }
+            Self::NotificationsLost => {
+                "notifications lost: ends of connections the kernel had no room to tell us"
+            }
+            Self::OpenedUnwatched => {
+                "opened unwatched: connections opened while too many a second were ending"
+            }
+            Self::PermissionDenied => {
+                "permission denied: looks at processes of other users that were refused"
+            }
             Self::Vanished => "vanished: processes gone before they could be read",
             Self::TableFull => "table full: connections whose end is not noticed, too many were open",
             Self::SqliteDropped => "sqlite dropped: events that are not in the database",

@@ -30,14 +30,7 @@ pub struct OtherNamespaces {
 
 impl OtherNamespaces {
     pub fn new(own: u32, ephemeral: RangeInclusive<u16>, udp: bool) -> Self {
-        Self {
-            own,
-            ephemeral,
-            udp,
-            homes: FxHashMap::default(),
-            tables: FxHashMap::default(),
-            refused: 0,
-        }
+        Self { own, ephemeral, udp, homes: FxHashMap::default(), tables: FxHashMap::default(), refused: 0 }
     }
 
     /// Looks into the namespace of each watched process. `recheck`: a process may have moved since it was last asked

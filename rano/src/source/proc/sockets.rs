@@ -266,7 +266,9 @@ impl SocketTable {
             return Role::Listen;
         }
         match seen.protocol {
-            Protocol::Tcp if port(seen).is_some_and(|port| self.listeners.contains_key(&port)) => Role::Accept,
+            Protocol::Tcp if port(seen).is_some_and(|port| self.listeners.contains_key(&port)) => {
+                Role::Accept
+            }
             Protocol::Tcp => Role::Connect,
             Protocol::Udp if seen.remote.is_some() || self.was_bound_by_kernel(seen) => Role::Connect,
             Protocol::Udp => Role::Listen,

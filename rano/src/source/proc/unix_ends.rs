@@ -27,11 +27,8 @@ impl UnixEnds {
     /// Listeners and connected sockets with a path at either end; a pair without any (`socketpair`) reaches nobody
     /// outside.
     pub fn into_seen(self, netns: u32) -> Vec<Seen> {
-        let paths: FxHashMap<u64, &str> = self
-            .sockets
-            .iter()
-            .filter_map(|socket| Some((socket.inode, socket.path.as_deref()?)))
-            .collect();
+        let paths: FxHashMap<u64, &str> =
+            self.sockets.iter().filter_map(|socket| Some((socket.inode, socket.path.as_deref()?))).collect();
         let path = |path: &str| Address::Path(path.into());
         let seen = |socket: &UnixSocket| {
             let listening = socket.state == TcpState::Listen;
