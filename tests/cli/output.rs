@@ -195,13 +195,18 @@ fn the_views_agree_with_the_events() -> Result<()> {
     let mut scene = Scene::new(User::Ordinary)?;
     one_connection(&mut scene, &[])?;
     let database = scene.database()?;
-    for view in
-        ["provider_counts", "provider_ips", "provider_ports", "provider_processes", "provider_last_hour"]
-    {
+    for view in [
+        "provider_counts",
+        "provider_ips",
+        "provider_ports",
+        "provider_processes",
+        "provider_last_hour",
+        "provider_hourly",
+        "session_summary",
+    ] {
         let query = format!("SELECT sum(connects) FROM {view} WHERE provider = 'anthropic'");
         ensure!(database.count(&query)? == 1, "{view}");
     }
-    ensure!(database.count("SELECT count(*) FROM session_summary")? == 1);
     ensure!(database.count("SELECT user_version > 0 FROM pragma_user_version")? == 1);
     ensure!(database.text("PRAGMA journal_mode")? == "wal");
     Ok(())

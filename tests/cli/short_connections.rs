@@ -60,7 +60,17 @@ fn five_thousand_closed_at_once_are_seen_or_counted_as_lost() -> Result<()> {
     let address = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Keep)?;
     let mut stranger = scene.agent("stranger")?;
     // Polls only at the beginning and at the end, so that all is known by notification.
-    let rano = scene.observe_every(600_000, &["--include-unattributed"])?;
+    let rano = scene.observe_every(
+        600_000,
+        &[
+            "--include-unattributed",
+            "--include-listening",
+            "--notify-buffer",
+            "0",
+            "--db-queue-max",
+            "100000",
+        ],
+    )?;
     let tuples = stranger.hold(address, COUNT)?;
     stranger.close_held()?;
     server.drop_accepted(COUNT)?;
@@ -70,7 +80,7 @@ fn five_thousand_closed_at_once_are_seen_or_counted_as_lost() -> Result<()> {
     let ports: HashSet<_> = tuples.iter().map(|tuple| tuple.local.port()).collect();
     let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
     let told = database.count(&format!(
-        "SELECT count(*) FROM events WHERE event <> 'connect' AND pid IS NULL \
+        "SELECT count(*) FROM events WHERE event IN ('close', 'accept') AND pid IS NULL \
          AND (local_port IN ({listed}) OR remote_port IN ({listed}))"
     ))?;
     let lost = database.count("SELECT notifications_lost + opened_unwatched FROM sessions")?;

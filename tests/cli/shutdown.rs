@@ -126,9 +126,12 @@ fn the_database_can_be_read_while_it_is_written() -> Result<()> {
 
 fn two_at_once_write_their_own_sessions() -> Result<()> {
     let mut scene = Scene::new(User::Ordinary)?;
-    let (first, _) = observed(&mut scene, &["--session-name", "first"])?;
-    let (second, tuple) = observed(&mut scene, &["--session-name", "second"])?;
+    let first = scene.observe(&["--session-name", "first"])?;
+    let second = scene.observe(&["--session-name", "second"])?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
     first.wait_for_event("connect", tuple)?;
+    second.wait_for_event("connect", tuple)?;
     first.interrupt()?.expect_code(0)?;
     second.interrupt()?.expect_code(0)?;
     let database = scene.database()?;

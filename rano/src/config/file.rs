@@ -25,9 +25,14 @@ pub(super) enum Named {
 
 /// Text of a file of at most 1 MiB.
 pub(super) fn read(path: &Path, named: Named) -> Result<String, Finding> {
-    let severity = if named == Named::Yes { Severity::CannotOpen } else { Severity::Error };
-    let bytes = read_bytes(path, named)
-        .map_err(|error| Finding::new(severity, path, None, format!("cannot be read: {error}")))?;
+    let bytes = read_bytes(path, named).map_err(|error| {
+        // It can be opened all right: it is the wrong thing to name.
+        let is_directory = error.kind() == io::ErrorKind::IsADirectory;
+        let severity =
+            if named == Named::Yes && !is_directory { Severity::CannotOpen } else { Severity::Error };
+        let reason = if is_directory { "is a directory".into() } else { format!("cannot be read: {error}") };
+        Finding::new(severity, path, None, reason)
+    })?;
     if bytes.len() as u64 > LARGEST {
         let message = format!("is larger than {} KiB", LARGEST / 1024);
         return Err(Finding::new(Severity::Error, path, None, message));

@@ -191,8 +191,9 @@ impl Source for ProcSource {
             if now >= self.next_poll_ns {
                 self.poll(intake)?;
                 // Polls that were slept through are not made up for.
-                let due = self.next_poll_ns + nanos(self.settings.interval);
-                self.next_poll_ns = due.max(now);
+                let interval = nanos(self.settings.interval);
+                let due = self.next_poll_ns.saturating_add(interval);
+                self.next_poll_ns = if due > now { due } else { now.saturating_add(interval) };
                 return Ok(if self.settings.once { Pumped::Exhausted } else { Pumped::More });
             }
             if self.quiet_until_ns != 0 && now >= self.quiet_until_ns {

@@ -192,15 +192,13 @@ impl OwnNamespace {
                     None => continue,
                 },
             };
-            if orphan.listening || self.role(&orphan, destroyed) != Role::Connect {
-                continue;
-            }
+            let role = self.role(&orphan, destroyed);
             if self.settings.unattributed {
                 let netns = self.table.netns();
-                let opened = sockets::unattributed(&orphan, Role::Connect, destroyed.at, netns);
+                let opened = sockets::unattributed(&orphan, role, destroyed.at, netns);
                 intake.socket(SocketChange::Opened(opened));
                 intake.socket(self.closing(id, destroyed));
-            } else {
+            } else if role == Role::Connect {
                 unattributed += 1;
             }
         }
