@@ -229,3 +229,37 @@ fn their_fin(destroyed: &Destroyed, remote: SocketAddr, counters: &Counters, dum
         Some(_) => Fin::MaybeCounted,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_that_are_remembered_are_bounded_and_the_oldest_go() {
+        let mut ends = Ends::default();
+        let end = |port: u16| Destroyed {
+            cookie: 0,
+            protocol: Protocol::Tcp,
+            local: SocketAddr::from(([127, 0, 0, 1], port)),
+            remote: Some(SocketAddr::from(([127, 0, 0, 1], 80))),
+            disconnected_from: None,
+            interface: 0,
+            receive_queue: 0,
+            send_queue: 0,
+            counters: Some(Counters { bytes_sent: u64::from(port), ..Counters::default() }),
+            at: crate::event::Moment::default(),
+        };
+        for port in 1..=10_000 {
+            ends.note(&end(port));
+            ends.note(&end(port));
+        }
+        assert_eq!((ends.sent.len(), ends.order.len()), (ENDS, ENDS));
+        let other = |port| Destroyed {
+            local: SocketAddr::from(([127, 0, 0, 1], 80)),
+            remote: Some(SocketAddr::from(([127, 0, 0, 1], port))),
+            ..end(80)
+        };
+        assert_eq!(ends.sent_to(&other(10_000), other(10_000).remote.expect("given")), Some(10_000));
+        assert_eq!(ends.sent_to(&other(1), other(1).remote.expect("given")), None);
+    }
+}

@@ -48,7 +48,11 @@ pub struct Activity {
     pub udp: UdpActivity,
 }
 
-/// The files, kept open: they stay with the network namespace they were opened in.
+/// The files, kept open. If what is read now equals what was read *before* the last dump, and destroy notifications
+/// tell of nothing either, a new dump would show the same sockets. Measured on Linux 6.18: [`Gate::tcp`] costs 7 µs
+/// and [`Gate::read`] 20 µs, a dump of no TCP sockets 150 µs (it walks a large hash table), of no UDP sockets 20 µs.
+///
+/// They stay with the network namespace they were opened in.
 #[derive(Debug)]
 pub struct Gate {
     snmp: File,

@@ -305,3 +305,39 @@ fn sixteen(ip: IpAddr) -> [u8; 16] {
         IpAddr::V6(ip) => ip.octets(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_and_what_is_missing_are_told_apart() {
+        for errno in [Errno::PERM, Errno::ACCESS, Errno::PROTONOSUPPORT] {
+            assert_eq!(classify(errno, "udp_diag"), DiagError::Refused(errno));
+        }
+        let missing = classify(Errno::NOENT, "udp_diag");
+        assert_eq!(missing, DiagError::Missing("udp_diag"));
+        assert!(missing.to_string().contains("udp_diag"));
+        assert_eq!(classify(Errno::BADMSG, "tcp_diag"), DiagError::Malformed);
+        assert_eq!(classify(Errno::NOBUFS, "tcp_diag"), DiagError::Failed(Errno::NOBUFS));
+    }
+
+    /// A kernel without that module answers like this to one that it does not know.
+    #[test]
+    fn a_table_that_the_kernel_does_not_have_is_an_error_and_the_next_dump_works() {
+        let mut dumper = Dumper::open().expect("this kernel has sock_diag");
+        let unknown = family_request(libc::AF_INET, libc::IPPROTO_EGP, States::ALL, Info::Without, &[0; 48]);
+        let error = dumper.inet(&unknown, BY_FAMILY, Protocol::Udp, &mut |_| ());
+        assert_eq!(error, Err(DiagError::Missing("udp_diag")));
+        assert!(dumper.udp(States::ALL, |_| ()).is_ok());
+    }
+
+    #[test]
+    fn an_answer_that_was_given_up_half_way_does_not_block_the_next() {
+        let mut dumper = Dumper::open().expect("this kernel has sock_diag");
+        let body = legacy_request(States::ALL, Info::Without);
+        dumper.socket.send(&request(TCP_BOTH_FAMILIES, DUMP, 77, &body)).expect("it is asked");
+        dumper.abandoned = true;
+        assert!(dumper.tcp(States::ALL, Info::Without, |_| ()).is_ok());
+    }
+}

@@ -93,12 +93,12 @@ fn check(order: impl Fn(TcpStream, TcpStream, &mut Watch) + Sync + Copy) {
                 let bytes = expected(request, response);
                 assert_eq!(outcome.together, bytes.map(Payload::Exact), "{address} {request} {response}");
                 assert_eq!(outcome.alone.map(Payload::bytes), bytes, "{address} {request} {response}");
-                assert_eq!(
-                    outcome.ends.map(|end| side(&end)),
-                    [Side::Connecting, Side::Accepting],
-                    "{:?}",
-                    outcome.ends
-                );
+                let [connecting, accepting] = outcome.ends;
+                assert_eq!(side(&connecting), Side::Connecting, "{connecting:?}");
+                // Retransmissions blur the count of segments by which its FIN is known.
+                let blurred = accepting.counters.is_some_and(|counters| counters.retransmits > 0);
+                let told = side(&accepting);
+                assert!(told == Side::Accepting || blurred && told == Side::Unknown, "{accepting:?}");
                 assert_eq!(outcome.ends.map(|end| never_established(&end)), [false; 2]);
             }
         }
@@ -129,7 +129,7 @@ fn the_connecting_side_closes_and_is_destroyed_before_the_other_closes() {
         watch.wait_for_state(here, there, TcpState::FinWait2);
         watch.end_of(here, there);
         // The rule alone needs the two FINs to be further apart than the kernel's ticks.
-        let apart = Instant::now() + Duration::from_millis(60);
+        let apart = Instant::now() + Duration::from_millis(120);
         wait_for("time to pass", || (Instant::now() > apart).then_some(()));
         drop(accepting);
     });

@@ -7,8 +7,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::super::closing::same_host;
 use super::super::destroy::{DestroyListener, DestroySettings, Destroyed};
+use super::super::inet::States;
+use super::super::sock_diag::{Dumper, Info};
 use super::super::throttle::RateLimits;
-use super::{in_namespace, pair, raise_descriptor_limit, wait_for};
+use super::{become_ordinary_user, in_namespace, pair, raise_descriptor_limit, wait_for};
 use crate::event::Protocol;
 
 fn unlimited() -> RateLimits {
@@ -68,6 +70,23 @@ fn udp_is_heard_if_asked_for() {
             let found = heard.iter().find(|end| end.protocol == Protocol::Udp && end.local == here);
             assert_eq!(found.and_then(|end| end.remote), expected);
         }
+    });
+}
+
+#[test]
+fn an_ordinary_user_hears_the_same_and_can_look_at_every_table() {
+    in_namespace(|| {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (connecting, accepting) = pair(&server);
+        become_ordinary_user();
+        let listener = DestroyListener::start(DestroySettings::default()).unwrap();
+        let mut tables = Dumper::open().unwrap();
+        let dumped = tables.tcp(States::SOCKETS, Info::With, |socket| assert_eq!(socket.uid, 0)).unwrap();
+        assert_eq!((dumped.sockets, dumped.skipped), (3, 0));
+        tables.udp(States::ALL, |_| ()).unwrap();
+        tables.unix(|_| ()).unwrap();
+        drop((connecting, accepting));
+        hear(&listener, &mut Vec::new(), |heard| heard.len() == 2);
     });
 }
 

@@ -56,6 +56,11 @@ fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Makes the calling thread, and those it starts, an ordinary user's.
+fn become_ordinary_user() {
+    rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(61_234)).unwrap();
+}
+
 /// The two ends of a new connection: connecting, accepting.
 fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
     let connecting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
