@@ -86,7 +86,9 @@ fn five_thousand_closed_at_once_are_seen_or_counted_as_lost() -> Result<()> {
     let lost = database.count("SELECT notifications_lost + opened_unwatched FROM sessions")?;
     let kinds = database.text("SELECT group_concat(n) FROM (SELECT event || '=' || count(*) || '/' || count(pid) || ' ' || count(distinct local_port || '-' || remote_port) AS n FROM events GROUP BY event)")?;
     let kinds = format!("{kinds} {}", database.text("SELECT unattributed||' '||notifications_lost||' '||connects||' '||closes||' '||accepts from sessions")?);
-    if told+lost != 10000 { eprintln!("kinds {kinds}");}
+    if told + lost != 10000 {
+        eprintln!("kinds {kinds}");
+    }
     ensure!(told + lost == i64::try_from(2 * COUNT)?, "told of {told}, lost {lost}, of {}", 2 * COUNT);
     Ok(())
 }

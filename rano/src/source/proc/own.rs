@@ -1,6 +1,7 @@
 //! The sockets of the network namespace in which rano runs: netlink dumps when something can have changed, /proc text
 //! where netlink is refused, and the notifications that come between two looks.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -221,7 +222,8 @@ impl OwnNamespace {
 
     /// A socket that no look held; `None` if it was no connection.
     fn unseen(&self, id: SocketId, destroyed: &Destroyed) -> Option<Seen> {
-        let remote = destroyed.remote?;
+        // Of a connection that was disconnected before its end only the other address is left.
+        let remote = destroyed.remote.or_else(|| Some(SocketAddr::new(destroyed.disconnected_from?, 0)))?;
         if destroyed.protocol == Protocol::Udp && !self.settings.udp {
             return None;
         }
@@ -245,7 +247,11 @@ impl OwnNamespace {
         match closing::side(destroyed) {
             Side::Connecting => Role::Connect,
             Side::Accepting => Role::Accept,
-            Side::Unknown => self.table.role(seen),
+            Side::Unknown if self.table.role(seen) == Role::Accept => Role::Accept,
+            Side::Unknown => match closing::side_by_ports(destroyed, self.table.ephemeral()) {
+                Side::Accepting => Role::Accept,
+                Side::Connecting | Side::Unknown => Role::Connect,
+            },
         }
     }
 

@@ -102,6 +102,10 @@ impl SocketTable {
         self.netns
     }
 
+    pub fn ephemeral(&self) -> &RangeInclusive<u16> {
+        &self.ephemeral
+    }
+
     /// A look begins; each socket it holds is passed to [`Self::see`], then [`Self::end_look`] follows.
     pub fn begin_look(&mut self) {
         self.look = self.look.wrapping_add(1);
