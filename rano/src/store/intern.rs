@@ -1,0 +1,403 @@
+//! Rows that repeat: each distinct process, kind, endpoint and local address is stored once and known by its id.
+//! The caches are bounded: a full one is emptied and filled again from the database.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
+
+use crate::errno;
+use crate::event::{
+    Address, ConnectionId, Domain, DomainSource, Event, EventKind, OwnerQuality, Protocol, SocketState,
+    SourceKind,
+};
+use crate::process::{Process, ancestry};
+
+/// Entries a cache may hold. At some 200 bytes each, all of them together stay under 10 MiB.
+const CACHE_MAX: usize = 8192;
+
+/// Ids of rows by what they hold.
+#[derive(Debug)]
+struct Cache<K> {
+    ids: HashMap<K, i64>,
+    /// Added since the last commit: their rows vanish if the transaction is rolled back.
+    uncommitted: Vec<K>,
+}
+
+impl<K: Hash + Eq + Clone> Cache<K> {
+    fn new() -> Self {
+        Self { ids: HashMap::new(), uncommitted: Vec::new() }
+    }
+
+    fn get_or_insert(
+        &mut self,
+        key: &K,
+        insert: impl FnOnce() -> rusqlite::Result<i64>,
+    ) -> rusqlite::Result<i64> {
+        if let Some(&id) = self.ids.get(key) {
+            return Ok(id);
+        }
+        let id = insert()?;
+        if self.ids.len() >= CACHE_MAX {
+            self.ids.clear();
+            self.uncommitted.clear();
+        }
+        self.ids.insert(key.clone(), id);
+        self.uncommitted.push(key.clone());
+        Ok(id)
+    }
+
+    fn rolled_back(&mut self) {
+        for key in self.uncommitted.drain(..) {
+            self.ids.remove(&key);
+        }
+    }
+}
+
+/// An end without its port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Host {
+    Ip(IpAddr),
+    Path(Arc<str>),
+}
+
+impl Host {
+    /// An unnamed unix socket has an empty path, which is no address.
+    fn of(address: Option<&Address>) -> Option<Self> {
+        match address? {
+            Address::Ip(address) => Some(Self::Ip(address.ip())),
+            Address::Path(path) if path.is_empty() => None,
+            Address::Path(path) => Some(Self::Path(Arc::clone(path))),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Ip(ip) => ip.to_string(),
+            Self::Path(path) => path.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct ProcessKey {
+    image: Option<u64>,
+    provider: Arc<str>,
+    netns: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct KindKey {
+    event: EventKind,
+    state: Option<SocketState>,
+    /// An errno.
+    error: Option<i32>,
+    source: SourceKind,
+    owner_quality: OwnerQuality,
+    preexisting: bool,
+    alert: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct EndpointKey {
+    protocol: Protocol,
+    remote: Option<Host>,
+    domain: Option<(Arc<str>, DomainSource)>,
+}
+
+/// Ids of the rows an event refers to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct References {
+    pub(super) process: i64,
+    pub(super) kind: i64,
+    pub(super) endpoint: i64,
+    pub(super) local: Option<i64>,
+}
+
+/// The interned rows one session uses.
+#[derive(Debug)]
+pub(super) struct Interned {
+    session: i64,
+    processes: Cache<ProcessKey>,
+    kinds: Cache<KindKey>,
+    endpoints: Cache<EndpointKey>,
+    addresses: Cache<Host>,
+}
+
+impl Interned {
+    pub(super) fn new(session: i64) -> Self {
+        Self {
+            session,
+            processes: Cache::new(),
+            kinds: Cache::new(),
+            endpoints: Cache::new(),
+            addresses: Cache::new(),
+        }
+    }
+
+    pub(super) fn references(
+        &mut self,
+        connection: &Connection,
+        event: &Event,
+    ) -> rusqlite::Result<References> {
+        let local = match Host::of(event.local.as_ref()) {
+            Some(host) => Some(self.addresses.get_or_insert(&host, || address(connection, &host.text()))?),
+            None => None,
+        };
+        Ok(References {
+            process: self.process(connection, event)?,
+            kind: self.kind(connection, event)?,
+            endpoint: self.endpoint(connection, event)?,
+            local,
+        })
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.processes.uncommitted.clear();
+        self.kinds.uncommitted.clear();
+        self.endpoints.uncommitted.clear();
+        self.addresses.uncommitted.clear();
+    }
+
+    pub(super) fn rolled_back(&mut self) {
+        self.processes.rolled_back();
+        self.kinds.rolled_back();
+        self.endpoints.rolled_back();
+        self.addresses.rolled_back();
+    }
+
+    fn process(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+        let process = event.process.as_deref();
+        let key = ProcessKey {
+            image: process.map(|process| process.key),
+            provider: Arc::clone(&event.provider),
+            netns: event.netns,
+        };
+        let session = self.session;
+        self.processes.get_or_insert(&key, || insert_process(connection, session, &key, process))
+    }
+
+    fn kind(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+        let key = KindKey {
+            event: event.kind,
+            state: event.state,
+            error: event.error,
+            source: event.source,
+            owner_quality: event.owner_quality,
+            preexisting: event.preexisting,
+            alert: event.alert,
+        };
+        self.kinds.get_or_insert(&key, || kind(connection, &key))
+    }
+
+    fn endpoint(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+        let key = EndpointKey {
+            protocol: event.protocol,
+            remote: Host::of(event.remote.as_ref()),
+            domain: match &event.domain {
+                Domain::Observed { name, by } => Some((Arc::clone(name), *by)),
+                Domain::Unknown => None,
+            },
+        };
+        self.endpoints.get_or_insert(&key, || {
+            let remote = key.remote.as_ref().map(Host::text);
+            let domain = key.domain.as_ref().map(|(name, by)| (name.as_ref(), by.name()));
+            endpoint(connection, key.protocol.name(), remote.as_deref(), domain)
+        })
+    }
+}
+
+/// Not looked for first: a session's processes are its own. One that fell out of the cache gets a second row.
+fn insert_process(
+    connection: &Connection,
+    session: i64,
+    key: &ProcessKey,
+    process: Option<&Process>,
+) -> rusqlite::Result<i64> {
+    let ancestry = process
+        .filter(|process| !process.ancestry.is_empty())
+        .map(|process| ancestry::path(&process.ancestry));
+    connection
+        .prepare_cached(
+            "INSERT INTO process (session, provider, netns, pid, ppid, uid, start_time, comm, cmdline, exe, ancestry)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .insert(params![
+            session,
+            key.provider,
+            key.netns,
+            process.map(|process| process.id.pid),
+            process.map(|process| process.ppid),
+            process.map(|process| process.uid),
+            process.map(|process| integer(process.id.start_time)),
+            process.map(|process| process.comm.as_str()),
+            process.map(|process| process.cmdline.as_str()).filter(|cmdline| !cmdline.is_empty()),
+            process.map(|process| process.exe.as_str()).filter(|exe| !exe.is_empty()),
+            ancestry,
+        ])
+}
+
+fn kind(connection: &Connection, key: &KindKey) -> rusqlite::Result<i64> {
+    let error = key
+        .error
+        .map(|errno| errno::name(errno).map_or_else(|| Cow::Owned(format!("errno {errno}")), Cow::Borrowed));
+    find_or_insert(
+        connection,
+        "SELECT id FROM kind WHERE event = ?1 AND ifnull(state, '') = ifnull(?2, '')
+             AND ifnull(error, '') = ifnull(?3, '') AND source = ?4 AND owner_quality = ?5
+             AND preexisting = ?6 AND alert = ?7",
+        "INSERT INTO kind (event, state, error, source, owner_quality, preexisting, alert)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            key.event.name(),
+            key.state.map(SocketState::name),
+            error,
+            key.source.name(),
+            key.owner_quality.name(),
+            key.preexisting,
+            key.alert,
+        ],
+    )
+}
+
+/// `domain` is a name and the word for how it became known.
+fn endpoint(
+    connection: &Connection,
+    protocol: &str,
+    remote: Option<&str>,
+    domain: Option<(&str, &str)>,
+) -> rusqlite::Result<i64> {
+    find_or_insert(
+        connection,
+        "SELECT id FROM endpoint WHERE ifnull(remote, '') = ifnull(?2, '') AND protocol = ?1
+             AND ifnull(domain, '') = ifnull(?3, '') AND ifnull(domain_source, '') = ifnull(?4, '')
+             AND ifnull(type, '') = ''",
+        "INSERT INTO endpoint (protocol, remote, domain, domain_source) VALUES (?1, ?2, ?3, ?4)",
+        params![protocol, remote, domain.map(|(name, _)| name), domain.map(|(_, by)| by)],
+    )
+}
+
+fn address(connection: &Connection, text: &str) -> rusqlite::Result<i64> {
+    find_or_insert(
+        connection,
+        "SELECT id FROM address WHERE address = ?1",
+        "INSERT INTO address (address) VALUES (?1)",
+        params![text],
+    )
+}
+
+/// The write transaction is open: nobody else can insert the row between the two statements.
+fn find_or_insert(
+    connection: &Connection,
+    select: &str,
+    insert: &str,
+    params: impl Params + Copy,
+) -> rusqlite::Result<i64> {
+    let found = connection.prepare_cached(select)?.query_row(params, |row| row.get(0)).optional()?;
+    match found {
+        Some(id) => Ok(id),
+        None => connection.prepare_cached(insert)?.insert(params),
+    }
+}
+
+/// SQLite's integers are signed; nothing that is counted here comes near the end of them.
+pub(super) fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Where the latest connections' rows are, for names that become known later. A connection's place is its number modulo
+/// the size, so the memory is bounded and a newer connection displaces the one [`RecentRows::CAPACITY`] before it.
+#[derive(Debug)]
+pub(super) struct RecentRows {
+    // Apart, because the allocator hands out zeroed arrays of integers without touching them.
+    connections: Vec<u64>,
+    opened: Vec<i64>,
+    ended: Vec<i64>,
+}
+
+impl RecentRows {
+    const CAPACITY: usize = 1 << 16;
+
+    pub(super) fn new() -> Self {
+        Self {
+            connections: vec![0; Self::CAPACITY],
+            opened: vec![0; Self::CAPACITY],
+            ended: vec![0; Self::CAPACITY],
+        }
+    }
+
+    pub(super) fn insert(&mut self, connection: ConnectionId, kind: EventKind, row: i64) {
+        let slot = Self::slot(connection);
+        if self.connections[slot] > connection.0 {
+            return;
+        }
+        if self.connections[slot] < connection.0 {
+            self.connections[slot] = connection.0;
+            self.opened[slot] = 0;
+            self.ended[slot] = 0;
+        }
+        match kind {
+            EventKind::Close => self.ended[slot] = row,
+            EventKind::Connect | EventKind::Fail | EventKind::Accept | EventKind::Listen => {
+                self.opened[slot] = row;
+            }
+        }
+    }
+
+    /// The rows still known.
+    pub(super) fn get(&self, connection: ConnectionId) -> impl Iterator<Item = i64> + use<> {
+        let slot = Self::slot(connection);
+        let rows = if self.connections[slot] == connection.0 {
+            [self.opened[slot], self.ended[slot]]
+        } else {
+            [0; 2]
+        };
+        rows.into_iter().filter(|row| *row != 0)
+    }
+
+    fn slot(connection: ConnectionId) -> usize {
+        usize::try_from(connection.0 % Self::CAPACITY as u64).expect("a remainder of a usize fits one")
+    }
+}
+
+/// Gives a row another name; a name it had is kept in `event_names`.
+pub(super) fn rename(
+    connection: &Connection,
+    row: i64,
+    name: &str,
+    by: DomainSource,
+) -> rusqlite::Result<()> {
+    let (protocol, remote, old_name, old_source): (String, Option<String>, Option<String>, Option<String>) =
+        connection
+            .prepare_cached(
+                "SELECT protocol, remote, domain, domain_source FROM endpoint
+                 WHERE id = (SELECT endpoint FROM event WHERE id = ?1)",
+            )?
+            .query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    if old_name.as_deref() == Some(name) && old_source.as_deref() == Some(by.name()) {
+        return Ok(());
+    }
+    let renamed = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())))?;
+    execute(
+        connection.prepare_cached("UPDATE event SET endpoint = ?2 WHERE id = ?1")?,
+        params![row, renamed],
+    )?;
+    if let (Some(old_name), Some(old_source)) = (old_name, old_source)
+        && old_name != name
+    {
+        execute(
+            connection.prepare_cached(
+                "INSERT OR IGNORE INTO event_names (event_id, name, source) VALUES (?1, ?2, ?3)",
+            )?,
+            params![row, old_name, old_source],
+        )?;
+    }
+    Ok(())
+}
+
+fn execute(mut statement: CachedStatement<'_>, params: impl Params) -> rusqlite::Result<()> {
+    statement.execute(params).map(drop)
+}

@@ -1,0 +1,316 @@
+-- Rows that repeat are stored once and referred to by id; `event` is append-only but for a name that arrives late.
+-- Interned rows (kind, endpoint, address) are never deleted: running writers remember their ids.
+-- Times are integers, Unix milliseconds, within the years 1970 to 9999. Lists are JSON arrays of strings.
+
+CREATE TABLE session (
+    id                 INTEGER PRIMARY KEY,
+    run_id             TEXT    NOT NULL UNIQUE,
+    name               TEXT,
+    started_at         INTEGER NOT NULL,
+    ended_at           INTEGER,
+    host               TEXT    NOT NULL,
+    user               TEXT    NOT NULL,
+    args               TEXT    NOT NULL,
+    patterns           TEXT    NOT NULL,
+    config_files       TEXT    NOT NULL,
+    source             TEXT    NOT NULL,
+    source_reason      TEXT,
+    clean_exit         INTEGER NOT NULL DEFAULT 0,
+    connects           INTEGER NOT NULL DEFAULT 0,
+    closes             INTEGER NOT NULL DEFAULT 0,
+    fails              INTEGER NOT NULL DEFAULT 0,
+    accepts            INTEGER NOT NULL DEFAULT 0,
+    listens            INTEGER NOT NULL DEFAULT 0,
+    active             INTEGER NOT NULL DEFAULT 0,
+    peak_active        INTEGER NOT NULL DEFAULT 0,
+    bytes_sent         INTEGER NOT NULL DEFAULT 0,
+    bytes_recv         INTEGER NOT NULL DEFAULT 0,
+    alerts             INTEGER NOT NULL DEFAULT 0,
+    unattributed       INTEGER NOT NULL DEFAULT 0,
+    notifications_lost INTEGER NOT NULL DEFAULT 0,
+    opened_unwatched   INTEGER NOT NULL DEFAULT 0,
+    permission_denied  INTEGER NOT NULL DEFAULT 0,
+    vanished           INTEGER NOT NULL DEFAULT 0,
+    table_full         INTEGER NOT NULL DEFAULT 0,
+    sqlite_dropped     INTEGER NOT NULL DEFAULT 0
+);
+
+-- On whose account: one row a session, process image, provider and network namespace.
+-- pid, ppid, uid, start_time and comm are NULL where nobody could be named.
+CREATE TABLE process (
+    id         INTEGER PRIMARY KEY,
+    session    INTEGER NOT NULL REFERENCES session,
+    provider   TEXT    NOT NULL,
+    netns      INTEGER NOT NULL,
+    pid        INTEGER,
+    ppid       INTEGER,
+    uid        INTEGER,
+    start_time INTEGER,
+    comm       TEXT,
+    cmdline    TEXT,
+    exe        TEXT,
+    ancestry   TEXT
+);
+
+-- What happened and how it is known: a few dozen combinations.
+CREATE TABLE kind (
+    id            INTEGER PRIMARY KEY,
+    event         TEXT    NOT NULL,
+    state         TEXT,
+    error         TEXT,
+    source        TEXT    NOT NULL,
+    owner_quality TEXT    NOT NULL,
+    preexisting   INTEGER NOT NULL,
+    alert         INTEGER NOT NULL
+);
+-- Unique indexes keep interned rows single when several programs write; they also find a row after a restart.
+CREATE UNIQUE INDEX kind_identity
+    ON kind (event, ifnull(state, ''), ifnull(error, ''), source, owner_quality, preexisting, alert);
+
+-- The far end. Its port stands in `event`, because of an accepted connection it is another one each time.
+-- remote is an IP address or a unix socket's path.
+CREATE TABLE endpoint (
+    id            INTEGER PRIMARY KEY,
+    protocol      TEXT NOT NULL,
+    remote        TEXT,
+    domain        TEXT,
+    domain_source TEXT,
+    type          TEXT
+);
+CREATE UNIQUE INDEX endpoint_identity
+    ON endpoint (ifnull(remote, ''), protocol, ifnull(domain, ''), ifnull(domain_source, ''), ifnull(type, ''));
+
+-- The near end: an IP address or a unix socket's path.
+CREATE TABLE address (
+    id      INTEGER PRIMARY KEY,
+    address TEXT NOT NULL UNIQUE
+);
+
+-- No index but the row id, which follows the order of arrival: nothing else is looked up in it yet.
+CREATE TABLE event (
+    id          INTEGER PRIMARY KEY,
+    ts          INTEGER NOT NULL,
+    kind        INTEGER NOT NULL REFERENCES kind,
+    process     INTEGER NOT NULL REFERENCES process,
+    endpoint    INTEGER NOT NULL REFERENCES endpoint,
+    local       INTEGER REFERENCES address,
+    local_port  INTEGER,
+    remote_port INTEGER,
+    duration_ms INTEGER,
+    bytes_sent  INTEGER,
+    bytes_recv  INTEGER
+);
+
+-- Names an event was known by and that gave way to a better one.
+CREATE TABLE event_names (
+    event_id INTEGER NOT NULL,
+    name     TEXT    NOT NULL,
+    source   TEXT    NOT NULL,
+    PRIMARY KEY (event_id, name, source)
+) WITHOUT ROWID;
+
+CREATE VIEW events AS
+SELECT event.id                               AS id,
+       strftime('%Y-%m-%dT%H:%M:%S', event.ts / 1000, 'unixepoch')
+           || printf('.%03dZ', event.ts % 1000) AS ts,
+       session.run_id                         AS run_id,
+       kind.event                             AS event,
+       process.provider                       AS provider,
+       process.pid                            AS pid,
+       ifnull(process.comm, 'unknown')        AS comm,
+       process.cmdline                        AS cmdline,
+       endpoint.protocol                      AS proto,
+       address.address                        AS local_ip,
+       event.local_port                       AS local_port,
+       endpoint.remote                        AS remote_ip,
+       event.remote_port                      AS remote_port,
+       endpoint.domain                        AS domain,
+       process.ancestry                       AS ancestry_path,
+       event.duration_ms                      AS duration_ms,
+       kind.alert                             AS alert,
+       process.ppid                           AS ppid,
+       process.uid                            AS uid,
+       process.exe                            AS exe,
+       endpoint.type                          AS endpoint_type,
+       event.bytes_sent                       AS bytes_sent,
+       event.bytes_recv                       AS bytes_recv,
+       kind.error                             AS error,
+       kind.state                             AS state,
+       kind.source                            AS source,
+       kind.owner_quality                     AS owner_quality,
+       ifnull(endpoint.domain_source, 'none') AS domain_source,
+       kind.preexisting                       AS preexisting,
+       process.netns                          AS netns
+FROM event
+JOIN kind ON kind.id = event.kind
+JOIN process ON process.id = event.process
+JOIN session ON session.id = process.session
+JOIN endpoint ON endpoint.id = event.endpoint
+LEFT JOIN address ON address.id = event.local;
+
+CREATE VIEW sessions AS
+SELECT run_id,
+       name,
+       strftime('%Y-%m-%dT%H:%M:%S', started_at / 1000, 'unixepoch')
+           || printf('.%03dZ', started_at % 1000) AS started_at,
+       strftime('%Y-%m-%dT%H:%M:%S', ended_at / 1000, 'unixepoch')
+           || printf('.%03dZ', ended_at % 1000) AS ended_at,
+       host,
+       user,
+       args,
+       patterns,
+       config_files,
+       source,
+       source_reason,
+       clean_exit,
+       connects,
+       closes,
+       fails,
+       accepts,
+       listens,
+       active,
+       peak_active,
+       bytes_sent,
+       bytes_recv,
+       alerts,
+       unattributed,
+       notifications_lost,
+       opened_unwatched,
+       permission_denied,
+       vanished,
+       table_full,
+       sqlite_dropped
+FROM session;
+
+-- What the views below count: connections, not the serving side. Bytes count once, when a connection ends.
+CREATE VIEW connection_events AS
+SELECT event.ts                                                       AS ts,
+       process.session                                                AS session,
+       process.provider                                               AS provider,
+       process.pid                                                    AS pid,
+       process.start_time                                             AS start_time,
+       process.comm                                                   AS comm,
+       endpoint.remote                                                AS remote_ip,
+       event.remote_port                                              AS remote_port,
+       endpoint.domain                                                AS domain,
+       kind.event = 'connect'                                         AS connects,
+       kind.event = 'close'                                           AS closes,
+       kind.event = 'fail'                                            AS fails,
+       CASE WHEN kind.event = 'connect' THEN 0 ELSE event.bytes_sent END AS bytes_sent,
+       CASE WHEN kind.event = 'connect' THEN 0 ELSE event.bytes_recv END AS bytes_recv
+FROM event
+JOIN kind ON kind.id = event.kind
+JOIN process ON process.id = event.process
+JOIN endpoint ON endpoint.id = event.endpoint
+WHERE kind.event IN ('connect', 'close', 'fail');
+
+CREATE VIEW provider_counts AS
+SELECT provider,
+       sum(connects)              AS connects,
+       sum(closes)                AS closes,
+       sum(fails)                 AS fails,
+       ifnull(sum(bytes_sent), 0) AS bytes_sent,
+       ifnull(sum(bytes_recv), 0) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
+FROM connection_events
+GROUP BY provider;
+
+CREATE VIEW provider_domains AS
+SELECT provider,
+       domain,
+       sum(connects)              AS connects,
+       sum(closes)                AS closes,
+       sum(fails)                 AS fails,
+       ifnull(sum(bytes_sent), 0) AS bytes_sent,
+       ifnull(sum(bytes_recv), 0) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
+FROM connection_events
+WHERE domain IS NOT NULL
+GROUP BY provider, domain;
+
+CREATE VIEW provider_ips AS
+SELECT provider,
+       remote_ip,
+       sum(connects)              AS connects,
+       sum(closes)                AS closes,
+       sum(fails)                 AS fails,
+       ifnull(sum(bytes_sent), 0) AS bytes_sent,
+       ifnull(sum(bytes_recv), 0) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
+FROM connection_events
+-- A unix socket's path has no port.
+WHERE remote_ip IS NOT NULL AND remote_port IS NOT NULL
+GROUP BY provider, remote_ip;
+
+CREATE VIEW provider_ports AS
+SELECT provider,
+       remote_port,
+       sum(connects)              AS connects,
+       sum(closes)                AS closes,
+       sum(fails)                 AS fails,
+       ifnull(sum(bytes_sent), 0) AS bytes_sent,
+       ifnull(sum(bytes_recv), 0) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
+FROM connection_events
+WHERE remote_port IS NOT NULL
+GROUP BY provider, remote_port;
+
+CREATE VIEW provider_processes AS
+SELECT provider,
+       ifnull(comm, 'unknown')    AS comm,
+       pid,
+       sum(connects)              AS connects,
+       sum(closes)                AS closes,
+       sum(fails)                 AS fails,
+       ifnull(sum(bytes_sent), 0) AS bytes_sent,
+       ifnull(sum(bytes_recv), 0) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
+FROM connection_events
+-- A pid alone is no identity: sessions of different hosts and boots share numbers.
+GROUP BY provider, session, pid, start_time, comm;
+
+CREATE VIEW provider_last_hour AS
+SELECT provider,
+       sum(connects)              AS connects,
+       sum(closes)                AS closes,
+       sum(fails)                 AS fails,
+       ifnull(sum(bytes_sent), 0) AS bytes_sent,
+       ifnull(sum(bytes_recv), 0) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
+FROM connection_events
+WHERE ts >= (CAST(strftime('%s', 'now') AS INTEGER) - 3600) * 1000
+GROUP BY provider;
+
+CREATE VIEW provider_hourly AS
+SELECT provider,
+       strftime('%Y-%m-%dT%H:00:00Z', ts / 1000, 'unixepoch') AS hour,
+       sum(connects)              AS connects,
+       sum(closes)                AS closes,
+       sum(fails)                 AS fails,
+       ifnull(sum(bytes_sent), 0) AS bytes_sent,
+       ifnull(sum(bytes_recv), 0) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
+FROM connection_events
+GROUP BY provider, ts / 3600000;
+
+CREATE VIEW session_summary AS
+SELECT connection_events.provider                   AS provider,
+       session.run_id                               AS run_id,
+       session.name                                 AS name,
+       sum(connection_events.connects)              AS connects,
+       sum(connection_events.closes)                AS closes,
+       sum(connection_events.fails)                 AS fails,
+       ifnull(sum(connection_events.bytes_sent), 0) AS bytes_sent,
+       ifnull(sum(connection_events.bytes_recv), 0) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
+FROM connection_events
+JOIN session ON session.id = connection_events.session
+GROUP BY session.id, connection_events.provider;

@@ -1,0 +1,155 @@
+//! History in SQLite: the only place that knows SQL. One thread writes, in batches; whoever pushes never waits for it.
+//! The names users query (`events`, `sessions`, the `provider_*` views) are views over narrower rows.
+
+mod intern;
+mod open;
+mod queue;
+mod schema;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::event::{ConnectionId, Domain, Event, SourceKind};
+use crate::source::health::Gaps;
+
+use open::open;
+pub use open::{OpenError, OpenProblem};
+use queue::{End, Shared};
+use writer::Writer;
+
+#[cfg(test)]
+mod tests;
+
+/// Where and how events are stored.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    pub path: PathBuf,
+    /// User and group that are to own a file that has to be made.
+    pub owner: Option<(u32, u32)>,
+    /// Events that fill a batch; at least 1.
+    pub batch_size: usize,
+    /// The longest that an event waits for its batch to fill.
+    pub flush_interval: Duration,
+    /// Events that may wait, those being written included; at least 1.
+    pub queue_max: usize,
+}
+
+/// What is known of a session when it starts.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// `<pid>-<start in Unix milliseconds>`.
+    pub run_id: String,
+    pub name: Option<String>,
+    /// Unix milliseconds.
+    pub started_at: i64,
+    pub host: String,
+    pub user: String,
+    pub args: Vec<String>,
+    pub patterns: Vec<String>,
+    pub config_files: Vec<String>,
+    pub source: SourceKind,
+    /// Why it is not a better source.
+    pub source_reason: Option<String>,
+}
+
+/// What only the pipeline knows of a running session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Connections without a close.
+    pub active: u64,
+    pub peak_active: u64,
+    pub alerts: u64,
+    /// [`Gap::SqliteDropped`](crate::source::health::Gap::SqliteDropped) is the store's own and ignored here.
+    pub gaps: Gaps,
+}
+
+/// How the writing went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Events in the database.
+    pub stored: u64,
+    /// Events that are not.
+    pub dropped: u64,
+    /// Names that came too late or too many for their rows.
+    pub names_dropped: u64,
+    /// Why the end could not be written; the session then shows no clean exit.
+    pub error: Option<String>,
+}
+
+/// A session being written. Dropping it writes what is queued, without a clean exit.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<Finished>>,
+}
+
+impl Store {
+    /// Opens or makes the database, enters the session and starts to write.
+    pub fn start(options: &StoreOptions, session: &Session) -> Result<Self, OpenError> {
+        let shared = Arc::new(Shared::new(options));
+        let failed = |problem| OpenError { path: options.path.clone(), problem };
+        let connection = open(&options.path, options.owner)?;
+        let writer = Writer::new(connection, session, options, Arc::clone(&shared)).map_err(failed)?;
+        let writer = thread::Builder::new()
+            .name("rano-store".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| failed(error.into()))?;
+        Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// Queues an event. Never waits for the disk: with a full queue the event is dropped and counted.
+    pub fn push(&self, event: &Event) {
+        self.shared.push_event(event);
+    }
+
+    /// Gives the rows of a connection a name that became known after they were pushed. A name that they already had
+    /// is kept in `event_names`.
+    pub fn update_domain(&self, connection: ConnectionId, domain: &Domain) {
+        if let Domain::Observed { name, by } = domain {
+            self.shared.push_name(connection, name, *by);
+        }
+    }
+
+    /// Tells the session's counters; written with the next batch.
+    pub fn progress(&self, progress: Progress) {
+        self.shared.set_progress(progress);
+    }
+
+    /// Events that were dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped()
+    }
+
+    /// What a user should be told, each thing once or now and then.
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.shared.take_warnings()
+    }
+
+    /// Writes all that is queued and the session's end, and closes the file. Waits a few seconds for a lock or for space.
+    /// `ended_at` is in Unix milliseconds.
+    pub fn finish(mut self, progress: Progress, ended_at: i64) -> Finished {
+        self.shared.set_progress(progress);
+        self.end(End::Clean { ended_at })
+            .expect("the writer is only taken here and in drop, which comes later")
+    }
+
+    fn end(&mut self, end: End) -> Option<Finished> {
+        let writer = self.writer.take()?;
+        self.shared.end(end);
+        Some(writer.join().unwrap_or_else(|_| Finished {
+            stored: 0,
+            dropped: self.shared.dropped(),
+            names_dropped: 0,
+            error: Some("the thread that writes the database failed".to_owned()),
+        }))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end(End::Abandoned);
+    }
+}

@@ -1,0 +1,253 @@
+//! Opening the database file: made private, never through a symbolic link as root, and never somebody else's.
+
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use super::schema::{self, Identity};
+
+/// How long another program's lock is waited for at start.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A database file that cannot be used, and why.
+#[derive(Debug)]
+pub struct OpenError {
+    pub path: PathBuf,
+    pub problem: OpenProblem,
+}
+
+/// Why a database file cannot be used. The file was left as it was.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OpenProblem {
+    Directory,
+    NotAFile,
+    Symlink,
+    ParentMissing,
+    PermissionDenied,
+    ReadOnlyFilesystem,
+    DiskFull,
+    NotADatabase,
+    /// A SQLite database, but another program's.
+    Foreign,
+    /// Written by a newer version of rano.
+    Newer {
+        found: i32,
+        known: i32,
+    },
+    /// Another program held its lock for two seconds.
+    Locked,
+    /// Parts of it contradict each other.
+    Damaged,
+    /// Something rarer, in SQLite's or the system's words.
+    Other(String),
+}
+
+impl OpenError {
+    /// The next step.
+    pub fn hint(&self) -> &'static str {
+        match self.problem {
+            OpenProblem::Directory | OpenProblem::NotAFile => "name a file with --sqlite",
+            OpenProblem::Symlink => "name the file itself with --sqlite, or remove the link",
+            OpenProblem::ParentMissing => "make the directory, or name another file with --sqlite",
+            OpenProblem::PermissionDenied | OpenProblem::ReadOnlyFilesystem => {
+                "name a file in a directory you can write to with --sqlite, or use --no-sqlite"
+            }
+            OpenProblem::DiskFull => {
+                "free some space, name a file elsewhere with --sqlite, or use --no-sqlite"
+            }
+            OpenProblem::NotADatabase | OpenProblem::Foreign => {
+                "name another file with --sqlite; this one was left as it is"
+            }
+            OpenProblem::Newer { .. } => "use that newer rano, or name another file with --sqlite",
+            OpenProblem::Locked => "end the program that holds it, or name another file with --sqlite",
+            OpenProblem::Damaged => {
+                "name another file with --sqlite; `sqlite3 FILE .recover` prints what can be saved as SQL"
+            }
+            OpenProblem::Other(_) => "name another file with --sqlite, or use --no-sqlite",
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot use {} as database: ", self.path.display())?;
+        match &self.problem {
+            OpenProblem::Directory => f.write_str("it is a directory"),
+            OpenProblem::NotAFile => f.write_str("it is not a regular file"),
+            OpenProblem::Symlink => f.write_str("it is a symbolic link"),
+            OpenProblem::ParentMissing => f.write_str("its directory does not exist"),
+            OpenProblem::PermissionDenied => f.write_str("permission denied"),
+            OpenProblem::ReadOnlyFilesystem => f.write_str("the filesystem is read-only"),
+            OpenProblem::DiskFull => f.write_str("no space left on the device"),
+            OpenProblem::NotADatabase => f.write_str("it is not a SQLite database"),
+            OpenProblem::Foreign => f.write_str("it is another program's SQLite database"),
+            OpenProblem::Newer { found, known } => {
+                write!(f, "it was written by a newer rano (schema {found}, this one knows {known})")
+            }
+            OpenProblem::Locked => f.write_str("another program has it locked"),
+            OpenProblem::Damaged => f.write_str("it is damaged"),
+            OpenProblem::Other(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<Errno> for OpenProblem {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ISDIR => Self::Directory,
+            Errno::LOOP => Self::Symlink,
+            Errno::NOENT | Errno::NOTDIR => Self::ParentMissing,
+            Errno::ACCESS | Errno::PERM => Self::PermissionDenied,
+            Errno::ROFS => Self::ReadOnlyFilesystem,
+            Errno::NOSPC | Errno::DQUOT => Self::DiskFull,
+            Errno::NXIO | Errno::NODEV => Self::NotAFile,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for OpenProblem {
+    fn from(error: std::io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(errno) => errno.into(),
+            None => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for OpenProblem {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
+            Some(ErrorCode::NotADatabase) => Self::NotADatabase,
+            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged,
+            Some(ErrorCode::DiskFull) => Self::DiskFull,
+            // The file itself was opened for writing before: what SQLite lacks are its neighbours -wal and -shm.
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::PermissionDenied
+            }
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+/// Opens `path` for writing, brings its schema up to date and makes it if it does not exist: with mode 0600 and, where
+/// `owner` is given, belonging to that user and group (SQLite, run by root, gives `-wal` and `-shm` the same).
+/// As root no symbolic link is followed for the file itself.
+///
+/// Not while this process has the same file open: POSIX takes away all of a process's locks on a file when it closes
+/// any descriptor of it.
+pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Connection, OpenError> {
+    open_file(path, owner).map_err(|problem| OpenError { path: path.to_owned(), problem })
+}
+
+fn open_file(path: &Path, owner: Option<(u32, u32)>) -> Result<Connection, OpenProblem> {
+    let name = path.file_name().ok_or(OpenProblem::Directory)?;
+    // The directory is resolved once, which also keeps SQLite from reading a meaning into names like `:memory:`.
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.canonicalize()?,
+        _ => Path::new(".").canonicalize()?,
+    };
+    let path = directory.join(name);
+    let root = rustix::process::geteuid().is_root();
+    check_file(&make_or_open(&path, owner, root)?)?;
+
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if root {
+        flags |= OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    }
+    let connection = Connection::open_with_flags(&path, flags)?;
+    connection.busy_timeout(LOCK_PATIENCE)?;
+    // Until the file is known to be ours, closing must not tidy up its log.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Its references are kept by construction; checking four of them would double the cost of an event.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    schema::migrate(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+/// The file, new or old, opened for reading and writing.
+fn make_or_open(path: &Path, owner: Option<(u32, u32)>, root: bool) -> Result<File, OpenProblem> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let create = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    match rustix::fs::open(path, create, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => {
+            if let Some((uid, gid)) = owner {
+                rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            }
+            Ok(file.into())
+        }
+        Err(Errno::EXIST) => {
+            let follow = if root { OFlags::NOFOLLOW } else { OFlags::empty() };
+            match rustix::fs::open(path, flags | follow, Mode::empty()) {
+                Ok(file) => Ok(file.into()),
+                // It exists, but what it points to does not.
+                Err(Errno::NOENT) => Err(OpenProblem::Symlink),
+                Err(errno) => Err(errno.into()),
+            }
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Looks at the header before SQLite does, because SQLite may already write to a file it opens: it plays back journals.
+/// The offsets are those of <https://www.sqlite.org/fileformat.html#the_database_header>.
+fn check_file(file: &File) -> Result<(), OpenProblem> {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(OpenProblem::Directory);
+    }
+    if !metadata.is_file() {
+        return Err(OpenProblem::NotAFile);
+    }
+    if metadata.len() == 0 {
+        return Ok(());
+    }
+    let mut header = [0; 108];
+    if let Err(error) = file.read_exact_at(&mut header, 0) {
+        return Err(match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => OpenProblem::NotADatabase,
+            _ => error.into(),
+        });
+    }
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(OpenProblem::NotADatabase);
+    }
+    let field = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    // The table of tables begins on page 1 after the header: a leaf (type 13) without cells is empty.
+    let empty = header[100] == 13 && header[103..105] == [0, 0];
+    let identity = Identity { application_id: field(68), user_version: field(60), empty };
+    identity.judge().map(drop)
+}
+
+fn configure(connection: &Connection) -> Result<(), OpenProblem> {
+    // Where the filesystem cannot do it (no shared memory), SQLite stays with its journal: slower, readers may wait.
+    // SQLite does not wait for a lock here by itself.
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())) {
+            Ok(()) => break,
+            Err(error) => match OpenProblem::from(error) {
+                OpenProblem::Locked if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+                problem => return Err(problem),
+            },
+        }
+    }
+    connection.pragma_update(None, "synchronous", "normal")?;
+    // 16 MiB of log before it is copied into the file: pages that fill up over several batches are copied once.
+    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    connection.pragma_update_and_check(None, "journal_size_limit", 16 << 20, |_| Ok(()))?;
+    Ok(())
+}

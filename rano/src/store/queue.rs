@@ -1,0 +1,237 @@
+//! Between those who push and the thread that writes: a bounded queue that is handed over whole, so that an event costs
+//! an uncontended lock, and the counters of what did not fit.
+
+use std::mem;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Progress, StoreOptions};
+use crate::event::{ConnectionId, DomainSource, Event};
+
+/// Between two warnings about the same thing.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Warnings kept for [`Shared::take_warnings`]; a disk that fails and recovers again and again says it no more often.
+const NOTICES_MAX: usize = 8;
+
+/// What the writer is told, in order.
+#[derive(Debug)]
+pub(super) enum Message {
+    Event(Event),
+    Name { connection: ConnectionId, name: Arc<str>, by: DomainSource },
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    Clean {
+        /// Unix milliseconds.
+        ended_at: i64,
+    },
+    /// Nobody said that it was over.
+    Abandoned,
+}
+
+/// What the writer is to do next.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) progress: Progress,
+    /// As `sqlite_dropped` stands in the session.
+    pub(super) dropped: u64,
+    /// Set when nothing will come any more.
+    pub(super) end: Option<End>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    wake_writer: Condvar,
+    path: PathBuf,
+    batch_size: usize,
+    flush_interval: Duration,
+    queue_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Vec<Message>,
+    /// When the oldest thing that waits came.
+    since: Option<Instant>,
+    /// Handed over, not yet committed.
+    in_flight: usize,
+    progress: Progress,
+    dropped: u64,
+    names_dropped: u64,
+    end: Option<End>,
+    warned_dropped: u64,
+    warned_at: Option<Instant>,
+    notices: Vec<String>,
+}
+
+impl Shared {
+    pub(super) fn new(options: &StoreOptions) -> Self {
+        let queue_max = options.queue_max.max(1);
+        Self {
+            state: Mutex::default(),
+            wake_writer: Condvar::new(),
+            path: options.path.clone(),
+            batch_size: options.batch_size.clamp(1, queue_max),
+            flush_interval: options.flush_interval,
+            queue_max,
+        }
+    }
+
+    pub(super) fn push_event(&self, event: &Event) {
+        let mut state = self.lock();
+        if state.queue.len() + state.in_flight >= self.queue_max {
+            state.dropped += 1;
+            // The count itself is to be written in time.
+            state.since.get_or_insert_with(Instant::now);
+            return;
+        }
+        state.queue.push(Message::Event(event.clone()));
+        self.queued(state);
+    }
+
+    pub(super) fn push_name(&self, connection: ConnectionId, name: &Arc<str>, by: DomainSource) {
+        let mut state = self.lock();
+        if state.queue.len() + state.in_flight >= self.queue_max {
+            state.names_dropped += 1;
+            return;
+        }
+        state.queue.push(Message::Name { connection, name: Arc::clone(name), by });
+        self.queued(state);
+    }
+
+    pub(super) fn set_progress(&self, progress: Progress) {
+        let mut state = self.lock();
+        if state.progress != progress {
+            state.progress = progress;
+            self.queued(state);
+        }
+    }
+
+    pub(super) fn end(&self, end: End) {
+        self.lock().end = Some(end);
+        self.wake_writer.notify_one();
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    pub(super) fn take_warnings(&self) -> Vec<String> {
+        let mut state = self.lock();
+        let mut warnings = mem::take(&mut state.notices);
+        let silent = state.warned_at.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL);
+        if state.dropped > state.warned_dropped && silent {
+            warnings.push(format!(
+                "sqlite queue full: {} events are not in {} (--db-queue-max {} holds more when it is raised)",
+                state.dropped,
+                self.path.display(),
+                self.queue_max,
+            ));
+            state.warned_dropped = state.dropped;
+            state.warned_at = Some(Instant::now());
+        }
+        warnings
+    }
+
+    /// Waits until a batch is full or due, or until the end, and swaps the queue with `batch`, which is empty.
+    pub(super) fn take(&self, batch: &mut Vec<Message>) -> Work {
+        let mut state = self.lock();
+        while state.end.is_none() && state.queue.len() < self.batch_size {
+            match state.since {
+                None => state = self.wake_writer.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(since) => {
+                    let left = self.flush_interval.saturating_sub(since.elapsed());
+                    if left.is_zero() {
+                        break;
+                    }
+                    state = self.wait(state, left);
+                }
+            }
+        }
+        mem::swap(&mut state.queue, batch);
+        state.since = None;
+        state.in_flight = batch.len();
+        Self::work(&state)
+    }
+
+    /// Waits for `pause`, or less if the end comes, before a batch that failed is tried again.
+    pub(super) fn pause(&self, pause: Duration) -> Work {
+        let deadline = Instant::now() + pause;
+        let mut state = self.lock();
+        while state.end.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.wait(state, left);
+        }
+        Self::work(&state)
+    }
+
+    /// The batch that was taken last is in the database.
+    pub(super) fn committed(&self, batch: &mut Vec<Message>, names_dropped: u64) {
+        batch.clear();
+        // A burst's memory is given back.
+        batch.shrink_to(2 * self.batch_size);
+        let mut state = self.lock();
+        state.in_flight = 0;
+        state.names_dropped += names_dropped;
+    }
+
+    /// The batch that was taken last, and what is still queued, will never be in the database. Returns the events and
+    /// the names dropped in all.
+    pub(super) fn give_up(&self, batch: &mut Vec<Message>) -> (u64, u64) {
+        let mut state = self.lock();
+        let queue = mem::take(&mut state.queue);
+        for message in batch.drain(..).chain(queue) {
+            match message {
+                Message::Event(_) => state.dropped += 1,
+                Message::Name { .. } => state.names_dropped += 1,
+            }
+        }
+        state.in_flight = 0;
+        (state.dropped, state.names_dropped)
+    }
+
+    pub(super) fn names_dropped(&self) -> u64 {
+        self.lock().names_dropped
+    }
+
+    pub(super) fn notify_user(&self, notice: String) {
+        let mut state = self.lock();
+        if state.notices.len() < NOTICES_MAX {
+            state.notices.push(notice);
+        }
+    }
+
+    /// Wakes the writer when a wait begins, so that it sets its alarm, and when a batch is full.
+    fn queued(&self, mut state: MutexGuard<'_, State>) {
+        let first = state.since.is_none();
+        if first {
+            state.since = Some(Instant::now());
+        }
+        let wake = first || state.queue.len() == self.batch_size;
+        drop(state);
+        if wake {
+            self.wake_writer.notify_one();
+        }
+    }
+
+    fn work(state: &State) -> Work {
+        Work { progress: state.progress, dropped: state.dropped, end: state.end }
+    }
+
+    /// A panic elsewhere leaves counters and a queue that are still whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, timeout: Duration) -> MutexGuard<'a, State> {
+        self.wake_writer.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+    }
+}

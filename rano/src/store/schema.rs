@@ -1,0 +1,79 @@
+//! The layout of the database file and how older files become newer ones. `PRAGMA user_version` counts the
+//! migrations a file has been through; `PRAGMA application_id` marks the file as rano's.
+
+use rusqlite::Connection;
+
+use super::open::OpenProblem;
+
+/// `RANO` in ASCII, at offset 68 of the file.
+pub(super) const APPLICATION_ID: i32 = 0x5241_4e4f;
+
+/// Never edited once released: a change is a further entry.
+const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_events.sql")];
+
+/// The schema version this program writes.
+pub(super) const VERSION: i32 = 1;
+const _: () = assert!(MIGRATIONS.len() == VERSION as usize, "VERSION counts the migrations");
+
+/// What a database file says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) application_id: i32,
+    pub(super) user_version: i32,
+    /// No table was ever made in it.
+    pub(super) empty: bool,
+}
+
+impl Identity {
+    /// Whether it may be written to, and how many migrations it has been through.
+    pub(super) fn judge(self) -> Result<i32, OpenProblem> {
+        if self.application_id == APPLICATION_ID {
+            return if (0..=VERSION).contains(&self.user_version) {
+                Ok(self.user_version)
+            } else {
+                Err(OpenProblem::Newer { found: self.user_version, known: VERSION })
+            };
+        }
+        if self.empty && self.application_id == 0 && self.user_version == 0 {
+            return Ok(0);
+        }
+        Err(OpenProblem::Foreign)
+    }
+}
+
+/// Brings the file to [`VERSION`]. Each migration is a transaction of its own; several programs may try at once.
+pub(super) fn migrate(connection: &Connection) -> Result<(), OpenProblem> {
+    // Without the write lock: a file that is up to date can be opened while others write.
+    if identity(connection)?.judge()? == VERSION {
+        return Ok(());
+    }
+    loop {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let step = next_step(connection);
+        connection.execute_batch(if step.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        if step? {
+            return Ok(());
+        }
+    }
+}
+
+/// Runs one migration inside the open transaction; true when none is left.
+fn next_step(connection: &Connection) -> Result<bool, OpenProblem> {
+    let version = identity(connection)?.judge()?;
+    let migration = usize::try_from(version).ok().and_then(|index| MIGRATIONS.get(index));
+    let Some(migration) = migration else { return Ok(true) };
+    connection.execute_batch(migration)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", version + 1)?;
+    Ok(false)
+}
+
+fn identity(connection: &Connection) -> rusqlite::Result<Identity> {
+    connection.query_row(
+        "SELECT (SELECT application_id FROM pragma_application_id),
+                (SELECT user_version FROM pragma_user_version),
+                NOT EXISTS (SELECT 1 FROM sqlite_schema)",
+        [],
+        |row| Ok(Identity { application_id: row.get(0)?, user_version: row.get(1)?, empty: row.get(2)? }),
+    )
+}

@@ -1,0 +1,145 @@
+//! What all tests of the store need: a session, an event to vary, a second pair of eyes on the file.
+
+mod open;
+mod processes;
+mod rows;
+mod trouble;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OpenFlags};
+
+use super::{Finished, Progress, Session, Store, StoreOptions};
+use crate::event::{
+    Address, Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality, Protocol,
+    SocketState, SourceKind,
+};
+use crate::process::{Ancestor, Process, ProcessId};
+
+/// 2026-01-17T19:30:00.123Z.
+const NOON: i64 = 1_768_678_200_123;
+
+/// Long enough for a busy machine, short enough to see a test that hangs.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A store that commits only when told to, by a full batch of its own or by the end.
+fn patient(path: &Path) -> StoreOptions {
+    StoreOptions {
+        path: path.to_owned(),
+        owner: None,
+        batch_size: 1_000_000,
+        flush_interval: Duration::from_hours(1),
+        queue_max: 1_000_000,
+    }
+}
+
+fn session() -> Session {
+    Session {
+        run_id: format!("77-{NOON}"),
+        name: Some("nightly".to_owned()),
+        started_at: NOON,
+        host: "box".to_owned(),
+        user: "ann".to_owned(),
+        args: vec!["--pattern".to_owned(), "a,\"b\"".to_owned()],
+        patterns: vec!["claude".to_owned(), "codex".to_owned()],
+        config_files: Vec::new(),
+        source: SourceKind::Proc,
+        source_reason: Some("no privileges".to_owned()),
+    }
+}
+
+fn process() -> Process {
+    let ancestor = |comm: &str, pid| Ancestor { comm: comm.to_owned(), pid };
+    Process {
+        key: 1,
+        id: ProcessId { pid: 2000, start_time: 99 },
+        ppid: 1700,
+        uid: 1000,
+        comm: "claude".to_owned(),
+        cmdline: "claude --verbose".to_owned(),
+        exe: "/usr/bin/claude".to_owned(),
+        provider: "anthropic".into(),
+        ancestry: vec![ancestor("init", 1), ancestor("bash", 1700), ancestor("claude", 2000)],
+    }
+}
+
+fn event(kind: EventKind, connection: u64) -> Event {
+    Event {
+        kind,
+        at: Moment { boot_ns: 5, unix_ms: NOON },
+        connection: ConnectionId(connection),
+        process: Some(Arc::new(process())),
+        provider: "anthropic".into(),
+        protocol: Protocol::Tcp,
+        local: Some(ip("192.168.1.23:54012")),
+        remote: Some(ip("203.0.113.7:443")),
+        domain: Domain::Unknown,
+        duration: None,
+        bytes: None,
+        error: None,
+        state: None,
+        source: SourceKind::Proc,
+        owner_quality: OwnerQuality::Polled,
+        preexisting: false,
+        netns: 4_026_531_840,
+        alert: false,
+    }
+}
+
+fn close(connection: u64, sent: u64, received: u64) -> Event {
+    Event {
+        duration: Some(Duration::from_millis(1200)),
+        bytes: Some(Bytes { sent, received }),
+        state: Some(SocketState::Closed),
+        ..event(EventKind::Close, connection)
+    }
+}
+
+fn ip(text: &str) -> Address {
+    Address::Ip(text.parse::<SocketAddr>().expect("a socket address"))
+}
+
+fn named(name: &str, by: DomainSource) -> Domain {
+    Domain::Observed { name: name.into(), by }
+}
+
+/// Writes the events as one session into `path`.
+fn write(path: &Path, events: &[Event]) {
+    let store = Store::start(&patient(path), &session()).expect("a new database");
+    for event in events {
+        store.push(event);
+    }
+    assert_stored(&store.finish(Progress::default(), NOON + 1000), events.len() as u64);
+}
+
+fn assert_stored(finished: &Finished, events: u64) {
+    assert_eq!(finished, &Finished { stored: events, dropped: 0, names_dropped: 0, error: None });
+}
+
+fn reader(path: &Path) -> Connection {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("an existing database");
+    connection.busy_timeout(DEADLINE).expect("a timeout");
+    connection
+}
+
+fn one<T: FromSql>(path: &Path, sql: &str) -> T {
+    reader(path).query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+fn assert_intact(path: &Path) {
+    assert_eq!(one::<String>(path, "PRAGMA integrity_check"), "ok");
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}

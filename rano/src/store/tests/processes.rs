@@ -1,0 +1,177 @@
+//! Several processes at one file, and processes that are killed. The other processes are this test binary again, because
+//! within one process SQLite's file locks do not count.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use super::*;
+
+/// Tells the test binary that it is to play a part, and on which file.
+const FILE: &str = "RANO_STORE_TEST_FILE";
+
+/// Another process that plays the part of the test `part`; ended when dropped.
+pub(super) struct Actor {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Actor {
+    fn start(part: &str, path: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", &format!("store::tests::processes::{part}"), "--ignored", "--nocapture"])
+            .env(FILE, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let input = child.stdin.take().expect("a pipe");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { child, input, output }
+    }
+
+    /// The next number told. The test harness writes to the same pipe, and with one thread it begins the line.
+    fn number(&mut self) -> u64 {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.output.read_line(&mut line).expect("a line"), 0, "the child ended");
+            if let Some((_, number)) = line.split_once("told ") {
+                return number.trim().parse().expect("a number");
+            }
+        }
+    }
+
+    fn go_on(&mut self) {
+        self.input.write_all(b"\n").expect("the child to listen");
+    }
+
+    fn end(mut self) {
+        assert!(self.child.wait().expect("a child").success());
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A write lock on the file, held by another process until this is dropped.
+pub(super) fn lock(path: &Path) -> Actor {
+    let mut actor = Actor::start("holds_a_lock", path);
+    actor.number();
+    actor
+}
+
+fn tell(number: u64) {
+    println!("told {number}");
+    std::io::stdout().flush().expect("a parent that listens");
+}
+
+fn wait_for_parent() {
+    std::io::stdin().read_line(&mut String::new()).expect("a parent");
+}
+
+fn file() -> PathBuf {
+    std::env::var_os(FILE).expect("to be started by another test").into()
+}
+
+#[test]
+#[ignore = "a part that other tests start as a process"]
+fn holds_a_lock() {
+    let connection = Connection::open(file()).expect("a database");
+    connection.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    tell(0);
+    wait_for_parent();
+}
+
+#[test]
+#[ignore = "a part that other tests start as a process"]
+fn writes_until_killed() {
+    let path = file();
+    let run_id = format!("{}-1", std::process::id());
+    let options =
+        StoreOptions { batch_size: 50, flush_interval: Duration::from_millis(10), ..patient(&path) };
+    let store = Store::start(&options, &Session { run_id, ..session() }).expect("a database");
+    for id in 1.. {
+        let host = format!("h{}.example.com", id % 1000);
+        store.push(&Event { domain: named(&host, DomainSource::Dns), ..event(EventKind::Connect, id) });
+        store.push(&close(id, 1, 1));
+        if id % 100 == 0 {
+            thread::sleep(Duration::from_micros(100));
+        }
+        if id == 1000 {
+            let own = format!("SELECT connects FROM sessions WHERE run_id = '{}-1'", std::process::id());
+            wait_for("the first events", || one::<i64>(&path, &own) >= 500);
+            tell(500);
+        }
+    }
+}
+
+#[test]
+#[ignore = "a part that other tests start as a process"]
+fn writes_a_thousand_pairs() {
+    let run_id = format!("{}-1", std::process::id());
+    let options =
+        StoreOptions { batch_size: 20, flush_interval: Duration::from_millis(5), ..patient(&file()) };
+    let store = Store::start(&options, &Session { run_id, ..session() }).expect("a database");
+    tell(0);
+    wait_for_parent();
+    for id in 1..=1000 {
+        let host = format!("h{}.example.com", id % 100);
+        store.push(&Event { domain: named(&host, DomainSource::Dns), ..event(EventKind::Connect, id) });
+        store.push(&close(id, 1, 2));
+    }
+    assert_stored(&store.finish(Progress::default(), NOON), 2000);
+}
+
+#[test]
+fn two_writers_share_a_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("observer.sqlite");
+    // Both make the file at the same time, and write at the same time.
+    let mut actors = [0, 1].map(|_| Actor::start("writes_a_thousand_pairs", &path));
+    for actor in &mut actors {
+        actor.number();
+    }
+    for actor in &mut actors {
+        actor.go_on();
+    }
+    for actor in actors {
+        actor.end();
+    }
+    assert_intact(&path);
+    assert_eq!(one::<i64>(&path, "SELECT count(*) FROM events"), 4000);
+    assert_eq!(one::<i64>(&path, "SELECT count(*) FROM sessions WHERE clean_exit AND connects = 1000"), 2);
+    // 100 names and the nameless one.
+    assert_eq!(one::<i64>(&path, "SELECT count(*) FROM endpoint"), 101);
+    let sql = "SELECT count(*) FROM events WHERE event = 'connect' AND domain IS NULL";
+    assert_eq!(one::<i64>(&path, sql), 0);
+}
+
+#[test]
+fn a_killed_writer_leaves_a_sound_file_and_what_was_committed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("observer.sqlite");
+    for round in 1..=5 {
+        let mut actor = Actor::start("writes_until_killed", &path);
+        let committed = actor.number();
+        actor.child.kill().expect("a running child");
+        actor.child.wait().expect("a child");
+        assert_intact(&path);
+        let last = "(SELECT rowid FROM session ORDER BY id DESC LIMIT 1)";
+        let connects: i64 = one(&path, &format!("SELECT connects FROM session WHERE rowid = {last}"));
+        assert!(connects >= i64::try_from(committed).expect("few"));
+        // The counters and the rows are of the same moment, and no session claims a clean end.
+        assert_eq!(
+            one::<i64>(&path, "SELECT count(*) FROM events"),
+            one::<i64>(&path, "SELECT sum(connects + closes) FROM sessions")
+        );
+        assert_eq!(one::<i64>(&path, "SELECT count(*) FROM sessions WHERE NOT clean_exit"), round);
+    }
+    // The next one goes on in the same file.
+    write(&path, &[event(EventKind::Connect, 1)]);
+}
