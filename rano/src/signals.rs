@@ -44,13 +44,12 @@ pub fn raise_on_closed_stdout(stop: &Stop) -> Result<()> {
             let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => {}
-                // A regular file or a terminal never errs; without an answer there is nothing to wait for.
-                Err(_) => return,
                 Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL) => {
                     stop.raise();
                     return;
                 }
-                Ok(_) => return,
+                // A regular file or a terminal never errs; without an answer there is nothing to wait for.
+                Err(_) | Ok(_) => return,
             }
         }
     };

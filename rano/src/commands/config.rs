@@ -166,8 +166,6 @@ fn paths_json(candidates: &[Candidate]) -> Json {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
     use crate::config::tests::World;
 

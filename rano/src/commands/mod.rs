@@ -100,7 +100,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("completions", matches)) => completions::run(matches),
         Some(("man", _)) => man::run(),
         Some((other, _)) => unreachable!("clap knows no command {other}"),
-        None => observe::run(load(matches, context)?, context),
+        None => observe::run(&load(matches, context)?, context),
     }
 }
 

@@ -35,11 +35,11 @@ use crate::source::{self, Source};
 use crate::stop::Stop;
 use crate::store::{Session, Store, StoreOptions};
 
-pub fn run(configuration: Configuration, context: &Context) -> Result<ExitCode> {
+pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
     let stop = Stop::new()?;
     signals::raise_on_signals(&stop)?;
     signals::raise_on_closed_stdout(&stop)?;
-    let run = Run::new(&configuration, context);
+    let run = Run::new(configuration, context);
     let rules = run.rules()?;
     let tree = Tree::new(rules, run.providers(), run.redaction());
     let logs = run.log_files()?;
@@ -62,7 +62,8 @@ struct Run<'a> {
     settings: &'a Settings,
     context: &'a Context,
     started: Moment,
-    run_id: String,
+    /// `<pid>-<start in Unix milliseconds>`.
+    id: String,
     /// Owner of the files that are made, under sudo.
     owner: Option<(u32, u32)>,
 }
@@ -75,7 +76,7 @@ impl<'a> Run<'a> {
             settings: &configuration.settings,
             context,
             started,
-            run_id: format!("{}-{}", std::process::id(), started.unix_ms),
+            id: format!("{}-{}", std::process::id(), started.unix_ms),
             owner: context.environment.invoking_user.as_ref().map(|user| (user.uid, user.gid)),
         }
     }
@@ -175,7 +176,7 @@ impl<'a> Run<'a> {
         };
         let health = source.health();
         let session = Session {
-            run_id: self.run_id.clone(),
+            run_id: self.id.clone(),
             name: self.settings.session_name.clone(),
             started_at: self.started.unix_ms,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -211,14 +212,14 @@ impl<'a> Run<'a> {
         if let Some(directory) = &self.settings.log_dir {
             make_directory(directory, self.owner)?;
             let ending = if format == Format::Json { "jsonl" } else { "log" };
-            paths.push(directory.join(format!("rano-{}.{ending}", self.run_id)));
+            paths.push(directory.join(format!("rano-{}.{ending}", self.id)));
         }
         paths
             .into_iter()
             .map(|path| {
                 let file = create(&path, self.owner, Existing::Append)
                     .map_err(|error| cannot_open("log file", &path, error))?;
-                Ok(LogFile::new(path, file, format, self.run_id.clone()))
+                Ok(LogFile::new(path, file, format, self.id.clone()))
             })
             .collect()
     }
@@ -227,12 +228,11 @@ impl<'a> Run<'a> {
         let interval = Duration::from_millis(self.settings.stats_interval_ms);
         let stats =
             StatsSettings { interval, width: self.settings.stats_width, top: self.settings.stats_top };
-        let wants_stats =
-            !interval.is_zero() && !self.settings.json || self.settings.once && !self.settings.json;
+        let wants_stats = !self.settings.json && (self.settings.once || !interval.is_zero());
         let settings = TerminalSettings {
             format: self.format(),
             show_events: !self.settings.summary_only,
-            run_id: self.run_id.clone(),
+            run_id: self.id.clone(),
             stats: wants_stats.then(|| LiveStats::new(stats)),
             columns: terminal_columns,
         };
@@ -267,7 +267,7 @@ impl<'a> Run<'a> {
         }
         let health = source.health();
         Banner {
-            run_id: &self.run_id,
+            run_id: &self.id,
             watching: &self.watching(),
             source: health.kind,
             source_reason: health.reason.as_deref(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::event::{Address, Domain, Event, EventKind, OwnerQuality, Protocol};
+use crate::event::{Address, Domain, Event, EventKind, OwnerQuality, SocketState};
 use crate::output::escape::Escaped;
 use crate::output::human::{Size, timestamp_seconds};
 use crate::output::style::Styles;
@@ -77,14 +77,12 @@ fn details(out: &mut Columns<'_>, event: &Event, styles: &Styles) {
     if event.preexisting {
         out.column(format_args!("preexisting=true"));
     }
-    match event.state {
-        Some(state) if event.kind == EventKind::Connect && event.protocol == Protocol::Tcp => {
-            // `established` is what a connect means; only the exception is worth a column.
-            if state != crate::event::SocketState::Established {
-                out.column(format_args!("state={}", state.name()));
-            }
-        }
-        _ => {}
+    // `established` is what a connect means; only the exception is worth a column.
+    if let Some(state) = event.state
+        && event.kind == EventKind::Connect
+        && state != SocketState::Established
+    {
+        out.column(format_args!("state={}", state.name()));
     }
     if let Some(process) = &event.process
         && event.kind != EventKind::Close

@@ -28,8 +28,8 @@ pub struct Stream {
 /// Everything a terminal sink is made of.
 pub struct Terminal {
     stdout: BufWriter<Box<dyn Write>>,
-    stdout_is_terminal: bool,
-    stdout_styles: Styles,
+    is_tty: bool,
+    styles: Styles,
     stderr: Stream,
     format: Format,
     /// Events are shown; without it only the summary is.
@@ -60,8 +60,8 @@ impl Terminal {
     pub fn new(stdout: Stream, stderr: Stream, settings: TerminalSettings, stop: Stop) -> Self {
         Self {
             stdout: BufWriter::with_capacity(32 * 1024, stdout.writer),
-            stdout_is_terminal: stdout.is_terminal,
-            stdout_styles: stdout.styles,
+            is_tty: stdout.is_terminal,
+            styles: stdout.styles,
             stderr,
             format: settings.format,
             show_events: settings.show_events,
@@ -156,7 +156,7 @@ impl Sink for Terminal {
         if !self.show_events || self.closed {
             return;
         }
-        if self.stdout_is_terminal {
+        if self.is_tty {
             self.erase_block();
         }
         let mut bytes = std::mem::take(&mut self.bytes);
@@ -164,7 +164,7 @@ impl Sink for Terminal {
         match self.format {
             Format::Pretty => {
                 self.line.clear();
-                event_line::write(&mut self.line, event, &self.stdout_styles);
+                event_line::write(&mut self.line, event, &self.styles);
                 bytes.extend_from_slice(self.line.as_bytes());
             }
             Format::Json => event_json::write(&mut bytes, event, &self.run_id),
@@ -191,7 +191,7 @@ impl Sink for Terminal {
         // What was drawn last stays on the screen above the summary.
         self.drawn = 0;
         if self.format == Format::Pretty && !self.closed {
-            let text = summary.render(&self.stdout_styles);
+            let text = summary.render(&self.styles);
             self.write_stdout(text.as_bytes());
             self.flush_stdout();
         }

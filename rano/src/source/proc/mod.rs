@@ -1,4 +1,4 @@
-//! The source that needs no privileges: sock_diag dumps and /proc at an interval, and between polls the kernel's
+//! The source that needs no privileges: `sock_diag` dumps and /proc at an interval, and between polls the kernel's
 //! notifications of destroyed sockets.
 
 pub mod closing;
@@ -20,7 +20,6 @@ pub mod unix;
 pub mod unix_ends;
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 mod tests;
 
 use std::ops::RangeInclusive;

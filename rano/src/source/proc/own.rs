@@ -16,6 +16,7 @@ use super::inet::{InetSocket, States, TcpState};
 use super::net_text;
 use super::sock_diag::{Dumper, Info};
 use super::sockets::{self, Ended, Seen, SocketTable};
+use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
 use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
 use crate::source::{Intake, Role, SocketChange, SocketId};
@@ -126,14 +127,15 @@ impl OwnNamespace {
             (Protocol::Udp, None) => net_text::udp(net, each).context("read /proc/net/udp")?,
             (Protocol::Unix, dumper) => {
                 let mut ends = UnixEnds::default();
-                let dumped = match dumper {
-                    Some(dumper) => dumper.unix(|socket| ends.add(socket))?,
-                    None => net_text::unix(net, |socket| ends.add(socket)).context("read /proc/net/unix")?,
+                let add = |socket: &UnixSocket| ends.add(socket);
+                let held = match dumper {
+                    Some(dumper) => dumper.unix(add)?,
+                    None => net_text::unix(net, add).context("read /proc/net/unix")?,
                 };
                 for seen in ends.into_seen(netns) {
                     table.see(seen, now, out);
                 }
-                dumped
+                held
             }
         };
         self.skipped += dumped.skipped;
@@ -256,7 +258,7 @@ impl OwnNamespace {
     }
 
     /// Marks a watched socket that came from a listener which is gone: only the connecting side's SYN is counted as
-    /// acknowledged (net/ipv4/tcp_input.c, `tcp_snd_una_update`).
+    /// acknowledged (`tcp_snd_una_update()`).
     pub fn check_side(&mut self, id: SocketId) {
         let Some(seen) = self.table.seen(id) else { return };
         let (Some(Address::Ip(local)), Some(Address::Ip(remote))) = (&seen.local, &seen.remote) else {

@@ -273,15 +273,13 @@ impl SocketTable {
             Protocol::Tcp if port(seen).is_some_and(|port| self.listeners.contains_key(&port)) => {
                 Role::Accept
             }
-            Protocol::Tcp => Role::Connect,
-            Protocol::Udp if seen.remote.is_some() || self.was_bound_by_kernel(seen) => Role::Connect,
-            Protocol::Udp => Role::Listen,
+            Protocol::Udp if seen.remote.is_none() && !self.was_bound_by_kernel(seen) => Role::Listen,
             Protocol::Unix if seen.remote.is_none() => Role::Accept,
-            Protocol::Unix => Role::Connect,
+            Protocol::Tcp | Protocol::Udp | Protocol::Unix => Role::Connect,
         }
     }
 
-    /// An unbound socket that sends gets the wildcard address and a port of the ephemeral range (inet_autobind).
+    /// An unbound socket that sends gets the wildcard address and a port of the ephemeral range (`inet_autobind()`).
     fn was_bound_by_kernel(&self, seen: &Seen) -> bool {
         match &seen.local {
             Some(Address::Ip(local)) => local.ip().is_unspecified() && self.ephemeral.contains(&local.port()),
