@@ -61,13 +61,10 @@ fn a_closed_output_writes_everything_and_is_no_error() -> Result<()> {
     let arguments = ["--interval-ms", "20", "--db-flush-ms", "60000", "--no-banner"];
     let rano = scene.launch()?.args(arguments).stdout_closed_after(1).start()?;
     rano.wait_for_event("connect", first)?;
-    // The next line has no reader any more.
-    let (_, second) = claude.connect(Transport::Tcp, scene.tcp)?;
+    // Nothing more has to happen for it to notice.
     rano.wait()?.expect_code(0)?;
     let database = scene.database()?;
-    for tuple in [first, second] {
-        ensure!(!database.events_of(Transport::Tcp, tuple)?.is_empty(), "{tuple:?}");
-    }
+    ensure!(!database.events_of(Transport::Tcp, first)?.is_empty());
     ensure!(database.count("SELECT clean_exit FROM sessions")? == 1);
     Ok(())
 }

@@ -264,7 +264,7 @@ fn a_config_path_that_cannot_be_read_is_an_error_of_its_own() {
     let world = World::new();
     let directory = world.path("work");
     assert_eq!(severity(&world, &["--config", "/nonexistent.conf"]), Severity::CannotOpen);
-    assert_eq!(severity(&world, &["--config", directory.to_str().unwrap()]), Severity::CannotOpen);
+    assert_eq!(severity(&world, &["--config", directory.to_str().unwrap()]), Severity::Error);
     assert_eq!(severity(&world, &["--config-toml", "/nonexistent.toml"]), Severity::CannotOpen);
 
     let world = World::new().file("latin1.conf", b"interval_ms=100\npattern=caf\xe9\n");
@@ -274,7 +274,7 @@ fn a_config_path_that_cannot_be_read_is_an_error_of_its_own() {
         ["✗ latin1.conf:2: is not UTF-8 text"]
     );
     fs::create_dir(world.path(".config/rano/config.conf")).unwrap();
-    assert_eq!(world.findings(&[]), ["✗ .config/rano/config.conf: cannot be read: is a directory"]);
+    assert_eq!(world.findings(&[]), ["✗ .config/rano/config.conf: is a directory"]);
     let world = World::new().file(".rano.toml", vec![b'#'; (1 << 20) + 1]);
     assert_eq!(world.findings(&[]), ["✗ .rano.toml: is larger than 1024 KiB"]);
 }
