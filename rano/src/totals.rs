@@ -1,5 +1,6 @@
 //! The running sums of an observation: what the summary shows and `sessions` keeps.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -21,6 +22,9 @@ pub struct Totals {
     pub active: u64,
     pub peak: u64,
     pub bytes: Bytes,
+    pub alerts: u64,
+    /// Alerts that were not given because of a cooldown.
+    pub alerts_held_back: u64,
     /// Connects by provider.
     pub providers: BTreeMap<Arc<str>, u64>,
     /// Connects by remote address.
@@ -73,10 +77,27 @@ impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
     const KEYS_MAX: usize = 1 << 16;
 
     pub fn count(&mut self, key: K) {
-        if let Some(count) = self.counts.get_mut(&key) {
+        self.count_as(&key, || key.clone());
+    }
+
+    /// As `count`, but an owned key is made only for the first occurrence.
+    pub fn count_ref<Q>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        self.count_as(key, || key.to_owned());
+    }
+
+    fn count_as<Q>(&mut self, key: &Q, owned: impl FnOnce() -> K)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        if let Some(count) = self.counts.get_mut(key) {
             *count += 1;
         } else if self.counts.len() < Self::KEYS_MAX {
-            self.counts.insert(key, 1);
+            self.counts.insert(owned(), 1);
         } else {
             self.others += 1;
         }
@@ -84,10 +105,16 @@ impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
 
     /// The most frequent first, equals in the order of their keys.
     pub fn top(&self, most: usize) -> Vec<(K, u64)> {
-        let mut all: Vec<_> = self.counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
-        all.sort_unstable_by(|(a_key, a), (b_key, b)| b.cmp(a).then_with(|| a_key.cmp(b_key)));
-        all.truncate(most);
-        all
+        let order =
+            |(a_key, a): &(&K, &u64), (b_key, b): &(&K, &u64)| b.cmp(a).then_with(|| a_key.cmp(b_key));
+        let mut all: Vec<_> = self.counts.iter().collect();
+        if all.len() > most {
+            // Many are counted and few are shown: only those are put in order.
+            all.select_nth_unstable_by(most, order);
+            all.truncate(most);
+        }
+        all.sort_unstable_by(order);
+        all.into_iter().map(|(key, count)| (key.clone(), *count)).collect()
     }
 
     pub fn len(&self) -> usize {

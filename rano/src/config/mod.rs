@@ -22,7 +22,7 @@ use clap::ArgMatches;
 pub use environment::{Environment, InvokingUser};
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
-pub use options::{ColorChoice, LogFormat, OPTIONS, Settings, SourceChoice, StatsView};
+pub use options::{ColorChoice, LogFormat, OPTIONS, Settings, SourceChoice};
 pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
 pub use search::Candidate;
 
