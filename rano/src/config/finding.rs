@@ -11,6 +11,8 @@ pub enum Severity {
     Error,
     /// A file that was named cannot be read; stops the start.
     CannotOpen,
+    /// Something was asked for that there is not; stops the start and is said alone.
+    Usage,
     Warning,
 }
 
@@ -18,7 +20,7 @@ pub enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub severity: Severity,
-    /// A file, or `environment`.
+    /// A file, `environment`, or a flag.
     pub path: PathBuf,
     /// From 1; `None` where it is about the whole.
     pub line: Option<usize>,
@@ -37,7 +39,7 @@ impl Finding {
 
     pub fn is_error(&self) -> bool {
         match self.severity {
-            Severity::Error | Severity::CannotOpen => true,
+            Severity::Error | Severity::CannotOpen | Severity::Usage => true,
             Severity::Warning => false,
         }
     }

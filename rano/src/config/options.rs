@@ -190,6 +190,10 @@ options! {
     /// Read providers from this file too
     config_toml: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file();
 
+    /// Take options from a preset; repeatable, the later one wins
+    preset: Vec<String> = option(Configuration).value_name("NAME").not_in_file().details(
+        "Presets count more than the config file and less than variables and flags. --list-presets lists them.");
+
     /// Play recorded raw events instead of observing
     replay: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();
     /// Write raw events as they come from the source
