@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alerts;
 mod bad_input;
 mod harness;
 mod observe;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         harness::all(),
+        alerts::all(),
         observe::all(),
         short_connections::all(),
         shutdown::all(),

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod database;
 pub mod namespace;
 pub mod rano;
+pub mod recording;
 pub mod scene;
 pub mod stage;
 pub mod trial;
