@@ -10,9 +10,11 @@ mod support;
 
 mod alerts;
 mod bad_input;
+mod config_check;
 mod harness;
 mod observe;
 mod output;
+mod presets;
 mod short_connections;
 mod shutdown;
 mod sudo;
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
         shutdown::all(),
         bad_input::all(),
         output::all(),
+        presets::all(),
+        config_check::all(),
         sudo::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
