@@ -17,6 +17,7 @@ mod output;
 mod presets;
 mod short_connections;
 mod shutdown;
+mod stats;
 mod sudo;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         output::all(),
         presets::all(),
         config_check::all(),
+        stats::all(),
         sudo::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());

@@ -7,6 +7,7 @@ pub mod rano;
 pub mod recording;
 pub mod scene;
 pub mod stage;
+pub mod terminal;
 pub mod trial;
 
 use std::time::Duration;

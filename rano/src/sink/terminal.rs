@@ -122,7 +122,8 @@ impl Terminal {
         }
     }
 
-    /// Brings the cursor to the first row of the block and clears the screen from there (ECMA-48 CUU, ED).
+    /// Clears the rows of the block from below and leaves the cursor in its first (ECMA-48 CUU, EL). Not by clearing
+    /// the rest of the screen: some terminals keep what they clear from the top as history.
     fn erasure(&mut self) -> String {
         if self.drawn.is_empty() {
             return String::new();
@@ -132,7 +133,8 @@ impl Terminal {
         let rows = |line: &Line| line.width.div_ceil(room.columns.max(1)).max(1);
         let rows: usize = self.drawn.iter().map(rows).sum();
         self.drawn.clear();
-        format!("\r\x1b[{}A\x1b[J", rows.min(room.rows.saturating_sub(1)).max(1))
+        let rows = rows.min(room.rows.saturating_sub(1));
+        format!("\r\x1b[2K{}", "\x1b[1A\x1b[2K".repeat(rows))
     }
 
     /// Talk for a person, above the block. A closed stderr is nobody's loss.
