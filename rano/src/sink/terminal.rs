@@ -196,6 +196,10 @@ impl Sink for Terminal {
         // What was drawn last stays on the screen above the summary.
         self.drawn.clear();
         if self.format == Format::Pretty && !self.closed {
+            if self.is_tty {
+                // Ctrl-C stands where the cursor is, as `^C`.
+                self.write_stdout(b"\n");
+            }
             let text = summary.render(&self.styles);
             self.write_stdout(text.as_bytes());
             self.flush_stdout();
