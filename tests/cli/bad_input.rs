@@ -23,6 +23,7 @@ crate::tests![
     a_lock_that_is_given_up_costs_no_event,
     a_full_disk_is_said_and_counted,
     a_log_directory_that_cannot_be_written_is_refused,
+    a_file_as_log_directory_is_refused,
     a_directory_as_config_file_is_refused,
     an_empty_pattern_is_refused,
     an_unknown_flag_gets_a_suggestion,
@@ -144,6 +145,13 @@ fn mount_small(point: &std::ffi::CStr) -> rustix::io::Result<()> {
 fn a_log_directory_that_cannot_be_written_is_refused() -> Result<()> {
     let finished = attempt(&["--no-sqlite", "--log-dir", "/proc/1"])?;
     expect_refusal(&finished, 3, "/proc/1")
+}
+
+fn a_file_as_log_directory_is_refused() -> Result<()> {
+    let finished = attempt(&["--no-sqlite", "--log-dir", "/etc/passwd"])?;
+    expect_refusal(&finished, 3, "/etc/passwd: it is not a directory")?;
+    ensure!(finished.stderr.contains("hint: name a directory"), "{finished:#?}");
+    Ok(())
 }
 
 fn a_directory_as_config_file_is_refused() -> Result<()> {

@@ -123,9 +123,9 @@ impl<'a> Run<'a> {
     }
 
     fn idle_notice(&self) -> String {
-        let after = if self.settings.once { "" } else { "; waiting for one" };
+        let (yet, after) = if self.settings.once { ("", "") } else { (" yet", "; waiting for one") };
         format!(
-            "nothing matches yet: {}{after} (list processes: ps -eo pid,comm,args)",
+            "nothing matches{yet}: {}{after} (list processes: ps -eo pid,comm,args)",
             Escaped(&self.watching().join(", "))
         )
     }
@@ -326,6 +326,9 @@ fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Res
     Ok(file)
 }
 
+/// Next step where there is no directory for logs.
+const LOG_DIRECTORY: &str = "name a directory; it is made if the one that it lies in exists";
+
 fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
@@ -337,7 +340,10 @@ fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(cannot_open("log directory", path, error).into()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(cannot_open("log directory", path, "it is not a directory").hint(LOG_DIRECTORY).into())
+        }
+        Err(error) => Err(cannot_open("log directory", path, error).hint(LOG_DIRECTORY).into()),
     }
 }
 
