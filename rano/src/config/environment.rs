@@ -52,6 +52,14 @@ impl Environment {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
+    /// Names of all variables that are set and not empty, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let set = self.variables.iter().filter(|(_, value)| !value.is_empty());
+        let mut names: Vec<_> = set.filter_map(|(name, _)| name.to_str()).collect();
+        names.sort_unstable();
+        names.into_iter()
+    }
+
     /// Colour was declined for all programs (no-color.org).
     pub fn no_color(&self) -> bool {
         self.variable("NO_COLOR").is_some()
