@@ -266,11 +266,13 @@ impl<'a> Run<'a> {
             return;
         }
         let health = source.health();
+        let polls = self.settings.replay.is_none() && !self.settings.once;
         Banner {
             run_id: &self.id,
             watching: &self.watching(),
             source: health.kind,
             source_reason: health.reason.as_deref(),
+            interval: polls.then(|| Duration::from_millis(self.settings.interval_ms)),
             history: self.settings.sqlite.as_deref(),
             files: &self.config_files(),
             notes: &self.configuration.notes,
