@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
             name: self.settings.session_name.clone(),
             started_at: self.started.unix_ms,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            user: self.context.environment.user_name().unwrap_or_else(|| "unknown".to_owned()),
+            user: self.context.environment.user_name(),
             args: self.context.arguments.iter().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             patterns: self.watching(),
             config_files: self.config_files(),
