@@ -235,8 +235,8 @@ fn on_a_terminal_there_is_one_block_and_events_stand_above_it() -> Result<()> {
         |line: &&String| line.contains("Live Stats") || line.contains('█') || line.contains("active=");
     let summary = text.iter().position(|line| line == "Summary").context("a summary")?;
     ensure!(text.iter().filter(is_block).count() == 5, "{text:#?}");
-    ensure!(text[summary - 5] == "Live Stats [provider]", "{text:#?}");
-    let above = &text[..summary - 5];
+    ensure!(text[summary - 6] == "Live Stats [provider]" && text[summary - 1].is_empty(), "{text:#?}");
+    let above = &text[..summary - 6];
     ensure!(above.iter().filter(|line| line.contains("| + connect |")).count() == 30, "{text:#?}");
     ensure!(above.iter().filter(|line| line.contains("| - close ")).count() == 30, "{text:#?}");
     let alerts = above.iter().filter(|line| line.starts_with("[ALERT] ")).count();

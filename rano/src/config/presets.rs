@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::file::{self, Named};
-use super::finding::{Finding, Severity};
+use super::finding::{ENVIRONMENT, Finding, Severity};
 use super::layers::{Assignment, Origin, Resolved};
 use super::value::{Value, quoted};
 
@@ -117,7 +117,7 @@ pub(super) fn load(
         } else {
             let available: Vec<_> = all(environment).into_iter().map(|preset| preset.name).collect();
             let message = format!("Unknown preset '{}'. Available: {}", quoted(&name), available.join(", "));
-            let place = if *chosen.origin() == Origin::Flag { "--preset" } else { "environment" };
+            let place = if *chosen.origin() == Origin::Flag { "--preset" } else { ENVIRONMENT };
             findings.push(Finding::new(Severity::Usage, Path::new(place), None, message));
         }
     }

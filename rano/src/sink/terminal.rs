@@ -232,6 +232,10 @@ impl Sink for Terminal {
         // What was drawn last stays on the screen above the summary.
         self.drawn.clear();
         if self.format == Format::Pretty && !self.closed {
+            if self.is_tty {
+                // Ctrl-C stands where the cursor is, as `^C`.
+                self.write_stdout(b"\n");
+            }
             let text = summary.render(&self.styles);
             self.write_stdout(text.as_bytes());
             self.flush_stdout();
@@ -272,5 +276,71 @@ impl Sink for Terminal {
             bytes.push(b'\x07');
         }
         self.say(&bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::output::style::Theme;
+    use crate::sink::stats::{StatsSettings, View};
+
+    thread_local! {
+        static COLUMNS: Cell<usize> = const { Cell::new(80) };
+    }
+
+    #[derive(Clone, Default)]
+    struct Screen(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Screen {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_block_that_a_narrower_window_wrapped_is_erased_whole() {
+        let screen = Screen::default();
+        let stream = || Stream {
+            writer: Box::new(screen.clone()),
+            is_terminal: true,
+            styles: Styles::new(Theme::Vivid),
+        };
+        let stats = StatsSettings {
+            interval: Duration::from_secs(1),
+            width: 40,
+            top: 5,
+            views: vec![View::Provider],
+            cycle: Duration::ZERO,
+        };
+        let settings = TerminalSettings {
+            format: Format::Pretty,
+            show_events: true,
+            run_id: "1-1".to_owned(),
+            stats: Some(LiveStats::new(stats)),
+            bell: false,
+            room: || Room { columns: COLUMNS.get(), rows: 24 },
+        };
+        let stop = Stop::new().expect("an eventfd is to be had");
+        let mut terminal = Terminal::new(stream(), stream(), settings, stop);
+        for (columns_before, columns_after, rows) in [(80, 80, 2), (80, 40, 3), (80, 20, 4), (60, 80, 2)] {
+            COLUMNS.set(columns_before);
+            let line = |text: &str, width| Line { text: text.repeat(width), width };
+            terminal.draw_block(vec![line("a", 20), line("█", 60)]);
+            COLUMNS.set(columns_after);
+            screen.0.borrow_mut().clear();
+            terminal.notice("note");
+            let expected = format!("\r\x1b[2K{}note\n", "\x1b[1A\x1b[2K".repeat(rows));
+            let shown = String::from_utf8_lossy(&screen.0.borrow()).into_owned();
+            assert_eq!(shown, expected, "{columns_before} to {columns_after} columns");
+        }
     }
 }

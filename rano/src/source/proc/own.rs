@@ -45,20 +45,18 @@ impl OwnNamespace {
     pub fn open(settings: ProcSettings, netns: u32, ephemeral: RangeInclusive<u16>) -> Self {
         let mut reasons = Vec::new();
         // Before the first look, so that nothing falls between the two.
-        let listener = match listen(settings) {
-            Ok(listener) => Some(listener),
-            Err(error) => {
-                reasons.push(format!("connections shorter than the interval are not seen ({error:#})"));
-                None
-            }
+        let listener = if settings.once {
+            None
+        } else {
+            listen(settings)
+                .inspect_err(|error| {
+                    reasons.push(format!("connections shorter than the interval are not seen ({error:#})"));
+                })
+                .ok()
         };
-        let dumper = match Dumper::open() {
-            Ok(dumper) => Some(dumper),
-            Err(error) => {
-                reasons.push(format!("reading /proc/net as text ({error})"));
-                None
-            }
-        };
+        let dumper = Dumper::open()
+            .inspect_err(|error| reasons.push(format!("reading /proc/net as text ({error})")))
+            .ok();
         let gate = Gate::open(Path::new(OWN_NAMESPACE)).ok();
         Self {
             settings,
