@@ -160,7 +160,7 @@ fn recording(events: u64) -> Vec<u8> {
                 "203.0.{}.{}:{}",
                 name / 250,
                 name % 250,
-                [443, 443, 80, 8443][random as usize >> 3 & 3]
+                if random & 8 == 0 { 443 } else { 80 + (random >> 4 & 3) }
             );
             let address = |text: String| Some(Address::ip(text.parse().expect("an address")));
             write(&RawEvent::Socket(SocketChange::Opened(Opened {

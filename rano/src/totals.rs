@@ -40,7 +40,7 @@ impl Totals {
                 self.peak = self.peak.max(self.active);
                 *self.providers.entry(Arc::clone(&event.provider)).or_default() += 1;
                 if let Some(ip) = event.remote.as_ref().and_then(crate::event::Address::ip_addr) {
-                    self.remote_ips.count(ip);
+                    self.remote_ips.count(&ip);
                 }
             }
             EventKind::Close => {
@@ -76,28 +76,16 @@ impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
     /// 65,536 keys take a few MiB, and no observation that a person reads has more.
     const KEYS_MAX: usize = 1 << 16;
 
-    pub fn count(&mut self, key: K) {
-        self.count_as(&key, || key.clone());
-    }
-
-    /// As `count`, but an owned key is made only for the first occurrence.
-    pub fn count_ref<Q>(&mut self, key: &Q)
+    /// An owned key is made only for its first occurrence.
+    pub fn count<Q>(&mut self, key: &Q)
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        self.count_as(key, || key.to_owned());
-    }
-
-    fn count_as<Q>(&mut self, key: &Q, owned: impl FnOnce() -> K)
-    where
-        K: Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
-    {
         if let Some(count) = self.counts.get_mut(key) {
             *count += 1;
         } else if self.counts.len() < Self::KEYS_MAX {
-            self.counts.insert(owned(), 1);
+            self.counts.insert(key.to_owned(), 1);
         } else {
             self.others += 1;
         }
@@ -134,9 +122,9 @@ mod tests {
     fn a_full_ranking_counts_newcomers_together() {
         let mut ranking = Ranking::default();
         for key in 0..70_000u32 {
-            ranking.count(key);
+            ranking.count(&key);
         }
-        ranking.count(7);
+        ranking.count(&7);
         assert_eq!(ranking.top(2), [(7, 2), (0, 1)]);
         assert_eq!(ranking.others, 70_000 - 65_536);
     }

@@ -43,7 +43,7 @@ fn alerts(text: &str) -> Vec<&str> {
 
 /// Severity, kind and message of each alert.
 fn told(finished: &Finished) -> Vec<String> {
-    let tail = |line: &str| line.splitn(2, " | ").nth(1).unwrap_or_default().to_owned();
+    let tail = |line: &str| line.split_once(" | ").unwrap_or_default().1.to_owned();
     let columns = |line: String| line.split(" | ").take(3).collect::<Vec<_>>().join(" | ");
     alerts(&finished.stderr).into_iter().map(|line| columns(tail(line))).collect()
 }
@@ -317,9 +317,9 @@ fn every_name_is_judged_and_the_best_is_shown() -> Result<()> {
 }
 
 /// A name at each of the given milliseconds; the seconds of the alerts and how many were held back.
-fn cooldown(recording: Recording, arguments: &[&str]) -> Result<(Vec<String>, bool)> {
+fn cooldown(recording: &Recording, arguments: &[&str]) -> Result<(Vec<String>, bool)> {
     let arguments = [&["--alert-domain", "*.malicious.com"], arguments].concat();
-    let (finished, _) = replay(&recording, &arguments)?;
+    let (finished, _) = replay(recording, &arguments)?;
     let alerts = alerts(&finished.stderr).into_iter();
     let told =
         alerts.map(|line| format!("{} {}", &line[25..27], line.split(" | ").nth(3).unwrap_or_default()));
@@ -336,11 +336,11 @@ fn a_cooldown_is_by_kind_and_subject() -> Result<()> {
     recording = named_at(recording, 3, 9_999, "b.malicious.com");
     recording = named_at(recording, 4, 10_000, "a.malicious.com");
     let path = |second: &str, name: &str| format!("{second} {name}.malicious.com matched *.malicious.com");
-    let (told, held_back) = cooldown(recording, &[])?;
+    let (told, held_back) = cooldown(&recording, &[])?;
     ensure!(told == [path("00", "a"), path("09", "b"), path("10", "a")] && held_back, "{told:?}");
 
     let recording = named_at(named_at(Recording::new(), 1, 0, "a.malicious.com"), 2, 1, "a.malicious.com");
-    let (told, held_back) = cooldown(recording, &["--alert-cooldown-ms", "0"])?;
+    let (told, held_back) = cooldown(&recording, &["--alert-cooldown-ms", "0"])?;
     ensure!(told.len() == 2 && !held_back, "{told:?}");
     Ok(())
 }
@@ -349,7 +349,7 @@ fn the_cooldown_goes_by_the_boot_clock() -> Result<()> {
     let recording = named_at(Recording::new(), 1, 0, "a.malicious.com").wall_clock_jumps(3_600_000);
     let recording = named_at(recording, 2, 5_000, "a.malicious.com").wall_clock_jumps(-7_200_000);
     let recording = named_at(recording, 3, 11_000, "a.malicious.com");
-    let (told, held_back) = cooldown(recording, &[])?;
+    let (told, held_back) = cooldown(&recording, &[])?;
     ensure!(told.len() == 2 && told[1].starts_with("11") && held_back, "{told:?}");
     Ok(())
 }

@@ -179,8 +179,8 @@ fn the_sample_is_a_config_file_without_findings_that_changes_nothing() -> Result
     let sample = home.run(&["config", "sample"])?;
     sample.expect_code(0)?;
     let is_key = |line: &str| line.starts_with('#') && !line.starts_with("# ");
-    let every_key: String =
-        sample.stdout.lines().filter(|line| is_key(line)).map(|line| format!("{}\n", &line[1..])).collect();
+    let keys = sample.stdout.lines().filter(|line| is_key(line)).map(|line| &line[1..]);
+    let every_key = keys.collect::<Vec<_>>().join("\n");
     ensure!(every_key.lines().count() > 30, "{every_key}");
     fs::write(home.path().join(CONFIG), &every_key)?;
     ensure!(home.check(0)? == "  ✓ .config/rano/config.conf\n");

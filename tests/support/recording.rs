@@ -29,7 +29,7 @@ impl Recording {
         let image = json!({ "comm": comm, "exe": format!("/usr/bin/{comm}"), "argv": [comm], "uid": 1000 });
         let id = json!({ "pid": pid, "start_time": pid });
         let at = self.at(0);
-        self.line(json!({ "process": { "seen": { "id": id, "parent": 1, "image": image, "at": at } } }))
+        self.line(&json!({ "process": { "seen": { "id": id, "parent": 1, "image": image, "at": at } } }))
     }
 
     /// The wall clock is set; the boot clock goes on.
@@ -45,7 +45,7 @@ impl Recording {
 
     pub fn connect_of(self, pid: u32, connection: u16, ms: u64, remote: &str, state: &str) -> Self {
         let at = self.at(ms);
-        self.line(json!({ "socket": { "opened": {
+        self.line(&json!({ "socket": { "opened": {
             "id": id(connection), "role": "connect", "protocol": "tcp",
             "local": { "ip": format!("10.0.0.1:{}", 40_000 + u32::from(connection)) }, "remote": { "ip": remote },
             "state": state, "owner": { "pid": pid, "start_time": pid }, "quality": "polled",
@@ -56,20 +56,20 @@ impl Recording {
     pub fn established(self, connection: u16, ms: u64) -> Self {
         let at = self.at(ms);
         self.line(
-            json!({ "socket": { "state": { "id": id(connection), "state": "established", "at": at } } }),
+            &json!({ "socket": { "state": { "id": id(connection), "state": "established", "at": at } } }),
         )
     }
 
     pub fn name(self, connection: u16, ms: u64, name: &str, by: &str) -> Self {
         let at = self.at(ms);
         self.line(
-            json!({ "socket": { "named": { "id": id(connection), "name": name, "by": by, "at": at } } }),
+            &json!({ "socket": { "named": { "id": id(connection), "name": name, "by": by, "at": at } } }),
         )
     }
 
     pub fn close(self, connection: u16, ms: u64) -> Self {
         let at = self.at(ms);
-        self.line(json!({ "socket": { "closed": {
+        self.line(&json!({ "socket": { "closed": {
             "id": id(connection), "at": at, "bytes": { "sent": 5, "received": 6 }, "error": null,
             "established": true, "duration": null,
         } } }))
@@ -78,7 +78,7 @@ impl Recording {
     /// Nothing happens until then.
     pub fn clock(self, ms: u64) -> Self {
         let at = self.at(ms);
-        self.line(json!({ "clock": at }))
+        self.line(&json!({ "clock": at }))
     }
 
     /// Writes it into `directory`.
@@ -88,7 +88,7 @@ impl Recording {
         Ok(path)
     }
 
-    fn line(mut self, line: Value) -> Self {
+    fn line(mut self, line: &Value) -> Self {
         self.text.push_str(&line.to_string());
         self.text.push('\n');
         self

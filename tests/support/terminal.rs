@@ -111,9 +111,8 @@ impl Screen {
         if let Some(cell) = line.get_mut(self.column) {
             *cell = character;
         }
-        for at in self.column + 1..self.column + width {
-            line[at] = '\0';
-        }
+        // The other cells of a wide character hold nothing.
+        line.iter_mut().skip(self.column + 1).take(width.saturating_sub(1)).for_each(|cell| *cell = '\0');
         self.column += width;
     }
 }

@@ -123,22 +123,20 @@ fn check(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
 fn checked(findings: &[Finding], files: &[PathBuf]) -> String {
     let (errors, warnings): (Vec<&Finding>, Vec<&Finding>) =
         findings.iter().partition(|finding| finding.is_error());
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for (findings, what) in [(errors, "error"), (warnings, "warning")] {
         if !findings.is_empty() {
-            let lines: String = findings.iter().map(|finding| format!("  {finding}\n")).collect();
-            text.push_str(&format!("{} {what}(s) found:\n{lines}", findings.len()));
+            lines.push(format!("{} {what}(s) found:", findings.len()));
+            lines.extend(findings.iter().map(|finding| format!("  {finding}")));
         }
     }
     if files.is_empty() {
-        text.push_str("no files to check (`rano config paths` lists where they are looked for)\n");
-    } else {
-        let wrong = |path: &PathBuf| findings.iter().any(|finding| finding.path == *path);
-        for path in files.iter().filter(|path| !wrong(path)) {
-            text.push_str(&format!("  ✓ {}\n", Escaped(&path.to_string_lossy())));
-        }
+        lines.push("no files to check (`rano config paths` lists where they are looked for)".to_owned());
     }
-    text
+    let wrong = |path: &PathBuf| findings.iter().any(|finding| finding.path == *path);
+    let right = files.iter().filter(|path| !wrong(path));
+    lines.extend(right.map(|path| format!("  ✓ {}", Escaped(&path.to_string_lossy()))));
+    lines.join("\n") + "\n"
 }
 
 fn checked_json(findings: &[Finding], files: &[PathBuf]) -> Json {

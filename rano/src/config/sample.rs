@@ -1,17 +1,23 @@
 //! A config file that sets nothing: every key with its default and its help, made from the table of options.
 
+use std::fmt::Write as _;
+
 use super::layers;
 use super::spec::Group;
 
 /// Columns of a comment.
-const WIDTH: usize = 78;
+const WIDTH: usize = 76;
 
 /// The text of the file.
 pub fn sample() -> String {
-    let mut text = String::from(
-        "# rano's options, one key=value a line. It lies in ~/.config/rano/config.conf. Every line below is a default:\n\
-         # take away the # in front of a key to set it.\n",
-    );
+    let mut text = String::new();
+    write(&mut text).expect("writing into a String cannot fail");
+    text
+}
+
+fn write(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "# rano's options, one key=value a line, for ~/.config/rano/config.conf.")?;
+    writeln!(out, "# Every value is the default: take away the # in front of a key to set it.")?;
     let mut group: Option<Group> = None;
     for option in layers::resolve([]) {
         let spec = option.spec;
@@ -20,35 +26,30 @@ pub fn sample() -> String {
         }
         if group != Some(spec.group) {
             group = Some(spec.group);
-            text.push_str(&format!("\n# ---- {} ----\n", spec.group.title()));
+            writeln!(out, "\n# ---- {} ----", spec.group.title())?;
         }
         for (position, (key, value, _)) in option.lines().into_iter().enumerate() {
             let spelling = spec.spellings.iter().find(|spelling| spelling.key == key);
-            text.push_str(&format!("\n# {}\n", spelling.map_or("", |spelling| spelling.help)));
-            if position == 0 {
-                text.push_str(&wrapped(spec.details));
+            writeln!(out, "\n# {}", spelling.map_or("", |spelling| spelling.help))?;
+            for line in wrapped(spec.details).iter().filter(|_| position == 0) {
+                writeln!(out, "# {line}")?;
             }
-            text.push_str(&format!("#{key}={value}\n"));
+            writeln!(out, "#{key}={value}")?;
         }
     }
-    text
+    Ok(())
 }
 
-fn wrapped(paragraph: &str) -> String {
-    let mut lines = String::new();
-    let mut line = String::new();
+fn wrapped(paragraph: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
     for word in paragraph.split_whitespace() {
-        if !line.is_empty() && line.len() + 1 + word.len() > WIDTH - 2 {
-            lines.push_str(&format!("# {line}\n"));
-            line.clear();
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
         }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    if !line.is_empty() {
-        lines.push_str(&format!("# {line}\n"));
     }
     lines
 }

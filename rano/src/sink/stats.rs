@@ -143,17 +143,17 @@ impl LiveStats {
                 }
             }
             View::Domain => match &event.domain {
-                Domain::Observed { name, .. } => self.domains.count(Arc::clone(name)),
+                Domain::Observed { name, .. } => self.domains.count(name),
                 Domain::Unknown => self.nameless += 1,
             },
             View::Port => {
                 if let Some(Address::Ip(remote)) = event.remote {
-                    self.ports.count(remote.port());
+                    self.ports.count(&remote.port());
                 }
             }
             View::Process => match &event.process {
-                Some(process) => self.processes.count_ref(process.comm.as_str()),
-                None => self.processes.count_ref("unknown"),
+                Some(process) => self.processes.count(process.comm.as_str()),
+                None => self.processes.count("unknown"),
             },
         }
     }
@@ -168,7 +168,7 @@ impl LiveStats {
                 }
                 View::Domain if *before == Domain::Unknown => {
                     self.nameless = self.nameless.saturating_sub(1);
-                    self.domains.count(Arc::clone(name));
+                    self.domains.count(name);
                 }
                 View::Domain | View::Port | View::Process => {}
             }

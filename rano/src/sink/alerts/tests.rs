@@ -149,13 +149,13 @@ fn a_duration_that_only_the_end_reveals_is_told_then() {
 fn a_name_is_waited_for_two_seconds_or_until_the_close() {
     let judge = || Judge::new(AlertRules { unknown_domain: true, cooldown: Duration::ZERO, ..rules() });
     let begin = event(EventKind::Connect, 1, 0);
-    let begun = |judge: &mut Judge| {
+    let connected = |judge: &mut Judge| {
         let mut notes = Notes::default();
         assert!(judge.connected(&begin, 1, Some(socket(1)), &mut notes).is_empty());
         notes
     };
     let mut waits = judge();
-    let mut notes = begun(&mut waits);
+    let mut notes = connected(&mut waits);
     assert_eq!(waits.take_due(1_999_999_999), None);
     let due = waits.take_due(2_000_000_000).unwrap();
     let reason = waits.overdue(due.wait, &begin, NAME_PATIENCE, &mut notes);
@@ -163,11 +163,11 @@ fn a_name_is_waited_for_two_seconds_or_until_the_close() {
     assert!(waits.closed(&event(EventKind::Close, 1, 3_000), &mut notes).is_empty(), "said once");
 
     let mut closes = judge();
-    let mut notes = begun(&mut closes);
+    let mut notes = connected(&mut closes);
     assert_eq!(closes.closed(&event(EventKind::Close, 1, 10), &mut notes)[0].kind(), "unknown_domain");
 
     let mut learns = judge();
-    let mut notes = begun(&mut learns);
+    let mut notes = connected(&mut learns);
     let name: Arc<str> = "a.example".into();
     assert!(learns.named(&named(1, 1_000, "a.example"), &name, &mut notes).is_empty());
     assert_eq!(learns.next_due(), None);
@@ -182,7 +182,7 @@ fn a_failed_attempt_at_a_name_is_told() {
 
 #[test]
 fn what_is_waited_for_goes_with_its_connection() {
-    let duration = Some(Duration::from_secs(3600));
+    let duration = Some(Duration::from_hours(1));
     let mut judge = Judge::new(AlertRules { duration, unknown_domain: true, ..rules() });
     for n in 0..1000 {
         let mut notes = Notes::default();

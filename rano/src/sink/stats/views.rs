@@ -1,5 +1,7 @@
 //! How a block looks: headings, bars and names that keep their columns whatever the names hold.
 
+use std::fmt::Write as _;
+
 use anstyle::Style;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -28,7 +30,7 @@ impl Line {
             let piece = cut(text, columns - line.width);
             if !piece.is_empty() {
                 line.width += piece.width();
-                line.text.push_str(&format!("{style}{piece}{style:#}"));
+                write!(line.text, "{style}{piece}{style:#}").expect("writing into a String cannot fail");
             }
         }
         line
