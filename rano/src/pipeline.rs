@@ -276,24 +276,29 @@ impl Pipeline {
     /// The better name stays; every name is judged.
     fn named(&mut self, id: SocketId, name: &Arc<str>, by: DomainSource, at: Moment) {
         let Some(mut live) = self.live.remove(&id) else { return };
-        let better = match &live.domain {
-            Domain::Observed { name: known, by: known_by } => by <= *known_by && name != known,
+        let before = live.domain.clone();
+        let better = match &before {
+            Domain::Observed { by: known_by, .. } => by < *known_by,
             Domain::Unknown => true,
         };
-        let before = live.domain.clone();
         if better {
             live.domain = Domain::Observed { name: Arc::clone(name), by };
         }
-        if live.connected {
-            let event = self.enrich(&live, EventKind::Connect, at);
-            if better {
-                for sink in &mut self.sinks {
-                    sink.named(&event, &before);
-                }
+        let event = self.enrich(&live, EventKind::Connect, at);
+        if live.connected && better {
+            for sink in &mut self.sinks {
+                sink.named(&event, &before);
             }
-            let judge = self.judge.as_mut();
-            let reasons = judge.map(|judge| judge.named(&event, name, &mut live.notes)).unwrap_or_default();
-            self.warn_late(&event, &reasons, &mut live.notes);
+        }
+        // The best name of an attempt is judged when it succeeds or fails.
+        let to_judge = match before {
+            _ if live.connected || !better => Some(Arc::clone(name)),
+            Domain::Observed { name, .. } => Some(name),
+            Domain::Unknown => None,
+        };
+        if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
+            let reasons = judge.named(&event, &name, &mut live.notes);
+            self.warn_late(&event, &reasons, &mut live);
         }
         self.live.insert(id, live);
     }
@@ -317,7 +322,7 @@ impl Pipeline {
             let open_for = now.since(live.opened.at);
             let judge = self.judge.as_mut();
             let reason = judge.and_then(|judge| judge.overdue(due.wait, &event, open_for, &mut live.notes));
-            self.warn_late(&event, reason.as_slice(), &mut live.notes);
+            self.warn_late(&event, reason.as_slice(), &mut live);
         }
         self.live.insert(due.socket, live);
     }
@@ -392,12 +397,14 @@ impl Pipeline {
         }
     }
 
-    /// An alert about a connection whose connect was shown without one.
-    fn warn_late(&mut self, event: &Event, reasons: &[Reason], notes: &mut Notes) {
+    /// An alert between the events of a connection: the row of its connect, if there is one, is marked afterwards.
+    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &mut Live) {
         self.warn(event, reasons);
-        if !reasons.is_empty() && !notes.alert {
-            notes.alert = true;
-            self.mark(event.connection);
+        if !reasons.is_empty() && !live.notes.alert {
+            live.notes.alert = true;
+            if live.connected {
+                self.mark(event.connection);
+            }
         }
     }
 

@@ -313,6 +313,18 @@ fn every_name_is_judged_and_the_best_is_shown() -> Result<()> {
     let (finished, _) = replay(&recording, &["--alert-domain", "*.malicious.com"])?;
     ensure!(told(&finished) == ["CRITICAL | domain_match | hidden.malicious.com matched *.malicious.com"]);
     ensure!(finished.stdout.contains(" | domain=front.example | "), "{}", finished.stdout);
+
+    // Both before it is established; the better one comes second.
+    let recording = Recording::new()
+        .connect_of(42, 1, 0, "203.0.113.7:443", "connecting")
+        .name(1, 100, "hidden.malicious.com", "ptr")
+        .name(1, 200, "front.example", "dns")
+        .established(1, 300);
+    let (finished, directory) = replay(&recording, &["--alert-domain", "*.malicious.com"])?;
+    ensure!(told(&finished).len() == 1, "{finished:#?}");
+    let row =
+        Database::open(&default_database(directory.path()))?.text("SELECT domain || alert FROM events")?;
+    ensure!(row == "front.example1", "{row}");
     Ok(())
 }
 
