@@ -1,6 +1,7 @@
 //! What is worth a warning. A pure judge: it is shown every event before any sink sees it and told how far time has
 //! come; it answers with what to say. Its state is bounded by the connections that are open and the cooldowns that run.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -154,10 +155,7 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(rules: AlertRules) -> Self {
-        let glob = |pattern: &String| {
-            let text = pattern.trim_end_matches('.');
-            (WildMatch::new_case_insensitive(text), Arc::from(pattern.as_str()))
-        };
+        let glob = |pattern: &String| (WildMatch::new(&folded(pattern)), Arc::from(pattern.as_str()));
         Self {
             globs: rules.domains.iter().map(glob).collect(),
             cooldowns: Cooldowns::new(rules.cooldown),
@@ -314,15 +312,11 @@ impl Judge {
 
     /// The first glob that matches speaks for all.
     fn compare(&mut self, name: &Arc<str>, at: Moment, reasons: &mut Vec<Reason>) {
-        let text = name.trim_end_matches('.');
-        let Some((_, pattern)) = self.globs.iter().find(|(glob, _)| glob.matches(text)) else { return };
+        let text = folded(name);
+        let Some((_, pattern)) = self.globs.iter().find(|(glob, _)| glob.matches(&text)) else { return };
         let pattern = Arc::clone(pattern);
-        let subject = if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            text.to_ascii_lowercase().into()
-        } else {
-            Arc::clone(name)
-        };
-        if self.cooldowns.allows(Subject::Domain(subject), at) {
+        let subject = Subject::Domain(text.into());
+        if self.cooldowns.allows(subject, at) {
             reasons.push(Reason::DomainMatch { pattern, domain: Arc::clone(name) });
         }
     }
@@ -333,6 +327,13 @@ impl Judge {
             event.domain == Domain::Unknown && self.cooldowns.allows(Subject::Endpoint(remote), event.at);
         said.then_some(Reason::UnknownDomain { remote })
     }
+}
+
+/// A name as names are compared: without the root's dot, in lower case. Most are so already.
+fn folded(name: &str) -> Cow<'_, str> {
+    let name = name.trim_end_matches('.');
+    let is_lower = name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_lowercase()) }
 }
 
 /// When something was last said about each subject.

@@ -133,7 +133,7 @@ impl LiveStats {
     fn connected(&mut self, view: View, event: &Event) {
         match view {
             View::Provider => {
-                let stats = self.providers.entry(Arc::clone(&event.provider)).or_default();
+                let stats = self.provider(&event.provider);
                 stats.connects += 1;
                 if let Some(ip) = event.remote.as_ref().and_then(Address::ip_addr) {
                     stats.ips.add(&ip);
@@ -161,10 +161,10 @@ impl LiveStats {
     /// A connection that was counted as `before` got a name.
     pub fn named(&mut self, event: &Event, before: &Domain) {
         let Domain::Observed { name, .. } = &event.domain else { return };
-        for view in &self.settings.views {
-            match view {
+        for at in 0..self.settings.views.len() {
+            match self.settings.views[at] {
                 View::Provider => {
-                    self.providers.entry(Arc::clone(&event.provider)).or_default().domains.add(name);
+                    self.provider(&event.provider).domains.add(name);
                 }
                 View::Domain if *before == Domain::Unknown => {
                     self.nameless = self.nameless.saturating_sub(1);
@@ -173,6 +173,13 @@ impl LiveStats {
                 View::Domain | View::Port | View::Process => {}
             }
         }
+    }
+
+    fn provider(&mut self, name: &Arc<str>) -> &mut ProviderStats {
+        if !self.providers.contains_key(name) {
+            self.providers.insert(Arc::clone(name), ProviderStats::default());
+        }
+        self.providers.get_mut(name).expect("it is there by now")
     }
 
     pub fn next_tick(&self) -> Moment {
