@@ -123,7 +123,7 @@ impl Pipeline {
         }
         self.show_pending(source.now());
         if self.scope.pending {
-            for due in self.judge.as_mut().map(Judge::take_nameless).unwrap_or_default() {
+            while let Some(due) = self.judge.as_mut().and_then(Judge::take_nameless) {
                 self.overdue(due, source.now());
             }
         }

@@ -1,8 +1,9 @@
 //! What is worth a warning. A pure judge: it is shown every event before any sink sees it and told how far time has
 //! come; it answers with what to say. Its state is bounded by the connections that are open and the cooldowns that run.
 
+mod waits;
+
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use wildmatch::WildMatch;
 
 use crate::event::{Address, ConnectionId, Domain, Event, Moment};
 use crate::source::SocketId;
+use waits::{Place, Waits};
 
 /// How long a connection may be without a name before that is remarkable: a look-up takes its time.
 pub const NAME_PATIENCE: Duration = Duration::from_secs(2);
@@ -103,7 +105,7 @@ pub struct Alert<'a> {
 }
 
 /// What an open connection waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// To have been open too long.
     Duration,
@@ -116,10 +118,10 @@ pub enum Wait {
 pub struct Notes {
     /// It raised an alert.
     pub alert: bool,
-    /// Boot clock at which it will have been open too long; `None` once that was said.
-    too_long_at: Option<u64>,
-    /// Boot clock at which its name is overdue.
-    name_due_at: Option<u64>,
+    /// It waits to have been open too long; `None` once that was said.
+    duration: Option<Place>,
+    /// It waits for a name.
+    name: Option<Place>,
 }
 
 /// Whom the cooldown of an alert is about, one for each kind. A duration has none: it is said once a connection.
@@ -148,8 +150,10 @@ pub struct Judge {
     globs: Vec<(WildMatch, Arc<str>)>,
     /// Active connections by provider; kept only where there is a limit.
     providers: FxHashMap<Arc<str>, u64>,
-    /// By the boot clock at which the time has come.
-    waiting: BTreeMap<(u64, ConnectionId, Wait), SocketId>,
+    /// For having been open too long.
+    durations: Waits,
+    /// For a name.
+    nameless: Waits,
     cooldowns: Cooldowns,
 }
 
@@ -161,7 +165,8 @@ impl Judge {
             cooldowns: Cooldowns::new(rules.cooldown),
             rules,
             providers: FxHashMap::default(),
-            waiting: BTreeMap::new(),
+            durations: Waits::new(),
+            nameless: Waits::new(),
         }
     }
 
@@ -205,7 +210,7 @@ impl Judge {
     pub fn named(&mut self, event: &Event, name: &Arc<str>, notes: &mut Notes) -> Vec<Reason> {
         let mut reasons = Vec::new();
         self.compare(name, event.at, &mut reasons);
-        self.forget(event.connection, Wait::Name, &mut notes.name_due_at);
+        forget(&mut self.nameless, &mut notes.name);
         reasons
     }
 
@@ -217,10 +222,9 @@ impl Judge {
         {
             *active = active.saturating_sub(1);
         }
-        let waits_for_name = self.forget(event.connection, Wait::Name, &mut notes.name_due_at);
-        let was_not_too_long = self.forget(event.connection, Wait::Duration, &mut notes.too_long_at);
-        if waits_for_name {
-            reasons.extend(self.nameless(event));
+        let was_not_too_long = forget(&mut self.durations, &mut notes.duration);
+        if forget(&mut self.nameless, &mut notes.name) {
+            reasons.extend(self.without_name(event));
         }
         // Where the source knows more of its beginning than when it was first seen.
         if let (true, Some(elapsed), Some(limit)) = (was_not_too_long, event.duration, self.rules.duration)
@@ -240,23 +244,25 @@ impl Judge {
 
     /// When there is something to look at without any event.
     pub fn next_due(&self) -> Option<u64> {
-        self.waiting.first_key_value().map(|((due, ..), _)| *due)
+        self.durations.next_due().into_iter().chain(self.nameless.next_due()).min()
     }
 
     /// A connection whose time has come at `boot_ns`; to be asked until there is none.
     pub fn take_due(&mut self, boot_ns: u64) -> Option<Due> {
-        let first = self.waiting.first_entry()?;
-        let (due, connection, wait) = *first.key();
-        (due <= boot_ns).then(|| Due { socket: first.remove(), connection, wait, boot_ns: due })
+        let due = self.next_due().filter(|due| *due <= boot_ns)?;
+        let (waits, wait) = if self.durations.next_due() == Some(due) {
+            (&mut self.durations, Wait::Duration)
+        } else {
+            (&mut self.nameless, Wait::Name)
+        };
+        let (boot_ns, connection, socket) = waits.take_first()?;
+        Some(Due { socket, connection, wait, boot_ns })
     }
 
-    /// The observation ends with a single look: no name will come any more.
-    pub fn take_nameless(&mut self) -> Vec<Due> {
-        let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let nameless = waiting.filter(|((_, _, wait), _)| *wait == Wait::Name);
-        nameless
-            .map(|((boot_ns, connection, wait), socket)| Due { socket, connection, wait, boot_ns })
-            .collect()
+    /// A connection that waits for a name, at the end of a single look: none will come any more.
+    pub fn take_nameless(&mut self) -> Option<Due> {
+        let (boot_ns, connection, socket) = self.nameless.take_first()?;
+        Some(Due { socket, connection, wait: Wait::Name, boot_ns })
     }
 
     /// What to say about a connection whose time has come. `event` is the connection at this moment; `open_for` how
@@ -270,12 +276,12 @@ impl Judge {
     ) -> Option<Reason> {
         match wait {
             Wait::Duration => {
-                notes.too_long_at = None;
+                notes.duration = None;
                 self.rules.duration.map(|limit| Reason::LongDuration { elapsed: open_for, limit })
             }
             Wait::Name => {
-                notes.name_due_at = None;
-                self.nameless(event)
+                notes.name = None;
+                self.without_name(event)
             }
         }
     }
@@ -284,24 +290,15 @@ impl Judge {
         let due = |after: Duration| {
             event.at.boot_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
         };
-        // The first whole millisecond above the limit.
-        notes.too_long_at =
-            self.rules.duration.map(|limit| due(limit.saturating_add(Duration::from_millis(1))));
-        let nameless = self.rules.unknown_domain
-            && event.domain == Domain::Unknown
-            && matches!(event.remote, Some(Address::Ip(_)));
-        notes.name_due_at = nameless.then(|| due(NAME_PATIENCE));
-        let waits = [(notes.too_long_at, Wait::Duration), (notes.name_due_at, Wait::Name)];
-        for (due, wait) in waits {
-            if let Some(due) = due {
-                self.waiting.insert((due, event.connection, wait), socket);
-            }
+        if let Some(limit) = self.rules.duration {
+            // The first whole millisecond above the limit.
+            let due = due(limit.saturating_add(Duration::from_millis(1)));
+            notes.duration = self.durations.insert(due, event.connection, socket);
         }
-    }
-
-    /// Whether it waited still.
-    fn forget(&mut self, connection: ConnectionId, wait: Wait, due: &mut Option<u64>) -> bool {
-        due.take().is_some_and(|due| self.waiting.remove(&(due, connection, wait)).is_some())
+        let is_nameless = event.domain == Domain::Unknown && matches!(event.remote, Some(Address::Ip(_)));
+        if self.rules.unknown_domain && is_nameless {
+            notes.name = self.nameless.insert(due(NAME_PATIENCE), event.connection, socket);
+        }
     }
 
     fn name(&mut self, event: &Event, reasons: &mut Vec<Reason>) {
@@ -321,12 +318,17 @@ impl Judge {
         }
     }
 
-    fn nameless(&mut self, event: &Event) -> Option<Reason> {
+    fn without_name(&mut self, event: &Event) -> Option<Reason> {
         let Some(Address::Ip(remote)) = event.remote else { return None };
         let said =
             event.domain == Domain::Unknown && self.cooldowns.allows(Subject::Endpoint(remote), event.at);
         said.then_some(Reason::UnknownDomain { remote })
     }
+}
+
+/// Whether it waited still.
+fn forget(waits: &mut Waits, place: &mut Option<Place>) -> bool {
+    place.take().map(|place| waits.remove(place)).is_some()
 }
 
 /// A name as names are compared: without the root's dot, in lower case. Most are so already.

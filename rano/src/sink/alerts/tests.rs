@@ -189,5 +189,5 @@ fn what_is_waited_for_goes_with_its_connection() {
         judge.connected(&event(EventKind::Connect, n, n), 1, Some(socket(n)), &mut notes);
         judge.closed(&event(EventKind::Close, n, n + 1), &mut notes);
     }
-    assert!(judge.waiting.is_empty());
+    assert_eq!(judge.next_due(), None);
 }
