@@ -15,6 +15,7 @@ mod output;
 mod short_connections;
 mod shutdown;
 mod sudo;
+mod trouble;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         bad_input::all(),
         output::all(),
         sudo::all(),
+        trouble::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

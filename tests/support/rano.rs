@@ -79,6 +79,10 @@ pub struct Rano {
 }
 
 impl Rano {
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<()> {
         // Not yet waited for, so the pid is still its own.
         rustix::process::kill_process(pid_of(&self.process), signal)

@@ -96,7 +96,7 @@ impl ProcSource {
         })
     }
 
-    fn poll(&mut self, intake: &mut dyn Intake) -> Result<()> {
+    fn poll(&mut self, intake: &mut dyn Intake) {
         let now = source::now();
         let is_first = self.polls == 0;
         let is_round = self.polls.is_multiple_of(ROUND);
@@ -104,7 +104,7 @@ impl ProcSource {
         self.own.drain(intake);
         let mut changes = std::mem::take(&mut self.changes);
         // Sockets first: whoever holds one of them then is either found below or gone, and that is counted.
-        self.own.look(now, &mut changes)?;
+        self.own.look(now, &mut changes);
         let newly_watched = !self.scanner.scan(now, intake).is_empty();
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
         self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
@@ -114,7 +114,6 @@ impl ProcSource {
         }
         self.changes = changes;
         self.own.drain(intake);
-        Ok(())
     }
 
     /// Finds the holders of new sockets, and with `all` of every socket without a watched owner.
@@ -188,7 +187,7 @@ impl Source for ProcSource {
         while !stop.is_raised() {
             let now = source::now().boot_ns;
             if now >= self.next_poll_ns {
-                self.poll(intake)?;
+                self.poll(intake);
                 // Polls that were slept through are not made up for.
                 let interval = nanos(self.settings.interval);
                 let due = self.next_poll_ns.saturating_add(interval);
@@ -210,7 +209,7 @@ impl Source for ProcSource {
 
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
         if !self.settings.once {
-            self.poll(intake)?;
+            self.poll(intake);
             self.own.end(intake);
         }
         Ok(())
@@ -223,6 +222,7 @@ impl Source for ProcSource {
         gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
         gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
         gaps.set(Gap::Vanished, self.scanner.vanished());
+        gaps.set(Gap::Unread, self.own.unread);
         SourceHealth { kind: self.kind(), reason: self.own.reason.clone(), gaps }
     }
 

@@ -95,6 +95,6 @@ fn read(table: &mut SocketTable, net: &Path, udp: bool, now: Moment, out: &mut V
     if udp && net_text::udp(net, &mut each).is_ok() {
         looked_at.push(Protocol::Udp);
     }
-    table.end_look(&looked_at, false, now, out);
+    table.end_look(&looked_at, &[], now, out);
     looked_at.len() == if udp { 2 } else { 1 }
 }

@@ -14,7 +14,7 @@ use super::destroy::{DestroyHealth, DestroyListener, DestroySettings, Destroyed}
 use super::gate::{Activity, Gate, OWN_NAMESPACE};
 use super::inet::{InetSocket, States, TcpState};
 use super::net_text;
-use super::sock_diag::{Dumper, Info};
+use super::sock_diag::{DiagError, Dumped, Dumper, Info};
 use super::sockets::{self, Ended, Seen, SocketTable};
 use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
@@ -35,8 +35,10 @@ pub struct OwnNamespace {
     last_health: DestroyHealth,
     ends: Ends,
     heard: Vec<Destroyed>,
-    /// Sockets that the kernel described in a way that was not understood.
-    pub skipped: u64,
+    /// Tables that the kernel refused or does not have over netlink, and that are read as text.
+    as_text: Vec<Protocol>,
+    /// Looks that failed, and sockets that were described in a way that was not understood.
+    pub unread: u64,
     /// Why it is not better, for people.
     pub reason: Option<String>,
 }
@@ -68,15 +70,16 @@ impl OwnNamespace {
             last_health: DestroyHealth::default(),
             ends: Ends::default(),
             heard: Vec::new(),
-            skipped: 0,
+            as_text: Vec::new(),
+            unread: 0,
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         }
     }
 
     /// Reads what can have changed since the last look.
-    pub fn look(&mut self, now: Moment, out: &mut Vec<SocketChange>) -> Result<()> {
+    pub fn look(&mut self, now: Moment, out: &mut Vec<SocketChange>) {
         let activity = self.gate.as_mut().and_then(|gate| gate.read().ok());
-        let reliable = self.is_notified() && !self.table.needs_look();
+        let reliable = self.is_notified() && self.as_text.is_empty() && !self.table.needs_look();
         let unchanged = |before: &Activity, now: &Activity| {
             // An accept moves no counter when it comes after the handshake.
             let tcp = before.tcp == now.tcp && !self.settings.listening;
@@ -98,19 +101,44 @@ impl OwnNamespace {
             looked_at.push(Protocol::Unix);
         }
         if looked_at.is_empty() {
-            return Ok(());
+            return;
         }
         self.table.begin_look();
-        for &protocol in &looked_at {
-            self.read(protocol, now, out)?;
+        let wanted = looked_at.len();
+        looked_at.retain(|&protocol| self.read(protocol, now, out));
+        if looked_at.len() < wanted {
+            // The next poll tries again, whatever the counters say.
+            self.before = None;
         }
-        let notified = self.is_notified();
-        self.table.end_look(&looked_at, notified, now, out);
-        Ok(())
+        let mut notified = vec![Protocol::Tcp, Protocol::Udp];
+        notified.retain(|protocol| self.is_notified() && !self.as_text.contains(protocol));
+        self.table.end_look(&looked_at, &notified, now, out);
     }
 
-    fn read(&mut self, protocol: Protocol, now: Moment, out: &mut Vec<SocketChange>) -> Result<()> {
-        let Self { table, dumper, .. } = self;
+    /// Whether the table was read to its end. One that netlink does not give is read as text from now on.
+    fn read(&mut self, protocol: Protocol, now: Moment, out: &mut Vec<SocketChange>) -> bool {
+        let mut outcome = self.dump(protocol, now, out);
+        if let Err(error) = &outcome
+            && let Some(DiagError::Refused(_) | DiagError::Missing(_)) = error.downcast_ref()
+        {
+            let table = protocol.name();
+            let reason =
+                format!("short {table} connections are not seen: reading /proc/net as text ({error})");
+            self.reason =
+                Some(self.reason.take().map_or(reason.clone(), |before| format!("{before}; {reason}")));
+            self.as_text.push(protocol);
+            outcome = self.dump(protocol, now, out);
+        }
+        match outcome {
+            Ok(dumped) => self.unread += dumped.skipped,
+            Err(_) => self.unread += 1,
+        }
+        outcome.is_ok()
+    }
+
+    fn dump(&mut self, protocol: Protocol, now: Moment, out: &mut Vec<SocketChange>) -> Result<Dumped> {
+        let Self { table, dumper, as_text, .. } = self;
+        let dumper = dumper.as_mut().filter(|_| !as_text.contains(&protocol));
         let netns = table.netns();
         let net = Path::new(OWN_NAMESPACE);
         let each = |socket: &InetSocket| {
@@ -118,7 +146,7 @@ impl OwnNamespace {
                 table.see(seen, now, out);
             }
         };
-        let dumped = match (protocol, dumper) {
+        Ok(match (protocol, dumper) {
             (Protocol::Tcp, Some(dumper)) => dumper.tcp(States::SOCKETS, Info::Without, each)?,
             (Protocol::Udp, Some(dumper)) => dumper.udp(States::ALL, each)?,
             (Protocol::Tcp, None) => net_text::tcp(net, each).context("read /proc/net/tcp")?,
@@ -135,9 +163,7 @@ impl OwnNamespace {
                 }
                 held
             }
-        };
-        self.skipped += dumped.skipped;
-        Ok(())
+        })
     }
 
     fn is_notified(&self) -> bool {
@@ -179,7 +205,11 @@ impl OwnNamespace {
             self.ends.note(destroyed);
         }
         let mut unattributed = 0;
+        // What is read as text is known by its inode, of which a notification does not tell.
         for destroyed in heard {
+            if self.as_text.contains(&destroyed.protocol) {
+                continue;
+            }
             let id = SocketId::Cookie { netns: self.table.netns(), cookie: destroyed.cookie };
             let orphan = match self.table.ended(id, destroyed.at) {
                 Ended::Watched => {

@@ -157,11 +157,11 @@ impl SocketTable {
     }
 
     /// The look is over and held every socket of the `looked_at` protocols. What was there before and is not now has
-    /// ended: at once where no notification is to be expected, else after one more look.
+    /// ended: after one more look where a notification is to be expected, else at once.
     pub fn end_look(
         &mut self,
         looked_at: &[Protocol],
-        notified: bool,
+        notified: &[Protocol],
         now: Moment,
         out: &mut Vec<SocketChange>,
     ) {
@@ -177,7 +177,7 @@ impl SocketTable {
             .map(|(id, _)| *id)
             .collect();
         for id in absent {
-            if notified && self.known[&id].seen.protocol != Protocol::Unix {
+            if notified.contains(&self.known[&id].seen.protocol) {
                 self.missing.push(id);
             } else {
                 self.forget(id, now, out);
@@ -378,6 +378,7 @@ fn order(id: &SocketId) -> u64 {
 mod tests {
     use super::*;
 
+    const NOTIFIED: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
     const WATCHED: Holder =
         Holder { process: ProcessId { pid: 42, start_time: 7 }, quality: OwnerQuality::Polled };
 
@@ -421,7 +422,7 @@ mod tests {
         for seen in sockets {
             table.see(seen.clone(), now, &mut out);
         }
-        table.end_look(&Protocol::ALL, true, now, &mut out);
+        table.end_look(&Protocol::ALL, &NOTIFIED, now, &mut out);
         let found = table.wanted(false).into_values().map(|id| (id, WATCHED)).collect();
         table.settle(&found, now, &mut out);
         out
@@ -538,7 +539,7 @@ mod tests {
         let mut out = Vec::new();
         for ms in 2..5 {
             table.begin_look();
-            table.end_look(&[Protocol::Udp], true, at(ms), &mut out);
+            table.end_look(&[Protocol::Udp], &NOTIFIED, at(ms), &mut out);
         }
         assert_eq!(out, []);
     }

@@ -1,0 +1,106 @@
+//! A system that withholds something: netlink, descriptors, other people's processes, the clock, the database's file.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Resource, Rlimit};
+
+use crate::support::actor::{Ending, Transport};
+use crate::support::namespace::{User, is_root};
+use crate::support::rano::Launch;
+use crate::support::scene::{FAST, Scene};
+use crate::support::trial::skip;
+
+crate::tests![
+    without_netlink_the_tables_are_read_as_text_and_the_banner_says_why,
+    running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted,
+];
+
+/// Makes every netlink socket of the program fail with EPERM, as a container's seccomp profile can.
+fn refuse_netlink(launch: &mut Launch) {
+    // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+    unsafe {
+        launch.command().pre_exec(|| {
+            install_filter().map_err(|errno| std::io::Error::from_raw_os_error(errno.raw_os_error()))
+        });
+    }
+}
+
+fn install_filter() -> rustix::io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    const SOCKET: u32 = libc::SYS_socket as u32;
+    const NETLINK: u32 = libc::AF_NETLINK as u32;
+    const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // struct seccomp_data: the call's number at 0, the low half of its first argument at 16 (little endian).
+    let mut steps = [
+        step(LOAD, 0, 0, 0),
+        step(JUMP_IF_EQUAL, 0, 3, SOCKET),
+        step(LOAD, 0, 0, 16),
+        step(JUMP_IF_EQUAL, 0, 1, NETLINK),
+        step(RETURN, 0, 0, REFUSE),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 6, filter: steps.as_mut_ptr() };
+    // SAFETY: both calls take plain integers and a pointer to a program that outlives them.
+    let result = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    if result == 0 { Ok(()) } else { Err(rustix::io::Errno::PERM) }
+}
+
+fn without_netlink_the_tables_are_read_as_text_and_the_banner_says_why() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let mut launch = scene.launch()?.args(FAST);
+    refuse_netlink(&mut launch);
+    let rano = launch.start()?;
+    rano.wait_for_event("connect", tuple)?;
+    claude.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("close", tuple)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    let reason =
+        |line: &str| line.contains("source") && line.contains("as text") && line.contains("permitted");
+    ensure!(finished.stderr.lines().any(reason), "{}", finished.stderr);
+    ensure!(finished.stdout.lines().any(reason), "{}", finished.stdout);
+    let reason = scene.database()?.text("SELECT source_reason FROM sessions")?;
+    ensure!(reason.contains("as text"), "{reason}");
+    Ok(())
+}
+
+/// Sets how many descriptors `pid` may have; returns what it was.
+fn limit_descriptors(pid: u32, most: u64) -> Result<u64> {
+    let inherited = rustix::process::getrlimit(Resource::Nofile);
+    let limit = Rlimit { current: Some(most), ..inherited };
+    let before = rustix::process::prlimit(Pid::from_raw(pid.cast_signed()), Resource::Nofile, limit)?;
+    before.current.context("there is a limit")
+}
+
+fn running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted() -> Result<()> {
+    // Root's limits may be set by root without CAP_SYS_RESOURCE.
+    let mut scene = Scene::new(if is_root() { User::Root } else { User::Ordinary })?;
+    let mut claude = scene.agent("claude")?;
+    let (_, older) = claude.connect(Transport::Tcp, scene.tcp)?;
+    // As text, each look at the tables has to open a file.
+    let mut launch = scene.launch()?.args(FAST);
+    refuse_netlink(&mut launch);
+    let rano = launch.start()?;
+    rano.wait_for_event("connect", older)?;
+    let before = limit_descriptors(rano.pid(), 3)?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let counted = || scene.database()?.count("SELECT unread FROM sessions");
+    crate::support::wait_until("failed looks are counted", || Ok(counted()? > 0))?;
+    limit_descriptors(rano.pid(), before)?;
+    rano.wait_for_event("connect", tuple)?;
+    scene.let_it_look(&rano)?;
+    rano.interrupt()?.expect_code(0)?;
+    let rows = scene.database()?.events_of(Transport::Tcp, older)?;
+    ensure!(rows.len() == 1, "a connection that was open all the time: {rows:#?}");
+    Ok(())
+}
