@@ -38,7 +38,7 @@ use crate::stop::Stop;
 
 use others::OtherNamespaces;
 use own::OwnNamespace;
-use processes::ProcessScanner;
+use processes::{ProcessScanner, Walk};
 use sockets::Holder;
 
 /// How to poll.
@@ -75,6 +75,8 @@ pub struct ProcSource {
     next_poll_ns: u64,
     /// Notifications are not waited for before this time.
     quiet_until_ns: u64,
+    /// Searches through descriptors that broke off.
+    broken_walks: u64,
     changes: Vec<SocketChange>,
 }
 
@@ -92,6 +94,7 @@ impl ProcSource {
             polls: 0,
             next_poll_ns: 0,
             quiet_until_ns: 0,
+            broken_walks: 0,
             changes: Vec::new(),
         })
     }
@@ -123,9 +126,10 @@ impl ProcSource {
             wanted.extend(table.wanted(all));
         }
         let mut found: FxHashMap<SocketId, Holder> = FxHashMap::default();
+        let mut complete = true;
         if !wanted.is_empty() {
             for &process in watched {
-                self.scanner.fds(process, |_, inode| {
+                let walk = self.scanner.fds(process, |_, inode| {
                     if let Some(&id) = wanted.get(&inode) {
                         found
                             .entry(id)
@@ -133,15 +137,19 @@ impl ProcSource {
                             .or_insert(Holder { process, quality: OwnerQuality::Polled });
                     }
                 });
+                complete &= walk != Walk::Failed;
             }
         }
+        self.broken_walks += u64::from(!complete);
         for &id in found.keys() {
             self.own.check_side(id);
         }
         let now = source::now();
-        self.own.table.settle(&found, now, changes);
+        // What a walk that was broken off did not find may be there all the same: it is looked for again.
+        let searched = complete.then_some(now);
+        self.own.table.settle(&found, searched, changes);
         for table in self.others.tables.values_mut() {
-            table.settle(&found, now, changes);
+            table.settle(&found, searched, changes);
         }
     }
 
@@ -222,7 +230,7 @@ impl Source for ProcSource {
         gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
         gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
         gaps.set(Gap::Vanished, self.scanner.vanished());
-        gaps.set(Gap::Unread, self.own.unread);
+        gaps.set(Gap::Unread, self.own.unread + self.broken_walks);
         SourceHealth { kind: self.kind(), reason: self.own.reason.clone(), gaps }
     }
 

@@ -211,14 +211,25 @@ impl SocketTable {
         }
     }
 
-    /// The watched processes have been looked through for what was [wanted](Self::wanted).
-    pub fn settle(&mut self, found: &FxHashMap<SocketId, Holder>, now: Moment, out: &mut Vec<SocketChange>) {
-        for id in std::mem::take(&mut self.fresh) {
-            if let Some(known) = self.known.get_mut(&id)
-                && known.owner == Owner::Unknown
-            {
-                known.owner = Owner::Other(now);
+    /// The watched processes have been looked through for what was [wanted](Self::wanted), until `searched`. Where that
+    /// is `None` not all of them were, and what was not found is wanted again.
+    pub fn settle(
+        &mut self,
+        found: &FxHashMap<SocketId, Holder>,
+        searched: Option<Moment>,
+        out: &mut Vec<SocketChange>,
+    ) {
+        if let Some(searched) = searched {
+            for id in std::mem::take(&mut self.fresh) {
+                if let Some(known) = self.known.get_mut(&id)
+                    && known.owner == Owner::Unknown
+                {
+                    known.owner = Owner::Other(searched);
+                }
             }
+        } else {
+            let known = &self.known;
+            self.fresh.retain(|id| known.contains_key(id) && !found.contains_key(id));
         }
         let mut opened: Vec<(Moment, SocketId)> = found
             .keys()
@@ -424,7 +435,7 @@ mod tests {
         }
         table.end_look(&Protocol::ALL, &NOTIFIED, now, &mut out);
         let found = table.wanted(false).into_values().map(|id| (id, WATCHED)).collect();
-        table.settle(&found, now, &mut out);
+        table.settle(&found, Some(now), &mut out);
         out
     }
 
@@ -481,9 +492,22 @@ mod tests {
             let mut table = table();
             table.begin_look();
             table.see(seen.clone(), at(1), &mut Vec::new());
-            table.settle(&FxHashMap::default(), at(5), &mut Vec::new());
+            table.settle(&FxHashMap::default(), Some(at(5)), &mut Vec::new());
             assert_eq!(table.ended(id(1), ended_at), expected);
         }
+    }
+
+    #[test]
+    fn a_search_that_was_broken_off_is_repeated_and_makes_nobody_a_stranger() {
+        let seen = tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established);
+        let mut table = table();
+        table.begin_look();
+        table.see(seen.clone(), at(1), &mut Vec::new());
+        table.settle(&FxHashMap::default(), None, &mut Vec::new());
+        assert_eq!(table.wanted(false).len(), 1);
+        assert_eq!(table.ended(id(1), at(6)), Ended::Orphan(seen));
+        table.settle(&FxHashMap::default(), None, &mut Vec::new());
+        assert_eq!(table.wanted(false).len(), 0);
     }
 
     #[test]
