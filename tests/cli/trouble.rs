@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit};
 
-use crate::support::actor::{Ending, Transport};
+use crate::support::actor::{Ending, Service, Transport};
 use crate::support::namespace::{User, is_root};
 use crate::support::rano::Launch;
 use crate::support::scene::{FAST, Scene};
@@ -15,6 +15,7 @@ use crate::support::trial::skip;
 crate::tests![
     without_netlink_the_tables_are_read_as_text_and_the_banner_says_why,
     running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted,
+    a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen,
 ];
 
 /// Makes every netlink socket of the program fail with EPERM, as a container's seccomp profile can.
@@ -102,5 +103,23 @@ fn running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted() -> Resul
     rano.interrupt()?.expect_code(0)?;
     let rows = scene.database()?.events_of(Transport::Tcp, older)?;
     ensure!(rows.len() == 1, "a connection that was open all the time: {rows:#?}");
+    Ok(())
+}
+
+/// No counter of the kernel tells the two looks apart: one socket in use before and after, and no datagram.
+fn a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let server = scene.server.serve(Transport::Udp, "127.0.0.1:0", Service::Answer)?;
+    let mut claude = scene.agent("claude")?;
+    let (mut connection, first) = claude.connect(Transport::Udp, server)?;
+    let rano = scene.launch()?.args(["--interval-ms", "300", "--stats-interval-ms", "0"]).start()?;
+    rano.wait_for_event("connect", first)?;
+    for _ in 0..5 {
+        claude.close(connection, Ending::InOrder)?;
+        let (next, tuple) = claude.connect(Transport::Udp, server)?;
+        rano.wait_for_event("connect", tuple)?;
+        connection = next;
+    }
+    rano.interrupt()?.expect_code(0)?;
     Ok(())
 }

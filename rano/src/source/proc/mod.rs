@@ -107,7 +107,7 @@ impl ProcSource {
         self.own.drain(intake);
         let mut changes = std::mem::take(&mut self.changes);
         // Sockets first: whoever holds one of them then is either found below or gone, and that is counted.
-        self.own.look(now, &mut changes);
+        self.own.look(is_round, now, &mut changes);
         let newly_watched = !self.scanner.scan(now, intake).is_empty();
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
         self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);

@@ -30,6 +30,8 @@ pub struct OwnNamespace {
     gate: Option<Gate>,
     /// What the counters said before the last look; `None` if there was none or it cannot be relied on.
     before: Option<Activity>,
+    /// A datagram socket ended since the last look. One that took its place may have moved no counter.
+    udp_ended: bool,
     listener: Option<DestroyListener>,
     /// Of the listener when it ended.
     last_health: DestroyHealth,
@@ -66,6 +68,7 @@ impl OwnNamespace {
             dumper,
             gate,
             before: None,
+            udp_ended: false,
             listener,
             last_health: DestroyHealth::default(),
             ends: Ends::default(),
@@ -76,20 +79,22 @@ impl OwnNamespace {
         }
     }
 
-    /// Reads what can have changed since the last look.
-    pub fn look(&mut self, now: Moment, out: &mut Vec<SocketChange>) {
+    /// Reads what can have changed since the last look. `thorough`: datagram sockets whatever the counters say, because
+    /// a bound one that connects moves none.
+    pub fn look(&mut self, thorough: bool, now: Moment, out: &mut Vec<SocketChange>) {
         let activity = self.gate.as_mut().and_then(|gate| gate.read().ok());
         let reliable = self.is_notified() && self.as_text.is_empty() && !self.table.needs_look();
         let unchanged = |before: &Activity, now: &Activity| {
             // An accept moves no counter when it comes after the handshake.
             let tcp = before.tcp == now.tcp && !self.settings.listening;
-            (tcp, before.udp == now.udp)
+            (tcp, before.udp == now.udp && !self.udp_ended && !thorough)
         };
         let (tcp_unchanged, udp_unchanged) = match (&self.before, &activity) {
             (Some(before), Some(activity)) if reliable => unchanged(before, activity),
             _ => (false, false),
         };
         self.before = activity;
+        self.udp_ended = false;
         let mut looked_at = Vec::with_capacity(3);
         if !tcp_unchanged {
             looked_at.push(Protocol::Tcp);
@@ -203,6 +208,7 @@ impl OwnNamespace {
         // The two ends of a connection on this host come in either order, and each tells of the other.
         for destroyed in heard {
             self.ends.note(destroyed);
+            self.udp_ended |= destroyed.protocol == Protocol::Udp;
         }
         let mut unattributed = 0;
         // What is read as text is known by its inode, of which a notification does not tell.
