@@ -11,6 +11,7 @@ mod support;
 mod bad_input;
 mod harness;
 mod observe;
+mod odd_sockets;
 mod output;
 mod short_connections;
 mod shutdown;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let trials = [
         harness::all(),
         observe::all(),
+        odd_sockets::all(),
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),

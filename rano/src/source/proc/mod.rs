@@ -107,10 +107,14 @@ impl ProcSource {
         self.own.drain(intake);
         let mut changes = std::mem::take(&mut self.changes);
         // Sockets first: whoever holds one of them then is either found below or gone, and that is counted.
-        self.own.look(is_round, now, &mut changes);
+        let missed = self.own.look(is_round, now, &mut changes);
         let newly_watched = !self.scanner.scan(now, intake).is_empty();
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
-        self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        let missed =
+            missed + self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        if missed > 0 {
+            intake.unattributed(missed);
+        }
         self.attribute(&watched, newly_watched || is_round, &mut changes);
         for change in changes.drain(..) {
             intake.socket(change);

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use super::ProcSettings;
 use super::closing::{self, Ends, Side};
 use super::destroy::{DestroyHealth, DestroyListener, DestroySettings, Destroyed};
-use super::gate::{Activity, Gate, OWN_NAMESPACE};
+use super::gate::{Activity, Gate, Missed, OWN_NAMESPACE};
 use super::inet::{InetSocket, States, TcpState};
 use super::net_text;
 use super::sock_diag::{DiagError, Dumped, Dumper, Info};
@@ -33,6 +33,7 @@ pub struct OwnNamespace {
     /// A datagram socket ended since the last look. One that took its place may have moved no counter.
     udp_ended: bool,
     listener: Option<DestroyListener>,
+    missed: Missed,
     /// Of the listener when it ended.
     last_health: DestroyHealth,
     ends: Ends,
@@ -54,7 +55,8 @@ impl OwnNamespace {
         } else {
             listen(settings)
                 .inspect_err(|error| {
-                    reasons.push(format!("connections shorter than the interval are not seen ({error:#})"));
+                    reasons
+                        .push(format!("connections shorter than the interval are only counted ({error:#})"));
                 })
                 .ok()
         };
@@ -70,6 +72,7 @@ impl OwnNamespace {
             before: None,
             udp_ended: false,
             listener,
+            missed: Missed::default(),
             last_health: DestroyHealth::default(),
             ends: Ends::default(),
             heard: Vec::new(),
@@ -80,8 +83,9 @@ impl OwnNamespace {
     }
 
     /// Reads what can have changed since the last look. `thorough`: datagram sockets whatever the counters say, because
-    /// a bound one that connects moves none.
-    pub fn look(&mut self, thorough: bool, now: Moment, out: &mut Vec<SocketChange>) {
+    /// a bound one that connects moves none. Returns how many connections came and went between two looks, where no
+    /// notification tells of them.
+    pub fn look(&mut self, thorough: bool, now: Moment, out: &mut Vec<SocketChange>) -> u64 {
         let activity = self.gate.as_mut().and_then(|gate| gate.read().ok());
         let reliable = self.is_notified() && self.as_text.is_empty() && !self.table.needs_look();
         let unchanged = |before: &Activity, now: &Activity| {
@@ -106,7 +110,7 @@ impl OwnNamespace {
             looked_at.push(Protocol::Unix);
         }
         if looked_at.is_empty() {
-            return;
+            return 0;
         }
         self.table.begin_look();
         let wanted = looked_at.len();
@@ -118,6 +122,11 @@ impl OwnNamespace {
         let mut notified = vec![Protocol::Tcp, Protocol::Udp];
         notified.retain(|protocol| self.is_notified() && !self.as_text.contains(protocol));
         self.table.end_look(&looked_at, &notified, now, out);
+        let untold = self.listener.is_none() || self.as_text.contains(&Protocol::Tcp);
+        match activity.filter(|_| untold && looked_at.contains(&Protocol::Tcp)) {
+            Some(activity) => self.missed.count(activity.tcp.active_opens, self.table.new_connects(now)),
+            None => 0,
+        }
     }
 
     /// Whether the table was read to its end. One that netlink does not give is read as text from now on.

@@ -200,6 +200,17 @@ impl SocketTable {
         !self.fresh.is_empty()
     }
 
+    /// Connecting TCP sockets that the look of that moment was the first to hold.
+    pub fn new_connects(&self, at: Moment) -> u64 {
+        let fresh = self.fresh.iter().filter_map(|id| self.known.get(id));
+        let connects = fresh.filter(|known| {
+            known.first_seen == at
+                && known.seen.protocol == Protocol::Tcp
+                && self.role(&known.seen) == Role::Connect
+        });
+        connects.count() as u64
+    }
+
     /// The inodes to look for: of new sockets, or with `all` of every socket that has no watched owner so far.
     pub fn wanted(&self, all: bool) -> FxHashMap<u64, SocketId> {
         let unowned = |known: &&Known| known.owner != Owner::Watched && known.seen.inode != 0;
