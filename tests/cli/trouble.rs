@@ -15,6 +15,7 @@ use crate::support::trial::skip;
 crate::tests![
     without_netlink_the_tables_are_read_as_text_and_the_banner_says_why,
     running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted,
+    a_database_that_vanishes_is_said_and_counted,
     a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen,
 ];
 
@@ -121,5 +122,20 @@ fn a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen() 
         connection = next;
     }
     rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+fn a_database_that_vanishes_is_said_and_counted() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let rano = scene.observe(&["--db-flush-ms", "20"])?;
+    let mut claude = scene.agent("claude")?;
+    fs::remove_file(scene.directory().join("observer.sqlite"))?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    let said = |line: &str| line.contains("observer.sqlite was removed") && line.contains("start rano again");
+    ensure!(finished.stderr.lines().any(said), "{}", finished.stderr);
+    ensure!(finished.stdout.contains("sqlite dropped"), "{}", finished.stdout);
     Ok(())
 }
