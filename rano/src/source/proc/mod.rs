@@ -86,8 +86,13 @@ impl ProcSource {
         let own = scanner.self_and_ancestors().first().copied();
         let netns = own.and_then(|own| scanner.netns(own)).context("find rano's own network namespace")?;
         let ephemeral = ephemeral_ports();
+        let mut sockets = OwnNamespace::open(settings, netns, ephemeral.clone());
+        // Every pid namespace has a first process, and every /proc shows it to whom it shows others' processes.
+        if scanner.identify(1).is_none() {
+            sockets.give_reason("/proc hides other users' processes (hidepid): as root rano sees them too");
+        }
         Ok(Self {
-            own: OwnNamespace::open(settings, netns, ephemeral.clone()),
+            own: sockets,
             others: OtherNamespaces::new(netns, ephemeral, settings.udp),
             scanner,
             settings,

@@ -138,8 +138,7 @@ impl OwnNamespace {
             let table = protocol.name();
             let reason =
                 format!("short {table} connections are not seen: reading /proc/net as text ({error})");
-            self.reason =
-                Some(self.reason.take().map_or(reason.clone(), |before| format!("{before}; {reason}")));
+            self.give_reason(&reason);
             self.as_text.push(protocol);
             outcome = self.dump(protocol, now, out);
         }
@@ -148,6 +147,17 @@ impl OwnNamespace {
             Err(_) => self.unread += 1,
         }
         outcome.is_ok()
+    }
+
+    /// Why it is not better, beside what is known already.
+    pub fn give_reason(&mut self, reason: &str) {
+        match &mut self.reason {
+            Some(reasons) => {
+                reasons.push_str("; ");
+                reasons.push_str(reason);
+            }
+            None => self.reason = Some(reason.to_owned()),
+        }
     }
 
     fn dump(&mut self, protocol: Protocol, now: Moment, out: &mut Vec<SocketChange>) -> Result<Dumped> {
