@@ -36,6 +36,7 @@ fn refuse_netlink(launch: &mut Launch) {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "numbers of the kernel's interface, all small")]
 fn install_filter() -> rustix::io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -54,11 +55,9 @@ fn install_filter() -> rustix::io::Result<()> {
         step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: 6, filter: steps.as_mut_ptr() };
-    // SAFETY: both calls take plain integers and a pointer to a program that outlives them.
-    let result = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-            | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
-    };
+    rustix::thread::set_no_new_privs(true)?;
+    // SAFETY: the pointer is to a program that outlives the call.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     if result == 0 { Ok(()) } else { Err(rustix::io::Errno::PERM) }
 }
 
@@ -206,8 +205,8 @@ fn a_clock_that_jumps_changes_no_duration() -> Result<()> {
         let at = moment(2_000 + cookie * 1_000, closed_at);
         lines.push(json!({"socket": {"closed": {"id": socket, "at": at}}}));
     }
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    fs::write(scene.directory().join("recording.jsonl"), text)?;
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    fs::write(scene.directory().join("recording.jsonl"), lines.join("\n"))?;
     let arguments = ["--replay", "recording.jsonl", "--stats-interval-ms", "10"];
     scene.launch()?.args(arguments).run()?.expect_code(0)?;
     let durations = "SELECT group_concat(duration_ms) FROM events WHERE event = 'close'";

@@ -426,7 +426,7 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
             Answer::Opened { connection, tuple }
         }
         Order::ServeUnix { at } => {
-            sockets.serve_unix(&at)?;
+            sockets::serve_unix(&at)?;
             Answer::Done
         }
         Order::ConnectUnix { to } => {

@@ -137,20 +137,6 @@ impl Sockets {
         Ok((self.connections.len() - 1, tuple))
     }
 
-    pub fn serve_unix(&mut self, at: &Path) -> Result<()> {
-        let listener = UnixListener::bind(at)?;
-        thread::spawn(move || {
-            let mut accepted = Vec::new();
-            while let Ok((mut stream, _)) = listener.accept() {
-                // The client waits for this: before, the kernel does not tell where it is connected.
-                if stream.write_all(b"!").is_ok() {
-                    accepted.push(stream);
-                }
-            }
-        });
-        Ok(())
-    }
-
     pub fn connect_unix(&mut self, to: &Path) -> Result<()> {
         let mut stream = UnixStream::connect(to)?;
         stream.read_exact(&mut [0])?;
@@ -213,6 +199,20 @@ impl Sockets {
     pub fn close_held(&mut self) {
         self.held.clear();
     }
+}
+
+pub fn serve_unix(at: &Path) -> Result<()> {
+    let listener = UnixListener::bind(at)?;
+    thread::spawn(move || {
+        let mut accepted = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept() {
+            // The client waits for this: before, the kernel does not tell where it is connected.
+            if stream.write_all(b"!").is_ok() {
+                accepted.push(stream);
+            }
+        }
+    });
+    Ok(())
 }
 
 pub fn short_connections(to: SocketAddr, count: usize, lifetime: Duration) -> Result<Vec<Tuple>> {
