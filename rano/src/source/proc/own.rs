@@ -86,6 +86,7 @@ impl OwnNamespace {
     /// a bound one that connects moves none. Returns how many connections came and went between two looks, where no
     /// notification tells of them.
     pub fn look(&mut self, thorough: bool, now: Moment, out: &mut Vec<SocketChange>) -> u64 {
+        self.bury_listener();
         let activity = self.gate.as_mut().and_then(|gate| gate.read().ok());
         let reliable = self.is_notified() && self.as_text.is_empty() && !self.table.needs_look();
         let unchanged = |before: &Activity, now: &Activity| {
@@ -178,16 +179,27 @@ impl OwnNamespace {
             (Protocol::Unix, dumper) => {
                 let mut ends = UnixEnds::default();
                 let add = |socket: &UnixSocket| ends.add(socket);
-                let held = match dumper {
+                let mut held = match dumper {
                     Some(dumper) => dumper.unix(add)?,
                     None => net_text::unix(net, add).context("read /proc/net/unix")?,
                 };
+                held.skipped += ends.left_out;
                 for seen in ends.into_seen(netns) {
                     table.see(seen, now, out);
                 }
                 held
             }
         })
+    }
+
+    /// A listener that ended by itself leaves what it heard, and from now on the kernel's counter has to do.
+    fn bury_listener(&mut self) {
+        let failed = |listener: &DestroyListener| listener.health().failed;
+        let Some(errno) = self.listener.as_ref().and_then(failed) else { return };
+        if let Some(listener) = self.listener.take() {
+            self.last_health = listener.stop(&mut self.heard);
+        }
+        self.give_reason(&format!("connections shorter than the interval are only counted ({errno})"));
     }
 
     fn is_notified(&self) -> bool {
