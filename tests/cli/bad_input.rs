@@ -33,6 +33,7 @@ crate::tests![
     a_name_with_control_characters_reaches_no_terminal_raw,
     a_command_line_of_128_kib_is_cut,
     secrets_in_a_command_line_are_redacted,
+    secrets_in_ranos_own_arguments_are_not_stored,
     twenty_thousand_sockets_opened_at_once_are_all_seen,
 ];
 
@@ -246,6 +247,15 @@ fn secrets_in_a_command_line_are_redacted() -> Result<()> {
     }
     let [row] = scene.database()?.events_of(Transport::Tcp, tuple)?.try_into().ok().context("one row")?;
     ensure!(row.cmdline.is_some_and(|cmdline| cmdline.contains("--api-key")));
+    Ok(())
+}
+
+fn secrets_in_ranos_own_arguments_are_not_stored() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let secret = "sk-ant-api03-0123456789abcdefghij";
+    scene.launch()?.args(["--once", "--pattern", secret]).run()?.expect_code(0)?;
+    let stored = scene.database()?.text("SELECT args || patterns FROM sessions")?;
+    ensure!(stored.contains("--pattern") && !stored.contains(secret), "{stored}");
     Ok(())
 }
 

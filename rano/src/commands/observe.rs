@@ -20,7 +20,7 @@ use crate::pipeline::{Pipeline, Scope};
 use crate::process::ProcessId;
 use crate::process::matching::{self, Rules, Targets};
 use crate::process::provider::{ProviderEntry, Providers};
-use crate::process::redact::Redaction;
+use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
 use crate::signals;
 use crate::sink::Sink;
@@ -112,6 +112,11 @@ impl<'a> Run<'a> {
         if self.settings.redact { Redaction::On } else { Redaction::Off }
     }
 
+    /// One of rano's own arguments as it may be stored.
+    fn redacted(&self, argument: &str) -> String {
+        redact::command_line(&[argument.to_owned()], self.redaction())
+    }
+
     /// What is watched, in words.
     fn watching(&self) -> Vec<String> {
         let pids = self.settings.pid.iter().map(|pid| format!("pid {pid}"));
@@ -181,8 +186,8 @@ impl<'a> Run<'a> {
             started_at: self.started.unix_ms,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             user: self.context.environment.user_name().unwrap_or_else(|| "unknown".to_owned()),
-            args: self.context.arguments.iter().map(|arg| arg.to_string_lossy().into_owned()).collect(),
-            patterns: self.watching(),
+            args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
+            patterns: self.watching().iter().map(|pattern| self.redacted(pattern)).collect(),
             config_files: self.config_files(),
             source: health.kind,
             source_reason: health.reason,
