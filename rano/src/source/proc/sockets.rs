@@ -2,12 +2,17 @@
 //! told what a look held and who owns what, and says what changed.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
 use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
+
+/// How late a notification may be: the kernel makes them on a workqueue, and on a busy machine that waits its turn. One
+/// that comes after its socket was given up would be taken for another connection.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A socket as one look shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +82,8 @@ pub struct SocketTable {
     look: u32,
     /// The current look is the first of the observation: what it holds is older.
     preexisting: bool,
-    /// Absent from the last look; until the next one its notification may still arrive.
-    missing: Vec<SocketId>,
+    /// Absent from a look for the first time at that moment; for a while the notification may still arrive.
+    missing: Vec<(SocketId, Moment)>,
     /// Not looked for yet.
     fresh: Vec<SocketId>,
 }
@@ -157,7 +162,7 @@ impl SocketTable {
     }
 
     /// The look is over and held every socket of the `looked_at` protocols. What was there before and is not now has
-    /// ended: after one more look where a notification is to be expected, else at once.
+    /// ended: where a notification is to be expected, after one more look and [`GRACE`], else at once.
     pub fn end_look(
         &mut self,
         looked_at: &[Protocol],
@@ -165,20 +170,24 @@ impl SocketTable {
         now: Moment,
         out: &mut Vec<SocketChange>,
     ) {
-        for id in std::mem::take(&mut self.missing) {
-            if self.known.get(&id).is_some_and(|known| self.is_absent(known, looked_at)) {
-                self.forget(id, now, out);
+        for (id, since) in std::mem::take(&mut self.missing) {
+            let Some(known) = self.known.get(&id).filter(|known| known.look != self.look) else { continue };
+            if !looked_at.contains(&known.seen.protocol) || now.since(since) < GRACE {
+                self.missing.push((id, since));
+            } else {
+                self.forget(id, since, out);
             }
         }
+        let waiting: FxHashSet<SocketId> = self.missing.iter().map(|(id, _)| *id).collect();
         let absent: Vec<SocketId> = self
             .known
             .iter()
-            .filter(|(_, known)| self.is_absent(known, looked_at))
+            .filter(|(id, known)| self.is_absent(known, looked_at) && !waiting.contains(id))
             .map(|(id, _)| *id)
             .collect();
         for id in absent {
             if notified.contains(&self.known[&id].seen.protocol) {
-                self.missing.push(id);
+                self.missing.push((id, now));
             } else {
                 self.forget(id, now, out);
             }
@@ -477,13 +486,25 @@ mod tests {
     }
 
     #[test]
-    fn the_end_without_a_notification_comes_one_look_late() {
+    fn the_end_without_a_notification_comes_late_and_says_when_it_was_missed() {
         let mut table = table();
         look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
         assert_eq!(look(&mut table, &[], at(2)), []);
         assert!(table.needs_look());
-        assert_eq!(look(&mut table, &[], at(3)), [closing(id(1), at(3), None, Some(true))]);
-        assert!(table.is_empty());
+        assert_eq!(look(&mut table, &[], at(1002)), [closing(id(1), at(2), None, Some(true))]);
+        assert!(table.is_empty() && !table.needs_look());
+    }
+
+    #[test]
+    fn a_notification_that_is_late_on_a_busy_machine_still_ends_its_socket() {
+        let mut table = table();
+        look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
+        for ms in [20, 40, 60, 400] {
+            assert_eq!(look(&mut table, &[], at(ms)), []);
+        }
+        assert_eq!(table.ended(id(1), at(410)), Ended::Watched);
+        assert_eq!(look(&mut table, &[], at(1000)), []);
+        assert!(!table.needs_look());
     }
 
     #[test]
@@ -564,7 +585,7 @@ mod tests {
         let mut table = table();
         look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Connecting)], at(1));
         look(&mut table, &[], at(2));
-        assert_eq!(look(&mut table, &[], at(3)), [closing(id(1), at(3), None, None)]);
+        assert_eq!(look(&mut table, &[], at(1003)), [closing(id(1), at(2), None, None)]);
     }
 
     #[test]
