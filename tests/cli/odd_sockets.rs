@@ -14,6 +14,7 @@ crate::tests![
     an_attempt_that_is_never_answered_is_a_fail_of_its_process,
     a_datagram_without_a_peer_is_a_connection_without_a_remote_end,
     unix_sockets_are_shown_on_request_only,
+    a_connection_that_was_reset_and_is_kept_open_is_not_counted_twice,
     a_killed_process_closes_what_it_had_open,
     connections_too_short_for_a_poll_are_counted_in_another_network_namespace_too,
     a_socket_as_standard_output_that_is_closed_ends_it,
@@ -97,6 +98,28 @@ fn unix_sockets_are_shown_on_request_only() -> Result<()> {
     claude.end()?;
     rano.stdout.wait_for("a close", |line| line.contains("close") && line.contains(&shown))?;
     rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+/// In no table of the kernel any more, but its process has not closed it.
+fn a_connection_that_was_reset_and_is_kept_open_is_not_counted_twice() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    let mut server = Actor::start(&scene.place, "server")?;
+    let address = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Keep)?;
+    let rano = scene.observe(&["--include-unattributed"])?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, address)?;
+    rano.wait_for_event("connect", tuple)?;
+    // A server that ends with something unread resets.
+    claude.exchange(connection, 100, 0)?;
+    server.drop_accepted(1)?;
+    rano.wait_for_event("close", tuple)?;
+    claude.close(connection, Ending::Reset)?;
+    scene.let_it_look(&rano)?;
+    rano.interrupt()?.expect_code(0)?;
+    let database = scene.database()?;
+    let of_it = format!("FROM events WHERE local_port = {}", tuple.local.port());
+    ensure!(database.text(&format!("SELECT group_concat(event) {of_it}"))? == "connect,close");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What is known of the sockets of one network namespace, and how one look differs from the one before. Pure: it is
 //! told what a look held and who owns what, and says what changed.
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -57,12 +58,41 @@ struct Known {
     served: bool,
 }
 
+/// Sockets whose end was told although no notification came. One may come all the same, any time later: a connection that
+/// was reset, or half closed and then closed by the other side, is in no table any more while its process keeps the
+/// descriptor. Bounded: the oldest go, and would then be counted once more.
+#[derive(Debug, Default)]
+struct GivenUp {
+    ids: FxHashSet<SocketId>,
+    order: VecDeque<SocketId>,
+}
+
+impl GivenUp {
+    const MOST: usize = 1 << 14;
+
+    fn add(&mut self, id: SocketId) {
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    fn take(&mut self, id: SocketId) -> bool {
+        // Its place in the order stays until it is the oldest.
+        self.ids.remove(&id)
+    }
+}
+
 /// What a notification's socket turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// A watched process's: the pipeline knows it.
     Watched,
-    /// Seen, and it belongs to somebody who is not watched.
+    /// Seen, and it belongs to somebody who is not watched; or its end was told without a notification.
     Other,
     /// Seen, but its process was gone or had let go of it before anybody could look.
     Orphan(Seen),
@@ -86,6 +116,7 @@ pub struct SocketTable {
     missing: Vec<(SocketId, Moment)>,
     /// Not looked for yet.
     fresh: Vec<SocketId>,
+    given_up: GivenUp,
 }
 
 impl SocketTable {
@@ -100,6 +131,7 @@ impl SocketTable {
             preexisting,
             missing: Vec::new(),
             fresh: Vec::new(),
+            given_up: GivenUp::default(),
         }
     }
 
@@ -285,7 +317,9 @@ impl SocketTable {
 
     /// A notification says that a socket is gone.
     pub fn ended(&mut self, id: SocketId, at: Moment) -> Ended {
-        let Some(known) = self.remove(id) else { return Ended::Unseen };
+        let Some(known) = self.remove(id) else {
+            return if self.given_up.take(id) { Ended::Other } else { Ended::Unseen };
+        };
         match known.owner {
             Owner::Watched => Ended::Watched,
             // It was there in the look and gone when the descriptors were searched: nobody knows whose it was.
@@ -321,6 +355,7 @@ impl SocketTable {
     /// Ends a socket of which no notification told.
     fn forget(&mut self, id: SocketId, now: Moment, out: &mut Vec<SocketChange>) {
         let Some(known) = self.remove(id) else { return };
+        self.given_up.add(id);
         if known.owner == Owner::Watched {
             let established = known.seen.state != Some(SocketState::Connecting);
             out.push(closing(id, now, None, established.then_some(true)));
@@ -493,6 +528,16 @@ mod tests {
         assert!(table.needs_look());
         assert_eq!(look(&mut table, &[], at(1002)), [closing(id(1), at(2), None, Some(true))]);
         assert!(table.is_empty() && !table.needs_look());
+    }
+
+    #[test]
+    fn a_notification_after_the_end_was_told_is_no_other_connection() {
+        let mut table = table();
+        look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
+        look(&mut table, &[], at(2));
+        assert_eq!(look(&mut table, &[], at(1002)).len(), 1);
+        assert_eq!(table.ended(id(1), at(60_000)), Ended::Other);
+        assert_eq!(table.ended(id(2), at(60_000)), Ended::Unseen);
     }
 
     #[test]
