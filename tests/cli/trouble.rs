@@ -131,9 +131,17 @@ fn a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen() 
     Ok(())
 }
 
+/// Noticed with the next batch, even if that is the last one.
 fn a_database_that_vanishes_is_said_and_counted() -> Result<()> {
+    for flush_ms in ["20", "60000"] {
+        check_vanished_database(flush_ms)?;
+    }
+    Ok(())
+}
+
+fn check_vanished_database(flush_ms: &str) -> Result<()> {
     let mut scene = Scene::new(User::Ordinary)?;
-    let rano = scene.observe(&["--db-flush-ms", "20"])?;
+    let rano = scene.observe(&["--db-flush-ms", flush_ms])?;
     let mut claude = scene.agent("claude")?;
     fs::remove_file(scene.directory().join("observer.sqlite"))?;
     let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;

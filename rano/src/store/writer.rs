@@ -270,7 +270,13 @@ impl Writer {
     fn lose(self, batch: &mut Vec<Message>, error: &rusqlite::Error) -> Finished {
         let (dropped, names_dropped) = self.shared.give_up(batch);
         let error = format!("{}: the end of the session is not in it: {error}", self.path.display());
-        Finished { stored: self.ledger.counters.events(), dropped, names_dropped, error: Some(error) }
+        Finished {
+            stored: self.ledger.counters.events(),
+            dropped,
+            names_dropped,
+            error: Some(error),
+            warnings: Vec::new(),
+        }
     }
 
     fn close(self) -> Finished {
@@ -286,6 +292,7 @@ impl Writer {
             dropped: self.shared.dropped() + (written - stored),
             names_dropped: self.shared.names_dropped(),
             error,
+            warnings: Vec::new(),
         }
     }
 }
