@@ -23,9 +23,11 @@ crate::tests![
     a_lock_that_is_given_up_costs_no_event,
     a_full_disk_is_said_and_counted,
     a_log_directory_that_cannot_be_written_is_refused,
+    a_file_as_log_directory_is_refused,
     a_directory_as_config_file_is_refused,
     an_empty_pattern_is_refused,
     an_unknown_flag_gets_a_suggestion,
+    a_program_as_command_gets_the_flag_to_watch_it,
     a_value_that_is_no_number_is_refused,
     pid_zero_is_refused,
     a_pid_that_is_gone_is_said,
@@ -147,6 +149,13 @@ fn a_log_directory_that_cannot_be_written_is_refused() -> Result<()> {
     expect_refusal(&finished, 3, "/proc/1")
 }
 
+fn a_file_as_log_directory_is_refused() -> Result<()> {
+    let finished = attempt(&["--no-sqlite", "--log-dir", "/etc/passwd"])?;
+    expect_refusal(&finished, 3, "/etc/passwd: it is not a directory")?;
+    ensure!(finished.stderr.contains("hint: name a directory"), "{finished:#?}");
+    Ok(())
+}
+
 fn a_directory_as_config_file_is_refused() -> Result<()> {
     let finished = attempt(&["--no-sqlite", "--config", "/usr"])?;
     finished.expect_code(2)?;
@@ -162,6 +171,21 @@ fn an_unknown_flag_gets_a_suggestion() -> Result<()> {
     let finished = attempt(&["--intervall-ms", "5"])?;
     expect_refusal(&finished, 2, "--intervall-ms")?;
     ensure!(finished.stderr.contains("--interval-ms"), "{finished:#?}");
+    Ok(())
+}
+
+/// `rano aider` is what somebody types who wants to watch aider.
+fn a_program_as_command_gets_the_flag_to_watch_it() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    for (arguments, is_program) in
+        [(vec!["aider"], true), (vec!["confg"], false), (vec!["config", "x"], false)]
+    {
+        let finished = Launch::new(&place, directory.path())?.args(&arguments).run()?;
+        expect_refusal(&finished, 2, arguments[arguments.len() - 1])?;
+        ensure!(finished.stderr.contains("rano --pattern aider") == is_program, "{finished:#?}");
+        ensure!(finished.stderr.contains("--pattern") == is_program, "{finished:#?}");
+    }
     Ok(())
 }
 

@@ -128,9 +128,9 @@ impl<'a> Run<'a> {
     }
 
     fn idle_notice(&self) -> String {
-        let after = if self.settings.once { "" } else { "; waiting for one" };
+        let (yet, after) = if self.settings.once { ("", "") } else { (" yet", "; waiting for one") };
         format!(
-            "nothing matches yet: {}{after} (list processes: ps -eo pid,comm,args)",
+            "nothing matches{yet}: {}{after} (list processes: ps -eo pid,comm,args)",
             Escaped(&self.watching().join(", "))
         )
     }
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
             name: self.settings.session_name.clone(),
             started_at: self.started.unix_ms,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            user: self.context.environment.user_name().unwrap_or_else(|| "unknown".to_owned()),
+            user: self.context.environment.user_name(),
             args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
             patterns: self.watching().iter().map(|pattern| self.redacted(pattern)).collect(),
             config_files: self.config_files(),
@@ -271,11 +271,13 @@ impl<'a> Run<'a> {
             return;
         }
         let health = source.health();
+        let polls = self.settings.replay.is_none() && !self.settings.once;
         Banner {
             run_id: &self.id,
             watching: &self.watching(),
             source: health.kind,
             source_reason: health.reason.as_deref(),
+            interval: polls.then(|| Duration::from_millis(self.settings.interval_ms)),
             history: self.settings.sqlite.as_deref(),
             files: &self.config_files(),
             notes: &self.configuration.notes,
@@ -331,6 +333,9 @@ fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Res
     Ok(file)
 }
 
+/// Next step where there is no directory for logs.
+const LOG_DIRECTORY: &str = "name a directory; it is made if the one that it lies in exists";
+
 fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
@@ -342,7 +347,10 @@ fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(cannot_open("log directory", path, error).into()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(cannot_open("log directory", path, "it is not a directory").hint(LOG_DIRECTORY).into())
+        }
+        Err(error) => Err(cannot_open("log directory", path, error).hint(LOG_DIRECTORY).into()),
     }
 }
 
