@@ -25,6 +25,7 @@ crate::tests![
     a_log_directory_that_cannot_be_written_is_refused,
     a_file_as_log_directory_is_refused,
     a_directory_as_config_file_is_refused,
+    a_log_file_that_takes_nothing_is_said_and_ends_with_code_3,
     an_empty_pattern_is_refused,
     an_unknown_flag_gets_a_suggestion,
     a_program_as_command_gets_the_flag_to_watch_it,
@@ -160,6 +161,13 @@ fn a_directory_as_config_file_is_refused() -> Result<()> {
     let finished = attempt(&["--no-sqlite", "--config", "/usr"])?;
     finished.expect_code(2)?;
     ensure!(finished.stderr.contains("✗ /usr: is a directory"), "{finished:#?}");
+    Ok(())
+}
+
+fn a_log_file_that_takes_nothing_is_said_and_ends_with_code_3() -> Result<()> {
+    let finished = attempt(&["--no-sqlite", "--log-file", "/dev/full"])?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("cannot write to /dev/full"), "{finished:#?}");
     Ok(())
 }
 

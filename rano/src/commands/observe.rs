@@ -52,8 +52,8 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
     let pipeline = Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
-    pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
-    Ok(Code::Fine.into())
+    let summary = pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
+    Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
 }
 
 /// One observation, from the settings to what they mean.
