@@ -124,7 +124,7 @@ fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
     let mut replay = Replay::new(Box::new(Cursor::new(Arc::clone(recording))), "recording".to_owned());
     let begin = cpu_time();
     let summary = pipeline.run(&mut replay, &stop, 5)?;
-    let took = cpu_time() - begin;
+    let took = cpu_time().saturating_sub(begin);
     let alerted = summary.totals.alerts > 0;
     if alerted != (with == With::AlertsAndStats) || summary.totals.connects == 0 {
         return Err("the recording did not do what it is for".into());

@@ -25,6 +25,7 @@ crate::tests![
     a_log_directory_that_cannot_be_written_is_refused,
     a_file_as_log_directory_is_refused,
     a_directory_as_config_file_is_refused,
+    a_log_file_that_takes_nothing_is_said_and_ends_with_code_3,
     an_empty_pattern_is_refused,
     an_unknown_flag_gets_a_suggestion,
     a_program_as_command_gets_the_flag_to_watch_it,
@@ -35,6 +36,7 @@ crate::tests![
     a_name_with_control_characters_reaches_no_terminal_raw,
     a_command_line_of_128_kib_is_cut,
     secrets_in_a_command_line_are_redacted,
+    secrets_in_ranos_own_arguments_are_not_stored,
     twenty_thousand_sockets_opened_at_once_are_all_seen,
 ];
 
@@ -162,6 +164,13 @@ fn a_directory_as_config_file_is_refused() -> Result<()> {
     Ok(())
 }
 
+fn a_log_file_that_takes_nothing_is_said_and_ends_with_code_3() -> Result<()> {
+    let finished = attempt(&["--no-sqlite", "--log-file", "/dev/full"])?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("cannot write to /dev/full"), "{finished:#?}");
+    Ok(())
+}
+
 fn an_empty_pattern_is_refused() -> Result<()> {
     expect_refusal(&attempt(&["--no-sqlite", "--pattern", ""])?, 2, "pattern")
 }
@@ -270,6 +279,15 @@ fn secrets_in_a_command_line_are_redacted() -> Result<()> {
     }
     let [row] = scene.database()?.events_of(Transport::Tcp, tuple)?.try_into().ok().context("one row")?;
     ensure!(row.cmdline.is_some_and(|cmdline| cmdline.contains("--api-key")));
+    Ok(())
+}
+
+fn secrets_in_ranos_own_arguments_are_not_stored() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let secret = "sk-ant-api03-0123456789abcdefghij";
+    scene.launch()?.args(["--once", "--pattern", secret]).run()?.expect_code(0)?;
+    let stored = scene.database()?.text("SELECT args || patterns FROM sessions")?;
+    ensure!(stored.contains("--pattern") && !stored.contains(secret), "{stored}");
     Ok(())
 }
 

@@ -13,12 +13,14 @@ mod bad_input;
 mod config_check;
 mod harness;
 mod observe;
+mod odd_sockets;
 mod output;
 mod presets;
 mod short_connections;
 mod shutdown;
 mod stats;
 mod sudo;
+mod trouble;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         harness::all(),
         alerts::all(),
         observe::all(),
+        odd_sockets::all(),
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         config_check::all(),
         stats::all(),
         sudo::all(),
+        trouble::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

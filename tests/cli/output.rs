@@ -206,7 +206,9 @@ fn the_views_agree_with_the_events() -> Result<()> {
         "session_summary",
     ] {
         let query = format!("SELECT sum(connects) FROM {view} WHERE provider = 'anthropic'");
-        ensure!(database.count(&query)? == 1, "{view}");
+        let connects = database.count(&query)?;
+        let events = database.text("SELECT json_group_array(event || ts || local_port) FROM events")?;
+        ensure!(connects == 1, "{view}: {connects} of {events}");
     }
     ensure!(database.count("SELECT user_version > 0 FROM pragma_user_version")? == 1);
     ensure!(database.text("PRAGMA journal_mode")? == "wal");

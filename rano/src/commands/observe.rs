@@ -20,7 +20,7 @@ use crate::pipeline::{Pipeline, Scope};
 use crate::process::ProcessId;
 use crate::process::matching::{self, Rules, Targets};
 use crate::process::provider::{ProviderEntry, Providers};
-use crate::process::redact::Redaction;
+use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
 use crate::signals;
 use crate::sink::Sink;
@@ -57,8 +57,8 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     if let Some(judge) = run.judge() {
         pipeline = pipeline.with_judge(judge);
     }
-    pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
-    Ok(Code::Fine.into())
+    let summary = pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
+    Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
 }
 
 /// One observation, from the settings to what they mean.
@@ -115,6 +115,11 @@ impl<'a> Run<'a> {
 
     fn redaction(&self) -> Redaction {
         if self.settings.redact { Redaction::On } else { Redaction::Off }
+    }
+
+    /// One of rano's own arguments as it may be stored.
+    fn redacted(&self, argument: &str) -> String {
+        redact::command_line(&[argument.to_owned()], self.redaction())
     }
 
     /// What is watched, in words.
@@ -186,8 +191,8 @@ impl<'a> Run<'a> {
             started_at: self.started.unix_ms,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             user: self.context.environment.user_name(),
-            args: self.context.arguments.iter().map(|arg| arg.to_string_lossy().into_owned()).collect(),
-            patterns: self.watching(),
+            args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
+            patterns: self.watching().iter().map(|pattern| self.redacted(pattern)).collect(),
             config_files: self.config_files(),
             source: health.kind,
             source_reason: health.reason,

@@ -61,6 +61,7 @@ impl Sink for StoreSink {
         let Some(store) = self.store.take() else { return };
         self.notices.extend(store.take_warnings());
         let finished = store.finish(progress(&summary.totals, summary.health.gaps), self.now_ms);
+        self.notices.extend(finished.warnings);
         summary.health.gaps.add(Gap::SqliteDropped, finished.dropped);
         if finished.names_dropped > 0 {
             self.notices.push(format!(

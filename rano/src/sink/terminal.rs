@@ -53,6 +53,8 @@ pub struct Terminal {
     bytes: Vec<u8>,
     stop: Stop,
     closed: bool,
+    /// It was not closed by its reader: something is wrong with it.
+    failed: bool,
 }
 
 /// What a terminal shows.
@@ -88,6 +90,7 @@ impl Terminal {
             bytes: Vec::new(),
             stop,
             closed: false,
+            failed: false,
         }
     }
 
@@ -118,6 +121,7 @@ impl Terminal {
         self.closed = true;
         self.stop.raise();
         if error.kind() != std::io::ErrorKind::BrokenPipe {
+            self.failed = true;
             self.notice(&format!("cannot write to standard output: {error}; ending"));
         }
     }
@@ -244,6 +248,7 @@ impl Sink for Terminal {
             let text = summary.render(&self.stderr.styles);
             let _ = self.stderr.writer.write_all(text.as_bytes());
         }
+        summary.output_failed |= self.failed;
         let _ = self.stderr.writer.flush();
     }
 
