@@ -108,15 +108,14 @@ fn a_long_connection_is_told_once_while_it_is_open() -> Result<()> {
     let rano = scene.observe(&["--alert-duration-ms", "150"])?;
     let mut claude = scene.agent("claude")?;
     let (connection, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
-    let local = tuple.local.to_string();
-    let is_about = |line: &str| line.contains(" | WARNING | long_duration | ") && mentions(line, &local);
-    let line = rano.stderr.wait_for("long_duration", is_about)?;
-    ensure!(line.contains("ms > 150ms | ") && line.contains(" | claude | "), "{line}");
-    scene.let_it_look(&rano)?;
+    // The marker is older than the observation, so that nobody knows how long it has lasted.
+    let is_alert = |line: &str| line.contains(" | WARNING | long_duration | ");
+    let line = rano.stderr.wait_for("long_duration", is_alert)?;
+    ensure!(line.ends_with("ms > 150ms"), "{line}");
     claude.close(connection, Ending::InOrder)?;
     rano.wait_for_event("close", tuple)?;
     let finished = rano.interrupt()?;
-    ensure!(finished.stderr.lines().filter(|line| is_about(line)).count() == 1, "{finished:#?}");
+    ensure!(finished.stderr.lines().filter(|line| is_alert(line)).count() == 1, "{finished:#?}");
     ensure!(marks(&scene, tuple)? == "connect1 close1");
     Ok(())
 }
@@ -377,8 +376,7 @@ fn durations_are_told_as_of_the_time_at_which_they_became_too_long() -> Result<(
     let (finished, _) = replay(&recording, &["--alert-duration-ms", "30000"])?;
     let [alert] = alerts(&finished.stderr)[..] else { anyhow::bail!("{finished:#?}") };
     let expected = "[ALERT] 2026-01-17T19:30:30Z | WARNING | long_duration | 30001ms > 30000ms";
-    ensure!(alert.starts_with(expected), "{alert}");
-    ensure!(alert.ends_with(" | pid=42 | claude | tcp | 10.0.0.1:40001 -> 203.0.113.7:443"), "{alert}");
+    ensure!(alert == expected, "{alert}");
     Ok(())
 }
 
