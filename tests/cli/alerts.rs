@@ -10,9 +10,9 @@ use tempfile::TempDir;
 use crate::support::actor::{Ending, Service, Transport, Tuple};
 use crate::support::database::Database;
 use crate::support::namespace::{Place, User};
-use crate::support::rano::{Finished, Launch, Rano, default_database, mentions};
+use crate::support::rano::{Finished, Launch, Rano, default_database};
 use crate::support::recording::Recording;
-use crate::support::scene::Scene;
+use crate::support::scene::{FAST, Scene};
 use crate::support::stage;
 
 crate::tests![
@@ -104,11 +104,10 @@ fn too_many_connections_of_a_provider_are_told() -> Result<()> {
 }
 
 fn a_long_connection_is_told_once_while_it_is_open() -> Result<()> {
-    let mut scene = Scene::new(User::Ordinary)?;
-    let rano = scene.observe(&["--alert-duration-ms", "150"])?;
+    let scene = Scene::new(User::Ordinary)?;
     let mut claude = scene.agent("claude")?;
+    let rano = scene.launch()?.args(FAST).args(["--alert-duration-ms", "150"]).start()?;
     let (connection, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
-    // The marker is older than the observation, so that nobody knows how long it has lasted.
     let is_alert = |line: &str| line.contains(" | WARNING | long_duration | ");
     let line = rano.stderr.wait_for("long_duration", is_alert)?;
     ensure!(line.ends_with("ms > 150ms"), "{line}");
