@@ -4,6 +4,7 @@
 mod intern;
 mod open;
 mod queue;
+mod rollup;
 mod schema;
 mod writer;
 
