@@ -9,11 +9,15 @@
 mod support;
 
 mod bad_input;
+mod diff;
+mod export;
 mod harness;
 mod observe;
 mod output;
+mod report;
 mod short_connections;
 mod shutdown;
+mod status;
 mod sudo;
 
 use std::process::ExitCode;
@@ -31,6 +35,10 @@ fn main() -> ExitCode {
         bad_input::all(),
         output::all(),
         sudo::all(),
+        report::all(),
+        diff::all(),
+        status::all(),
+        export::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
