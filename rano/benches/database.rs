@@ -109,7 +109,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(number: u64, count: u64, endpoints: &'a [Endpoint], random: &'a mut Random) -> Self {
         let agents: Vec<_> =
-            (0..4).map(|index| process(number, index, AGENTS[index as usize], None)).collect();
+            (0..).zip(AGENTS).map(|(index, agent)| process(number, index, agent, None)).collect();
         let tool = Arc::clone(&agents[0]);
         // Two sessions a three days, some of them at the same time.
         let start = START + i64::try_from(number).expect("few sessions") * DAY_MS * 2 / 3;
@@ -205,19 +205,13 @@ impl<'a> Run<'a> {
             Arc::clone(&self.agents[self.random.index(4)])
         };
         let event = self.connect(&process);
-        match self.random.below(33) {
-            0 => Event {
-                kind: EventKind::Fail,
-                error: Some(if self.random.below(2) == 0 { 111 } else { 110 }),
-                state: None,
-                ..event
-            },
-            _ => {
-                self.open.push(event.clone());
-                self.totals.peak_active = self.totals.peak_active.max(self.open.len() as u64);
-                event
-            }
+        if self.random.below(33) == 0 {
+            let error = Some(if self.random.below(2) == 0 { 111 } else { 110 });
+            return Event { kind: EventKind::Fail, error, state: None, ..event };
         }
+        self.open.push(event.clone());
+        self.totals.peak_active = self.totals.peak_active.max(self.open.len() as u64);
+        event
     }
 
     fn connect(&mut self, process: &Arc<Process>) -> Event {

@@ -104,14 +104,13 @@ fn bases(environment: &Environment) -> Vec<(PathBuf, &'static str)> {
     let absolute = |name| environment.variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let mut bases = Vec::new();
     // Under sudo the environment is root's, and the directories are to be the user's.
-    match &environment.invoking_user {
-        Some(user) => bases.push((PathBuf::from(format!("/run/user/{}", user.uid)), "rano")),
-        None => {
-            bases.extend(absolute("XDG_RUNTIME_DIR").map(|path| (path, "rano")));
-            let uid = rustix::process::geteuid().as_raw();
-            bases.push((PathBuf::from(format!("/run/user/{uid}")), "rano"));
-            bases.extend(absolute("XDG_STATE_HOME").map(|path| (path, "rano")));
-        }
+    if let Some(user) = &environment.invoking_user {
+        bases.push((PathBuf::from(format!("/run/user/{}", user.uid)), "rano"));
+    } else {
+        bases.extend(absolute("XDG_RUNTIME_DIR").map(|path| (path, "rano")));
+        let uid = rustix::process::geteuid().as_raw();
+        bases.push((PathBuf::from(format!("/run/user/{uid}")), "rano"));
+        bases.extend(absolute("XDG_STATE_HOME").map(|path| (path, "rano")));
     }
     bases.extend(environment.home.clone().map(|home| (home, ".local/state/rano")));
     bases

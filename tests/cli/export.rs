@@ -170,7 +170,7 @@ fn every_field_is_the_column_of_the_view() -> Result<()> {
     let history = hostile()?;
     let connection = rusqlite::Connection::open(history.path())?;
     let mut statement = connection.prepare("SELECT * FROM events ORDER BY id")?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let text =
         history.launch(&["export", "--format", "jsonl", "--fields", &columns.join(",")])?.command_output()?;
     let mut rows = statement.query([])?;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rano::output::human::timestamp_millis;
 use rano::store::Progress;
 use serde_json::Value;
 
@@ -129,8 +130,7 @@ fn a_range_counts_to_the_millisecond() -> Result<()> {
         (START + 5 * HOUR + 3, START + 12 * HOUR + 420_001),
         (0, 4_000_000_000_000),
     ] {
-        let time = |ms| jiff(ms);
-        let (since, until) = (time(since)?, time(until)?);
+        let (since, until) = (timestamp_millis(since), timestamp_millis(until));
         let report = history.json(&["report", "--since", &since, "--until", &until, "--json"])?;
         for (pointer, what) in [
             ("/summary/events", "count(*)"),
@@ -147,11 +147,6 @@ fn a_range_counts_to_the_millisecond() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// RFC 3339 with milliseconds.
-fn jiff(unix_ms: i64) -> Result<String> {
-    Ok(rano::output::human::timestamp_millis(unix_ms))
 }
 
 fn a_range_lists_its_sessions() -> Result<()> {

@@ -112,7 +112,7 @@ pub(super) fn register(context: &Context, run_id: &str, database: &Path) -> Opti
     registry::register(&context.environment, &entry, |pid| processes.identify(pid))
 }
 
-pub(super) fn look<'a>(styles: &'a Styles, top: usize) -> Look<'a> {
+pub(super) fn look(styles: &Styles, top: usize) -> Look<'_> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
     let width = size.map_or(WIDE, |size| if size.ws_col == 0 { 80 } else { usize::from(size.ws_col) });
     Look { styles, width, top }

@@ -27,11 +27,11 @@ pub fn text(old: &Snapshot, new: &Snapshot, changes: &Changes, threshold: u64, l
     if changes.is_empty() {
         out.push_str("\nNo differences\n");
     }
-    let changed = format!("Changed domains (by {threshold} % and {LEAST_CHANGE} connections or more)");
+    let by_how_much = format!("Changed domains (by {threshold} % and {LEAST_CHANGE} connections or more)");
     for (title, list) in [
         ("New domains", &changes.new_domains),
         ("Removed domains", &changes.removed_domains),
-        (changed.as_str(), &changes.changed_domains),
+        (by_how_much.as_str(), &changes.changed_domains),
         ("New processes", &changes.new_processes),
         ("Provider changes", &changes.providers),
     ] {

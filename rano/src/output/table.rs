@@ -140,18 +140,23 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_cut_and_left_out() {
-        let rows = [["日本", "1", "█", ""], ["a-rather-long-name.example", "22", "", ""]];
-        let wide = "  name                        count\n  日本                            1  █\n  a-rather-long-name.example     22\n";
-        assert_eq!(render(80, &rows), wide);
-        let narrow = "  name              count\n  日本                  1  █\n  a-rather-long-…      22\n";
-        assert_eq!(render(28, &rows), narrow.replace("                  1", "                  1"));
+        let rows = [["日本", "1", "", ""], ["a-rather-long-name.example", "22", "", ""]];
+        let wide = [
+            "  name                        count",
+            "  日本                            1",
+            "  a-rather-long-name.example     22",
+        ];
+        assert_eq!(render(80, &rows).lines().collect::<Vec<_>>(), wide);
+        let narrow =
+            ["  name                 count", "  日本                     1", "  a-rather-long-name…     22"];
+        assert_eq!(render(28, &rows).lines().collect::<Vec<_>>(), narrow);
     }
 
     #[test]
     fn hostile_cells_stay_in_their_line() {
         assert_eq!(
             render(80, &[["a\n\x1b[31m", "1", "", ""]]),
-            "  name        count\n  a\\n\\x1b[31m      1\n"
+            "  name         count\n  a\\n\\x1b[31m      1\n"
         );
     }
 

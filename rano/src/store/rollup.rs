@@ -1,5 +1,5 @@
 //! Sums kept beside the rows, in the transaction that writes them, so that a report never scans what was counted already:
-//! by hour and provider (`activity`), by hour, actor and endpoint (`traffic`).
+//! by hour and provider (`activity`), by actor and endpoint for each hour and for the whole session (`traffic`).
 
 use std::sync::Arc;
 
@@ -11,6 +11,9 @@ use crate::event::{Event, EventKind};
 
 /// Rows are summed up by the hour of the Unix clock.
 pub(super) const HOUR_MS: i64 = 3_600_000;
+
+/// Stands for the hour where `traffic` sums up the whole session. No event has it: stored times begin with 1970.
+pub(super) const WHOLE_SESSION: i64 = -1;
 
 /// Bytes of one event that count in a sum: 2^53, so that a thousand absurd ones still do not overflow.
 const BYTES_MAX: i64 = 1 << 53;
@@ -52,7 +55,7 @@ struct Activity {
     counts: Counts,
 }
 
-/// What the open transaction has added so far. No larger than its batch.
+/// What the open transaction has added so far. In the measure of its batch.
 #[derive(Debug, Default)]
 pub(super) struct Rollup {
     /// By hour and provider.
@@ -84,16 +87,20 @@ impl Rollup {
             activity.seen = Some((first.min(ts), last.max(ts)));
         }
         activity.counts.add(event.kind, bytes, 1);
-        let key = (hour, references.actor, references.endpoint);
-        self.traffic.entry(key).or_default().add(event.kind, bytes, 1);
+        for hour in [hour, WHOLE_SESSION] {
+            let key = (hour, references.actor, references.endpoint);
+            self.traffic.entry(key).or_default().add(event.kind, bytes, 1);
+        }
     }
 
     /// An event's endpoint got another name.
     pub(super) fn rename(&mut self, moved: &Moved) {
         let hour = moved.ts.div_euclid(HOUR_MS);
         for (endpoint, sign) in [(moved.from, -1), (moved.to, 1)] {
-            let counts = self.traffic.entry((hour, moved.actor, endpoint)).or_default();
-            counts.add(moved.kind, moved.bytes, sign);
+            for hour in [hour, WHOLE_SESSION] {
+                let counts = self.traffic.entry((hour, moved.actor, endpoint)).or_default();
+                counts.add(moved.kind, moved.bytes, sign);
+            }
         }
     }
 

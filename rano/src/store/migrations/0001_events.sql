@@ -131,7 +131,7 @@ CREATE TABLE activity (
     PRIMARY KEY (session, hour, provider)
 ) WITHOUT ROWID;
 
--- A row whose events all got another name since is all zeros.
+-- hour is -1 in the sums of the whole session. A row whose events all got another name since is all zeros.
 CREATE TABLE traffic (
     session    INTEGER NOT NULL REFERENCES session,
     hour       INTEGER NOT NULL,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::sessions::{StoredSession, count};
 use crate::store::History;
+use crate::store::rollup::WHOLE_SESSION;
 
 /// The least difference in connections that counts as a change.
 pub const LEAST_CHANGE: u64 = 5;
@@ -70,7 +71,7 @@ impl History {
                 "SELECT {name}, sum(connects), sum(fails), sum(bytes_sent) + sum(bytes_recv)
                  FROM (SELECT {join} AS key, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
                               sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
-                       FROM traffic WHERE session = ?1 GROUP BY {join}) AS traffic
+                       FROM traffic WHERE session = ?1 AND hour = {WHOLE_SESSION} GROUP BY {join}) AS traffic
                  CROSS JOIN {join} ON {join}.id = traffic.key
                  WHERE {name} IS NOT NULL AND connects + closes + fails > 0
                  GROUP BY {name}"

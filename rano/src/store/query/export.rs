@@ -159,7 +159,7 @@ impl History {
                     (ValueRef::Null, _) => writer.cell(field, Cell::Null)?,
                     (ValueRef::Integer(number), Kind::Time) => writer.cell(field, Cell::Time(number))?,
                     (ValueRef::Integer(number), Kind::Truth) => {
-                        writer.cell(field, Cell::Truth(number != 0))?
+                        writer.cell(field, Cell::Truth(number != 0))?;
                     }
                     (ValueRef::Integer(number), _) => writer.cell(field, Cell::Integer(number))?,
                     (ValueRef::Real(number), _) => writer.cell(field, Cell::Text(&number.to_string()))?,
@@ -227,7 +227,7 @@ impl History {
         }
         if !filter.domains.is_empty() {
             let any = vec!["lower(endpoint.domain) GLOB ?"; filter.domains.len()].join(" OR ");
-            conditions.push_str(&format!(" AND ({any})"));
+            conditions.extend([" AND (", &any, ")"]);
             values.extend(filter.domains.iter().map(|pattern| Value::from(pattern.to_lowercase())));
         }
         let asked = format!("{columns} {conditions}");

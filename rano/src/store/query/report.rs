@@ -5,7 +5,7 @@ use rusqlite::{Row, params};
 
 use super::sessions::{StoredSession, columns, count};
 use crate::store::History;
-use crate::store::rollup::HOUR_MS;
+use crate::store::rollup::{HOUR_MS, WHOLE_SESSION};
 
 /// What is reported on. Times are in Unix milliseconds; `since` is inside, `until` is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,24 +156,29 @@ impl History {
     /// Fills `temp.scope` with the sums by actor and endpoint of everything that is selected.
     fn gather(&self, selection: &Selection, sessions: &[StoredSession]) -> rusqlite::Result<()> {
         self.connection.execute_batch(
-            "CREATE TEMP TABLE selected (id INTEGER PRIMARY KEY);
+            "CREATE TEMP TABLE selected (id INTEGER PRIMARY KEY, is_whole);
              CREATE TEMP TABLE scope (actor, endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv);",
         )?;
-        let mut select = self.connection.prepare("INSERT INTO temp.selected VALUES (?1)")?;
-        for session in sessions {
-            select.execute([session.id])?;
-        }
         // Hours in full, from the first that begins in the range to the one before that in which it ends.
-        let first = selection
-            .since
-            .map_or(i64::MIN, |since| since.div_euclid(HOUR_MS) + i64::from(since.rem_euclid(HOUR_MS) > 0));
+        let ceiling = |ms: i64| ms.div_euclid(HOUR_MS) + i64::from(ms.rem_euclid(HOUR_MS) > 0);
+        let first = selection.since.map_or(i64::MIN, ceiling);
         let end = selection.until.map_or(i64::MAX, |until| until.div_euclid(HOUR_MS));
+        let mut select = self.connection.prepare(
+            "INSERT INTO temp.selected
+             SELECT ?1, NOT EXISTS (SELECT 1 FROM activity WHERE session = ?1 AND NOT (hour >= ?2 AND hour < ?3))",
+        )?;
+        for session in sessions {
+            select.execute([session.id, first, end])?;
+        }
         self.connection.execute(
             &format!(
                 "INSERT INTO temp.scope
                  SELECT actor, endpoint, {SUMS}
-                 FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
-                 WHERE hour >= ?1 AND hour < ?2
+                 FROM (SELECT traffic.* FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
+                       WHERE is_whole AND hour = {WHOLE_SESSION}
+                       UNION ALL
+                       SELECT traffic.* FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
+                       WHERE NOT is_whole AND hour > {WHOLE_SESSION} AND hour >= ?1 AND hour < ?2)
                  GROUP BY actor, endpoint"
             ),
             [first, end],
@@ -214,7 +219,7 @@ impl History {
                    CROSS JOIN process ON process.id = event.process
                    CROSS JOIN kind ON kind.id = event.kind
                    WHERE event.id BETWEEN ?1 AND ?2 AND event.ts >= ?3 AND event.ts < ?4
-                     AND process.session IN (SELECT id FROM temp.selected))
+                     AND process.session IN (SELECT id FROM temp.selected WHERE NOT is_whole))
              GROUP BY actor, endpoint",
             params![first, last, since, until],
         )?;

@@ -31,12 +31,12 @@ pub struct StoredSession {
 
 /// Selects what [`StoredSession::from_row`] reads, from `session`.
 pub(super) fn columns() -> String {
-    let gaps: String = Gap::ALL.iter().map(|gap| format!(", {}", gap.name())).collect();
+    let gaps = Gap::ALL.map(Gap::name).join(", ");
     format!(
         "id, run_id, name, started_at, ended_at,
          (SELECT max(ts) FROM event
           WHERE event.id IN (SELECT last_event FROM activity WHERE session = session.id ORDER BY hour DESC LIMIT 8)),
-         host, user, patterns, source, source_reason, clean_exit, active, peak_active, alerts{gaps}"
+         host, user, patterns, source, source_reason, clean_exit, active, peak_active, alerts, {gaps}"
     )
 }
 
