@@ -216,8 +216,11 @@ impl<'a> Run<'a> {
 
     fn connect(&mut self, process: &Arc<Process>) -> Event {
         // Few endpoints are busy: the square of an even choice is far from even.
-        let choice = self.random.below(ENDPOINTS);
-        let skewed = choice * choice / ENDPOINTS;
+        // A tool knows a few of them: an agent's web searches go anywhere.
+        let is_tool = TOOLS.contains(&process.comm.as_str());
+        let reach = if is_tool { 100 } else { ENDPOINTS };
+        let choice = self.random.below(reach);
+        let skewed = choice * choice / reach;
         let endpoint = &self.endpoints[usize::try_from(skewed).expect("an index")];
         let port = u16::try_from(32_768 + self.random.below(28_232)).expect("a port");
         let local = match &endpoint.remote {
@@ -230,7 +233,7 @@ impl<'a> Run<'a> {
             connection: ConnectionId(self.connections),
             provider: Arc::clone(&process.provider),
             process: Some(Arc::clone(process)),
-            protocol: if self.random.below(20) == 0 { Protocol::Udp } else { Protocol::Tcp },
+            protocol: if skewed % 20 == 0 { Protocol::Udp } else { Protocol::Tcp },
             local: Some(Address::Ip(SocketAddr::new(local, port))),
             remote: Some(endpoint.remote.clone()),
             domain: endpoint.domain.clone(),

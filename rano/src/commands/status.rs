@@ -10,6 +10,7 @@ use super::{Context, history, print, refusal};
 use crate::config::{self, Configuration, Origin};
 use crate::exit::Code;
 use crate::output::status::{DEFAULT, Template};
+use crate::registry::Entry;
 use crate::store::{History, OpenProblem};
 
 pub fn command() -> Command {
@@ -38,24 +39,25 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     // Warnings about the configuration do not belong in a prompt.
     let configuration = config::load(matches, &context.environment).map_err(|findings| refusal(&findings))?;
     let template = matches.get_one::<Template>("format").expect("it has a default");
-    let (path, run_id) = target(&configuration, context);
-    let running = history::running_ids(context);
+    let running = history::running(context);
+    let (path, run_id) = target(&configuration, &running);
     let status = match History::ask(&path, |history| history.status(run_id.as_deref())) {
         Ok(status) => status,
         Err(error) if matches!(error.problem, OpenProblem::Missing | OpenProblem::Empty) => None,
         Err(error) => return Err(history::cannot_open(&error).into()),
     };
     let Some(status) = status else { return Ok(Code::Findings.into()) };
-    print(&format!("{}\n", template.render(&status, running.contains(&status.session.run_id))))?;
+    let is_running = running.iter().any(|entry| entry.run_id == status.run_id);
+    print(&format!("{}\n", template.render(&status, is_running)))?;
     Ok(Code::Fine.into())
 }
 
 /// The database, and the session in it where it is a certain one.
-fn target(configuration: &Configuration, context: &Context) -> (PathBuf, Option<String>) {
+fn target(configuration: &Configuration, running: &[Entry]) -> (PathBuf, Option<String>) {
     if configuration.origin("sqlite") != Some(&Origin::Flag)
-        && let Some(entry) = history::running(context).into_iter().next()
+        && let Some(entry) = running.first()
     {
-        return (entry.database, Some(entry.run_id));
+        return (entry.database.clone(), Some(entry.run_id.clone()));
     }
     (history::database(configuration), None)
 }

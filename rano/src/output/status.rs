@@ -70,13 +70,13 @@ impl Template {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
             Part::Variable(Variable::Active) if !is_running => "0".to_owned(),
-            Part::Variable(Variable::Active) => status.session.active.to_string(),
+            Part::Variable(Variable::Active) => status.active.to_string(),
             Part::Variable(Variable::Total) => status.total().to_string(),
             Part::Variable(Variable::Provider(name)) => status.connects_of(name).to_string(),
             Part::Variable(Variable::SessionName) => {
-                Escaped(status.session.name.as_deref().unwrap_or("")).to_string()
+                Escaped(status.session_name.as_deref().unwrap_or("")).to_string()
             }
-            Part::Variable(Variable::Source) => Escaped(&status.session.source).to_string(),
+            Part::Variable(Variable::Source) => Escaped(&status.source).to_string(),
         };
         self.0.iter().map(part).collect()
     }
