@@ -16,7 +16,7 @@ pub enum Align {
     Right,
     /// To the left, and cut where the line is too long.
     Cut,
-    /// A bar, painted.
+    /// A bar, painted; left out where the line is too long.
     Bar,
 }
 
@@ -38,15 +38,22 @@ impl Table<'_> {
         }
         let escaped: Vec<Vec<String>> =
             self.rows.iter().map(|row| row.iter().map(|cell| fit(cell, usize::MAX)).collect()).collect();
-        let shown: Vec<usize> = (0..self.columns.len())
+        let mut shown: Vec<usize> = (0..self.columns.len())
             .filter(|&index| escaped.iter().any(|row| row.get(index).is_some_and(|cell| !cell.is_empty())))
             .collect();
         let natural = |index: usize| {
             let cells = escaped.iter().filter_map(|row| row.get(index)).map(|cell| cell.width());
             cells.max().unwrap_or(0).max(self.columns[index].0.width())
         };
+        let excess_of =
+            |widths: &[usize]| (widths.iter().sum::<usize>() + 2 * widths.len()).saturating_sub(width);
         let mut widths: Vec<usize> = shown.iter().map(|&index| natural(index)).collect();
-        let mut excess = (widths.iter().sum::<usize>() + 2 * widths.len()).saturating_sub(width);
+        if excess_of(&widths) > 0 {
+            // The numbers are there too.
+            shown.retain(|&index| self.columns[index].1 != Align::Bar);
+            widths = shown.iter().map(|&index| natural(index)).collect();
+        }
+        let mut excess = excess_of(&widths);
         // The last ones give first: names matter more than remarks.
         for (place, &index) in shown.iter().enumerate().rev() {
             if self.columns[index].1 == Align::Cut {
@@ -150,6 +157,13 @@ mod tests {
         let narrow =
             ["  name                 count", "  日本                     1", "  a-rather-long-name…     22"];
         assert_eq!(render(28, &rows).lines().collect::<Vec<_>>(), narrow);
+    }
+
+    #[test]
+    fn bars_give_way_to_names() {
+        let rows = [["name", "1", "████", "note"]];
+        assert_eq!(render(26, &rows), "  name  count        note\n  name      1  ████  note\n");
+        assert_eq!(render(24, &rows), "  name  count  note\n  name      1  note\n");
     }
 
     #[test]
