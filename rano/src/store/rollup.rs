@@ -16,7 +16,7 @@ pub(super) const HOUR_MS: i64 = 3_600_000;
 pub(super) const WHOLE_SESSION: i64 = -1;
 
 /// Bytes of one event that count in a sum: 2^53, so that a thousand absurd ones still do not overflow.
-const BYTES_MAX: i64 = 1 << 53;
+pub(super) const BYTES_MAX: i64 = 1 << 53;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {

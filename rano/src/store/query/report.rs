@@ -1,12 +1,14 @@
 //! The sums of sessions or of a range of time. Whole hours come from `traffic`; only the parts of an hour at the ends of a
 //! range are counted event by event.
 
-use rusqlite::{Row, params};
+use std::cmp::Reverse;
+
+use rusqlite::{Connection, Row};
 use rustc_hash::FxHashMap;
 
 use super::sessions::{StoredSession, columns, count};
 use crate::store::History;
-use crate::store::rollup::{HOUR_MS, WHOLE_SESSION};
+use crate::store::rollup::{BYTES_MAX, HOUR_MS, WHOLE_SESSION};
 
 /// What is reported on. Times are in Unix milliseconds; `since` is inside, `until` is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,13 @@ pub struct Counts {
 impl Counts {
     pub fn events(&self) -> u64 {
         self.connects + self.closes + self.fails + self.accepts + self.listens
+    }
+
+    /// In the order of the fields.
+    fn of(sums: [i64; 7]) -> Self {
+        let [connects, closes, fails, accepts, listens, bytes_sent, bytes_received] =
+            sums.map(|sum| u64::try_from(sum).unwrap_or(0));
+        Self { connects, closes, fails, accepts, listens, bytes_sent, bytes_received }
     }
 
     /// From seven columns that begin at `first`.
@@ -101,11 +110,118 @@ pub struct Report {
     pub ips: Top<IpRow>,
 }
 
+/// Sums as they come in. SQLite would sort all rows to group them, which takes several times as long.
+struct Gathering {
+    /// Place in `names` of each actor's provider.
+    provider_of: FxHashMap<i64, usize>,
+    names: Vec<String>,
+    /// In the order of `names`.
+    by_provider: Vec<[i64; 7]>,
+    /// With a bit for each provider that had to do with the endpoint.
+    by_endpoint: FxHashMap<i64, (i64, [i64; 7])>,
+}
+
+impl Gathering {
+    fn new(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut names: Vec<String> = Vec::new();
+        let mut provider_of = FxHashMap::default();
+        let mut statement = connection.prepare("SELECT id, provider FROM actor")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let provider: String = row.get(1)?;
+            let place = names.iter().position(|name| *name == provider).unwrap_or_else(|| {
+                names.push(provider);
+                names.len() - 1
+            });
+            provider_of.insert(row.get(0)?, place);
+        }
+        let by_provider = vec![[0; 7]; names.len()];
+        Ok(Self { provider_of, names, by_provider, by_endpoint: FxHashMap::default() })
+    }
+
+    fn add(
+        &mut self,
+        connection: &Connection,
+        actor: i64,
+        endpoint: i64,
+        sums: [i64; 7],
+    ) -> rusqlite::Result<()> {
+        let place = self.provider_of.get(&actor).copied();
+        if let Some(provider) = place.and_then(|place| self.by_provider.get_mut(place)) {
+            add(provider, sums);
+        }
+        let (providers, endpoint) = self.by_endpoint.entry(endpoint).or_default();
+        // Sums that a late name emptied are nobody's.
+        if sums.iter().any(|sum| *sum != 0) {
+            *providers |= place.map_or(0, |place| 1 << place.min(PROVIDERS_MAX));
+        }
+        add(endpoint, sums);
+        // What is found twice in `scope` is added up later.
+        if self.by_endpoint.len() >= ENDPOINTS_MAX { self.put(connection) } else { Ok(()) }
+    }
+
+    fn put(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut insert = connection
+            .prepare_cached("INSERT INTO temp.scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        for (endpoint, (providers, [connects, closes, fails, accepts, listens, sent, received])) in
+            self.by_endpoint.drain()
+        {
+            insert
+                .execute([endpoint, providers, connects, closes, fails, accepts, listens, sent, received])?;
+        }
+        Ok(())
+    }
+
+    fn total(&self) -> Counts {
+        let mut total = [0; 7];
+        for sums in &self.by_provider {
+            add(&mut total, *sums);
+        }
+        Counts::of(total)
+    }
+
+    /// In the order of [`RANKING`]; without those that did nothing.
+    fn ranked(self) -> Vec<(String, Counts)> {
+        let rows = self.names.into_iter().zip(self.by_provider.into_iter().map(Counts::of));
+        let mut rows: Vec<_> = rows.filter(|(_, counts)| counts.events() > 0).collect();
+        rows.sort_by_cached_key(|(name, counts)| {
+            let Counts { connects, fails, bytes_sent, bytes_received, .. } = *counts;
+            (Reverse((connects, fails, bytes_sent.saturating_add(bytes_received))), name.clone())
+        });
+        rows
+    }
+}
+
+fn add(to: &mut [i64; 7], sums: [i64; 7]) {
+    for (to, sum) in to.iter_mut().zip(sums) {
+        *to = to.saturating_add(sum);
+    }
+}
+
+/// The providers whose bits are set in any of the numbers of a JSON array.
+fn named(masks: &str, providers: &[String]) -> Vec<String> {
+    let masks: Vec<i64> = serde_json::from_str(masks).unwrap_or_default();
+    let all = masks.into_iter().fold(0, |all, mask| all | mask);
+    let mut names: Vec<_> = providers
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| all >> (*place).min(PROVIDERS_MAX) & 1 == 1)
+        .collect();
+    // The last bit stands for all that have none of their own.
+    names.truncate(PROVIDERS_MAX);
+    let mut names: Vec<String> = names.into_iter().map(|(_, name)| name.clone()).collect();
+    names.sort();
+    names
+}
+
+/// Endpoints whose sums are held in memory at a time; some 15 MiB.
+const ENDPOINTS_MAX: usize = 1 << 17;
+
+/// Providers that are told apart in the list beside a domain.
+const PROVIDERS_MAX: usize = 62;
+
 const SUMS: &str =
     "sum(connects), sum(closes), sum(fails), sum(accepts), sum(listens), sum(bytes_sent), sum(bytes_recv)";
-
-/// Sums that are held in memory at a time; some 15 MiB.
-const SUMS_MAX: usize = 1 << 17;
 
 /// Most connections first, then most attempts, most bytes, by name.
 const RANKING: &str = "sum(connects) DESC, sum(fails) DESC, sum(bytes_sent) + sum(bytes_recv) DESC";
@@ -121,10 +237,8 @@ impl History {
             },
             Sessions::All => self.sessions_between(selection)?,
         };
-        self.gather(selection, &sessions)?;
-        let totals = self
-            .connection
-            .query_row(&format!("SELECT {SUMS} FROM temp.scope"), [], |row| Counts::from_row(row, 0))?;
+        let providers = self.gather(selection, &sessions)?;
+        let totals = providers.total();
         let active = if selection.is_range() {
             totals.connects.saturating_sub(totals.closes)
         } else {
@@ -134,9 +248,9 @@ impl History {
             selection: selection.clone(),
             totals,
             active,
-            providers: self.providers()?,
-            domains: self.domains(top)?,
+            domains: self.domains(top, &providers.names)?,
             ips: self.ips(top)?,
+            providers: providers.ranked(),
             sessions,
         }))
     }
@@ -157,11 +271,11 @@ impl History {
         rows.collect()
     }
 
-    /// Fills `temp.scope` with the sums by actor and endpoint of everything that is selected.
-    fn gather(&self, selection: &Selection, sessions: &[StoredSession]) -> rusqlite::Result<()> {
+    /// Fills `temp.scope` with the sums by endpoint of everything that is selected, and sums up by provider.
+    fn gather(&self, selection: &Selection, sessions: &[StoredSession]) -> rusqlite::Result<Gathering> {
         self.connection.execute_batch(
             "CREATE TEMP TABLE selected (id INTEGER PRIMARY KEY, is_whole);
-             CREATE TEMP TABLE scope (actor, endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv);",
+             CREATE TEMP TABLE scope (endpoint, providers, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv);",
         )?;
         // Hours in full, from the first that begins in the range to the one before that in which it ends.
         let ceiling = |ms: i64| ms.div_euclid(HOUR_MS) + i64::from(ms.rem_euclid(HOUR_MS) > 0);
@@ -174,57 +288,53 @@ impl History {
         for session in sessions {
             select.execute([session.id, first, end])?;
         }
-        self.sum_up(first, end)?;
+        let mut gathering = Gathering::new(&self.connection)?;
+        self.gather_sums(&mut gathering, first, end)?;
         let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
         if first > end {
-            return self.gather_part(end, since, until);
+            self.gather_part(&mut gathering, end, since, until)?;
+        } else {
+            if selection.since.is_some() && since.rem_euclid(HOUR_MS) > 0 {
+                self.gather_part(&mut gathering, first - 1, since, until)?;
+            }
+            if selection.until.is_some() && until.rem_euclid(HOUR_MS) > 0 {
+                self.gather_part(&mut gathering, end, since, until)?;
+            }
         }
-        if selection.since.is_some() && since.rem_euclid(HOUR_MS) > 0 {
-            self.gather_part(first - 1, since, until)?;
-        }
-        if selection.until.is_some() && until.rem_euclid(HOUR_MS) > 0 {
-            self.gather_part(end, since, until)?;
-        }
-        Ok(())
+        gathering.put(&self.connection)?;
+        Ok(gathering)
     }
 
-    /// Adds the sums that are kept: of sessions that are selected as a whole, and of the hours from `first` to before `end`
-    /// of the others. Done here because SQLite would sort all rows to group them, which takes twice as long.
-    fn sum_up(&self, first: i64, end: i64) -> rusqlite::Result<()> {
+    /// The sums that are kept: of sessions that are selected as a whole, and of the hours from `first` to before `end` of
+    /// the others.
+    fn gather_sums(&self, gathering: &mut Gathering, first: i64, end: i64) -> rusqlite::Result<()> {
+        let columns = "actor, endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv";
         let mut rows = self.connection.prepare(&format!(
-            "SELECT traffic.* FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
+            "SELECT {columns} FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
              WHERE is_whole AND hour = {WHOLE_SESSION}
              UNION ALL
-             SELECT traffic.* FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
+             SELECT {columns} FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
              WHERE NOT is_whole AND hour > {WHOLE_SESSION} AND hour >= ?1 AND hour < ?2"
         ))?;
         let mut rows = rows.query([first, end])?;
-        let mut sums: FxHashMap<(i64, i64), [i64; 7]> = FxHashMap::default();
         while let Some(row) = rows.next()? {
-            let sum = sums.entry((row.get(2)?, row.get(3)?)).or_default();
-            for (index, sum) in sum.iter_mut().enumerate() {
-                *sum = sum.saturating_add(row.get(4 + index)?);
+            let mut sums = [0; 7];
+            for (index, sum) in sums.iter_mut().enumerate() {
+                *sum = row.get(2 + index)?;
             }
-            // What is found twice in `scope` is added up later.
-            if sums.len() >= SUMS_MAX {
-                self.put(&mut sums)?;
-            }
-        }
-        self.put(&mut sums)
-    }
-
-    fn put(&self, sums: &mut FxHashMap<(i64, i64), [i64; 7]>) -> rusqlite::Result<()> {
-        let mut insert = self
-            .connection
-            .prepare_cached("INSERT INTO temp.scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-        for ((actor, endpoint), [connects, closes, fails, accepts, listens, sent, received]) in sums.drain() {
-            insert.execute([actor, endpoint, connects, closes, fails, accepts, listens, sent, received])?;
+            gathering.add(&self.connection, row.get(0)?, row.get(1)?, sums)?;
         }
         Ok(())
     }
 
-    /// Adds the events of one hour that lie between `since` and `until`.
-    fn gather_part(&self, hour: i64, since: i64, until: i64) -> rusqlite::Result<()> {
+    /// The events of one hour that lie between `since` and `until`.
+    fn gather_part(
+        &self,
+        gathering: &mut Gathering,
+        hour: i64,
+        since: i64,
+        until: i64,
+    ) -> rusqlite::Result<()> {
         let range: (Option<i64>, Option<i64>) = self.connection.query_row(
             "SELECT min(first_event), max(last_event)
              FROM temp.selected CROSS JOIN activity ON activity.session = selected.id WHERE hour = ?1",
@@ -234,35 +344,32 @@ impl History {
         let (Some(first), Some(last)) = range else { return Ok(()) };
         let since = since.max(hour.saturating_mul(HOUR_MS));
         let until = until.min((hour + 1).saturating_mul(HOUR_MS));
-        // The bound is the one of the sums that are kept, see rollup.rs.
-        self.connection.execute(
-            "INSERT INTO temp.scope
-             SELECT actor, endpoint, sum(event = 'connect'), sum(event = 'close'), sum(event = 'fail'),
-                    sum(event = 'accept'), sum(event = 'listen'),
-                    sum(CASE WHEN event IN ('close', 'fail') THEN min(ifnull(bytes_sent, 0), 1 << 53) ELSE 0 END),
-                    sum(CASE WHEN event IN ('close', 'fail') THEN min(ifnull(bytes_recv, 0), 1 << 53) ELSE 0 END)
-             FROM (SELECT process.actor, event.endpoint, kind.event, event.bytes_sent, event.bytes_recv
-                   FROM event
-                   CROSS JOIN process ON process.id = event.process
-                   CROSS JOIN kind ON kind.id = event.kind
-                   WHERE event.id BETWEEN ?1 AND ?2 AND event.ts >= ?3 AND event.ts < ?4
-                     AND process.session IN (SELECT id FROM temp.selected WHERE NOT is_whole))
-             GROUP BY actor, endpoint",
-            params![first, last, since, until],
+        let mut rows = self.connection.prepare(
+            "SELECT process.actor, event.endpoint, kind.event = 'connect', kind.event = 'close', kind.event = 'fail',
+                    kind.event = 'accept', kind.event = 'listen',
+                    CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END,
+                    CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_recv, 0) ELSE 0 END
+             FROM event
+             CROSS JOIN process ON process.id = event.process
+             CROSS JOIN kind ON kind.id = event.kind
+             WHERE event.id BETWEEN ?1 AND ?2 AND event.ts >= ?3 AND event.ts < ?4
+               AND process.session IN (SELECT id FROM temp.selected WHERE NOT is_whole)",
         )?;
+        let mut rows = rows.query([first, last, since, until])?;
+        while let Some(row) = rows.next()? {
+            let mut sums = [0; 7];
+            for (index, sum) in sums.iter_mut().enumerate() {
+                *sum = row.get(2 + index)?;
+            }
+            // As the sums that are kept, see rollup.rs.
+            sums[5] = sums[5].clamp(0, BYTES_MAX);
+            sums[6] = sums[6].clamp(0, BYTES_MAX);
+            gathering.add(&self.connection, row.get(0)?, row.get(1)?, sums)?;
+        }
         Ok(())
     }
 
-    fn providers(&self) -> rusqlite::Result<Vec<(String, Counts)>> {
-        let mut statement = self.connection.prepare(&format!(
-            "SELECT provider, {SUMS} FROM temp.scope JOIN actor ON actor.id = scope.actor
-             GROUP BY provider ORDER BY {RANKING}, provider"
-        ))?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, Counts::from_row(row, 1)?)))?;
-        rows.collect()
-    }
-
-    fn domains(&self, top: u32) -> rusqlite::Result<Top<DomainRow>> {
+    fn domains(&self, top: u32, providers: &[String]) -> rusqlite::Result<Top<DomainRow>> {
         let all = self.connection.query_row(
             "SELECT count(DISTINCT domain) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
              WHERE connects + closes + fails > 0",
@@ -270,10 +377,8 @@ impl History {
             |row| count(row, 0),
         )?;
         let mut statement = self.connection.prepare(&format!(
-            "SELECT domain, {SUMS}, json_group_array(DISTINCT provider), json_group_array(DISTINCT domain_source), max(type)
-             FROM temp.scope
-             CROSS JOIN endpoint ON endpoint.id = scope.endpoint
-             CROSS JOIN actor ON actor.id = scope.actor
+            "SELECT domain, {SUMS}, json_group_array(DISTINCT providers), json_group_array(DISTINCT domain_source), max(type)
+             FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
              WHERE domain IS NOT NULL AND connects + closes + fails > 0
              GROUP BY domain ORDER BY {RANKING}, domain LIMIT ?1"
         ))?;
@@ -281,7 +386,7 @@ impl History {
             Ok(DomainRow {
                 domain: row.get(0)?,
                 counts: Counts::from_row(row, 1)?,
-                providers: list(&row.get::<_, String>(8)?),
+                providers: named(&row.get::<_, String>(8)?, providers),
                 known_by: list(&row.get::<_, String>(9)?),
                 class: row.get(10)?,
             })
