@@ -233,7 +233,7 @@ impl<'a> Run<'a> {
             connection: ConnectionId(self.connections),
             provider: Arc::clone(&process.provider),
             process: Some(Arc::clone(process)),
-            protocol: if skewed % 20 == 0 { Protocol::Udp } else { Protocol::Tcp },
+            protocol: if skewed.is_multiple_of(20) { Protocol::Udp } else { Protocol::Tcp },
             local: Some(Address::Ip(SocketAddr::new(local, port))),
             remote: Some(endpoint.remote.clone()),
             domain: endpoint.domain.clone(),

@@ -42,14 +42,11 @@ impl History {
             };
             Ok((row.get::<_, i64>(0)?, status))
         };
-        let found = match run_id {
-            Some(run_id) => {
-                self.connection.query_row(&format!("{COLUMNS} WHERE run_id = ?1"), [run_id], read)
-            }
-            None => {
-                let latest = format!("{COLUMNS} ORDER BY started_at DESC, id DESC LIMIT 1");
-                self.connection.query_row(&latest, [], read)
-            }
+        let found = if let Some(run_id) = run_id {
+            self.connection.query_row(&format!("{COLUMNS} WHERE run_id = ?1"), [run_id], read)
+        } else {
+            let latest = format!("{COLUMNS} ORDER BY started_at DESC, id DESC LIMIT 1");
+            self.connection.query_row(&latest, [], read)
         };
         let Some((session, mut status)) = found.optional()? else { return Ok(None) };
         let mut statement = self.connection.prepare(
