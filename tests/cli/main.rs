@@ -13,12 +13,14 @@ mod diff;
 mod export;
 mod harness;
 mod observe;
+mod odd_sockets;
 mod output;
 mod report;
 mod short_connections;
 mod shutdown;
 mod status;
 mod sudo;
+mod trouble;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let trials = [
         harness::all(),
         observe::all(),
+        odd_sockets::all(),
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         diff::all(),
         status::all(),
         export::all(),
+        trouble::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

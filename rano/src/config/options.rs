@@ -164,5 +164,5 @@ options! {
     /// Write raw events as they come from the source
     record: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();
     /// Receive buffer for destroy notifications, in bytes; 0 for the usual
-    notify_buffer: usize = option(Capture).value_name("BYTES").range(0, 1 << 30).default("0").hidden();
+    notify_buffer: usize = option(Capture).value_name("BYTES").range(0, 1 << 30).default("4194304").hidden();
 }

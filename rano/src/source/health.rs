@@ -18,18 +18,21 @@ pub enum Gap {
     Vanished,
     /// Connections whose end will not be noticed, because too many are open at once.
     TableFull,
+    /// Looks at a socket table or at a process's descriptors that failed, and entries that were not understood.
+    Unread,
     /// Events that SQLite did not get, because its queue was full or it failed.
     SqliteDropped,
 }
 
 impl Gap {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
         Self::PermissionDenied,
         Self::Vanished,
         Self::TableFull,
+        Self::Unread,
         Self::SqliteDropped,
     ];
 
@@ -42,6 +45,7 @@ impl Gap {
             Self::PermissionDenied => "permission_denied",
             Self::Vanished => "vanished",
             Self::TableFull => "table_full",
+            Self::Unread => "unread",
             Self::SqliteDropped => "sqlite_dropped",
         }
     }
@@ -63,6 +67,9 @@ impl Gap {
             }
             Self::Vanished => "vanished: processes gone before they could be read",
             Self::TableFull => "table full: connections whose end is not noticed, too many were open",
+            Self::Unread => {
+                "unread: looks that failed, for lack of descriptors or memory, or were not understood"
+            }
             Self::SqliteDropped => "sqlite dropped: events that are not in the database",
         }
     }

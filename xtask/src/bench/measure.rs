@@ -119,7 +119,7 @@ impl Observer {
     pub(crate) fn start(rano: &Path, directory: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(rano);
         command.args(["--no-config", "--summary-only", "--stats-interval-ms", "0"]).args(arguments);
-        command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null());
+        command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         pin(&mut command);
         let mut child = command.spawn().context("start rano")?;
         // Time to start and to reach its steady state; a settled process is looked at every tenth poll.

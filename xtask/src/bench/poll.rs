@@ -1,5 +1,6 @@
 //! What one poll costs, beside `ss` listing the same sockets with and without their processes.
 
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -22,7 +23,7 @@ const PEER_RUNS: usize = 15;
 
 pub(crate) fn measure(rano: &Path) -> Result<Table> {
     let mut table =
-        Table::new(&["sockets", "processes", "rano, a poll", "ss -tnp", "ratio", "ss -tn", "ratio"]);
+        Table::new(&["sockets", "processes", "still", "stirred", "ss -tnp", "ratio", "ss -tn", "ratio"]);
     let ss = find_in_path("ss");
     if ss.is_none() {
         table.skip("ss: not installed");
@@ -39,8 +40,10 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
             // The server's ends of the watched ones count too.
             sockets_load.sockets(sockets - 2 * watched)?;
             let (there, running) = (load::established()?, load::processes()?);
-            let poll = cost_of_a_poll(rano, scratch.path())?;
-            let mut cells = vec![there.to_string(), running.to_string(), milliseconds(poll)];
+            let still = cost_of_a_poll(rano, scratch.path(), None)?;
+            let stirred = cost_of_a_poll(rano, scratch.path(), Some(server))?;
+            let mut cells =
+                vec![there.to_string(), running.to_string(), milliseconds(still), milliseconds(stirred)];
             for option in ["-tnp", "-tn"] {
                 let Some(ss) = &ss else {
                     cells.extend(["–".into(), "–".into()]);
@@ -51,7 +54,8 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
                     command.arg(option);
                     command
                 })?;
-                cells.extend([milliseconds(peer.cpu), ratio(poll, peer.cpu)]);
+                let ratios = format!("{} / {}", ratio(still, peer.cpu), ratio(stirred, peer.cpu));
+                cells.extend([milliseconds(peer.cpu), ratios]);
             }
             table.row(cells);
         }
@@ -59,11 +63,17 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
     Ok(table)
 }
 
-/// CPU time of rano in steady state, divided by the polls in it.
-fn cost_of_a_poll(rano: &Path, directory: &Path) -> Result<Duration> {
+/// CPU time of rano in steady state, divided by the polls in it. With `stir`, a stranger opens a connection there before
+/// each poll and closes the one before, so that each finds the counters moved, a new socket and one that is gone.
+fn cost_of_a_poll(rano: &Path, directory: &Path, stir: Option<SocketAddr>) -> Result<Duration> {
     let interval = INTERVAL.as_millis().to_string();
     let observer = Observer::start(rano, directory, &["--no-sqlite", "--interval-ms", &interval])?;
     let before = cpu_time(observer.pid())?;
-    std::thread::sleep(INTERVAL * POLLS);
+    let mut open = None;
+    for _ in 0..POLLS {
+        open = stir.map(TcpStream::connect).transpose()?;
+        std::thread::sleep(INTERVAL);
+    }
+    drop(open);
     Ok(cpu_time(observer.pid())?.saturating_sub(before) / POLLS)
 }

@@ -32,6 +32,7 @@ CREATE TABLE session (
     permission_denied  INTEGER NOT NULL DEFAULT 0,
     vanished           INTEGER NOT NULL DEFAULT 0,
     table_full         INTEGER NOT NULL DEFAULT 0,
+    unread             INTEGER NOT NULL DEFAULT 0,
     sqlite_dropped     INTEGER NOT NULL DEFAULT 0
 );
 
@@ -225,6 +226,7 @@ SELECT run_id,
        permission_denied,
        vanished,
        table_full,
+       unread,
        sqlite_dropped
 FROM session;
 
