@@ -17,7 +17,7 @@ use crate::registry;
 use crate::source;
 use crate::source::proc::PROC;
 use crate::source::proc::processes::ProcessScanner;
-use crate::store::{History, OpenError};
+use crate::store::{History, OpenError, OpenProblem};
 use crate::time_argument;
 
 /// Text that goes to no terminal is not cut.
@@ -73,7 +73,15 @@ pub(super) fn database(configuration: &Configuration) -> PathBuf {
 }
 
 pub(super) fn cannot_open(error: &OpenError) -> Failure {
-    Failure::new(Code::CannotOpen, error.to_string()).hint(error.hint())
+    let hint = match error.problem {
+        // The usual hints are for a writer.
+        OpenProblem::PermissionDenied => "run it as the owner of the file, or name another one with --sqlite",
+        OpenProblem::ReadOnlyFilesystem | OpenProblem::ParentMissing | OpenProblem::Other(_) => {
+            "name another file with --sqlite"
+        }
+        _ => error.hint(),
+    };
+    Failure::new(Code::CannotOpen, error.to_string()).hint(hint)
 }
 
 /// With what could have been meant.
