@@ -8,16 +8,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alerts;
 mod bad_input;
+mod config_check;
 mod diff;
 mod export;
 mod harness;
 mod observe;
 mod odd_sockets;
 mod output;
+mod presets;
 mod report;
 mod short_connections;
 mod shutdown;
+mod stats;
 mod status;
 mod sudo;
 mod trouble;
@@ -31,12 +35,16 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         harness::all(),
+        alerts::all(),
         observe::all(),
         odd_sockets::all(),
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),
         output::all(),
+        presets::all(),
+        config_check::all(),
+        stats::all(),
         sudo::all(),
         report::all(),
         diff::all(),

@@ -5,8 +5,10 @@ pub mod database;
 pub mod history;
 pub mod namespace;
 pub mod rano;
+pub mod recording;
 pub mod scene;
 pub mod stage;
+pub mod terminal;
 pub mod trial;
 
 use std::time::Duration;

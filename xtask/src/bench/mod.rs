@@ -29,13 +29,14 @@ enum Bench {
     OfRano,
 }
 
-const BENCHES: [(&str, Bench); 6] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("poll", Bench::InWorld(poll::measure)),
     ("notify", Bench::InWorld(notify::measure)),
     ("store", Bench::OfRano),
     ("report", Bench::Here(report::measure)),
     ("memory", Bench::InWorld(memory::measure)),
     ("startup", Bench::InWorld(startup::measure)),
+    ("alerts", Bench::OfRano),
 ];
 
 /// Makes a database to try things on; not a measurement.
@@ -48,7 +49,7 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
         return cargo::bench("database", arguments.iter().cloned());
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
-        eprintln!("error: no bench '{}': poll notify store report memory startup", unknown.display());
+        eprintln!("error: no bench '{}': poll notify store report memory startup alerts", unknown.display());
         return Ok(ExitCode::from(2));
     }
     let rano = cargo::build_rano()?;
