@@ -12,7 +12,9 @@ use anyhow::Result;
 const USAGE: &str = "\
 usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
        cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
-       cargo xtask bench [NAME]...             measure: poll notify store memory startup alerts (all)
+       cargo xtask bench [NAME]...             measure: poll notify store report memory startup alerts (all)
+       cargo xtask bench db --events N --out FILE [--seed S]
+                                               make a history of so many events
 ";
 
 fn main() -> ExitCode {
