@@ -9,7 +9,7 @@ mod socket;
 mod words;
 
 pub use decode::{Malformed, Record, decode};
-pub use offsets::{OFFSET_COUNT, Offset};
+pub use offsets::{OFFSET_COUNT, OFFSETS_GLOBAL, Offset};
 pub use process::{ARGUMENT_CLASSES, ImageRecord, PATH, ProcessKind, ProcessRecord};
 pub use socket::{SocketKind, SocketRecord};
 pub use words::{Judgement, JudgementWords, Owner, OwnerWords, Verdict, flags};

@@ -29,6 +29,10 @@ macro_rules! offsets {
     };
 }
 
+/// Name of the global that holds them. It carries [`ABI_VERSION`](crate::ABI_VERSION), so that an object of another
+/// layout does not load.
+pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_2";
+
 offsets! {
     TaskLeader = "task_struct", "group_leader";
     TaskPid = "task_struct", "pid";
@@ -58,4 +62,16 @@ offsets! {
     TcpBytesSent = "tcp_sock", "bytes_sent";
     TcpBytesRetransmitted = "tcp_sock", "bytes_retrans";
     TcpBytesReceived = "tcp_sock", "bytes_received";
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    #[test]
+    fn the_global_carries_the_version() {
+        assert_eq!(OFFSETS_GLOBAL, std::format!("RANO_OFFSETS_{}", crate::ABI_VERSION));
+    }
 }

@@ -21,13 +21,14 @@ pub struct Judgement {
 pub type JudgementWords = [u64; 2];
 
 impl Judgement {
-    #[inline(always)]
+    #[inline]
     pub const fn to_words(self) -> JudgementWords {
         [self.start_ns, self.exec_id as u64 | (self.verdict as u64) << 32]
     }
 
     /// The verdict, if it is of this process and this image.
-    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "halves of words are taken apart")]
+    #[inline]
     pub const fn of(words: JudgementWords, start_ns: u64, exec_id: u32) -> Option<Verdict> {
         if words[0] != start_ns || words[1] as u32 != exec_id {
             return None;
@@ -65,7 +66,7 @@ pub struct Owner {
 pub type OwnerWords = [u64; 4];
 
 impl Owner {
-    #[inline(always)]
+    #[inline]
     pub const fn to_words(self) -> OwnerWords {
         [
             self.start_ns,
@@ -75,7 +76,7 @@ impl Owner {
         ]
     }
 
-    #[inline(always)]
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "halves of words are taken apart")]
     pub const fn from_words(words: OwnerWords) -> Self {
         Self {

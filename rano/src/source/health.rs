@@ -18,18 +18,24 @@ pub enum Gap {
     Vanished,
     /// Connections whose end will not be noticed, because too many are open at once.
     TableFull,
+    /// Records that the kernel programs had no room for.
+    KernelDropped,
+    /// Sockets that the kernel programs could not follow, because their tables were full or a read failed.
+    KernelUnfollowed,
     /// Events that SQLite did not get, because its queue was full or it failed.
     SqliteDropped,
 }
 
 impl Gap {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
         Self::PermissionDenied,
         Self::Vanished,
         Self::TableFull,
+        Self::KernelDropped,
+        Self::KernelUnfollowed,
         Self::SqliteDropped,
     ];
 
@@ -42,6 +48,8 @@ impl Gap {
             Self::PermissionDenied => "permission_denied",
             Self::Vanished => "vanished",
             Self::TableFull => "table_full",
+            Self::KernelDropped => "kernel_dropped",
+            Self::KernelUnfollowed => "kernel_unfollowed",
             Self::SqliteDropped => "sqlite_dropped",
         }
     }
@@ -63,6 +71,10 @@ impl Gap {
             }
             Self::Vanished => "vanished: processes gone before they could be read",
             Self::TableFull => "table full: connections whose end is not noticed, too many were open",
+            Self::KernelDropped => "kernel dropped: records of the kernel programs that found their buffer full",
+            Self::KernelUnfollowed => {
+                "kernel unfollowed: sockets that the kernel programs had no room or no way to follow"
+            }
             Self::SqliteDropped => "sqlite dropped: events that are not in the database",
         }
     }

@@ -76,6 +76,8 @@ pub struct ProcSource {
     /// Notifications are not waited for before this time.
     quiet_until_ns: u64,
     changes: Vec<SocketChange>,
+    /// Why it is this source and no better one.
+    instead: Option<String>,
 }
 
 impl ProcSource {
@@ -93,7 +95,15 @@ impl ProcSource {
             next_poll_ns: 0,
             quiet_until_ns: 0,
             changes: Vec::new(),
+            instead: None,
         })
+    }
+
+    /// With the reason why no better source is used.
+    #[must_use]
+    pub fn instead_of(mut self, reason: Option<String>) -> Self {
+        self.instead = reason;
+        self
     }
 
     fn poll(&mut self, intake: &mut dyn Intake) -> Result<()> {
@@ -223,7 +233,9 @@ impl Source for ProcSource {
         gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
         gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
         gaps.set(Gap::Vanished, self.scanner.vanished());
-        SourceHealth { kind: self.kind(), reason: self.own.reason.clone(), gaps }
+        let reasons: Vec<&str> = [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
+        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        SourceHealth { kind: self.kind(), reason, gaps }
     }
 
     fn now(&self) -> Moment {
