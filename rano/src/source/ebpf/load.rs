@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, RawTracePoint, SockOps};
+use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint, SockOps};
 use aya::{Ebpf, EbpfLoader};
 use rano_common::{
     Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords,
@@ -110,6 +110,25 @@ impl Programs {
     }
 }
 
+/// The reason without the verifier's log, of which only the last words matter to a reader.
+fn brief(error: ProgramError) -> anyhow::Error {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let said = log.lines().rev().find(|line| !is_statistics(line)).unwrap_or_default().trim();
+            anyhow::Error::new(io_error).context(format!("the kernel refuses it: {said}"))
+        }
+        other => other.into(),
+    }
+}
+
+fn is_statistics(line: &str) -> bool {
+    ["", "verification time", "stack depth", "processed"].iter().any(|begin| match *begin {
+        "" => line.trim().is_empty(),
+        begin => line.starts_with(begin),
+    })
+}
+
 fn attach(ebpf: &mut Ebpf, hook: &Hook, group: &File) -> Result<()> {
     let program = ebpf.program_mut(hook.program).context("it is not in the object")?;
     // AllowMultiple makes link_create answer EINVAL; a link is always one of several.
@@ -117,22 +136,22 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, group: &File) -> Result<()> {
     match hook.kind {
         Kind::CgroupAddress => {
             let program: &mut CgroupSockAddr = program.try_into()?;
-            program.load()?;
+            program.load().map_err(brief)?;
             program.attach(group, mode)?;
         }
         Kind::CgroupSocket => {
             let program: &mut CgroupSock = program.try_into()?;
-            program.load()?;
+            program.load().map_err(brief)?;
             program.attach(group, mode)?;
         }
         Kind::SockOps => {
             let program: &mut SockOps = program.try_into()?;
-            program.load()?;
+            program.load().map_err(brief)?;
             program.attach(group, mode)?;
         }
         Kind::RawTracepoint(name) => {
             let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
+            program.load().map_err(brief)?;
             program.attach(name)?;
         }
     }
