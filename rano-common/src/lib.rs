@@ -55,13 +55,8 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Self; 5] = [
-        Self::SocketRecord,
-        Self::ProcessRecord,
-        Self::OwnersFull,
-        Self::JudgementsFull,
-        Self::TaskUnread,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::SocketRecord, Self::ProcessRecord, Self::OwnersFull, Self::JudgementsFull, Self::TaskUnread];
 }
 
 /// The flow of datagrams from a socket to one destination.

@@ -68,12 +68,7 @@ pub type OwnerWords = [u64; 4];
 impl Owner {
     #[inline]
     pub const fn to_words(self) -> OwnerWords {
-        [
-            self.start_ns,
-            self.established_ns,
-            self.pid as u64 | (self.exec_id as u64) << 32,
-            self.flags as u64,
-        ]
+        [self.start_ns, self.established_ns, self.pid as u64 | (self.exec_id as u64) << 32, self.flags as u64]
     }
 
     #[inline]

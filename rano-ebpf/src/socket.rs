@@ -51,7 +51,8 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
     let net: usize = read(sk, Offset::SockNet).unwrap_or(0);
     // SAFETY: the caller's promise; each helper call checks the address it reads.
     unsafe {
-        (*record).header = Header { kind: told.kind as u32, size: size_of::<SocketRecord>() as u32, at_ns: now() };
+        (*record).header =
+            Header { kind: told.kind as u32, size: size_of::<SocketRecord>() as u32, at_ns: now() };
         (*record).cookie = told.cookie;
         (*record).owner_start_ns = told.owner.start_ns;
         (*record).established_ns = told.owner.established_ns;
@@ -95,7 +96,8 @@ fn address(sk: usize, family: u16, four: Offset, six: Offset) -> [u8; 16] {
         return read(sk, six).unwrap_or([0; 16]);
     }
     // SAFETY: the helper checks the address.
-    let four: [u8; 4] = unsafe { bpf_probe_read_kernel((sk + offset(four)) as *const [u8; 4]) }.unwrap_or([0; 4]);
+    let four: [u8; 4] =
+        unsafe { bpf_probe_read_kernel((sk + offset(four)) as *const [u8; 4]) }.unwrap_or([0; 4]);
     let mut all = [0; 16];
     all[0] = four[0];
     all[1] = four[1];

@@ -5,9 +5,7 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
     generated::{bpf_get_current_task, bpf_probe_read_user},
 };
-use rano_common::{
-    Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Verdict,
-};
+use rano_common::{Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Verdict};
 
 use crate::emit::{Batch, now};
 use crate::maps::{JUDGEMENTS, lost, offset};
@@ -141,7 +139,9 @@ fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) 
         if path != 0 {
             let room: &mut [u8; PATH] = &mut (*image).path;
             // A path that fills all its room may be cut: then none is better.
-            if bpf_probe_read_kernel_str_bytes(path as *const u8, room).map_or(true, |path| path.len() + 1 >= PATH) {
+            if bpf_probe_read_kernel_str_bytes(path as *const u8, room)
+                .map_or(true, |path| path.len() + 1 >= PATH)
+            {
                 room[0] = 0;
             }
         }

@@ -20,7 +20,8 @@ const OBJECT: &str = "rano/src/source/ebpf/rano.bpf.o";
 const NOTE: &str = "rano/src/source/ebpf/rano.bpf.txt";
 const TARGET: &str = "bpfel-unknown-none";
 /// What the object depends on.
-const SOURCES: [&str; 4] = ["rano-ebpf/src", "rano-ebpf/Cargo.toml", "rano-common/src", "rano-common/Cargo.toml"];
+const SOURCES: [&str; 4] =
+    ["rano-ebpf/src", "rano-ebpf/Cargo.toml", "rano-common/src", "rano-common/Cargo.toml"];
 
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     match arguments {
@@ -62,7 +63,8 @@ fn build() -> Result<ExitCode> {
     ensure!(status.success(), "the kernel programs do not build");
     let built = target.join(TARGET).join("release/rano-ebpf");
     strip(&built, &root.join(OBJECT))?;
-    fs::write(root.join(NOTE), note(&root, &first_line(&rustc, "-V")?)?).with_context(|| format!("write {NOTE}"))?;
+    fs::write(root.join(NOTE), note(&root, &first_line(&rustc, "-V")?)?)
+        .with_context(|| format!("write {NOTE}"))?;
     println!("{OBJECT}: {} bytes", fs::metadata(root.join(OBJECT))?.len());
     Ok(ExitCode::SUCCESS)
 }
@@ -73,7 +75,10 @@ fn strip(built: &Path, object: &Path) -> Result<()> {
     let strip = Path::new(&prefix).join("bin/llvm-strip");
     let mut command = Command::new(&strip);
     let status = command.arg("--strip-debug").arg("-o").arg(object).arg(built).status();
-    ensure!(status.with_context(|| format!("run {}", strip.display()))?.success(), "the object cannot be stripped");
+    ensure!(
+        status.with_context(|| format!("run {}", strip.display()))?.success(),
+        "the object cannot be stripped"
+    );
     Ok(())
 }
 
@@ -83,8 +88,7 @@ fn check_note() -> Result<ExitCode> {
     let recorded = fs::read_to_string(root.join(NOTE)).with_context(|| format!("read {NOTE}"))?;
     let compiler = recorded.lines().find_map(|line| line.strip_prefix("compiler ")).unwrap_or_default();
     let now = note(&root, compiler)?;
-    let differing: Vec<&str> =
-        now.lines().filter(|line| !recorded.lines().any(|old| old == *line)).collect();
+    let differing: Vec<&str> = now.lines().filter(|line| !recorded.lines().any(|old| old == *line)).collect();
     if differing.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -139,10 +143,8 @@ fn sha256(files: &[PathBuf]) -> Result<String> {
 }
 
 fn first_line(program: &Path, argument: &str) -> Result<String> {
-    let output = Command::new(program)
-        .arg(argument)
-        .output()
-        .with_context(|| format!("run {}", program.display()))?;
+    let output =
+        Command::new(program).arg(argument).output().with_context(|| format!("run {}", program.display()))?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
 }
 

@@ -14,7 +14,8 @@ use crate::task::{Identity, describe, read, tell, tell_image, tell_record};
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     let child = child as usize;
-    let (pid, tgid): (Option<u32>, Option<u32>) = (read(child, Offset::TaskPid), read(child, Offset::TaskTgid));
+    let (pid, tgid): (Option<u32>, Option<u32>) =
+        (read(child, Offset::TaskPid), read(child, Offset::TaskTgid));
     if pid != tgid {
         return 0;
     }

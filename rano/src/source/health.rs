@@ -71,7 +71,9 @@ impl Gap {
             }
             Self::Vanished => "vanished: processes gone before they could be read",
             Self::TableFull => "table full: connections whose end is not noticed, too many were open",
-            Self::KernelDropped => "kernel dropped: records of the kernel programs that found their buffer full",
+            Self::KernelDropped => {
+                "kernel dropped: records of the kernel programs that found their buffer full"
+            }
             Self::KernelUnfollowed => {
                 "kernel unfollowed: sockets that the kernel programs had no room or no way to follow"
             }

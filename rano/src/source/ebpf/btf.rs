@@ -152,11 +152,40 @@ mod tests {
         let strings = b"\0int\0outer\0a\0b\0c\0inner\0d\0e\0";
         let kind = |kind: u32, length: u32| kind << 24 | length;
         let types: [u32; 34] = [
-            1, kind(1, 0), 4, 0x0100_0020, // 1: int
-            5, kind(STRUCT, 2), 16, 11, 1, 0, 0, 3, 32, // 2: outer
-            0, kind(STRUCT, 2), 12, 13, 1, 0, 15, 4, 32, // 3: unnamed
-            17, 1 << 31 | kind(STRUCT, 2), 8, 23, 1, 3 << 24, 25, 1, 32, // 4: inner
-            0, kind(2, 0), 4, // 5: pointer
+            1,
+            kind(1, 0),
+            4,
+            0x0100_0020, // 1: int
+            5,
+            kind(STRUCT, 2),
+            16,
+            11,
+            1,
+            0,
+            0,
+            3,
+            32, // 2: outer
+            0,
+            kind(STRUCT, 2),
+            12,
+            13,
+            1,
+            0,
+            15,
+            4,
+            32, // 3: unnamed
+            17,
+            1 << 31 | kind(STRUCT, 2),
+            8,
+            23,
+            1,
+            3 << 24,
+            25,
+            1,
+            32, // 4: inner
+            0,
+            kind(2, 0),
+            4, // 5: pointer
         ];
         let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut bytes = MAGIC.to_ne_bytes().to_vec();

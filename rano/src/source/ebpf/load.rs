@@ -7,9 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint, SockOps};
 use aya::{Ebpf, EbpfLoader};
-use rano_common::{
-    Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords,
-};
+use rano_common::{Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords};
 
 use super::btf::Btf;
 
@@ -83,7 +81,8 @@ impl Programs {
                 (Err(error), None) => return Err(error),
             }
         }
-        let mut take = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        let mut take =
+            |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         Ok(Self {
             ring: RingBuf::try_from(take("EVENTS")?).context("open the ring buffer")?,
             judgements: HashMap::try_from(take("JUDGEMENTS")?)?,

@@ -88,7 +88,8 @@ impl EbpfSource {
             if let Some(id) = opened.owner {
                 let datagram = if opened.protocol == Protocol::Udp { flags::DATAGRAM } else { 0 };
                 let flags = flags::PREEXISTING | datagram;
-                let owner = Owner { start_ns: start_ns(id), established_ns: 0, pid: id.pid, exec_id: 0, flags };
+                let owner =
+                    Owner { start_ns: start_ns(id), established_ns: 0, pid: id.pid, exec_id: 0, flags };
                 self.programs.follow(cookie, owner);
             }
             intake.socket(change);
@@ -115,8 +116,12 @@ impl EbpfSource {
                     let at = moment(record.header.at_ns, now);
                     self.socket(&record, intake);
                     self.sockets.changes(kind, &record, at, &mut self.changes);
+                    let changed = self.processes.has_changed(&record);
                     for change in self.changes.drain(..) {
-                        intake.socket(change);
+                        let opened = matches!(change, SocketChange::Opened(_));
+                        if !(opened && changed) {
+                            intake.socket(change);
+                        }
                     }
                 }
                 Ok(Record::Process { kind, process, path, arguments }) => {

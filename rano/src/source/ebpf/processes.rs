@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use rano_common::{Judgement, ProcessKind, ProcessRecord, Verdict as KernelVerdict};
+use rano_common::{Judgement, ProcessKind, ProcessRecord, SocketRecord, Verdict as KernelVerdict};
 use rustc_hash::FxHashMap;
 
 use super::load::Programs;
@@ -114,12 +114,20 @@ impl Processes {
 
     /// Tells the kernel programs again what a process is, because it still asks.
     pub fn answer(&self, pid: u32, programs: &mut Programs) {
-        let Some(Known { told: Some((start_ns, exec_id)), verdict, .. }) = self.known.get(&pid) else { return };
+        let Some(Known { told: Some((start_ns, exec_id)), verdict, .. }) = self.known.get(&pid) else {
+            return;
+        };
         let verdict = match verdict {
             Verdict::Tracked => KernelVerdict::Tracked,
             Verdict::Ignored => KernelVerdict::Ignored,
         };
         programs.judge(pid, Judgement { start_ns: *start_ns, exec_id: *exec_id, verdict });
+    }
+
+    /// Whether a socket's owner ran another image when it opened the socket: what is judged now is not who opened it.
+    pub fn has_changed(&self, record: &SocketRecord) -> bool {
+        let known = self.known.get(&record.pid);
+        known.and_then(|known| known.told).is_some_and(|told| told != (record.owner_start_ns, record.exec_id))
     }
 
     /// Processes that became tracked through another's change.
@@ -155,7 +163,8 @@ impl Processes {
         let argv = arguments(argv);
         let whole = record.arguments == record.arguments_total;
         if let Some((_, image)) = self.scanner.read(id) {
-            let (last, first) = argv.split_last().map_or((None, &[][..]), |(last, first)| (Some(last), first));
+            let (last, first) =
+                argv.split_last().map_or((None, &[][..]), |(last, first)| (Some(last), first));
             let same = if whole {
                 image.argv == argv
             } else {

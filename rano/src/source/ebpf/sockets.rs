@@ -28,7 +28,13 @@ pub struct Sockets {
 
 impl Sockets {
     /// What a record tells. `None` for a record that belongs to no known protocol.
-    pub fn changes(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, out: &mut Vec<SocketChange>) {
+    pub fn changes(
+        &mut self,
+        kind: SocketKind,
+        record: &SocketRecord,
+        at: Moment,
+        out: &mut Vec<SocketChange>,
+    ) {
         if record.flags & flags::DATAGRAM != 0 {
             return self.datagram(kind, record, at, out);
         }
@@ -112,7 +118,9 @@ fn opened(
         role: Role::Connect,
         protocol,
         // A datagram socket gets its port only when the call goes on.
-        local: address(record, &record.local, record.local_port).filter(|local| local.port() != 0).map(Address::ip),
+        local: address(record, &record.local, record.local_port)
+            .filter(|local| local.port() != 0)
+            .map(Address::ip),
         remote: remote.map(Address::ip),
         state,
         owner: Some(identity(record.pid, record.owner_start_ns)),

@@ -233,7 +233,8 @@ impl Source for ProcSource {
         gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
         gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
         gaps.set(Gap::Vanished, self.scanner.vanished());
-        let reasons: Vec<&str> = [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
+        let reasons: Vec<&str> =
+            [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         SourceHealth { kind: self.kind(), reason, gaps }
     }
