@@ -17,13 +17,17 @@ pub enum Malformed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
     Socket(SocketKind, SocketRecord),
-    Process {
-        kind: ProcessKind,
-        process: ProcessRecord,
-        /// Up to its NUL; empty where there is none.
-        path: &'a [u8],
-        arguments: &'a [u8],
-    },
+    Process(Told<'a>),
+}
+
+/// What was told of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told<'a> {
+    pub kind: ProcessKind,
+    pub process: ProcessRecord,
+    /// Up to its NUL; empty where there is none.
+    pub path: &'a [u8],
+    pub arguments: &'a [u8],
 }
 
 /// Takes one record apart.
@@ -43,7 +47,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, Malformed> {
         ProcessKind::Fork | ProcessKind::Exit | ProcessKind::Rename => (&[][..], &[][..]),
         ProcessKind::Exec | ProcessKind::Sight => image(&process, bytes)?,
     };
-    Ok(Record::Process { kind, process, path, arguments })
+    Ok(Record::Process(Told { kind, process, path, arguments }))
 }
 
 fn image<'a>(process: &ProcessRecord, bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Malformed> {
@@ -158,7 +162,7 @@ mod tests {
     #[test]
     fn an_exec_has_its_path_and_as_many_arguments_as_it_says() {
         let bytes = exec(b"cat\0-n\0beyond", 7);
-        let Ok(Record::Process { path, arguments, .. }) = decode(&bytes) else {
+        let Ok(Record::Process(Told { path, arguments, .. })) = decode(&bytes) else {
             panic!("{:?}", decode(&bytes))
         };
         assert_eq!((path, arguments), (&b"/bin/cat"[..], &b"cat\0-n\0"[..]));
@@ -169,7 +173,7 @@ mod tests {
     fn a_path_without_an_end_is_none() {
         let mut bytes = exec(b"", 0);
         bytes[64..320].fill(b'x');
-        assert!(matches!(decode(&bytes), Ok(Record::Process { path: b"", .. })));
+        assert!(matches!(decode(&bytes), Ok(Record::Process(Told { path: b"", .. }))));
     }
 
     #[test]

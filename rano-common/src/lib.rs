@@ -8,7 +8,7 @@ mod process;
 mod socket;
 mod words;
 
-pub use decode::{Malformed, Record, decode};
+pub use decode::{Malformed, Record, Told, decode};
 pub use offsets::{OFFSET_COUNT, OFFSETS_GLOBAL, Offset};
 pub use process::{ARGUMENT_CLASSES, ImageRecord, PATH, ProcessKind, ProcessRecord};
 pub use socket::{SocketKind, SocketRecord};

@@ -1,6 +1,7 @@
 //! Many short processes at once: each runs as an agent for a few milliseconds and connects a few times.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitCode, Stdio};
@@ -66,7 +67,7 @@ fn be_agent(arguments: &[String]) -> Result<()> {
     let mut line = format!("{} {index}", std::process::id());
     for _ in 0..CONNECTIONS_AN_AGENT {
         let stream = TcpStream::connect(server)?;
-        line.push_str(&format!(" {}", stream.local_addr()?.port()));
+        let _ = write!(line, " {}", stream.local_addr()?.port());
     }
     line.push('\n');
     // One write of less than PIPE_BUF: lines of several agents do not mix.

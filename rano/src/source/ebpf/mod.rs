@@ -124,10 +124,9 @@ impl EbpfSource {
                         }
                     }
                 }
-                Ok(Record::Process { kind, process, path, arguments }) => {
-                    let at = moment(process.header.at_ns, now);
-                    let programs = &mut self.programs;
-                    self.processes.record(kind, &process, path, arguments, at, programs, intake);
+                Ok(Record::Process(told)) => {
+                    let at = moment(told.process.header.at_ns, now);
+                    self.processes.record(&told, at, &mut self.programs, intake);
                 }
                 Err(_) => self.malformed += 1,
             }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use rano_common::{Judgement, ProcessKind, ProcessRecord, SocketRecord, Verdict as KernelVerdict};
+use rano_common::{Judgement, ProcessKind, ProcessRecord, SocketRecord, Told, Verdict as KernelVerdict};
 use rustc_hash::FxHashMap;
 
 use super::load::Programs;
@@ -61,16 +61,8 @@ impl Processes {
     }
 
     /// A record has come.
-    pub fn record(
-        &mut self,
-        kind: ProcessKind,
-        record: &ProcessRecord,
-        path: &[u8],
-        argv: &[u8],
-        at: Moment,
-        programs: &mut Programs,
-        intake: &mut dyn Intake,
-    ) {
+    pub fn record(&mut self, told: &Told<'_>, at: Moment, programs: &mut Programs, intake: &mut dyn Intake) {
+        let (kind, record) = (told.kind, &told.process);
         let id = identity(record.pid, record.start_ns);
         let image = match kind {
             ProcessKind::Exit => {
@@ -88,7 +80,7 @@ impl Processes {
                 // Told of before the fork could be: the exec or the first socket tells the rest.
                 Some(_) | None => return,
             },
-            ProcessKind::Exec | ProcessKind::Sight => self.image(id, record, path, argv),
+            ProcessKind::Exec | ProcessKind::Sight => self.image(id, told),
         };
         if self.known.get(&id.pid).is_some_and(|known| known.start_time != id.start_time) {
             // Its exit was missed.
@@ -159,7 +151,8 @@ impl Processes {
     }
 
     /// What it runs: as /proc has it if that is still the same, else as far as the record tells.
-    fn image(&mut self, id: ProcessId, record: &ProcessRecord, path: &[u8], argv: &[u8]) -> Image {
+    fn image(&mut self, id: ProcessId, told: &Told<'_>) -> Image {
+        let Told { process: record, path, arguments: argv, .. } = told;
         let argv = arguments(argv);
         let whole = record.arguments == record.arguments_total;
         if let Some((_, image)) = self.scanner.read(id) {

@@ -10,7 +10,7 @@ use super::processes::identity;
 use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 
-/// TCP states in which the other side has sent its FIN, which `bytes_received` counts (include/net/tcp_states.h).
+/// TCP states in which the other side has sent its FIN, which `bytes_received` counts (`include/net/tcp_states.h`).
 const AFTER_FIN: [u8; 5] = [6, 7, 8, 9, 11];
 const SYN_SENT: u8 = 2;
 const FIN_WAIT2: u8 = 5;
@@ -27,7 +27,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// What a record tells. `None` for a record that belongs to no known protocol.
+    /// What a record tells.
     pub fn changes(
         &mut self,
         kind: SocketKind,
