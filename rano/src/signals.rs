@@ -35,7 +35,7 @@ pub fn raise_on_signals(stop: &Stop) -> Result<()> {
 }
 
 /// Raises `stop` when nobody reads standard output any more, though nothing is written: `rano | head -1` must not
-/// stay behind until the next event. Only a pipe or a socket says so (POLLERR).
+/// stay behind until the next event. A pipe says so by POLLERR, a socket and a terminal that is gone by POLLHUP.
 pub fn raise_on_closed_stdout(stop: &Stop) -> Result<()> {
     let stop = stop.clone();
     let watch = move || {
@@ -44,11 +44,11 @@ pub fn raise_on_closed_stdout(stop: &Stop) -> Result<()> {
             let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => {}
-                Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL) => {
+                Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) => {
                     stop.raise();
                     return;
                 }
-                // A regular file or a terminal never errs; without an answer there is nothing to wait for.
+                // A regular file never errs; without an answer there is nothing to wait for.
                 Err(_) | Ok(_) => return,
             }
         }

@@ -23,9 +23,12 @@ crate::tests![
     a_lock_that_is_given_up_costs_no_event,
     a_full_disk_is_said_and_counted,
     a_log_directory_that_cannot_be_written_is_refused,
+    a_file_as_log_directory_is_refused,
     a_directory_as_config_file_is_refused,
+    a_log_file_that_takes_nothing_is_said_and_ends_with_code_3,
     an_empty_pattern_is_refused,
     an_unknown_flag_gets_a_suggestion,
+    a_program_as_command_gets_the_flag_to_watch_it,
     a_value_that_is_no_number_is_refused,
     pid_zero_is_refused,
     a_pid_that_is_gone_is_said,
@@ -33,6 +36,7 @@ crate::tests![
     a_name_with_control_characters_reaches_no_terminal_raw,
     a_command_line_of_128_kib_is_cut,
     secrets_in_a_command_line_are_redacted,
+    secrets_in_ranos_own_arguments_are_not_stored,
     twenty_thousand_sockets_opened_at_once_are_all_seen,
 ];
 
@@ -146,10 +150,24 @@ fn a_log_directory_that_cannot_be_written_is_refused() -> Result<()> {
     expect_refusal(&finished, 3, "/proc/1")
 }
 
+fn a_file_as_log_directory_is_refused() -> Result<()> {
+    let finished = attempt(&["--no-sqlite", "--log-dir", "/etc/passwd"])?;
+    expect_refusal(&finished, 3, "/etc/passwd: it is not a directory")?;
+    ensure!(finished.stderr.contains("hint: name a directory"), "{finished:#?}");
+    Ok(())
+}
+
 fn a_directory_as_config_file_is_refused() -> Result<()> {
     let finished = attempt(&["--no-sqlite", "--config", "/usr"])?;
     finished.expect_code(2)?;
     ensure!(finished.stderr.contains("✗ /usr: is a directory"), "{finished:#?}");
+    Ok(())
+}
+
+fn a_log_file_that_takes_nothing_is_said_and_ends_with_code_3() -> Result<()> {
+    let finished = attempt(&["--no-sqlite", "--log-file", "/dev/full"])?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("cannot write to /dev/full"), "{finished:#?}");
     Ok(())
 }
 
@@ -161,6 +179,21 @@ fn an_unknown_flag_gets_a_suggestion() -> Result<()> {
     let finished = attempt(&["--intervall-ms", "5"])?;
     expect_refusal(&finished, 2, "--intervall-ms")?;
     ensure!(finished.stderr.contains("--interval-ms"), "{finished:#?}");
+    Ok(())
+}
+
+/// `rano aider` is what somebody types who wants to watch aider.
+fn a_program_as_command_gets_the_flag_to_watch_it() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    for (arguments, is_program) in
+        [(vec!["aider"], true), (vec!["confg"], false), (vec!["config", "x"], false)]
+    {
+        let finished = Launch::new(&place, directory.path())?.args(&arguments).run()?;
+        expect_refusal(&finished, 2, arguments[arguments.len() - 1])?;
+        ensure!(finished.stderr.contains("rano --pattern aider") == is_program, "{finished:#?}");
+        ensure!(finished.stderr.contains("--pattern") == is_program, "{finished:#?}");
+    }
     Ok(())
 }
 
@@ -246,6 +279,15 @@ fn secrets_in_a_command_line_are_redacted() -> Result<()> {
     }
     let [row] = scene.database()?.events_of(Transport::Tcp, tuple)?.try_into().ok().context("one row")?;
     ensure!(row.cmdline.is_some_and(|cmdline| cmdline.contains("--api-key")));
+    Ok(())
+}
+
+fn secrets_in_ranos_own_arguments_are_not_stored() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let secret = "sk-ant-api03-0123456789abcdefghij";
+    scene.launch()?.args(["--once", "--pattern", secret]).run()?.expect_code(0)?;
+    let stored = scene.database()?.text("SELECT args || patterns FROM sessions")?;
+    ensure!(stored.contains("--pattern") && !stored.contains(secret), "{stored}");
     Ok(())
 }
 

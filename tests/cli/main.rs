@@ -11,10 +11,12 @@ mod support;
 mod bad_input;
 mod harness;
 mod observe;
+mod odd_sockets;
 mod output;
 mod short_connections;
 mod shutdown;
 mod sudo;
+mod trouble;
 
 use std::process::ExitCode;
 
@@ -26,11 +28,13 @@ fn main() -> ExitCode {
     let trials = [
         harness::all(),
         observe::all(),
+        odd_sockets::all(),
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),
         output::all(),
         sudo::all(),
+        trouble::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

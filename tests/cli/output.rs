@@ -23,6 +23,7 @@ crate::tests![
     colour_is_off_in_a_pipe_and_can_be_forced,
     files_are_private,
     the_views_agree_with_the_events,
+    a_user_without_a_name_is_stored_by_number,
     the_sqlite_shell_reads_the_columns_of_the_contract,
 ];
 
@@ -205,10 +206,22 @@ fn the_views_agree_with_the_events() -> Result<()> {
         "session_summary",
     ] {
         let query = format!("SELECT sum(connects) FROM {view} WHERE provider = 'anthropic'");
-        ensure!(database.count(&query)? == 1, "{view}");
+        let connects = database.count(&query)?;
+        let events = database.text("SELECT json_group_array(event || ts || local_port) FROM events")?;
+        ensure!(connects == 1, "{view}: {connects} of {events}");
     }
     ensure!(database.count("SELECT user_version > 0 FROM pragma_user_version")? == 1);
     ensure!(database.text("PRAGMA journal_mode")? == "wal");
+    Ok(())
+}
+
+fn a_user_without_a_name_is_stored_by_number() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let uid = scene.place.uid();
+    let named = nix::unistd::User::from_uid(uid.into())?.map(|user| user.name);
+    scene.launch()?.args(["--once"]).run()?.expect_code(0)?;
+    let stored = scene.database()?.text("SELECT user FROM sessions")?;
+    ensure!(stored == named.unwrap_or_else(|| uid.to_string()), "{stored}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -60,6 +61,11 @@ enum Order {
     Serve { transport: Transport, at: SocketAddr, service: Service },
     DropAccepted { count: usize },
     Connect { transport: Transport, to: SocketAddr },
+    Attempt { to: SocketAddr },
+    ServeNobody,
+    SendTo { to: SocketAddr },
+    ServeUnix { at: PathBuf },
+    ConnectUnix { to: PathBuf },
     Exchange { connection: usize, send: usize, receive: usize },
     Close { connection: usize, ending: Ending },
     Hold { to: SocketAddr, count: usize },
@@ -174,6 +180,39 @@ impl Actor {
         }
     }
 
+    /// Begins to connect over TCP and does not wait for what comes of it.
+    pub fn attempt(&mut self, to: SocketAddr) -> Result<(usize, Tuple)> {
+        self.opened(Order::Attempt { to })
+    }
+
+    /// Where attempts to connect over TCP are never answered: a listener whose queue is full.
+    pub fn serve_nobody(&mut self) -> Result<SocketAddr> {
+        match self.order(&[], Order::ServeNobody)? {
+            Answer::Serving { at } => Ok(at),
+            other => bail!("unexpected {other:?}"),
+        }
+    }
+
+    /// Sends a datagram from a socket that is not connected.
+    pub fn send_to(&mut self, to: SocketAddr) -> Result<(usize, Tuple)> {
+        self.opened(Order::SendTo { to })
+    }
+
+    pub fn serve_unix(&mut self, at: &Path) -> Result<()> {
+        self.done(&[], Order::ServeUnix { at: at.to_owned() })
+    }
+
+    pub fn connect_unix(&mut self, to: &Path) -> Result<()> {
+        self.done(&[], Order::ConnectUnix { to: to.to_owned() })
+    }
+
+    /// Kills the process and waits for it.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
     /// Sends `send` bytes (at least [`sockets::HEADER`]) to an answering server, gets `receive` back. Returns the connection's totals.
     pub fn exchange(&mut self, connection: usize, send: usize, receive: usize) -> Result<Totals> {
         self.exchange_in(&self.myself(), connection, send, receive)
@@ -267,6 +306,13 @@ impl Actor {
     fn tuples(&mut self, order: Order) -> Result<Vec<Tuple>> {
         match self.order(&[], order)? {
             Answer::Tuples(tuples) => Ok(tuples),
+            other => bail!("unexpected {other:?}"),
+        }
+    }
+
+    fn opened(&mut self, order: Order) -> Result<(usize, Tuple)> {
+        match self.order(&[], order)? {
+            Answer::Opened { connection, tuple } => Ok((connection, tuple)),
             other => bail!("unexpected {other:?}"),
         }
     }
@@ -369,6 +415,23 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
         Order::Connect { transport, to } => {
             let (connection, tuple) = sockets.connect(transport, to)?;
             Answer::Opened { connection, tuple }
+        }
+        Order::Attempt { to } => {
+            let (connection, tuple) = sockets.attempt(to)?;
+            Answer::Opened { connection, tuple }
+        }
+        Order::ServeNobody => Answer::Serving { at: sockets.serve_nobody()? },
+        Order::SendTo { to } => {
+            let (connection, tuple) = sockets.send_to(to)?;
+            Answer::Opened { connection, tuple }
+        }
+        Order::ServeUnix { at } => {
+            sockets::serve_unix(&at)?;
+            Answer::Done
+        }
+        Order::ConnectUnix { to } => {
+            sockets.connect_unix(&to)?;
+            Answer::Done
         }
         Order::Exchange { connection, send, receive } => {
             Answer::Totals(sockets.exchange(connection, send, receive)?)

@@ -26,3 +26,13 @@ pub fn wait_for_end(child: &std::process::Child, patience: Duration) -> anyhow::
     let mut ends = [PollFd::new(&pidfd, PollFlags::IN)];
     Ok(poll(&mut ends, Some(&timeout))? > 0)
 }
+
+/// Waits until `is_so`, with an error that says `what` when patience ran out.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_so()? {
+        anyhow::ensure!(std::time::Instant::now() < deadline, "patience ran out: {what}");
+        std::thread::yield_now();
+    }
+    Ok(())
+}

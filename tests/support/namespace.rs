@@ -190,7 +190,7 @@ fn enter(holder: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Gives up root in a freshly forked child, which has a single thread.
-fn become_ordinary(id: u32) -> io::Result<()> {
+pub fn become_ordinary(id: u32) -> io::Result<()> {
     // Actors with thousands of sockets need more descriptors than an ordinary user may ask for.
     let open_files = rustix::process::getrlimit(Resource::Nofile);
     let _ = rustix::process::setrlimit(

@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{ArgMatches, Command};
 
 use crate::config::{self as configuration, Configuration, Environment, Finding, Severity, flags};
@@ -86,7 +87,7 @@ pub fn run() -> ExitCode {
     let context = Context { environment: Environment::read(), arguments: std::env::args_os().collect() };
     let matches = match command().try_get_matches_from(&context.arguments) {
         Ok(matches) => matches,
-        Err(error) => return refused(&error),
+        Err(error) => return refused(&error, &context.arguments),
     };
     match dispatch(&matches, &context) {
         Ok(code) => code,
@@ -105,11 +106,29 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
 }
 
 /// Help and version are asked for in the form of an error.
-fn refused(error: &clap::Error) -> ExitCode {
+fn refused(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     match error.print() {
-        Ok(()) => (if error.use_stderr() { Code::Usage } else { Code::Fine }).into(),
+        Ok(()) if error.use_stderr() => {
+            if let Some(hint) = program_hint(error, arguments) {
+                say(&hint);
+            }
+            Code::Usage.into()
+        }
+        Ok(()) => Code::Fine.into(),
         Err(error) => failed(&not_printed(error)),
     }
+}
+
+/// For who types the program that is to be watched: `rano aider`.
+fn program_hint(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    // An unknown command of a command, or one with arguments, is no program's name.
+    let [_, only] = arguments else { return None };
+    let word = only.to_str()?;
+    let is_unknown = error.kind() == ErrorKind::InvalidSubcommand;
+    let is_like_command = error.get(ContextKind::SuggestedSubcommand).is_some();
+    let needs_no_quotes = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    (is_unknown && !is_like_command && needs_no_quotes)
+        .then(|| format!("hint: to watch a program: rano --pattern {word}\n"))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
@@ -146,8 +165,11 @@ fn refusal(findings: &[Finding]) -> Failure {
     let errors = findings.iter().filter(|finding| finding.is_error());
     let content_is_wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
     let code = if content_is_wrong { Code::Usage } else { Code::CannotOpen };
-    let mut failure = Failure::new(code, format!("{} error(s) found:", errors.count()))
-        .hint("`rano config paths` lists every file that is looked for");
+    let in_files = errors.clone().any(Finding::is_in_file);
+    let mut failure = Failure::new(code, format!("{} error(s) found:", errors.count()));
+    if in_files {
+        failure = failure.hint("`rano config paths` lists every file that is looked for");
+    }
     failure.details = list(findings).lines().map(str::to_owned).collect();
     failure
 }

@@ -20,7 +20,7 @@ use crate::pipeline::{Pipeline, Scope};
 use crate::process::ProcessId;
 use crate::process::matching::{self, Rules, Targets};
 use crate::process::provider::{ProviderEntry, Providers};
-use crate::process::redact::Redaction;
+use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
 use crate::signals;
 use crate::sink::Sink;
@@ -53,8 +53,8 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
     let pipeline = Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
-    pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
-    Ok(Code::Fine.into())
+    let summary = pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
+    Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
 }
 
 /// One observation, from the settings to what they mean.
@@ -113,6 +113,11 @@ impl<'a> Run<'a> {
         if self.settings.redact { Redaction::On } else { Redaction::Off }
     }
 
+    /// One of rano's own arguments as it may be stored.
+    fn redacted(&self, argument: &str) -> String {
+        redact::command_line(&[argument.to_owned()], self.redaction())
+    }
+
     /// What is watched, in words.
     fn watching(&self) -> Vec<String> {
         let pids = self.settings.pid.iter().map(|pid| format!("pid {pid}"));
@@ -124,9 +129,9 @@ impl<'a> Run<'a> {
     }
 
     fn idle_notice(&self) -> String {
-        let after = if self.settings.once { "" } else { "; waiting for one" };
+        let (yet, after) = if self.settings.once { ("", "") } else { (" yet", "; waiting for one") };
         format!(
-            "nothing matches yet: {}{after} (list processes: ps -eo pid,comm,args)",
+            "nothing matches{yet}: {}{after} (list processes: ps -eo pid,comm,args)",
             Escaped(&self.watching().join(", "))
         )
     }
@@ -208,9 +213,9 @@ impl<'a> Run<'a> {
             name: self.settings.session_name.clone(),
             started_at: self.started.unix_ms,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            user: self.context.environment.user_name().unwrap_or_else(|| "unknown".to_owned()),
-            args: self.context.arguments.iter().map(|arg| arg.to_string_lossy().into_owned()).collect(),
-            patterns: self.watching(),
+            user: self.context.environment.user_name(),
+            args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
+            patterns: self.watching().iter().map(|pattern| self.redacted(pattern)).collect(),
             config_files: self.config_files(),
             source: health.kind,
             source_reason: health.reason,
@@ -294,11 +299,13 @@ impl<'a> Run<'a> {
             return;
         }
         let health = source.health();
+        let polls = self.settings.replay.is_none() && !self.settings.once;
         Banner {
             run_id: &self.id,
             watching: &self.watching(),
             source: health.kind,
             source_reason: health.reason.as_deref(),
+            interval: polls.then(|| Duration::from_millis(self.settings.interval_ms)),
             history: self.settings.sqlite.as_deref(),
             files: &self.config_files(),
             notes: &self.configuration.notes,
@@ -363,6 +370,9 @@ fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Res
     Ok(file)
 }
 
+/// Next step where there is no directory for logs.
+const LOG_DIRECTORY: &str = "name a directory; it is made if the one that it lies in exists";
+
 fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
@@ -374,7 +384,10 @@ fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(cannot_open("log directory", path, error).into()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(cannot_open("log directory", path, "it is not a directory").hint(LOG_DIRECTORY).into())
+        }
+        Err(error) => Err(cannot_open("log directory", path, error).hint(LOG_DIRECTORY).into()),
     }
 }
 

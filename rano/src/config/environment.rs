@@ -52,6 +52,14 @@ impl Environment {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
+    /// Names of all variables that are set and not empty, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let set = self.variables.iter().filter(|(_, value)| !value.is_empty());
+        let mut names: Vec<_> = set.filter_map(|(name, _)| name.to_str()).collect();
+        names.sort_unstable();
+        names.into_iter()
+    }
+
     /// Colour was declined for all programs (no-color.org).
     pub fn no_color(&self) -> bool {
         self.variable("NO_COLOR").is_some()
@@ -62,14 +70,16 @@ impl Environment {
         self.variable("TERM").is_none_or(|term| term == "dumb")
     }
 
-    /// Name of the user on whose behalf rano runs.
-    pub fn user_name(&self) -> Option<String> {
+    /// Name of the user on whose behalf rano runs; his uid where nothing knows a name (containers).
+    pub fn user_name(&self) -> String {
         if let Some(user) = &self.invoking_user {
-            return Some(user.name.clone());
+            return user.name.clone();
         }
         match User::from_uid(Uid::effective()) {
-            Ok(Some(user)) => Some(user.name),
-            Ok(None) | Err(_) => self.variable("USER").map(|name| name.to_string_lossy().into_owned()),
+            Ok(Some(user)) => user.name,
+            Ok(None) | Err(_) => self
+                .variable("USER")
+                .map_or_else(|| Uid::effective().to_string(), |name| name.to_string_lossy().into_owned()),
         }
     }
 

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::output::escape::Escaped;
 
+/// The path of what is wrong with a variable.
+pub(super) const ENVIRONMENT: &str = "environment";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// Stops the start.
@@ -33,6 +36,11 @@ impl Finding {
         message: String,
     ) -> Self {
         Self { severity, path: path.to_owned(), line: line.into(), message }
+    }
+
+    /// It is about a file, not about a variable.
+    pub fn is_in_file(&self) -> bool {
+        self.path != Path::new(ENVIRONMENT)
     }
 
     pub fn is_error(&self) -> bool {

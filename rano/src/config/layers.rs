@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 
 use super::environment::Environment;
 use super::file;
-use super::finding::{Finding, Severity};
+use super::finding::{self, Finding, Severity};
 use super::options::{OPTIONS, Settings};
 use super::spec::{Effect, OptionSpec, Spelling};
 use super::value::{Kind, Value};
@@ -170,11 +170,33 @@ pub(super) fn from_environment(environment: &Environment, findings: &mut Vec<Fin
                 assignments.push(Assignment { option, effect: spelling.effect, value, origin });
             }
             Err(message) => {
-                findings.push(Finding::new(Severity::Error, Path::new("environment"), None, message));
+                findings.push(Finding::new(Severity::Error, Path::new(finding::ENVIRONMENT), None, message));
             }
         }
     }
+    let unknown = environment.names().filter_map(misspelt);
+    findings.extend(
+        unknown.map(|text| Finding::new(Severity::Warning, Path::new(finding::ENVIRONMENT), None, text)),
+    );
     assignments
+}
+
+/// What to say about a variable that is nearly one of an option. Another `RANO_…` may be another program's.
+fn misspelt(name: &str) -> Option<String> {
+    // Comparing takes time in proportion to the length.
+    if !name.starts_with("RANO_") || name.len() > 64 {
+        return None;
+    }
+    let variables = || keys().map(|(_, _, spelling)| spelling.variable());
+    if variables().any(|variable| variable == name) {
+        return None;
+    }
+    let near = |variable: String| {
+        let distance = strsim::damerau_levenshtein(name, &variable);
+        (distance <= 2).then_some((distance, variable))
+    };
+    let (_, nearest) = variables().filter_map(near).min()?;
+    Some(format!("unknown variable '{name}' (possible typo?): the nearest is '{nearest}'"))
 }
 
 /// What the flags say, in the order in which they were given. Of a flag given twice the last one counts; a list takes

@@ -168,5 +168,5 @@ options! {
     /// Room for records in the kernel, in bytes; 0 for the usual
     ring_bytes: u32 = option(Capture).value_name("BYTES").range(0, 1 << 30).default("0").hidden();
     /// Receive buffer for destroy notifications, in bytes; 0 for the usual
-    notify_buffer: usize = option(Capture).value_name("BYTES").range(0, 1 << 30).default("0").hidden();
+    notify_buffer: usize = option(Capture).value_name("BYTES").range(0, 1 << 30).default("4194304").hidden();
 }

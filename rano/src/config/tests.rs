@@ -250,6 +250,22 @@ fn a_warning_does_not_stop_the_start_and_an_error_in_a_variable_does() {
 }
 
 #[test]
+fn a_misspelt_variable_is_a_warning_and_one_of_another_program_is_none() {
+    let world = World::new()
+        .variable("RANO_INTERVALL_MS", "500")
+        .variable("RANO_JSNO", "1")
+        .variable("RANO_THEME", "mono")
+        .variable("RANO_UPDATE_URL", "x")
+        .variable("RANO_THEM", "");
+    let warnings: Vec<_> = world.load(&[]).unwrap().warnings.iter().map(ToString::to_string).collect();
+    let expected = [
+        "⚠ environment: unknown variable 'RANO_INTERVALL_MS' (possible typo?): the nearest is 'RANO_INTERVAL_MS'",
+        "⚠ environment: unknown variable 'RANO_JSNO' (possible typo?): the nearest is 'RANO_JSON'",
+    ];
+    assert_eq!(warnings, expected);
+}
+
+#[test]
 fn values_keep_a_hash_that_begins_no_comment_and_paths_know_home() {
     let world = World::config("\u{feff}pattern=c#,x # not this\r\nsqlite = ~/a.db\r\nlog_dir=~other/x\r\n");
     let settings = world.settings(&[]);

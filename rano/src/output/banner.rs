@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::event::SourceKind;
 use crate::output::escape::Escaped;
@@ -14,6 +15,8 @@ pub struct Banner<'a> {
     pub watching: &'a [String],
     pub source: SourceKind,
     pub source_reason: Option<&'a str>,
+    /// Between two looks; `None` where nothing is polled.
+    pub interval: Option<Duration>,
     pub history: Option<&'a Path>,
     pub files: &'a [String],
     pub notes: &'a [String],
@@ -33,10 +36,15 @@ impl Banner<'_> {
             writeln!(text, "  {name:9}{}", Escaped(value)).expect("writing into a String cannot fail");
         };
         row("watching", &self.watching.join(", "));
-        match self.source_reason {
-            Some(reason) => row("source", &format!("{}: {reason}", self.source.name())),
-            None => row("source", self.source.name()),
+        let mut source = self.source.name().to_owned();
+        if let Some(interval) = self.interval {
+            write!(source, ", a look every {} ms", interval.as_millis())
+                .expect("writing into a String cannot fail");
         }
+        if let Some(reason) = self.source_reason {
+            write!(source, ": {reason}").expect("writing into a String cannot fail");
+        }
+        row("source", &source);
         match self.history {
             Some(path) => row("history", &format!("{} (run {})", path.display(), self.run_id)),
             None => row("history", "none is kept"),
@@ -48,5 +56,29 @@ impl Banner<'_> {
             row("note", note);
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_how_often_rano_looks_and_what_is_kept() {
+        let banner = Banner {
+            run_id: "1-2",
+            watching: &["claude".to_owned(), "pid 7".to_owned()],
+            source: SourceKind::Proc,
+            source_reason: Some("reading /proc/net as text"),
+            interval: Some(Duration::from_millis(250)),
+            history: None,
+            files: &[],
+            notes: &[],
+        };
+        let text = banner.render(&Styles::PLAIN);
+        let (_, rows) = text.split_once('\n').expect("a heading");
+        let expected = "  watching claude, pid 7\n  source   proc, a look every 250 ms: reading /proc/net as text\n  \
+                        history  none is kept\n";
+        assert_eq!(rows, expected);
     }
 }

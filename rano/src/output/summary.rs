@@ -17,6 +17,8 @@ pub struct Summary {
     pub health: SourceHealth,
     /// How long the rankings are.
     pub top: usize,
+    /// Something that was asked for could not be written: standard output or a log file.
+    pub output_failed: bool,
 }
 
 impl Summary {

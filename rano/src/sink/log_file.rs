@@ -80,6 +80,7 @@ impl Sink for LogFile {
         if let Err(error) = self.file.write_all(text.as_bytes()).and_then(|()| self.file.flush()) {
             self.failed(&error);
         }
+        summary.output_failed |= self.lost > 0;
     }
 
     fn take_notices(&mut self) -> Vec<String> {

@@ -49,6 +49,7 @@ impl Sink for StoreSink {
         let Some(store) = self.store.take() else { return };
         self.notices.extend(store.take_warnings());
         let finished = store.finish(progress(&summary.totals, summary.health.gaps), self.now_ms);
+        self.notices.extend(finished.warnings);
         summary.health.gaps.add(Gap::SqliteDropped, finished.dropped);
         if let Some(error) = finished.error {
             self.notices.push(format!("warning: the end of the history was not written: {error}"));

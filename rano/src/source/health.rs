@@ -22,12 +22,14 @@ pub enum Gap {
     KernelDropped,
     /// Sockets that the kernel programs could not follow, because their tables were full or a read failed.
     KernelUnfollowed,
+    /// Looks at a socket table or at a process's descriptors that failed, and entries that were not understood.
+    Unread,
     /// Events that SQLite did not get, because its queue was full or it failed.
     SqliteDropped,
 }
 
 impl Gap {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
@@ -36,6 +38,7 @@ impl Gap {
         Self::TableFull,
         Self::KernelDropped,
         Self::KernelUnfollowed,
+        Self::Unread,
         Self::SqliteDropped,
     ];
 
@@ -50,6 +53,7 @@ impl Gap {
             Self::TableFull => "table_full",
             Self::KernelDropped => "kernel_dropped",
             Self::KernelUnfollowed => "kernel_unfollowed",
+            Self::Unread => "unread",
             Self::SqliteDropped => "sqlite_dropped",
         }
     }
@@ -76,6 +80,9 @@ impl Gap {
             }
             Self::KernelUnfollowed => {
                 "kernel unfollowed: sockets that the kernel programs had no room or no way to follow"
+            }
+            Self::Unread => {
+                "unread: looks that failed, for lack of descriptors or memory, or were not understood"
             }
             Self::SqliteDropped => "sqlite dropped: events that are not in the database",
         }

@@ -77,6 +77,8 @@ pub struct Finished {
     pub names_dropped: u64,
     /// Why the end could not be written; the session then shows no clean exit.
     pub error: Option<String>,
+    /// What a user should be told and was not yet.
+    pub warnings: Vec<String>,
 }
 
 /// A session being written. Dropping it writes what is queued, without a clean exit.
@@ -132,8 +134,10 @@ impl Store {
     /// `ended_at` is in Unix milliseconds.
     pub fn finish(mut self, progress: Progress, ended_at: i64) -> Finished {
         self.shared.set_progress(progress);
-        self.end(End::Clean { ended_at })
-            .expect("the writer is only taken here and in drop, which comes later")
+        let finished = self
+            .end(End::Clean { ended_at })
+            .expect("the writer is only taken here and in drop, which comes later");
+        Finished { warnings: self.shared.take_warnings(), ..finished }
     }
 
     fn end(&mut self, end: End) -> Option<Finished> {
@@ -144,6 +148,7 @@ impl Store {
             dropped: self.shared.dropped(),
             names_dropped: 0,
             error: Some("the thread that writes the database failed".to_owned()),
+            warnings: Vec::new(),
         }))
     }
 }

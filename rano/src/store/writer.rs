@@ -75,6 +75,8 @@ pub(super) struct Writer {
     path: PathBuf,
     update_session: String,
     file: Option<FileId>,
+    /// Events written before the file was lost, if it was.
+    kept: Option<u64>,
 }
 
 /// What the rows written so far mean to those that follow.
@@ -110,6 +112,7 @@ impl Writer {
             path: options.path.clone(),
             update_session: update_session(),
             file: file_id(&options.path),
+            kept: None,
         })
     }
 
@@ -119,13 +122,14 @@ impl Writer {
         loop {
             let work = self.shared.take(&mut batch);
             let end = work.end;
+            let before = self.ledger.counters.events();
             if let Err(error) = self.write(&mut batch, work) {
                 return self.lose(&mut batch, &error);
             }
+            self.notice_lost_file(before);
             if end.is_some() {
                 return self.close();
             }
-            self.notice_lost_file();
         }
     }
 
@@ -237,10 +241,12 @@ impl Writer {
         update.raw_execute().map(drop)
     }
 
-    /// A file that was removed while it is open takes rows without an error, and loses them.
-    fn notice_lost_file(&mut self) {
+    /// A file that was removed while it is open takes rows without an error, and loses them. `before`: events that were
+    /// written when it was last known to be there.
+    fn notice_lost_file(&mut self, before: u64) {
         if self.file.is_some() && file_id(&self.path) != self.file {
             self.file = None;
+            self.kept = Some(before);
             self.shared.notify_user(format!(
                 "sqlite: {} was removed or replaced; what is written from now on is lost, start rano again to go on",
                 self.path.display()
@@ -264,7 +270,13 @@ impl Writer {
     fn lose(self, batch: &mut Vec<Message>, error: &rusqlite::Error) -> Finished {
         let (dropped, names_dropped) = self.shared.give_up(batch);
         let error = format!("{}: the end of the session is not in it: {error}", self.path.display());
-        Finished { stored: self.ledger.counters.events(), dropped, names_dropped, error: Some(error) }
+        Finished {
+            stored: self.ledger.counters.events(),
+            dropped,
+            names_dropped,
+            error: Some(error),
+            warnings: Vec::new(),
+        }
     }
 
     fn close(self) -> Finished {
@@ -273,11 +285,14 @@ impl Writer {
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let error =
             self.connection.close().err().map(|(_, error)| format!("close {}: {error}", self.path.display()));
+        let written = self.ledger.counters.events();
+        let stored = self.kept.unwrap_or(written);
         Finished {
-            stored: self.ledger.counters.events(),
-            dropped: self.shared.dropped(),
+            stored,
+            dropped: self.shared.dropped() + (written - stored),
             names_dropped: self.shared.names_dropped(),
             error,
+            warnings: Vec::new(),
         }
     }
 }

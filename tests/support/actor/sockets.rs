@@ -3,11 +3,15 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::io::Errno;
 
 use super::{Ending, PATIENCE, Service, Totals, Transport, Tuple};
 
@@ -39,6 +43,8 @@ pub struct Sockets {
     connections: Vec<Option<Connection>>,
     held: Vec<TcpStream>,
     kept: Arc<Kept>,
+    /// Kept until the actor ends.
+    others: Vec<OwnedFd>,
 }
 
 impl Sockets {
@@ -93,6 +99,49 @@ impl Sockets {
         };
         self.connections.push(Some(Connection { client, totals: Totals::default() }));
         Ok((self.connections.len() - 1, tuple))
+    }
+
+    /// A socket that is on its way, refused, or connected: as a rule not known yet.
+    pub fn attempt(&mut self, to: SocketAddr) -> Result<(usize, Tuple)> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        bind(&socket, &SocketAddr::new(to.ip(), 0))?;
+        match connect(&socket, &to) {
+            Ok(()) | Err(Errno::INPROGRESS | Errno::CONNREFUSED) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("connect to {to}")),
+        }
+        let stream = TcpStream::from(socket);
+        let tuple = Tuple { local: stream.local_addr()?, remote: to };
+        self.connections.push(Some(Connection { client: Client::Tcp(stream), totals: Totals::default() }));
+        Ok((self.connections.len() - 1, tuple))
+    }
+
+    /// A full queue of a listener drops further attempts (`tcp_conn_request()`).
+    pub fn serve_nobody(&mut self) -> Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        rustix::net::listen(&listener, 0)?;
+        let at = listener.local_addr()?;
+        // A queue of length 0 holds one.
+        self.held.push(TcpStream::connect(at)?);
+        self.others.push(listener.into());
+        Ok(at)
+    }
+
+    pub fn send_to(&mut self, to: SocketAddr) -> Result<(usize, Tuple)> {
+        let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        socket.send_to(b"x", to).with_context(|| format!("send to {to}"))?;
+        let tuple = Tuple { local: socket.local_addr()?, remote: to };
+        self.connections.push(Some(Connection { client: Client::Udp(socket), totals: Totals::default() }));
+        Ok((self.connections.len() - 1, tuple))
+    }
+
+    pub fn connect_unix(&mut self, to: &Path) -> Result<()> {
+        let mut stream = UnixStream::connect(to)?;
+        stream.read_exact(&mut [0])?;
+        self.others.push(stream.into());
+        Ok(())
     }
 
     pub fn exchange(&mut self, connection: usize, send: usize, receive: usize) -> Result<Totals> {
@@ -150,6 +199,20 @@ impl Sockets {
     pub fn close_held(&mut self) {
         self.held.clear();
     }
+}
+
+pub fn serve_unix(at: &Path) -> Result<()> {
+    let listener = UnixListener::bind(at)?;
+    thread::spawn(move || {
+        let mut accepted = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept() {
+            // The client waits for this: before, the kernel does not tell where it is connected.
+            if stream.write_all(b"!").is_ok() {
+                accepted.push(stream);
+            }
+        }
+    });
+    Ok(())
 }
 
 pub fn short_connections(to: SocketAddr, count: usize, lifetime: Duration) -> Result<Vec<Tuple>> {

@@ -80,8 +80,8 @@ impl Default for DestroySettings {
             receive_buffer: 4 << 20,
             queue: 16_384,
             rate: RateLimits::default(),
-            quiet: Duration::from_millis(10),
-            farewell: Duration::from_millis(500),
+            quiet: Duration::from_millis(50),
+            farewell: Duration::from_secs(1),
             net: PathBuf::from(OWN_NAMESPACE),
         }
     }

@@ -120,6 +120,35 @@ impl Gate {
     }
 }
 
+/// Counts the connections that were opened between two looks and that neither of them held, where no notification
+/// tells of them.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// `ActiveOpens` before the last look.
+    before: Option<u64>,
+    /// Held by the last look, and opened after the counter was read.
+    ahead: u64,
+}
+
+impl Missed {
+    /// `opens`: `ActiveOpens` as read just before a look. `seen`: connecting sockets that it held for the first time.
+    pub fn count(&mut self, opens: u64, seen: u64) -> u64 {
+        let Some(before) = self.before.replace(opens) else { return 0 };
+        let opened = opens.saturating_sub(before);
+        let missed = opened.saturating_sub(seen + self.ahead);
+        self.ahead = seen.saturating_sub(opened);
+        missed
+    }
+}
+
+/// `ActiveOpens` of a network namespace: the attempts to connect over TCP since it was made.
+pub fn active_opens(net: &Path) -> io::Result<u64> {
+    let (mut tcp, mut buffer) = (TcpActivity::default(), Vec::new());
+    read(&File::open(net.join("snmp"))?, &mut buffer)?;
+    tcp_counters(&buffer, &mut tcp);
+    Ok(tcp.active_opens)
+}
+
 /// Reads a /proc file from its beginning, which makes the kernel write it anew.
 fn read(file: &File, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.resize(BUFFER, 0);
@@ -178,4 +207,22 @@ fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn number(word: &[u8]) -> Option<u64> {
     std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod missed_tests {
+    use super::*;
+
+    #[test]
+    fn what_was_opened_and_not_seen_is_missed_once() {
+        let mut missed = Missed::default();
+        assert_eq!(missed.count(100, 7), 0, "what is older is not counted");
+        assert_eq!(missed.count(105, 2), 3);
+        assert_eq!(missed.count(105, 0), 0);
+        // Seen though opened after the counter was read, and counted by the next look.
+        assert_eq!(missed.count(105, 1), 0);
+        assert_eq!(missed.count(106, 0), 0);
+        assert_eq!(missed.count(107, 0), 1);
+        assert_eq!(missed.count(3, 0), 0, "another namespace under the same number");
+    }
 }

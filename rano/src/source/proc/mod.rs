@@ -38,7 +38,7 @@ use crate::stop::Stop;
 
 use others::OtherNamespaces;
 use own::OwnNamespace;
-use processes::ProcessScanner;
+use processes::{ProcessScanner, Walk};
 use sockets::Holder;
 
 /// How to poll.
@@ -75,6 +75,8 @@ pub struct ProcSource {
     next_poll_ns: u64,
     /// Notifications are not waited for before this time.
     quiet_until_ns: u64,
+    /// Searches through descriptors that broke off.
+    broken_walks: u64,
     changes: Vec<SocketChange>,
     /// Why it is this source and no better one.
     instead: Option<String>,
@@ -86,14 +88,20 @@ impl ProcSource {
         let own = scanner.self_and_ancestors().first().copied();
         let netns = own.and_then(|own| scanner.netns(own)).context("find rano's own network namespace")?;
         let ephemeral = ephemeral_ports();
+        let mut sockets = OwnNamespace::open(settings, netns, ephemeral.clone());
+        // Every pid namespace has a first process, and every /proc shows it to whom it shows others' processes.
+        if scanner.identify(1).is_none() {
+            sockets.give_reason("/proc hides other users' processes (hidepid): as root rano sees them too");
+        }
         Ok(Self {
-            own: OwnNamespace::open(settings, netns, ephemeral.clone()),
+            own: sockets,
             others: OtherNamespaces::new(netns, ephemeral, settings.udp),
             scanner,
             settings,
             polls: 0,
             next_poll_ns: 0,
             quiet_until_ns: 0,
+            broken_walks: 0,
             changes: Vec::new(),
             instead: None,
         })
@@ -106,7 +114,7 @@ impl ProcSource {
         self
     }
 
-    fn poll(&mut self, intake: &mut dyn Intake) -> Result<()> {
+    fn poll(&mut self, intake: &mut dyn Intake) {
         let now = source::now();
         let is_first = self.polls == 0;
         let is_round = self.polls.is_multiple_of(ROUND);
@@ -114,17 +122,20 @@ impl ProcSource {
         self.own.drain(intake);
         let mut changes = std::mem::take(&mut self.changes);
         // Sockets first: whoever holds one of them then is either found below or gone, and that is counted.
-        self.own.look(now, &mut changes)?;
+        let missed = self.own.look(is_round, now, &mut changes);
         let newly_watched = !self.scanner.scan(now, intake).is_empty();
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
-        self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        let missed =
+            missed + self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        if missed > 0 {
+            intake.unattributed(missed);
+        }
         self.attribute(&watched, newly_watched || is_round, &mut changes);
         for change in changes.drain(..) {
             intake.socket(change);
         }
         self.changes = changes;
         self.own.drain(intake);
-        Ok(())
     }
 
     /// Finds the holders of new sockets, and with `all` of every socket without a watched owner.
@@ -134,9 +145,10 @@ impl ProcSource {
             wanted.extend(table.wanted(all));
         }
         let mut found: FxHashMap<SocketId, Holder> = FxHashMap::default();
+        let mut complete = true;
         if !wanted.is_empty() {
             for &process in watched {
-                self.scanner.fds(process, |_, inode| {
+                let walk = self.scanner.fds(process, |_, inode| {
                     if let Some(&id) = wanted.get(&inode) {
                         found
                             .entry(id)
@@ -144,15 +156,19 @@ impl ProcSource {
                             .or_insert(Holder { process, quality: OwnerQuality::Polled });
                     }
                 });
+                complete &= walk != Walk::Failed;
             }
         }
+        self.broken_walks += u64::from(!complete);
         for &id in found.keys() {
             self.own.check_side(id);
         }
         let now = source::now();
-        self.own.table.settle(&found, now, changes);
+        // What a walk that was broken off did not find may be there all the same: it is looked for again.
+        let searched = complete.then_some(now);
+        self.own.table.settle(&found, searched, changes);
         for table in self.others.tables.values_mut() {
-            table.settle(&found, now, changes);
+            table.settle(&found, searched, changes);
         }
     }
 
@@ -198,7 +214,7 @@ impl Source for ProcSource {
         while !stop.is_raised() {
             let now = source::now().boot_ns;
             if now >= self.next_poll_ns {
-                self.poll(intake)?;
+                self.poll(intake);
                 // Polls that were slept through are not made up for.
                 let interval = nanos(self.settings.interval);
                 let due = self.next_poll_ns.saturating_add(interval);
@@ -220,7 +236,7 @@ impl Source for ProcSource {
 
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
         if !self.settings.once {
-            self.poll(intake)?;
+            self.poll(intake);
             self.own.end(intake);
         }
         Ok(())
@@ -236,6 +252,7 @@ impl Source for ProcSource {
         let reasons: Vec<&str> =
             [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        gaps.set(Gap::Unread, self.own.unread + self.broken_walks);
         SourceHealth { kind: self.kind(), reason, gaps }
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
+use super::gate::{self, Missed};
 use super::net_text;
 use super::own::seen;
 use super::processes::ProcessScanner;
@@ -24,17 +25,26 @@ pub struct OtherNamespaces {
     udp: bool,
     homes: FxHashMap<ProcessId, u32>,
     pub tables: FxHashMap<u32, SocketTable>,
+    missed: FxHashMap<u32, Missed>,
     /// Looks that failed: namespace's processes gone or not ours to look at.
     pub refused: u64,
 }
 
 impl OtherNamespaces {
     pub fn new(own: u32, ephemeral: RangeInclusive<u16>, udp: bool) -> Self {
-        Self { own, ephemeral, udp, homes: FxHashMap::default(), tables: FxHashMap::default(), refused: 0 }
+        Self {
+            own,
+            ephemeral,
+            udp,
+            homes: FxHashMap::default(),
+            tables: FxHashMap::default(),
+            missed: FxHashMap::default(),
+            refused: 0,
+        }
     }
 
     /// Looks into the namespace of each watched process. `recheck`: a process may have moved since it was last asked
-    /// (setns, unshare).
+    /// (setns, unshare). Returns how many connections came and went between two looks.
     pub fn look(
         &mut self,
         scanner: &mut ProcessScanner,
@@ -43,7 +53,7 @@ impl OtherNamespaces {
         is_first: bool,
         now: Moment,
         out: &mut Vec<SocketChange>,
-    ) {
+    ) -> u64 {
         let mut representatives: FxHashMap<u32, ProcessId> = FxHashMap::default();
         let mut homes = FxHashMap::default();
         for &process in watched {
@@ -62,6 +72,8 @@ impl OtherNamespaces {
             }
             inhabited
         });
+        self.missed.retain(|netns, _| representatives.contains_key(netns));
+        let mut missed = 0;
         for (netns, process) in representatives {
             if self.tables.len() >= MOST && !self.tables.contains_key(&netns) {
                 self.refused += 1;
@@ -72,10 +84,14 @@ impl OtherNamespaces {
                 .entry(netns)
                 .or_insert_with(|| SocketTable::new(netns, self.ephemeral.clone(), is_first));
             let net = format!("/proc/{}/net", process.pid);
+            let opens = gate::active_opens(Path::new(&net));
             if !read(table, Path::new(&net), self.udp, now, out) {
                 self.refused += 1;
+            } else if let Ok(opens) = opens {
+                missed += self.missed.entry(netns).or_default().count(opens, table.new_connects(now));
             }
         }
+        missed
     }
 }
 
@@ -95,6 +111,6 @@ fn read(table: &mut SocketTable, net: &Path, udp: bool, now: Moment, out: &mut V
     if udp && net_text::udp(net, &mut each).is_ok() {
         looked_at.push(Protocol::Udp);
     }
-    table.end_look(&looked_at, false, now, out);
+    table.end_look(&looked_at, &[], now, out);
     looked_at.len() == if udp { 2 } else { 1 }
 }

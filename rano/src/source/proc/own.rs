@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result};
 use super::ProcSettings;
 use super::closing::{self, Ends, Side};
 use super::destroy::{DestroyHealth, DestroyListener, DestroySettings, Destroyed};
-use super::gate::{Activity, Gate, OWN_NAMESPACE};
+use super::gate::{Activity, Gate, Missed, OWN_NAMESPACE};
 use super::inet::{InetSocket, States, TcpState};
 use super::net_text;
-use super::sock_diag::{Dumper, Info};
+use super::sock_diag::{DiagError, Dumped, Dumper, Info};
 use super::sockets::{self, Ended, Seen, SocketTable};
 use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
@@ -30,13 +30,18 @@ pub struct OwnNamespace {
     gate: Option<Gate>,
     /// What the counters said before the last look; `None` if there was none or it cannot be relied on.
     before: Option<Activity>,
+    /// A datagram socket ended since the last look. One that took its place may have moved no counter.
+    udp_ended: bool,
     listener: Option<DestroyListener>,
+    missed: Missed,
     /// Of the listener when it ended.
     last_health: DestroyHealth,
     ends: Ends,
     heard: Vec<Destroyed>,
-    /// Sockets that the kernel described in a way that was not understood.
-    pub skipped: u64,
+    /// Tables that the kernel refused or does not have over netlink, and that are read as text.
+    as_text: Vec<Protocol>,
+    /// Looks that failed, and sockets that were described in a way that was not understood.
+    pub unread: u64,
     /// Why it is not better, for people.
     pub reason: Option<String>,
 }
@@ -50,7 +55,8 @@ impl OwnNamespace {
         } else {
             listen(settings)
                 .inspect_err(|error| {
-                    reasons.push(format!("connections shorter than the interval are not seen ({error:#})"));
+                    reasons
+                        .push(format!("connections shorter than the interval are only counted ({error:#})"));
                 })
                 .ok()
         };
@@ -64,29 +70,36 @@ impl OwnNamespace {
             dumper,
             gate,
             before: None,
+            udp_ended: false,
             listener,
+            missed: Missed::default(),
             last_health: DestroyHealth::default(),
             ends: Ends::default(),
             heard: Vec::new(),
-            skipped: 0,
+            as_text: Vec::new(),
+            unread: 0,
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         }
     }
 
-    /// Reads what can have changed since the last look.
-    pub fn look(&mut self, now: Moment, out: &mut Vec<SocketChange>) -> Result<()> {
+    /// Reads what can have changed since the last look. `thorough`: datagram sockets whatever the counters say, because
+    /// a bound one that connects moves none. Returns how many connections came and went between two looks, where no
+    /// notification tells of them.
+    pub fn look(&mut self, thorough: bool, now: Moment, out: &mut Vec<SocketChange>) -> u64 {
+        self.bury_listener();
         let activity = self.gate.as_mut().and_then(|gate| gate.read().ok());
-        let reliable = self.is_notified() && !self.table.needs_look();
+        let reliable = self.is_notified() && self.as_text.is_empty() && !self.table.needs_look();
         let unchanged = |before: &Activity, now: &Activity| {
             // An accept moves no counter when it comes after the handshake.
             let tcp = before.tcp == now.tcp && !self.settings.listening;
-            (tcp, before.udp == now.udp)
+            (tcp, before.udp == now.udp && !self.udp_ended && !thorough)
         };
         let (tcp_unchanged, udp_unchanged) = match (&self.before, &activity) {
             (Some(before), Some(activity)) if reliable => unchanged(before, activity),
             _ => (false, false),
         };
         self.before = activity;
+        self.udp_ended = false;
         let mut looked_at = Vec::with_capacity(3);
         if !tcp_unchanged {
             looked_at.push(Protocol::Tcp);
@@ -98,19 +111,59 @@ impl OwnNamespace {
             looked_at.push(Protocol::Unix);
         }
         if looked_at.is_empty() {
-            return Ok(());
+            return 0;
         }
         self.table.begin_look();
-        for &protocol in &looked_at {
-            self.read(protocol, now, out)?;
+        let wanted = looked_at.len();
+        looked_at.retain(|&protocol| self.read(protocol, now, out));
+        if looked_at.len() < wanted {
+            // The next poll tries again, whatever the counters say.
+            self.before = None;
         }
-        let notified = self.is_notified();
-        self.table.end_look(&looked_at, notified, now, out);
-        Ok(())
+        let mut notified = vec![Protocol::Tcp, Protocol::Udp];
+        notified.retain(|protocol| self.is_notified() && !self.as_text.contains(protocol));
+        self.table.end_look(&looked_at, &notified, now, out);
+        let untold = self.listener.is_none() || self.as_text.contains(&Protocol::Tcp);
+        match activity.filter(|_| untold && looked_at.contains(&Protocol::Tcp)) {
+            Some(activity) => self.missed.count(activity.tcp.active_opens, self.table.new_connects(now)),
+            None => 0,
+        }
     }
 
-    fn read(&mut self, protocol: Protocol, now: Moment, out: &mut Vec<SocketChange>) -> Result<()> {
-        let Self { table, dumper, .. } = self;
+    /// Whether the table was read to its end. One that netlink does not give is read as text from now on.
+    fn read(&mut self, protocol: Protocol, now: Moment, out: &mut Vec<SocketChange>) -> bool {
+        let mut outcome = self.dump(protocol, now, out);
+        if let Err(error) = &outcome
+            && let Some(DiagError::Refused(_) | DiagError::Missing(_)) = error.downcast_ref()
+        {
+            let table = protocol.name();
+            let reason =
+                format!("short {table} connections are not seen: reading /proc/net as text ({error})");
+            self.give_reason(&reason);
+            self.as_text.push(protocol);
+            outcome = self.dump(protocol, now, out);
+        }
+        match outcome {
+            Ok(dumped) => self.unread += dumped.skipped,
+            Err(_) => self.unread += 1,
+        }
+        outcome.is_ok()
+    }
+
+    /// Why it is not better, beside what is known already.
+    pub fn give_reason(&mut self, reason: &str) {
+        match &mut self.reason {
+            Some(reasons) => {
+                reasons.push_str("; ");
+                reasons.push_str(reason);
+            }
+            None => self.reason = Some(reason.to_owned()),
+        }
+    }
+
+    fn dump(&mut self, protocol: Protocol, now: Moment, out: &mut Vec<SocketChange>) -> Result<Dumped> {
+        let Self { table, dumper, as_text, .. } = self;
+        let dumper = dumper.as_mut().filter(|_| !as_text.contains(&protocol));
         let netns = table.netns();
         let net = Path::new(OWN_NAMESPACE);
         let each = |socket: &InetSocket| {
@@ -118,7 +171,7 @@ impl OwnNamespace {
                 table.see(seen, now, out);
             }
         };
-        let dumped = match (protocol, dumper) {
+        Ok(match (protocol, dumper) {
             (Protocol::Tcp, Some(dumper)) => dumper.tcp(States::SOCKETS, Info::Without, each)?,
             (Protocol::Udp, Some(dumper)) => dumper.udp(States::ALL, each)?,
             (Protocol::Tcp, None) => net_text::tcp(net, each).context("read /proc/net/tcp")?,
@@ -126,18 +179,27 @@ impl OwnNamespace {
             (Protocol::Unix, dumper) => {
                 let mut ends = UnixEnds::default();
                 let add = |socket: &UnixSocket| ends.add(socket);
-                let held = match dumper {
+                let mut held = match dumper {
                     Some(dumper) => dumper.unix(add)?,
                     None => net_text::unix(net, add).context("read /proc/net/unix")?,
                 };
+                held.skipped += ends.left_out;
                 for seen in ends.into_seen(netns) {
                     table.see(seen, now, out);
                 }
                 held
             }
-        };
-        self.skipped += dumped.skipped;
-        Ok(())
+        })
+    }
+
+    /// A listener that ended by itself leaves what it heard, and from now on the kernel's counter has to do.
+    fn bury_listener(&mut self) {
+        let failed = |listener: &DestroyListener| listener.health().failed;
+        let Some(errno) = self.listener.as_ref().and_then(failed) else { return };
+        if let Some(listener) = self.listener.take() {
+            self.last_health = listener.stop(&mut self.heard);
+        }
+        self.give_reason(&format!("connections shorter than the interval are only counted ({errno})"));
     }
 
     fn is_notified(&self) -> bool {
@@ -177,9 +239,14 @@ impl OwnNamespace {
         // The two ends of a connection on this host come in either order, and each tells of the other.
         for destroyed in heard {
             self.ends.note(destroyed);
+            self.udp_ended |= destroyed.protocol == Protocol::Udp;
         }
         let mut unattributed = 0;
+        // What is read as text is known by its inode, of which a notification does not tell.
         for destroyed in heard {
+            if self.as_text.contains(&destroyed.protocol) {
+                continue;
+            }
             let id = SocketId::Cookie { netns: self.table.netns(), cookie: destroyed.cookie };
             let orphan = match self.table.ended(id, destroyed.at) {
                 Ended::Watched => {

@@ -1,13 +1,19 @@
 //! What is known of the sockets of one network namespace, and how one look differs from the one before. Pure: it is
 //! told what a look held and who owns what, and says what changed.
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
 use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
+
+/// How late a notification may be: the kernel makes them on a workqueue, and on a busy machine that waits its turn. One
+/// that comes after its socket was given up would be taken for another connection.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A socket as one look shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +58,41 @@ struct Known {
     served: bool,
 }
 
+/// Sockets whose end was told although no notification came. One may come all the same, any time later: a connection that
+/// was reset, or half closed and then closed by the other side, is in no table any more while its process keeps the
+/// descriptor. Bounded: the oldest go, and would then be counted once more.
+#[derive(Debug, Default)]
+struct GivenUp {
+    ids: FxHashSet<SocketId>,
+    order: VecDeque<SocketId>,
+}
+
+impl GivenUp {
+    const MOST: usize = 1 << 14;
+
+    fn add(&mut self, id: SocketId) {
+        if self.ids.insert(id) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    fn take(&mut self, id: SocketId) -> bool {
+        // Its place in the order stays until it is the oldest.
+        self.ids.remove(&id)
+    }
+}
+
 /// What a notification's socket turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// A watched process's: the pipeline knows it.
     Watched,
-    /// Seen, and it belongs to somebody who is not watched.
+    /// Seen, and it belongs to somebody who is not watched; or its end was told without a notification.
     Other,
     /// Seen, but its process was gone or had let go of it before anybody could look.
     Orphan(Seen),
@@ -77,10 +112,11 @@ pub struct SocketTable {
     look: u32,
     /// The current look is the first of the observation: what it holds is older.
     preexisting: bool,
-    /// Absent from the last look; until the next one its notification may still arrive.
-    missing: Vec<SocketId>,
+    /// Absent from a look for the first time at that moment; for a while the notification may still arrive.
+    missing: Vec<(SocketId, Moment)>,
     /// Not looked for yet.
     fresh: Vec<SocketId>,
+    given_up: GivenUp,
 }
 
 impl SocketTable {
@@ -95,6 +131,7 @@ impl SocketTable {
             preexisting,
             missing: Vec::new(),
             fresh: Vec::new(),
+            given_up: GivenUp::default(),
         }
     }
 
@@ -157,28 +194,32 @@ impl SocketTable {
     }
 
     /// The look is over and held every socket of the `looked_at` protocols. What was there before and is not now has
-    /// ended: at once where no notification is to be expected, else after one more look.
+    /// ended: where a notification is to be expected, after one more look and [`GRACE`], else at once.
     pub fn end_look(
         &mut self,
         looked_at: &[Protocol],
-        notified: bool,
+        notified: &[Protocol],
         now: Moment,
         out: &mut Vec<SocketChange>,
     ) {
-        for id in std::mem::take(&mut self.missing) {
-            if self.known.get(&id).is_some_and(|known| self.is_absent(known, looked_at)) {
-                self.forget(id, now, out);
+        for (id, since) in std::mem::take(&mut self.missing) {
+            let Some(known) = self.known.get(&id).filter(|known| known.look != self.look) else { continue };
+            if !looked_at.contains(&known.seen.protocol) || now.since(since) < GRACE {
+                self.missing.push((id, since));
+            } else {
+                self.forget(id, since, out);
             }
         }
+        let waiting: FxHashSet<SocketId> = self.missing.iter().map(|(id, _)| *id).collect();
         let absent: Vec<SocketId> = self
             .known
             .iter()
-            .filter(|(_, known)| self.is_absent(known, looked_at))
+            .filter(|(id, known)| self.is_absent(known, looked_at) && !waiting.contains(id))
             .map(|(id, _)| *id)
             .collect();
         for id in absent {
-            if notified && self.known[&id].seen.protocol != Protocol::Unix {
-                self.missing.push(id);
+            if notified.contains(&self.known[&id].seen.protocol) {
+                self.missing.push((id, now));
             } else {
                 self.forget(id, now, out);
             }
@@ -200,6 +241,17 @@ impl SocketTable {
         !self.fresh.is_empty()
     }
 
+    /// Connecting TCP sockets that the look of that moment was the first to hold.
+    pub fn new_connects(&self, at: Moment) -> u64 {
+        let fresh = self.fresh.iter().filter_map(|id| self.known.get(id));
+        let connects = fresh.filter(|known| {
+            known.first_seen == at
+                && known.seen.protocol == Protocol::Tcp
+                && self.role(&known.seen) == Role::Connect
+        });
+        connects.count() as u64
+    }
+
     /// The inodes to look for: of new sockets, or with `all` of every socket that has no watched owner so far.
     pub fn wanted(&self, all: bool) -> FxHashMap<u64, SocketId> {
         let unowned = |known: &&Known| known.owner != Owner::Watched && known.seen.inode != 0;
@@ -211,14 +263,25 @@ impl SocketTable {
         }
     }
 
-    /// The watched processes have been looked through for what was [wanted](Self::wanted).
-    pub fn settle(&mut self, found: &FxHashMap<SocketId, Holder>, now: Moment, out: &mut Vec<SocketChange>) {
-        for id in std::mem::take(&mut self.fresh) {
-            if let Some(known) = self.known.get_mut(&id)
-                && known.owner == Owner::Unknown
-            {
-                known.owner = Owner::Other(now);
+    /// The watched processes have been looked through for what was [wanted](Self::wanted), until `searched`. Where that
+    /// is `None` not all of them were, and what was not found is wanted again.
+    pub fn settle(
+        &mut self,
+        found: &FxHashMap<SocketId, Holder>,
+        searched: Option<Moment>,
+        out: &mut Vec<SocketChange>,
+    ) {
+        if let Some(searched) = searched {
+            for id in std::mem::take(&mut self.fresh) {
+                if let Some(known) = self.known.get_mut(&id)
+                    && known.owner == Owner::Unknown
+                {
+                    known.owner = Owner::Other(searched);
+                }
             }
+        } else {
+            let known = &self.known;
+            self.fresh.retain(|id| known.contains_key(id) && !found.contains_key(id));
         }
         let mut opened: Vec<(Moment, SocketId)> = found
             .keys()
@@ -254,7 +317,9 @@ impl SocketTable {
 
     /// A notification says that a socket is gone.
     pub fn ended(&mut self, id: SocketId, at: Moment) -> Ended {
-        let Some(known) = self.remove(id) else { return Ended::Unseen };
+        let Some(known) = self.remove(id) else {
+            return if self.given_up.take(id) { Ended::Other } else { Ended::Unseen };
+        };
         match known.owner {
             Owner::Watched => Ended::Watched,
             // It was there in the look and gone when the descriptors were searched: nobody knows whose it was.
@@ -290,6 +355,7 @@ impl SocketTable {
     /// Ends a socket of which no notification told.
     fn forget(&mut self, id: SocketId, now: Moment, out: &mut Vec<SocketChange>) {
         let Some(known) = self.remove(id) else { return };
+        self.given_up.add(id);
         if known.owner == Owner::Watched {
             let established = known.seen.state != Some(SocketState::Connecting);
             out.push(closing(id, now, None, established.then_some(true)));
@@ -378,6 +444,7 @@ fn order(id: &SocketId) -> u64 {
 mod tests {
     use super::*;
 
+    const NOTIFIED: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
     const WATCHED: Holder =
         Holder { process: ProcessId { pid: 42, start_time: 7 }, quality: OwnerQuality::Polled };
 
@@ -421,9 +488,9 @@ mod tests {
         for seen in sockets {
             table.see(seen.clone(), now, &mut out);
         }
-        table.end_look(&Protocol::ALL, true, now, &mut out);
+        table.end_look(&Protocol::ALL, &NOTIFIED, now, &mut out);
         let found = table.wanted(false).into_values().map(|id| (id, WATCHED)).collect();
-        table.settle(&found, now, &mut out);
+        table.settle(&found, Some(now), &mut out);
         out
     }
 
@@ -454,13 +521,35 @@ mod tests {
     }
 
     #[test]
-    fn the_end_without_a_notification_comes_one_look_late() {
+    fn the_end_without_a_notification_comes_late_and_says_when_it_was_missed() {
         let mut table = table();
         look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
         assert_eq!(look(&mut table, &[], at(2)), []);
         assert!(table.needs_look());
-        assert_eq!(look(&mut table, &[], at(3)), [closing(id(1), at(3), None, Some(true))]);
-        assert!(table.is_empty());
+        assert_eq!(look(&mut table, &[], at(1002)), [closing(id(1), at(2), None, Some(true))]);
+        assert!(table.is_empty() && !table.needs_look());
+    }
+
+    #[test]
+    fn a_notification_after_the_end_was_told_is_no_other_connection() {
+        let mut table = table();
+        look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
+        look(&mut table, &[], at(2));
+        assert_eq!(look(&mut table, &[], at(1002)).len(), 1);
+        assert_eq!(table.ended(id(1), at(60_000)), Ended::Other);
+        assert_eq!(table.ended(id(2), at(60_000)), Ended::Unseen);
+    }
+
+    #[test]
+    fn a_notification_that_is_late_on_a_busy_machine_still_ends_its_socket() {
+        let mut table = table();
+        look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established)], at(1));
+        for ms in [20, 40, 60, 400] {
+            assert_eq!(look(&mut table, &[], at(ms)), []);
+        }
+        assert_eq!(table.ended(id(1), at(410)), Ended::Watched);
+        assert_eq!(look(&mut table, &[], at(1000)), []);
+        assert!(!table.needs_look());
     }
 
     #[test]
@@ -480,9 +569,22 @@ mod tests {
             let mut table = table();
             table.begin_look();
             table.see(seen.clone(), at(1), &mut Vec::new());
-            table.settle(&FxHashMap::default(), at(5), &mut Vec::new());
+            table.settle(&FxHashMap::default(), Some(at(5)), &mut Vec::new());
             assert_eq!(table.ended(id(1), ended_at), expected);
         }
+    }
+
+    #[test]
+    fn a_search_that_was_broken_off_is_repeated_and_makes_nobody_a_stranger() {
+        let seen = tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Established);
+        let mut table = table();
+        table.begin_look();
+        table.see(seen.clone(), at(1), &mut Vec::new());
+        table.settle(&FxHashMap::default(), None, &mut Vec::new());
+        assert_eq!(table.wanted(false).len(), 1);
+        assert_eq!(table.ended(id(1), at(6)), Ended::Orphan(seen));
+        table.settle(&FxHashMap::default(), None, &mut Vec::new());
+        assert_eq!(table.wanted(false).len(), 0);
     }
 
     #[test]
@@ -528,7 +630,7 @@ mod tests {
         let mut table = table();
         look(&mut table, &[tcp(1, "127.0.0.1:40000", "127.0.0.1:443", SocketState::Connecting)], at(1));
         look(&mut table, &[], at(2));
-        assert_eq!(look(&mut table, &[], at(3)), [closing(id(1), at(3), None, None)]);
+        assert_eq!(look(&mut table, &[], at(1003)), [closing(id(1), at(2), None, None)]);
     }
 
     #[test]
@@ -538,7 +640,7 @@ mod tests {
         let mut out = Vec::new();
         for ms in 2..5 {
             table.begin_look();
-            table.end_look(&[Protocol::Udp], true, at(ms), &mut out);
+            table.end_look(&[Protocol::Udp], &NOTIFIED, at(ms), &mut out);
         }
         assert_eq!(out, []);
     }

@@ -8,19 +8,22 @@ use super::unix::UnixSocket;
 use crate::event::{Address, Protocol};
 use crate::source::SocketId;
 
-/// Unix sockets that one look holds; more are left out. A desktop has some thousands.
+/// Unix sockets that one look holds; more are left out and counted. A desktop has some thousands.
 const MOST: usize = 1 << 16;
 
 /// What one look showed.
 #[derive(Default)]
 pub struct UnixEnds {
     sockets: Vec<UnixSocket>,
+    pub left_out: u64,
 }
 
 impl UnixEnds {
     pub fn add(&mut self, socket: &UnixSocket) {
         if self.sockets.len() < MOST {
             self.sockets.push(socket.clone());
+        } else {
+            self.left_out += 1;
         }
     }
 

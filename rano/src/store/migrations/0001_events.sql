@@ -32,6 +32,9 @@ CREATE TABLE session (
     permission_denied  INTEGER NOT NULL DEFAULT 0,
     vanished           INTEGER NOT NULL DEFAULT 0,
     table_full         INTEGER NOT NULL DEFAULT 0,
+    unread             INTEGER NOT NULL DEFAULT 0,
+    kernel_dropped     INTEGER NOT NULL DEFAULT 0,
+    kernel_unfollowed  INTEGER NOT NULL DEFAULT 0,
     sqlite_dropped     INTEGER NOT NULL DEFAULT 0
 );
 
@@ -179,6 +182,9 @@ SELECT run_id,
        permission_denied,
        vanished,
        table_full,
+       unread,
+       kernel_dropped,
+       kernel_unfollowed,
        sqlite_dropped
 FROM session;
 

@@ -118,7 +118,16 @@ fn write(path: &Path, events: &[Event]) {
 }
 
 fn assert_stored(finished: &Finished, events: u64) {
-    assert_eq!(finished, &Finished { stored: events, dropped: 0, names_dropped: 0, error: None });
+    assert_eq!(
+        finished,
+        &Finished {
+            stored: events,
+            dropped: 0,
+            names_dropped: 0,
+            error: None,
+            warnings: finished.warnings.clone()
+        }
+    );
 }
 
 fn reader(path: &Path) -> Connection {

@@ -276,7 +276,10 @@ fn a_late_name_reaches_both_rows_and_the_name_before_it_is_kept() {
     store.update_domain(ConnectionId(1), &Domain::Unknown);
     store.update_domain(ConnectionId(9), &named("nobody.example", DomainSource::Ptr));
     let finished = store.finish(Progress::default(), NOON);
-    assert_eq!(finished, Finished { stored: 3, dropped: 0, names_dropped: 1, error: None });
+    assert_eq!(
+        finished,
+        Finished { stored: 3, dropped: 0, names_dropped: 1, error: None, warnings: Vec::new() }
+    );
     let sql =
         "SELECT group_concat(event || ' ' || ifnull(domain, '-') || ' ' || domain_source, ';') FROM events";
     assert_eq!(

@@ -70,7 +70,16 @@ fn what_does_not_fit_the_queue_is_counted_and_said_once() {
     wait_for("the count", || one::<i64>(&path, "SELECT sqlite_dropped FROM sessions") == 6);
     store.push(&event(EventKind::Connect, 17));
     let finished = store.finish(Progress::default(), NOON);
-    assert_eq!(finished, Finished { stored: 11, dropped: 6, names_dropped: 0, error: None });
+    assert_eq!(
+        finished,
+        Finished {
+            stored: 11,
+            dropped: 6,
+            names_dropped: 0,
+            error: None,
+            warnings: finished.warnings.clone()
+        }
+    );
     assert_eq!(stored(&path), 11);
 }
 
