@@ -16,6 +16,7 @@ crate::tests![
     a_client_in_another_network_namespace_is_seen,
     a_stranger_that_becomes_an_agent_is_seen_from_then_on,
     an_older_connection_gets_its_end,
+    an_older_connection_in_another_network_namespace_gets_its_end,
     datagrams_make_flows,
 ];
 
@@ -148,6 +149,20 @@ fn an_older_connection_gets_its_end() -> Result<()> {
     ensure!(connect.preexisting && close.preexisting && close.duration_ms.is_none(), "{rows:#?}");
     ensure!(close.bytes_sent == Some(totals.sent.try_into()?), "{rows:#?} {totals:?}");
     Ok(())
+}
+
+fn an_older_connection_in_another_network_namespace_gets_its_end() -> Result<()> {
+    let mut scene = crate::scene()?;
+    let elsewhere = scene.place.elsewhere()?;
+    let mut server = Actor::start(&elsewhere, "server")?;
+    let address = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Answer)?;
+    let mut claude = Actor::start(&elsewhere, "claude")?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, address)?;
+    let rano = scene.observe(&EBPF)?;
+    rano.wait_for_event("connect", tuple)?;
+    claude.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("close", tuple)?;
+    end(&mut scene, rano)
 }
 
 fn datagrams_make_flows() -> Result<()> {

@@ -3,25 +3,27 @@
 
 pub mod btf;
 pub mod load;
+pub mod older;
 pub mod processes;
 pub mod sockets;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rano_common::{Loss, Owner, Record, SocketRecord, decode, flags};
+use rano_common::{Loss, Record, SocketRecord, decode};
 use rustc_hash::FxHashSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::event::{Moment, Protocol, SourceKind};
-use crate::process::{ProcessChange, ProcessId, Verdict};
+use crate::event::{Moment, SourceKind};
+use crate::process::Verdict;
 use crate::source::health::{Gap, Gaps};
-use crate::source::proc::{ProcSettings, ProcSource};
-use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
+use crate::source::proc::ProcSettings;
+use crate::source::{self, Intake, Pumped, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
 use load::Programs;
-use processes::{Processes, start_ns};
+use older::OlderSockets;
+use processes::Processes;
 use sockets::Sockets;
 
 /// What comes within this time of a first record is read with it: one wake-up for all.
@@ -69,31 +71,10 @@ impl EbpfSource {
     /// What there is already: processes, then what has happened since the programs were attached, then older sockets.
     fn begin(&mut self, intake: &mut dyn Intake) -> Result<()> {
         self.processes.read_all(source::now(), intake);
-        let mut older = Older { inner: intake, changes: Vec::new() };
-        let polling = ProcSettings { once: true, ..self.settings.polling };
-        let mut poll = ProcSource::start(polling).context("look for older sockets")?;
-        poll.pump(source::now(), &Stop::new()?, &mut older)?;
-        let changes = older.changes;
+        let older = OlderSockets::look(self.settings.polling, intake)?;
         let mut told = FxHashSet::default();
         while self.drain(intake, Some(&mut told)) == BATCH {}
-        for change in changes {
-            let SocketChange::Opened(opened) = &change else { continue };
-            let SocketId::Cookie { cookie, .. } = opened.id else {
-                intake.socket(change);
-                continue;
-            };
-            if told.contains(&cookie) {
-                continue;
-            }
-            if let Some(id) = opened.owner {
-                let datagram = if opened.protocol == Protocol::Udp { flags::DATAGRAM } else { 0 };
-                let flags = flags::PREEXISTING | datagram;
-                let owner =
-                    Owner { start_ns: start_ns(id), established_ns: 0, pid: id.pid, exec_id: 0, flags };
-                self.programs.follow(cookie, owner);
-            }
-            intake.socket(change);
-        }
+        older.tell(&told, &mut self.programs, intake);
         Ok(())
     }
 
@@ -216,33 +197,5 @@ impl Source for EbpfSource {
 
     fn now(&self) -> Moment {
         source::now()
-    }
-}
-
-/// Holds back sockets that were found by looking, until it is known which of them the programs have told of.
-struct Older<'a> {
-    inner: &'a mut dyn Intake,
-    changes: Vec<SocketChange>,
-}
-
-impl Intake for Older<'_> {
-    fn process(&mut self, change: ProcessChange) -> Verdict {
-        self.inner.process(change)
-    }
-
-    fn socket(&mut self, change: SocketChange) {
-        self.changes.push(change);
-    }
-
-    fn unattributed(&mut self, count: u64) {
-        self.inner.unattributed(count);
-    }
-
-    fn newly_tracked(&mut self) -> Vec<ProcessId> {
-        self.inner.newly_tracked()
-    }
-
-    fn verdict(&self, id: ProcessId) -> Verdict {
-        self.inner.verdict(id)
     }
 }
