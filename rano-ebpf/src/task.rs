@@ -98,19 +98,23 @@ pub fn tell_record(record: ProcessRecord) {
     }
 }
 
-/// Tells of the current process with its arguments, and with the path at address `path` unless that is 0.
+/// Tells of the current process with its arguments, and with the path at address `path` unless that is 0. Whether
+/// there was room.
 #[inline(always)]
-pub fn tell_image(task: usize, identity: Identity, kind: ProcessKind, path: usize) {
-    let Some(record) = describe(task, identity, kind) else { return lost(Loss::TaskUnread) };
+pub fn tell_image(task: usize, identity: Identity, kind: ProcessKind, path: usize) -> bool {
+    let Some(record) = describe(task, identity, kind) else {
+        lost(Loss::TaskUnread);
+        return false;
+    };
     let (start, end) = arguments(task).unwrap_or((0, 0));
     let total = (end.saturating_sub(start)).min(u32::MAX as usize) as u32;
     let record = ProcessRecord { arguments_total: total, ..record };
     if total <= 256 {
-        tell_sized::<256>(record, start, path);
+        tell_sized::<256>(record, start, path)
     } else if total <= 1024 {
-        tell_sized::<1024>(record, start, path);
+        tell_sized::<1024>(record, start, path)
     } else {
-        tell_sized::<4096>(record, start, path);
+        tell_sized::<4096>(record, start, path)
     }
 }
 
@@ -123,9 +127,12 @@ fn arguments(task: usize) -> Option<(usize, usize)> {
 }
 
 #[inline(always)]
-fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) {
+fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) -> bool {
     let batch = Batch::begin();
-    let Some(mut room) = batch.reserve::<ImageRecord<N>>() else { return lost(Loss::ProcessRecord) };
+    let Some(mut room) = batch.reserve::<ImageRecord<N>>() else {
+        lost(Loss::ProcessRecord);
+        return false;
+    };
     let image = room.as_mut_ptr();
     let length = if record.arguments_total > N as u32 { N as u32 } else { record.arguments_total };
     // SAFETY: `image` points to room for the record; each place is written before it is submitted, except for what is
@@ -147,4 +154,5 @@ fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) 
         }
     }
     batch.submit(room);
+    true
 }

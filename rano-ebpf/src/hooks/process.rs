@@ -40,7 +40,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     };
     // Of a script this is the interpreter, as in /proc/<pid>/exe.
     let path: usize = read(binary as usize, Offset::BprmInterp).unwrap_or(0);
-    tell_image(task as usize, identity, ProcessKind::Exec, path);
+    let _ = tell_image(task as usize, identity, ProcessKind::Exec, path);
     0
 }
 

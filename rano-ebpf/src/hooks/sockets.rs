@@ -8,7 +8,7 @@ use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use rano_common::{FlowKey, Loss, Owner, ProcessKind, SocketKind, Verdict, flags};
 
-use crate::maps::{FLOWS, OWNERS, lost};
+use crate::maps::{FLOWS, JUDGEMENTS, OWNERS, lost};
 use crate::socket::{IPPROTO_TCP, IPPROTO_UDP, Told, tell};
 use crate::task::{Identity, current, tell_image};
 
@@ -78,7 +78,10 @@ fn caller() -> Option<Identity> {
         None => {
             // Before the record, so that the answer to it comes later.
             identity.judge(Verdict::Asked);
-            tell_image(task, identity, ProcessKind::Sight, 0);
+            if !tell_image(task, identity, ProcessKind::Sight, 0) {
+                // To be told of with its next socket.
+                let _ = JUDGEMENTS.remove(identity.pid);
+            }
         }
     }
     Some(identity)

@@ -10,7 +10,7 @@ pub mod sockets;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rano_common::{Loss, Record, SocketRecord, decode};
+use rano_common::{Loss, Record, SocketKind, SocketRecord, decode};
 use rustc_hash::FxHashSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -95,7 +95,7 @@ impl EbpfSource {
                         told.insert(record.cookie);
                     }
                     let at = moment(record.header.at_ns, now);
-                    self.socket(&record, intake);
+                    self.judge(kind, &record, intake);
                     self.sockets.changes(kind, &record, at, &mut self.changes);
                     let changed = self.processes.has_changed(&record);
                     for change in self.changes.drain(..) {
@@ -120,11 +120,17 @@ impl EbpfSource {
         count
     }
 
-    /// A socket of a process that is ignored tells that its verdict did not arrive.
-    fn socket(&mut self, record: &SocketRecord, intake: &mut dyn Intake) {
+    /// A socket of a process that is ignored tells that its verdict did not arrive; one of a process that was lost in
+    /// the ring and is gone has nobody to be given to.
+    fn judge(&mut self, kind: SocketKind, record: &SocketRecord, intake: &mut dyn Intake) {
         let owner = processes::identity(record.pid, record.owner_start_ns);
-        if intake.verdict(owner) == Verdict::Ignored {
+        if intake.verdict(owner) == Verdict::Tracked {
+            return;
+        }
+        if self.processes.knows(owner) {
             self.processes.answer(record.pid, &mut self.programs);
+        } else if matches!(kind, SocketKind::Attempt | SocketKind::Datagram) {
+            intake.unattributed(1);
         }
     }
 

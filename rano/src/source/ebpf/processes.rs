@@ -116,6 +116,11 @@ impl Processes {
         programs.judge(pid, Judgement { start_ns: *start_ns, exec_id: *exec_id, verdict });
     }
 
+    /// Whether anything was told of a living process.
+    pub fn knows(&self, id: ProcessId) -> bool {
+        self.known.get(&id.pid).is_some_and(|known| known.start_time == id.start_time)
+    }
+
     /// Whether a socket's owner ran another image when it opened the socket: what is judged now is not who opened it.
     pub fn has_changed(&self, record: &SocketRecord) -> bool {
         let known = self.known.get(&record.pid);
