@@ -2,16 +2,18 @@
 //! events as on live ones and never reads a clock.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use rustc_hash::FxHashMap;
 
 use crate::event::{
-    Bytes, ConnectionId, Domain, Event, EventKind, Moment, Protocol, SocketState, SourceKind,
+    Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, Protocol, SocketState, SourceKind,
 };
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
+use crate::sink::alerts::{Alert, Due, Judge, Notes, Reason};
 use crate::sink::{Frame, Sink};
 use crate::source::health::Gap;
 use crate::source::{Closed, Intake, Opened, Pumped, Role, SocketChange, SocketId, Source};
@@ -40,6 +42,7 @@ pub struct Pipeline {
     scope: Scope,
     source: SourceKind,
     sinks: Vec<Box<dyn Sink>>,
+    judge: Option<Judge>,
     live: FxHashMap<SocketId, Live>,
     next_connection: u64,
     totals: Totals,
@@ -58,6 +61,8 @@ struct Live {
     process: Option<Arc<Process>>,
     /// A connect event was sent, so that a close will follow.
     connected: bool,
+    domain: Domain,
+    notes: Notes,
 }
 
 impl Pipeline {
@@ -68,6 +73,7 @@ impl Pipeline {
             scope,
             source,
             sinks,
+            judge: None,
             live: FxHashMap::default(),
             next_connection: 1,
             totals: Totals::default(),
@@ -85,13 +91,19 @@ impl Pipeline {
         self
     }
 
+    /// Warns of what `judge` finds.
+    #[must_use]
+    pub fn with_judge(mut self, judge: Judge) -> Self {
+        self.judge = Some(judge);
+        self
+    }
+
     /// Observes until the source is exhausted or `stop` is raised. `intake` stands between source and pipeline where
     /// a recording is made.
     pub fn run(mut self, source: &mut dyn Source, stop: &Stop, top: usize) -> Result<Summary> {
         let mut outcome = Ok(());
         while !stop.is_raised() {
-            let until = self.sinks.iter().filter_map(|sink| sink.next_tick()).min_by_key(|at| at.boot_ns);
-            let until = until.unwrap_or(Moment { boot_ns: u64::MAX, unix_ms: i64::MAX });
+            let until = self.next_tick();
             match source.pump(until, stop, &mut self) {
                 Ok(pumped) => {
                     self.say_if_idle();
@@ -110,12 +122,24 @@ impl Pipeline {
             outcome = source.finish(&mut self);
         }
         self.show_pending(source.now());
+        if self.scope.pending {
+            while let Some(due) = self.judge.as_mut().and_then(Judge::take_nameless) {
+                self.overdue(due, source.now());
+            }
+        }
         self.tick(source);
         let summary = self.finish(source, top);
         outcome.map(|()| summary)
     }
 
+    fn next_tick(&self) -> Moment {
+        let ticks = self.sinks.iter().filter_map(|sink| sink.next_tick()).map(|at| at.boot_ns);
+        let due = self.judge.as_ref().and_then(Judge::next_due);
+        Moment { boot_ns: ticks.chain(due).min().unwrap_or(u64::MAX), unix_ms: i64::MAX }
+    }
+
     fn tick(&mut self, source: &dyn Source) {
+        self.look_at_overdue(source.now());
         let health = self.health(source);
         let frame = Frame { now: source.now(), totals: &self.totals, health: &health };
         for sink in &mut self.sinks {
@@ -180,7 +204,8 @@ impl Pipeline {
         self.next_connection += 1;
         let pending = opened.state == Some(SocketState::Connecting) && !self.scope.pending;
         let connected = opened.role == Role::Connect && !pending;
-        let live = Live { connection, opened, process, connected };
+        let domain = Domain::Unknown;
+        let mut live = Live { connection, opened, process, connected, domain, notes: Notes::default() };
         if !pending {
             let kind = match live.opened.role {
                 Role::Connect => EventKind::Connect,
@@ -188,7 +213,7 @@ impl Pipeline {
                 Role::Listen => EventKind::Listen,
             };
             let event = self.enrich(&live, kind, live.opened.at);
-            self.send(&event);
+            self.send(event, &mut live);
         }
         if self.live.len() < LIVE_MAX {
             self.live.insert(live.opened.id, live);
@@ -217,9 +242,9 @@ impl Pipeline {
         if established && !live.connected && live.opened.role == Role::Connect {
             live.connected = true;
             live.opened.at = at;
-            let live = self.live.remove(&id).expect("it was found just now");
+            let mut live = self.live.remove(&id).expect("it was found just now");
             let event = self.enrich(&live, EventKind::Connect, at);
-            self.send(&event);
+            self.send(event, &mut live);
             self.live.insert(id, live);
         }
     }
@@ -233,7 +258,7 @@ impl Pipeline {
             live.connected = true;
             live.opened.state = Some(SocketState::Established);
             let event = self.enrich(&live, EventKind::Connect, live.opened.at);
-            self.send(&event);
+            self.send(event, &mut live);
         }
         let kind = if live.connected { EventKind::Close } else { EventKind::Fail };
         let mut event = self.enrich(&live, kind, closed.at);
@@ -246,7 +271,61 @@ impl Pipeline {
             let known = kind == EventKind::Close && seen_open;
             known.then(|| closed.at.since(live.opened.at))
         });
-        self.send(&event);
+        self.send(event, &mut live);
+    }
+
+    /// The better name stays; every name is judged.
+    fn named(&mut self, id: SocketId, name: &Arc<str>, by: DomainSource, at: Moment) {
+        let Some(mut live) = self.live.remove(&id) else { return };
+        let before = live.domain.clone();
+        let better = match &before {
+            Domain::Observed { by: known_by, .. } => by < *known_by,
+            Domain::Unknown => true,
+        };
+        if better {
+            live.domain = Domain::Observed { name: Arc::clone(name), by };
+        }
+        let event = self.enrich(&live, EventKind::Connect, at);
+        if live.connected && better {
+            for sink in &mut self.sinks {
+                sink.named(&event, &before);
+            }
+        }
+        // The best name of an attempt is judged when it succeeds or fails.
+        let to_judge = match before {
+            _ if live.connected || !better => Some(Arc::clone(name)),
+            Domain::Observed { name, .. } => Some(name),
+            Domain::Unknown => None,
+        };
+        if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
+            let reasons = judge.named(&event, &name, &mut live.notes);
+            self.warn_late(&event, &reasons, &mut live);
+        }
+        self.live.insert(id, live);
+    }
+
+    /// What time alone makes worth an alert.
+    fn look_at_overdue(&mut self, now: Moment) {
+        while let Some(due) = self.judge.as_mut().and_then(|judge| judge.take_due(now.boot_ns)) {
+            self.overdue(due, now);
+        }
+    }
+
+    /// Told as of the time at which it came, so that it does not matter how often the clock is looked at.
+    fn overdue(&mut self, due: Due, now: Moment) {
+        let late = Duration::from_nanos(now.boot_ns.saturating_sub(due.boot_ns));
+        let late_ms = i64::try_from(late.as_millis()).unwrap_or(i64::MAX);
+        let now =
+            Moment { boot_ns: now.boot_ns.min(due.boot_ns), unix_ms: now.unix_ms.saturating_sub(late_ms) };
+        let Some(mut live) = self.live.remove(&due.socket) else { return };
+        if live.connection == due.connection {
+            let event = self.enrich(&live, EventKind::Connect, now);
+            let open_for = now.since(live.opened.at);
+            let judge = self.judge.as_mut();
+            let reason = judge.and_then(|judge| judge.overdue(due.wait, &event, open_for, &mut live.notes));
+            self.warn_late(&event, reason.as_slice(), &mut live);
+        }
+        self.live.insert(due.socket, live);
     }
 
     /// Attempts still under way at the end are shown as what they are, rather than passed over.
@@ -256,9 +335,9 @@ impl Pipeline {
             self.live.iter().filter(|(_, live)| waits(live)).map(|(id, _)| *id).collect();
         pending.sort_unstable_by_key(|id| self.live[id].connection);
         for id in pending {
-            let live = self.live.remove(&id).expect("it was listed just now");
+            let mut live = self.live.remove(&id).expect("it was listed just now");
             let event = self.enrich(&live, EventKind::Connect, now);
-            self.send(&event);
+            self.send(event, &mut live);
         }
     }
 
@@ -276,7 +355,7 @@ impl Pipeline {
             protocol: live.opened.protocol,
             local: live.opened.local.clone(),
             remote: live.opened.remote.clone(),
-            domain: Domain::Unknown,
+            domain: live.domain.clone(),
             duration: None,
             bytes: None,
             error: None,
@@ -285,14 +364,64 @@ impl Pipeline {
             owner_quality: live.opened.quality,
             preexisting: live.opened.preexisting,
             netns: live.opened.netns,
-            alert: false,
+            alert: live.notes.alert,
         }
     }
 
-    fn send(&mut self, event: &Event) {
-        self.totals.count(event);
+    /// Judged before any sink sees it, so that all of them know whether it raised an alert.
+    fn send(&mut self, mut event: Event, live: &mut Live) {
+        self.totals.count(&event);
+        let reasons = self.judged(&event, live);
+        let is_late = event.kind == EventKind::Close && !reasons.is_empty() && !live.notes.alert;
+        live.notes.alert |= !reasons.is_empty();
+        event.alert = live.notes.alert;
         for sink in &mut self.sinks {
-            sink.event(event);
+            sink.event(&event);
+        }
+        self.warn(&event, &reasons);
+        if is_late {
+            self.mark(event.connection);
+        }
+    }
+
+    fn judged(&mut self, event: &Event, live: &mut Live) -> Vec<Reason> {
+        let Some(judge) = &mut self.judge else { return Vec::new() };
+        match event.kind {
+            EventKind::Connect => {
+                let is_kept = self.live.len() < LIVE_MAX;
+                let socket = is_kept.then_some(live.opened.id);
+                judge.connected(event, self.totals.active, socket, &mut live.notes)
+            }
+            EventKind::Close => judge.closed(event, &mut live.notes),
+            EventKind::Fail => judge.failed(event),
+            EventKind::Accept | EventKind::Listen => Vec::new(),
+        }
+    }
+
+    /// An alert between the events of a connection: the row of its connect, if there is one, is marked afterwards.
+    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &mut Live) {
+        self.warn(event, reasons);
+        if !reasons.is_empty() && !live.notes.alert {
+            live.notes.alert = true;
+            if live.connected {
+                self.mark(event.connection);
+            }
+        }
+    }
+
+    fn warn(&mut self, event: &Event, reasons: &[Reason]) {
+        self.totals.alerts_held_back = self.judge.as_ref().map_or(0, Judge::held_back);
+        for reason in reasons {
+            self.totals.alerts += 1;
+            for sink in &mut self.sinks {
+                sink.alert(&Alert { at: event.at, reason, event });
+            }
+        }
+    }
+
+    fn mark(&mut self, connection: ConnectionId) {
+        for sink in &mut self.sinks {
+            sink.alerted(connection);
         }
     }
 }
@@ -303,9 +432,11 @@ impl Intake for Pipeline {
     }
 
     fn socket(&mut self, change: SocketChange) {
+        self.look_at_overdue(change.at());
         match change {
             SocketChange::Opened(opened) => self.opened(opened),
             SocketChange::State { id, state, at } => self.state(id, state, at),
+            SocketChange::Named { id, name, by, at } => self.named(id, &name, by, at),
             SocketChange::Closed(closed) => self.closed(&closed),
         }
     }
@@ -327,7 +458,6 @@ impl Intake for Pipeline {
 mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
-    use std::time::Duration;
 
     use EventKind::{Accept, Close, Connect, Fail};
 

@@ -1,5 +1,6 @@
 //! The running sums of an observation: what the summary shows and `sessions` keeps.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -21,6 +22,9 @@ pub struct Totals {
     pub active: u64,
     pub peak: u64,
     pub bytes: Bytes,
+    pub alerts: u64,
+    /// Alerts that were not given because of a cooldown.
+    pub alerts_held_back: u64,
     /// Connects by provider.
     pub providers: BTreeMap<Arc<str>, u64>,
     /// Connects by remote address.
@@ -36,7 +40,7 @@ impl Totals {
                 self.peak = self.peak.max(self.active);
                 *self.providers.entry(Arc::clone(&event.provider)).or_default() += 1;
                 if let Some(ip) = event.remote.as_ref().and_then(crate::event::Address::ip_addr) {
-                    self.remote_ips.count(ip);
+                    self.remote_ips.count(&ip);
                 }
             }
             EventKind::Close => {
@@ -72,11 +76,16 @@ impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
     /// 65,536 keys take a few MiB, and no observation that a person reads has more.
     const KEYS_MAX: usize = 1 << 16;
 
-    pub fn count(&mut self, key: K) {
-        if let Some(count) = self.counts.get_mut(&key) {
+    /// An owned key is made only for its first occurrence.
+    pub fn count<Q>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(count) = self.counts.get_mut(key) {
             *count += 1;
         } else if self.counts.len() < Self::KEYS_MAX {
-            self.counts.insert(key, 1);
+            self.counts.insert(key.to_owned(), 1);
         } else {
             self.others += 1;
         }
@@ -84,10 +93,16 @@ impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
 
     /// The most frequent first, equals in the order of their keys.
     pub fn top(&self, most: usize) -> Vec<(K, u64)> {
-        let mut all: Vec<_> = self.counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
-        all.sort_unstable_by(|(a_key, a), (b_key, b)| b.cmp(a).then_with(|| a_key.cmp(b_key)));
-        all.truncate(most);
-        all
+        let order =
+            |(a_key, a): &(&K, &u64), (b_key, b): &(&K, &u64)| b.cmp(a).then_with(|| a_key.cmp(b_key));
+        let mut all: Vec<_> = self.counts.iter().collect();
+        if all.len() > most {
+            // Many are counted and few are shown: only those are put in order.
+            all.select_nth_unstable_by(most, order);
+            all.truncate(most);
+        }
+        all.sort_unstable_by(order);
+        all.into_iter().map(|(key, count)| (key.clone(), *count)).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -107,9 +122,9 @@ mod tests {
     fn a_full_ranking_counts_newcomers_together() {
         let mut ranking = Ranking::default();
         for key in 0..70_000u32 {
-            ranking.count(key);
+            ranking.count(&key);
         }
-        ranking.count(7);
+        ranking.count(&7);
         assert_eq!(ranking.top(2), [(7, 2), (0, 1)]);
         assert_eq!(ranking.others, 70_000 - 65_536);
     }

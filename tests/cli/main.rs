@@ -8,13 +8,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alerts;
 mod bad_input;
+mod config_check;
 mod harness;
 mod observe;
 mod odd_sockets;
 mod output;
+mod presets;
 mod short_connections;
 mod shutdown;
+mod stats;
 mod sudo;
 mod trouble;
 
@@ -27,12 +31,16 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         harness::all(),
+        alerts::all(),
         observe::all(),
         odd_sockets::all(),
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),
         output::all(),
+        presets::all(),
+        config_check::all(),
+        stats::all(),
         sudo::all(),
         trouble::all(),
     ];

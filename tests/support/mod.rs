@@ -4,8 +4,10 @@ pub mod actor;
 pub mod database;
 pub mod namespace;
 pub mod rano;
+pub mod recording;
 pub mod scene;
 pub mod stage;
+pub mod terminal;
 pub mod trial;
 
 use std::time::Duration;

@@ -1,15 +1,20 @@
-//! `rano config show` and `rano config paths`: what is set, who set it, and where files are looked for.
+//! `rano config`: what is set, who set it, what is wrong with it, and where files are looked for.
 
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value as Json, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{Context, load, print};
 use crate::config::search::{Candidate, Content, Status};
 use crate::config::spec::Group;
-use crate::config::{self, Configuration, Origin, ProvidersConfig, Resolved, flags};
+use crate::config::{
+    self, Configuration, Finding, Origin, ProvidersConfig, Resolved, flags, presets, sample,
+};
 use crate::exit::Code;
 use crate::output::escape::Escaped;
 
@@ -31,6 +36,20 @@ pub fn command(hidden: bool) -> Command {
                 .args(flags::flags(move |option| option.name != "json" && (hidden || !option.is_hidden()))),
         )
         .subcommand(
+            Command::new("check")
+                .about("Look for mistakes in every file, preset and variable")
+                .long_about(
+                    "Look for mistakes in every file, preset and variable. Errors, which stop a start, give the exit \
+                     code 1; warnings, which do not, give 0.",
+                )
+                .args_override_self(true)
+                .arg(as_json())
+                .args(flags::flags(|option| option.group == Group::Configuration)),
+        )
+        .subcommand(
+            Command::new("sample").about("Print a config file with every key, its default and its help"),
+        )
+        .subcommand(
             Command::new("paths")
                 .about("List the files that are looked for, lowest first")
                 .args_override_self(true)
@@ -41,16 +60,108 @@ pub fn command(hidden: bool) -> Command {
 
 pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let (name, matches) = matches.subcommand().context("config needs a command")?;
-    let as_json = matches.get_flag("as_json");
-    let text = if name == "show" {
-        let configuration = load(matches, context)?;
-        if as_json { pretty(&shown_json(&configuration)) } else { shown(&configuration) }
-    } else {
-        let candidates = config::paths(matches, &context.environment);
-        if as_json { pretty(&paths_json(&candidates)) } else { paths(&candidates) }
-    };
+    match name {
+        "check" => check(matches, context),
+        "sample" => {
+            print(&sample::sample())?;
+            Ok(Code::Fine.into())
+        }
+        "show" => {
+            let configuration = load(matches, context)?;
+            let as_json = matches.get_flag("as_json");
+            print(&if as_json { pretty(&shown_json(&configuration)) } else { shown(&configuration) })?;
+            Ok(Code::Fine.into())
+        }
+        "paths" => {
+            let candidates = config::paths(matches, &context.environment);
+            let as_json = matches.get_flag("as_json");
+            print(&if as_json { pretty(&paths_json(&candidates)) } else { paths(&candidates) })?;
+            Ok(Code::Fine.into())
+        }
+        other => unreachable!("clap knows no config command {other}"),
+    }
+}
+
+/// What `rano --list-presets` prints.
+pub fn list_presets(context: &Context) -> Result<ExitCode> {
+    let presets = presets::all(&context.environment);
+    let rows: Vec<(String, String)> = presets
+        .iter()
+        .map(|preset| {
+            let mut text = Escaped(&preset.description).to_string();
+            if let Some(path) = &preset.path {
+                let path = path.to_string_lossy();
+                let blank = if text.is_empty() { "" } else { " " };
+                text = format!("{text}{blank}({})", Escaped(&path));
+            }
+            (Escaped(&preset.name).to_string(), text)
+        })
+        .collect();
+    let width = rows.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, description) in rows {
+        let padding = width - name.width();
+        writeln!(text, "{name}{:padding$}  {description}", "").expect("writing into a String cannot fail");
+    }
     print(&text)?;
     Ok(Code::Fine.into())
+}
+
+/// Findings are what was asked for: they go to stdout.
+fn check(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+    let (findings, files) = config::check(matches, &context.environment);
+    let text = if matches.get_flag("as_json") {
+        pretty(&checked_json(&findings, &files))
+    } else {
+        checked(&findings, &files)
+    };
+    print(&text)?;
+    let code = if findings.iter().any(Finding::is_error) { Code::Findings } else { Code::Fine };
+    Ok(code.into())
+}
+
+fn checked(findings: &[Finding], files: &[PathBuf]) -> String {
+    let (errors, warnings): (Vec<&Finding>, Vec<&Finding>) =
+        findings.iter().partition(|finding| finding.is_error());
+    let mut lines = Vec::new();
+    for (findings, what) in [(errors, "error"), (warnings, "warning")] {
+        if !findings.is_empty() {
+            lines.push(format!("{} {what}(s) found:", findings.len()));
+            lines.extend(findings.iter().map(|finding| format!("  {finding}")));
+        }
+    }
+    if files.is_empty() {
+        lines.push("no files to check (`rano config paths` lists where they are looked for)".to_owned());
+    }
+    let wrong = |path: &PathBuf| findings.iter().any(|finding| finding.path == *path);
+    let right = files.iter().filter(|path| !wrong(path));
+    lines.extend(right.map(|path| format!("  ✓ {}", Escaped(&path.to_string_lossy()))));
+    lines.join("\n") + "\n"
+}
+
+fn checked_json(findings: &[Finding], files: &[PathBuf]) -> Json {
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let rows: Vec<Json> = findings
+        .iter()
+        .map(|finding| {
+            let severity = if finding.is_error() { "error" } else { "warning" };
+            let mut row = json!({
+                "severity": severity,
+                "path": finding.path.to_string_lossy(),
+                "message": finding.message,
+            });
+            if let (Some(line), Some(row)) = (finding.line, row.as_object_mut()) {
+                row.insert("line".into(), line.into());
+            }
+            row
+        })
+        .collect();
+    json!({
+        "errors": errors,
+        "warnings": findings.len() - errors,
+        "findings": rows,
+        "files": files.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+    })
 }
 
 fn pretty(value: &Json) -> String {

@@ -11,8 +11,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::error::{ContextKind, ErrorKind};
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::config::spec::Group;
 use crate::config::{self as configuration, Configuration, Environment, Finding, Severity, flags};
 use crate::exit::{self, Code, Failure};
 use crate::output::escape::Escaped;
@@ -57,6 +58,13 @@ fn command_with(hidden: bool) -> Command {
         .about(ABOUT)
         .long_about(LONG_ABOUT)
         .args(flags::flags(move |option| hidden || !option.is_hidden()))
+        .arg(
+            Arg::new("list_presets")
+                .long("list-presets")
+                .action(ArgAction::SetTrue)
+                .help("List the presets there are")
+                .help_heading(Group::Configuration.title()),
+        )
         .args_override_self(true)
         .args_conflicts_with_subcommands(true)
         .subcommand(config::command(hidden))
@@ -101,6 +109,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("completions", matches)) => completions::run(matches),
         Some(("man", _)) => man::run(),
         Some((other, _)) => unreachable!("clap knows no command {other}"),
+        None if matches.get_flag("list_presets") => config::list_presets(context),
         None => observe::run(&load(matches, context)?, context),
     }
 }
@@ -162,6 +171,9 @@ fn load(matches: &ArgMatches, context: &Context) -> Result<Configuration> {
 }
 
 fn refusal(findings: &[Finding]) -> Failure {
+    if let Some(finding) = findings.iter().find(|finding| finding.severity == Severity::Usage) {
+        return Failure::new(Code::Usage, &finding.message).hint("`rano --list-presets` says what they do");
+    }
     let errors = findings.iter().filter(|finding| finding.is_error());
     let content_is_wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
     let code = if content_is_wrong { Code::Usage } else { Code::CannotOpen };

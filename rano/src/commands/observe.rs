@@ -24,8 +24,9 @@ use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
 use crate::signals;
 use crate::sink::Sink;
+use crate::sink::alerts::{AlertRules, Judge};
 use crate::sink::log_file::LogFile;
-use crate::sink::stats::{LiveStats, StatsSettings};
+use crate::sink::stats::{LiveStats, Room, StatsSettings, View};
 use crate::sink::store::StoreSink;
 use crate::sink::terminal::{Format, Stream, Terminal, TerminalSettings};
 use crate::source::ebpf::{EbpfSettings, EbpfSource};
@@ -52,7 +53,11 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
-    let pipeline = Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
+    let mut pipeline =
+        Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
+    if let Some(judge) = run.judge() {
+        pipeline = pipeline.with_judge(judge);
+    }
     let summary = pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
     Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
 }
@@ -259,15 +264,21 @@ impl<'a> Run<'a> {
 
     fn terminal(&self, stop: &Stop) -> Terminal {
         let interval = Duration::from_millis(self.settings.stats_interval_ms);
-        let stats =
-            StatsSettings { interval, width: self.settings.stats_width, top: self.settings.stats_top };
         let wants_stats = !self.settings.json && (self.settings.once || !interval.is_zero());
+        let stats = StatsSettings {
+            interval,
+            width: self.settings.stats_width,
+            top: self.settings.stats_top,
+            views: self.views(),
+            cycle: Duration::from_millis(self.settings.stats_cycle_ms),
+        };
         let settings = TerminalSettings {
             format: self.format(),
             show_events: !self.settings.summary_only,
             run_id: self.id.clone(),
             stats: wants_stats.then(|| LiveStats::new(stats)),
-            columns: terminal_columns,
+            bell: self.settings.alert_bell,
+            room: terminal_room,
         };
         let stdout = Stream {
             is_terminal: io::stdout().is_terminal(),
@@ -280,6 +291,28 @@ impl<'a> Run<'a> {
             writer: Box::new(io::stderr()),
         };
         Terminal::new(stdout, stderr, settings, stop.clone())
+    }
+
+    fn views(&self) -> Vec<View> {
+        let unasked = matches!(self.configuration.origin("stats_view"), Some(Origin::Default) | None);
+        if unasked && self.settings.stats_cycle_ms > 0 {
+            View::ALL.into()
+        } else {
+            self.settings.stats_view.clone()
+        }
+    }
+
+    /// `None` where nothing can raise an alert.
+    fn judge(&self) -> Option<Judge> {
+        let rules = AlertRules {
+            domains: self.settings.alert_domain.clone(),
+            max_connections: self.settings.alert_max_connections,
+            max_per_provider: self.settings.alert_max_per_provider,
+            duration: self.settings.alert_duration_ms.map(Duration::from_millis),
+            unknown_domain: self.settings.alert_unknown_domain,
+            cooldown: Duration::from_millis(self.settings.alert_cooldown_ms),
+        };
+        (self.settings.alerts && !rules.is_empty()).then(|| Judge::new(rules))
     }
 
     fn styles(&self, is_terminal: bool) -> Styles {
@@ -401,10 +434,9 @@ fn cannot_open(
         .hint("name a file in a directory that exists and that you can write to")
 }
 
-/// Columns of the terminal that stderr is; 80 where it does not say.
-fn terminal_columns() -> usize {
-    rustix::termios::tcgetwinsize(io::stderr()).ok().map_or(80, |size| match size.ws_col {
-        0 => 80,
-        columns => usize::from(columns),
-    })
+/// Size of the terminal that stderr is; 80 by 24 where it does not say.
+fn terminal_room() -> Room {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+    let or = |cells: Option<u16>, usual| cells.filter(|cells| *cells > 0).map_or(usual, usize::from);
+    Room { columns: or(size.map(|size| size.ws_col), 80), rows: or(size.map(|size| size.ws_row), 24) }
 }

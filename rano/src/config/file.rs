@@ -55,7 +55,7 @@ fn read_bytes(path: &Path, named: Named) -> io::Result<Vec<u8>> {
 }
 
 /// Somebody else may have put a pipe there on which a plain open would wait for ever.
-fn open_regular(path: &Path) -> io::Result<File> {
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     let kind = file.metadata()?.file_type();
@@ -68,11 +68,13 @@ fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The assignments of a config file's text. A value that begins with `~/` is a path under `home`.
+/// The assignments of a config file's text, each with the origin that its line has. A value that begins with `~/` is a
+/// path under `home`.
 pub(super) fn parse(
     text: &str,
     path: &Path,
     home: Option<&Path>,
+    origin: impl Fn(usize) -> Origin,
     findings: &mut Vec<Finding>,
 ) -> Vec<Assignment> {
     let mut assignments = Vec::new();
@@ -84,7 +86,7 @@ pub(super) fn parse(
         }
         match parse_line(content, home) {
             Ok((option, spelling, value)) => {
-                let origin = Origin::File { path: path.to_owned(), line };
+                let origin = origin(line);
                 assignments.push(Assignment { option, effect: spelling.effect, value, origin });
             }
             Err((severity, message)) => findings.push(Finding::new(severity, path, line, message)),

@@ -14,6 +14,8 @@ pub enum Severity {
     Error,
     /// A file that was named cannot be read; stops the start.
     CannotOpen,
+    /// Something was asked for that there is not; stops the start and is said alone.
+    Usage,
     Warning,
 }
 
@@ -21,7 +23,7 @@ pub enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub severity: Severity,
-    /// A file, or `environment`.
+    /// A file, `environment`, or a flag.
     pub path: PathBuf,
     /// From 1; `None` where it is about the whole.
     pub line: Option<usize>,
@@ -45,7 +47,7 @@ impl Finding {
 
     pub fn is_error(&self) -> bool {
         match self.severity {
-            Severity::Error | Severity::CannotOpen => true,
+            Severity::Error | Severity::CannotOpen | Severity::Usage => true,
             Severity::Warning => false,
         }
     }

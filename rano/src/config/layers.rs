@@ -18,8 +18,18 @@ use super::value::{Kind, Value};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Default,
-    File { path: PathBuf, line: usize },
-    Environment { variable: String },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
+    Preset {
+        name: String,
+        /// File and line, unless it is built in.
+        place: Option<(PathBuf, usize)>,
+    },
+    Environment {
+        variable: String,
+    },
     Flag,
 }
 
@@ -28,6 +38,10 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "config file {}:{line}", path.display()),
+            Self::Preset { name, place: None } => write!(f, "preset {name}"),
+            Self::Preset { name, place: Some((path, line)) } => {
+                write!(f, "preset {name} {}:{line}", path.display())
+            }
             Self::Environment { variable } => write!(f, "environment {variable}"),
             Self::Flag => f.write_str("flag"),
         }

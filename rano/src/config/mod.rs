@@ -7,7 +7,9 @@ pub mod finding;
 pub mod flags;
 pub mod layers;
 pub mod options;
+pub mod presets;
 pub mod providers;
+pub mod sample;
 pub mod search;
 pub mod spec;
 pub mod value;
@@ -22,7 +24,7 @@ use clap::ArgMatches;
 pub use environment::{Environment, InvokingUser};
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
-pub use options::{ColorChoice, LogFormat, OPTIONS, Settings, SourceChoice, StatsView};
+pub use options::{ColorChoice, LogFormat, OPTIONS, Settings, SourceChoice};
 pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
 pub use search::Candidate;
 
@@ -51,12 +53,47 @@ impl Configuration {
     }
 }
 
-/// Put the layers together: built-in defaults, config file, environment, flags, each stronger than the one before.
-/// `Err` holds everything that was found, warnings too, if anything is an error.
+/// What all layers say, right or wrong.
+struct Gathered {
+    /// Lowest layer first.
+    assignments: Vec<Assignment>,
+    providers: ProvidersConfig,
+    candidates: Vec<Candidate>,
+    files_used: Vec<PathBuf>,
+    findings: Vec<Finding>,
+}
+
+/// Put the layers together: built-in defaults, config file, presets, environment, flags, each stronger than the one
+/// before. `Err` holds everything that was found, warnings too, if anything is an error.
 pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configuration, Vec<Finding>> {
+    let gathered = gather(matches, environment);
+    if gathered.findings.iter().any(Finding::is_error) {
+        return Err(gathered.findings);
+    }
+    let options = layers::resolve(gathered.assignments);
+    let mut notes = ignored_notes(&gathered.candidates);
+    notes.extend(gathered.providers.notes.iter().cloned());
+    Ok(Configuration {
+        settings: layers::settings(&options),
+        options,
+        providers: gathered.providers,
+        files_used: gathered.files_used,
+        notes,
+        warnings: gathered.findings,
+    })
+}
+
+/// Everything that is wrong, in presets that were not chosen too, and the files that were read.
+pub fn check(matches: &ArgMatches, environment: &Environment) -> (Vec<Finding>, Vec<PathBuf>) {
+    let Gathered { mut findings, mut files_used, .. } = gather(matches, environment);
+    files_used.extend(presets::check(environment, &files_used, &mut findings));
+    (findings, files_used)
+}
+
+fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
     let mut findings = Vec::new();
     let above = above_files(matches, environment, &mut findings);
-    let candidates = search::candidates(environment, &above, &config_option(&above));
+    let candidates = search::candidates(environment, &above, &named_option(&above, "config"));
 
     findings.extend(candidates.iter().filter(|candidate| candidate.status == Status::OutOfReach).map(
         |candidate| {
@@ -79,8 +116,9 @@ pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configura
         files_used.push(candidate.path.clone());
         match candidate.content {
             Content::Options => {
+                let origin = |line| Origin::File { path: candidate.path.clone(), line };
                 let home = environment.home.as_deref();
-                assignments.extend(file::parse(&text, &candidate.path, home, &mut findings));
+                assignments.extend(file::parse(&text, &candidate.path, home, origin, &mut findings));
             }
             Content::Providers => provider_files.push((candidate, text)),
         }
@@ -90,28 +128,19 @@ pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configura
         .map(|(candidate, text)| providers::Source { path: &candidate.path, text, trust: candidate.trust })
         .collect();
     let providers = providers::combine(&sources, &mut findings);
-
-    if findings.iter().any(Finding::is_error) {
-        return Err(findings);
-    }
-    let options = layers::resolve(assignments.into_iter().chain(above));
-    let mut notes = ignored_notes(&candidates);
-    notes.extend(providers.notes.iter().cloned());
-    Ok(Configuration {
-        settings: layers::settings(&options),
-        options,
-        providers,
-        files_used,
-        notes,
-        warnings: findings,
-    })
+    let chosen = named_option(&above, "preset");
+    let (from_presets, preset_files) = presets::load(&chosen, environment, &mut findings);
+    assignments.extend(from_presets);
+    assignments.extend(above);
+    files_used.extend(preset_files);
+    Gathered { assignments, providers, candidates, files_used, findings }
 }
 
 /// Every place where a file is looked for, in the order in which they count. Reads no file.
 pub fn paths(matches: &ArgMatches, environment: &Environment) -> Vec<Candidate> {
     // What is wrong with the environment does not change where files are.
     let above = above_files(matches, environment, &mut Vec::new());
-    search::candidates(environment, &above, &config_option(&above))
+    search::candidates(environment, &above, &named_option(&above, "config"))
 }
 
 /// The layers that also say which files to read.
@@ -125,11 +154,12 @@ fn above_files(
     above
 }
 
-fn config_option(above: &[Assignment]) -> Resolved {
+/// One of the options that say which files to read.
+fn named_option(above: &[Assignment], name: &str) -> Resolved {
     layers::resolve(above.iter().cloned())
         .into_iter()
-        .find(|option| option.spec.name == "config")
-        .expect("config is in the table")
+        .find(|option| option.spec.name == name)
+        .expect("it is in the table")
 }
 
 /// A file in the working directory that somebody put there and that is not read is worth a line.

@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 
 use super::spec::Effect::{Invert, Override, Set};
-use super::spec::Group::{Capture, Configuration, History, Output, Stats, Targets};
+use super::spec::Group::{Alerts, Capture, Configuration, History, Output, Stats, Targets};
 use super::spec::{Spelling, option, options};
 use super::value::{Kind, Setting, Value, choices};
 use crate::output::style::Theme;
+use crate::sink::stats::View;
 
 choices! {
     /// Where events are to come from.
@@ -40,13 +41,6 @@ choices! {
     }
 }
 
-choices! {
-    /// What the live stats are counted by.
-    pub enum StatsView {
-        Provider = "provider",
-    }
-}
-
 impl Setting for Theme {
     const KIND: Kind = Kind::Choice(&["vivid", "mono", "colorblind"]);
     fn from_value(value: &Value) -> Option<Self> {
@@ -59,7 +53,17 @@ impl Setting for Theme {
     }
 }
 
+impl Setting for View {
+    const KIND: Kind = Kind::Choice(&["provider", "domain", "port", "process"]);
+    fn from_value(value: &Value) -> Option<Self> {
+        let Value::Choice(word) = value else { return None };
+        Self::ALL.into_iter().find(|view| view.name() == *word)
+    }
+}
+
 const HOUR_MS: u64 = 3_600_000;
+/// More connections than anybody can have.
+const COUNT_MAX: u64 = 1_000_000_000;
 
 options! {
     /// Watch processes that match this text; repeatable
@@ -151,7 +155,34 @@ options! {
     /// Most lines in the live stats and in each list of the summary
     stats_top: usize = option(Stats).value_name("N").range(1, 10_000).default("5");
     /// What the live stats count by; repeatable
-    stats_view: Vec<StatsView> = option(Stats).value_name("VIEW").default("provider").advanced();
+    stats_view: Vec<View> = option(Stats).value_name("VIEW").default("provider").details(
+        "Several stand one below the other, or take turns with --stats-cycle-ms.");
+    /// Time each view is shown for, in milliseconds; 0 for all at once
+    stats_cycle_ms: u64 = option(Stats).value_name("MS").range(0, HOUR_MS).default("0").details(
+        "Without --stats-view all views take turns.");
+
+    /// Warn of a name that matches this glob; repeatable
+    alert_domain: Vec<String> = option(Alerts).value_name("GLOB").details(
+        "An asterisk stands for any text, a question mark for one character; upper and lower case are the same. \
+         *.example.com does not match example.com itself.");
+    /// Warn when more connections than this are active
+    alert_max_connections: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
+    /// Warn when more connections of one provider than this are active
+    alert_max_per_provider: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
+    /// Warn of a connection that is open longer than this, in milliseconds
+    alert_duration_ms: Option<u64> = option(Alerts).value_name("MS").range(0, 365 * 24 * HOUR_MS);
+    /// Warn of an address that has no name
+    alert_unknown_domain: bool = option(Alerts).default("false").details(
+        "A name may become known after the connection: the warning waits for it for two seconds.");
+    /// Ring the terminal's bell with each alert
+    alert_bell: bool = option(Alerts).default("false");
+    /// Time in which an alert is not repeated, in milliseconds
+    alert_cooldown_ms: u64 = option(Alerts).value_name("MS").range(0, 24 * HOUR_MS).default("10000").details(
+        "Per kind and subject: the name, the provider, the address. What is held back is counted in the summary.");
+    /// Give alerts that were asked for
+    alerts: bool = option(Alerts).default("true").spelled(&[
+        Spelling { key: "no_alerts", effect: Invert, help: "Give no alerts, whatever asks for them" },
+    ]);
 
     /// Read this config file instead of the usual one
     config: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file().spelled(&[
@@ -160,6 +191,10 @@ options! {
     ]);
     /// Read providers from this file too
     config_toml: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file();
+
+    /// Take options from a preset; repeatable, the later one wins
+    preset: Vec<String> = option(Configuration).value_name("NAME").not_in_file().details(
+        "Presets count more than the config file and less than variables and flags. --list-presets lists them.");
 
     /// Play recorded raw events instead of observing
     replay: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();

@@ -13,6 +13,7 @@ pub enum Group {
     Output,
     History,
     Stats,
+    Alerts,
     Configuration,
 }
 
@@ -24,6 +25,7 @@ impl Group {
             Self::Output => "Output",
             Self::History => "History",
             Self::Stats => "Stats",
+            Self::Alerts => "Alerts",
             Self::Configuration => "Configuration",
         }
     }

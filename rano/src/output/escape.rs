@@ -1,7 +1,7 @@
 //! Hostile names: what a process or a domain calls itself must not move the cursor, break a line, turn text around
 //! or pass for a column of rano's own.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// Shows `0` with everything dangerous written out: control characters, line and paragraph separators, bidirectional
 /// and zero-width marks (Unicode UAX #9, Trojan Source), the column separator `|` and the backslash that begins an
@@ -33,14 +33,18 @@ impl fmt::Display for Escaped<'_> {
 
 /// An owned, escaped copy, cut to `columns` terminal columns (an ellipsis takes the last one).
 pub fn fit(text: &str, columns: usize) -> String {
+    cut(&Escaped(text).to_string(), columns)
+}
+
+/// What is safe to show already, cut in the same way.
+pub fn cut(text: &str, columns: usize) -> String {
     use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
-    let escaped = Escaped(text).to_string();
-    if escaped.width() <= columns {
-        return escaped;
+    if text.width() <= columns {
+        return text.to_owned();
     }
     let mut fitted = String::new();
     let mut used = 0;
-    for character in escaped.chars() {
+    for character in text.chars() {
         let width = character.width().unwrap_or(0);
         if used + width + 1 > columns {
             break;
@@ -49,7 +53,7 @@ pub fn fit(text: &str, columns: usize) -> String {
         fitted.push(character);
     }
     if columns > 0 {
-        let _ = fitted.write_char('…');
+        fitted.push('…');
     }
     fitted
 }

@@ -72,6 +72,15 @@ fn is_false(value: &bool) -> bool {
 
 /// Appends the object and a newline.
 pub fn write(line: &mut Vec<u8>, event: &Event, run_id: &str) {
+    write_as(line, event.kind.name(), event, run_id);
+}
+
+/// Appends the line that tells a name which became known after the connect; `event` is the connection with the name.
+pub fn write_name(line: &mut Vec<u8>, event: &Event, run_id: &str) {
+    write_as(line, "name", event, run_id);
+}
+
+fn write_as(line: &mut Vec<u8>, word: &'static str, event: &Event, run_id: &str) {
     let process = event.process.as_deref();
     let (domain, domain_source) = match &event.domain {
         Domain::Observed { name, by } => (Some(&**name), by.name()),
@@ -87,7 +96,7 @@ pub fn write(line: &mut Vec<u8>, event: &Event, run_id: &str) {
         v: VERSION,
         ts: timestamp_millis(event.at.unix_ms),
         run_id,
-        event: event.kind.name(),
+        event: word,
         pid: process.map(|process| process.id.pid),
         comm: process.map_or("unknown", |process| &process.comm),
         cmdline: process.map(|process| &*process.cmdline),

@@ -25,6 +25,9 @@ pub struct Styles {
     pub dim: Style,
     pub heading: Style,
     pub warning: Style,
+    pub critical: Style,
+    /// The full part of a bar.
+    pub bar: Style,
 }
 
 impl Styles {
@@ -39,6 +42,8 @@ impl Styles {
         dim: Style::new(),
         heading: Style::new(),
         warning: Style::new(),
+        critical: Style::new(),
+        bar: Style::new(),
     };
 
     pub fn new(theme: Theme) -> Self {
@@ -46,7 +51,15 @@ impl Styles {
         let dim = Style::new().effects(Effects::DIMMED);
         let color = |color: AnsiColor| color.on_default();
         match theme {
-            Theme::Mono => Self { heading: bold, fail: bold, warning: bold, dim, name: bold, ..Self::PLAIN },
+            Theme::Mono => Self {
+                heading: bold,
+                fail: bold,
+                warning: bold,
+                critical: Style::new().effects(Effects::BOLD.insert(Effects::INVERT)),
+                dim,
+                name: bold,
+                ..Self::PLAIN
+            },
             Theme::Vivid => Self {
                 connect: color(AnsiColor::Green),
                 close: color(AnsiColor::Blue),
@@ -57,6 +70,8 @@ impl Styles {
                 dim,
                 heading: bold,
                 warning: color(AnsiColor::Yellow),
+                critical: color(AnsiColor::Red).effects(Effects::BOLD),
+                bar: color(AnsiColor::Cyan),
             },
             // Blue against orange-ish yellow is told apart with every common colour vision deficiency.
             Theme::Colorblind => Self {
@@ -69,6 +84,8 @@ impl Styles {
                 dim,
                 heading: bold,
                 warning: color(AnsiColor::Yellow).effects(Effects::BOLD),
+                critical: color(AnsiColor::Yellow).effects(Effects::BOLD.insert(Effects::INVERT)),
+                bar: color(AnsiColor::Blue),
             },
         }
     }

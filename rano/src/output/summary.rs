@@ -45,6 +45,11 @@ impl Summary {
             writeln!(out, "  listens  {}", totals.listens)?;
         }
         writeln!(out, "  active   {} (peak {})", totals.active, totals.peak)?;
+        match (totals.alerts, totals.alerts_held_back) {
+            (0, _) => {}
+            (alerts, 0) => writeln!(out, "  alerts   {alerts}")?,
+            (alerts, held_back) => writeln!(out, "  alerts   {alerts} ({held_back} more held back)")?,
+        }
         writeln!(out, "  sent     {}   received {}", Size(totals.bytes.sent), Size(totals.bytes.received))?;
         if !totals.providers.is_empty() {
             writeln!(out, "  {heading}Providers{heading:#}")?;
@@ -108,6 +113,8 @@ impl Summary {
             listens: u64,
             active: u64,
             peak_active: u64,
+            alerts: u64,
+            alerts_held_back: u64,
             bytes_sent: u64,
             bytes_recv: u64,
             providers: &'a std::collections::BTreeMap<std::sync::Arc<str>, u64>,
@@ -127,6 +134,8 @@ impl Summary {
             listens: totals.listens,
             active: totals.active,
             peak_active: totals.peak,
+            alerts: totals.alerts,
+            alerts_held_back: totals.alerts_held_back,
             bytes_sent: totals.bytes.sent,
             bytes_recv: totals.bytes.received,
             providers: &totals.providers,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 
-use crate::event::Event;
+use crate::event::{Domain, Event};
 use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{event_json, event_line};
@@ -39,6 +39,12 @@ impl LogFile {
         }
     }
 
+    fn write(&mut self) {
+        if let Err(error) = self.file.write_all(&self.bytes) {
+            self.failed(&error);
+        }
+    }
+
     fn failed(&mut self, error: &std::io::Error) {
         if self.lost == 0 {
             self.notices.push(format!(
@@ -61,8 +67,14 @@ impl Sink for LogFile {
             }
             Format::Json => event_json::write(&mut self.bytes, event, &self.run_id),
         }
-        if let Err(error) = self.file.write_all(&self.bytes) {
-            self.failed(&error);
+        self.write();
+    }
+
+    fn named(&mut self, event: &Event, _before: &Domain) {
+        if self.format == Format::Json {
+            self.bytes.clear();
+            event_json::write_name(&mut self.bytes, event, &self.run_id);
+            self.write();
         }
     }
 

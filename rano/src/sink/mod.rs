@@ -1,13 +1,15 @@
 //! Where understood events go: the store, log files, the terminal. A sink that fails says so once and counts; it
 //! never ends the observation.
 
+pub mod alerts;
 pub mod log_file;
 pub mod stats;
 pub mod store;
 pub mod terminal;
 
-use crate::event::{Event, Moment};
+use crate::event::{ConnectionId, Domain, Event, Moment};
 use crate::output::summary::Summary;
+use crate::sink::alerts::Alert;
 use crate::source::SourceHealth;
 use crate::totals::Totals;
 
@@ -21,6 +23,12 @@ pub struct Frame<'a> {
 /// One place where events go.
 pub trait Sink {
     fn event(&mut self, event: &Event);
+    /// A name became known after the connect, or a better one than `before`; `event` is the connection as it stands now.
+    fn named(&mut self, _event: &Event, _before: &Domain) {}
+    /// A connection raised an alert after its connect was shown.
+    fn alerted(&mut self, _connection: ConnectionId) {}
+    /// An alert is to be shown, if this is the sink that talks to a person.
+    fn alert(&mut self, _alert: &Alert<'_>) {}
     /// Called whenever the source has been drained, and when a tick that was asked for is due.
     fn tick(&mut self, frame: &Frame<'_>);
     /// When this sink next wants a tick, if it does.

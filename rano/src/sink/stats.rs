@@ -1,4 +1,7 @@
-//! Live stats: rolling state only, so that their cost does not grow with history.
+//! Live stats: what is counted and when the block is due. Running counts over a bounded number of keys, so that their
+//! cost does not grow with history.
+
+mod views;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,28 +9,74 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashSet;
-use unicode_width::UnicodeWidthStr as _;
 
 use crate::event::{Address, Domain, Event, EventKind, Moment};
-use crate::output::escape::fit;
 use crate::output::style::Styles;
-use crate::totals::Totals;
+use crate::totals::{Ranking, Totals};
+
+pub use views::Line;
+
+/// What a block is counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum View {
+    Provider,
+    Domain,
+    Port,
+    Process,
+}
+
+impl View {
+    pub const ALL: [Self; 4] = [Self::Provider, Self::Domain, Self::Port, Self::Process];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Domain => "domain",
+            Self::Port => "port",
+            Self::Process => "process",
+        }
+    }
+}
 
 /// How the block looks and how often it is made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct StatsSettings {
+    /// Zero for a block at the end only.
     pub interval: Duration,
     /// Columns of a bar.
     pub width: usize,
     /// Most lines of a view.
     pub top: usize,
+    /// One below the other, or one after the other with a cycle.
+    pub views: Vec<View>,
+    /// How long each view stays; zero for all at once.
+    pub cycle: Duration,
+}
+
+/// The room there is for a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub columns: usize,
+    pub rows: usize,
+}
+
+impl Room {
+    /// A file or a pipe.
+    pub const ENDLESS: Self = Self { columns: usize::MAX, rows: usize::MAX };
 }
 
 /// The state behind the block.
 pub struct LiveStats {
     settings: StatsSettings,
-    next: Option<Moment>,
+    /// The first tick, from which cycles are counted.
+    started: Option<Moment>,
+    next: Moment,
     providers: BTreeMap<Arc<str>, ProviderStats>,
+    domains: Ranking<Arc<str>>,
+    /// Connects whose name is not known.
+    nameless: u64,
+    ports: Ranking<u16>,
+    processes: Ranking<String>,
     closes: u64,
     duration_sum: Duration,
 }
@@ -40,20 +89,35 @@ struct ProviderStats {
 }
 
 impl LiveStats {
-    pub fn new(settings: StatsSettings) -> Self {
-        Self { settings, next: None, providers: BTreeMap::new(), closes: 0, duration_sum: Duration::ZERO }
+    /// Views that are given twice are shown once.
+    pub fn new(mut settings: StatsSettings) -> Self {
+        let mut seen = Vec::new();
+        settings.views.retain(|view| {
+            !seen.contains(view) && {
+                seen.push(*view);
+                true
+            }
+        });
+        Self {
+            settings,
+            started: None,
+            next: Moment::default(),
+            providers: BTreeMap::new(),
+            domains: Ranking::default(),
+            nameless: 0,
+            ports: Ranking::default(),
+            processes: Ranking::default(),
+            closes: 0,
+            duration_sum: Duration::ZERO,
+        }
     }
 
+    /// Counts for the views that are shown, and no others.
     pub fn event(&mut self, event: &Event) {
         match event.kind {
             EventKind::Connect => {
-                let stats = self.providers.entry(Arc::clone(&event.provider)).or_default();
-                stats.connects += 1;
-                if let Some(ip) = event.remote.as_ref().and_then(Address::ip_addr) {
-                    stats.ips.add(ip);
-                }
-                if let Domain::Observed { name, .. } = &event.domain {
-                    stats.domains.add(Arc::clone(name));
+                for at in 0..self.settings.views.len() {
+                    self.connected(self.settings.views[at], event);
                 }
             }
             EventKind::Close => {
@@ -66,64 +130,118 @@ impl LiveStats {
         }
     }
 
+    fn connected(&mut self, view: View, event: &Event) {
+        match view {
+            View::Provider => {
+                let stats = self.provider(&event.provider);
+                stats.connects += 1;
+                if let Some(ip) = event.remote.as_ref().and_then(Address::ip_addr) {
+                    stats.ips.add(&ip);
+                }
+                if let Domain::Observed { name, .. } = &event.domain {
+                    stats.domains.add(name);
+                }
+            }
+            View::Domain => match &event.domain {
+                Domain::Observed { name, .. } => self.domains.count(name),
+                Domain::Unknown => self.nameless += 1,
+            },
+            View::Port => {
+                if let Some(Address::Ip(remote)) = event.remote {
+                    self.ports.count(&remote.port());
+                }
+            }
+            View::Process => match &event.process {
+                Some(process) => self.processes.count(process.comm.as_str()),
+                None => self.processes.count("unknown"),
+            },
+        }
+    }
+
+    /// A connection that was counted as `before` got a name.
+    pub fn named(&mut self, event: &Event, before: &Domain) {
+        let Domain::Observed { name, .. } = &event.domain else { return };
+        for at in 0..self.settings.views.len() {
+            match self.settings.views[at] {
+                View::Provider => {
+                    self.provider(&event.provider).domains.add(name);
+                }
+                View::Domain if *before == Domain::Unknown => {
+                    self.nameless = self.nameless.saturating_sub(1);
+                    self.domains.count(name);
+                }
+                View::Domain | View::Port | View::Process => {}
+            }
+        }
+    }
+
+    fn provider(&mut self, name: &Arc<str>) -> &mut ProviderStats {
+        if !self.providers.contains_key(name) {
+            self.providers.insert(Arc::clone(name), ProviderStats::default());
+        }
+        self.providers.get_mut(name).expect("it is there by now")
+    }
+
     pub fn next_tick(&self) -> Moment {
-        self.next.unwrap_or_default()
+        self.next
     }
 
-    /// Whether the block is due; the next one is then due an interval later.
+    /// Whether the block is due; the next one is then due an interval, or a change of view, later.
     pub fn due(&mut self, now: Moment) -> bool {
-        let Some(next) = self.next else {
-            self.schedule(now);
-            return false;
-        };
-        let due = now.boot_ns >= next.boot_ns;
+        let is_first = self.started.is_none();
+        self.started.get_or_insert(now);
+        let due = now.boot_ns >= self.next.boot_ns;
         if due {
-            self.schedule(now);
+            let mut wait = nanos(self.settings.interval);
+            if self.cycles() {
+                let cycle = nanos(self.settings.cycle);
+                wait = wait.min(cycle - self.running(now) % cycle);
+            }
+            let boot_ns = now.boot_ns.saturating_add(wait);
+            self.next = Moment { boot_ns, unix_ms: now.unix_ms };
         }
-        due
+        due && !is_first
     }
 
-    fn schedule(&mut self, now: Moment) {
-        let interval = u64::try_from(self.settings.interval.as_nanos()).unwrap_or(u64::MAX);
-        self.next = Some(Moment { boot_ns: now.boot_ns.saturating_add(interval), unix_ms: now.unix_ms });
+    fn cycles(&self) -> bool {
+        self.settings.views.len() > 1 && !self.settings.cycle.is_zero()
     }
 
-    /// The lines of the provider view, none wider than `columns`.
-    pub fn render(&self, totals: &Totals, columns: usize, styles: &Styles) -> Vec<String> {
-        let heading = styles.heading;
-        let mut lines = vec![format!("{heading}Live Stats [provider]{heading:#}")];
-        let mut providers: Vec<_> = self.providers.iter().collect();
-        providers
-            .sort_by(|(a_name, a), (b_name, b)| b.connects.cmp(&a.connects).then_with(|| a_name.cmp(b_name)));
-        let most = providers.first().map_or(0, |(_, stats)| stats.connects);
-        let shown = &providers[..providers.len().min(self.settings.top)];
-        let names: Vec<String> = shown.iter().map(|(name, _)| fit(name, 24)).collect();
-        let name_width = names.iter().map(|name| name.width()).max().unwrap_or(0);
-        for (name, (_, stats)) in names.iter().zip(shown) {
-            let counts =
-                format!("{} (domains={}, ips={})", stats.connects, stats.domains.count(), stats.ips.count());
-            let padding = name_width - name.width();
-            let room = columns.saturating_sub(name_width + counts.width() + 2);
-            let bar = bar(stats.connects, most, self.settings.width.min(room));
-            let paint = styles.provider;
-            lines.push(format!("{paint}{name}{paint:#}{:padding$} {bar} {counts}", ""));
+    /// Nanoseconds since the first tick.
+    fn running(&self, now: Moment) -> u64 {
+        now.boot_ns.saturating_sub(self.started.unwrap_or(now).boot_ns)
+    }
+
+    /// What is shown at `now`.
+    fn current(&self, now: Moment) -> &[View] {
+        let views = &self.settings.views;
+        if !self.cycles() {
+            return views;
         }
-        let hidden = providers.len() - shown.len();
-        if hidden > 0 {
-            lines.push(format!("… and {hidden} more"));
-        }
-        let average = self.duration_sum.as_millis() / u128::from(self.closes.max(1));
-        lines.push(format!("active={} peak={} avg_dur={average}ms", totals.active, totals.peak));
+        let turn = self.running(now) / nanos(self.settings.cycle);
+        let at = usize::try_from(turn % views.len() as u64).expect("a remainder of a usize fits one");
+        &views[at..=at]
+    }
+
+    /// The lines of the block at `now`, none wider and together not higher than `room`.
+    pub fn render(&self, now: Moment, totals: &Totals, room: Room, styles: &Styles) -> Vec<Line> {
+        let current = self.current(now);
+        // A heading, a line for what is left out, the provider view's last line.
+        let rows = room.rows / current.len().max(1);
+        let top = self.settings.top.min(rows.saturating_sub(3).max(1));
+        let mut lines: Vec<Line> =
+            current.iter().flat_map(|view| self.view(*view, totals, top, room.columns, styles)).collect();
+        lines.truncate(room.rows);
         lines
     }
 }
 
-/// `███░`: `width` columns, of which `value / most` are full; a value above zero shows at least one.
-fn bar(value: u64, most: u64, width: usize) -> String {
-    let width_wide = width as u128;
-    let filled = (u128::from(value) * width_wide).div_ceil(u128::from(most.max(1))).min(width_wide);
-    let filled = usize::try_from(filled).unwrap_or(width);
-    "█".repeat(filled) + &"░".repeat(width - filled)
+/// Never, for a duration of zero.
+fn nanos(duration: Duration) -> u64 {
+    match u64::try_from(duration.as_nanos()) {
+        Ok(0) | Err(_) => u64::MAX,
+        Ok(nanoseconds) => nanoseconds,
+    }
 }
 
 /// How many different values there were, up to a bound above which it says `4096+`.
@@ -135,31 +253,17 @@ impl<K> Default for Distinct<K> {
     }
 }
 
-impl<K: Eq + std::hash::Hash> Distinct<K> {
+impl<K: Eq + std::hash::Hash + Clone> Distinct<K> {
     const MAX: usize = 4096;
 
-    fn add(&mut self, key: K) {
-        if self.0.len() < Self::MAX {
-            self.0.insert(key);
+    fn add(&mut self, key: &K) {
+        if self.0.len() < Self::MAX && !self.0.contains(key) {
+            self.0.insert(key.clone());
         }
     }
 
     fn count(&self) -> String {
         let more = if self.0.len() == Self::MAX { "+" } else { "" };
         format!("{}{more}", self.0.len())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bars_are_exactly_as_wide_as_asked_and_show_the_smallest_value() {
-        assert_eq!(bar(3, 4, 4), "███░");
-        assert_eq!(bar(0, 4, 4), "░░░░");
-        assert_eq!(bar(1, 1_000_000, 4), "█░░░");
-        assert_eq!(bar(u64::MAX, u64::MAX, 4), "████");
-        assert_eq!(bar(1, 0, 0), "");
     }
 }

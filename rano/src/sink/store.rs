@@ -1,6 +1,6 @@
 //! Hands events to the store, whose own thread writes them.
 
-use crate::event::Event;
+use crate::event::{ConnectionId, Domain, Event};
 use crate::output::summary::Summary;
 use crate::sink::{Frame, Sink};
 use crate::source::health::{Gap, Gaps};
@@ -24,13 +24,25 @@ impl StoreSink {
 }
 
 fn progress(totals: &Totals, gaps: Gaps) -> Progress {
-    Progress { active: totals.active, peak_active: totals.peak, alerts: 0, gaps }
+    Progress { active: totals.active, peak_active: totals.peak, alerts: totals.alerts, gaps }
 }
 
 impl Sink for StoreSink {
     fn event(&mut self, event: &Event) {
         if let Some(store) = &self.store {
             store.push(event);
+        }
+    }
+
+    fn named(&mut self, event: &Event, _before: &Domain) {
+        if let Some(store) = &self.store {
+            store.update_domain(event.connection, &event.domain);
+        }
+    }
+
+    fn alerted(&mut self, connection: ConnectionId) {
+        if let Some(store) = &self.store {
+            store.mark_alert(connection);
         }
     }
 
@@ -51,6 +63,12 @@ impl Sink for StoreSink {
         let finished = store.finish(progress(&summary.totals, summary.health.gaps), self.now_ms);
         self.notices.extend(finished.warnings);
         summary.health.gaps.add(Gap::SqliteDropped, finished.dropped);
+        if finished.names_dropped > 0 {
+            self.notices.push(format!(
+                "warning: {} names or alerts came too late for the rows of their connections",
+                finished.names_dropped
+            ));
+        }
         if let Some(error) = finished.error {
             self.notices.push(format!("warning: the end of the history was not written: {error}"));
         }

@@ -1,15 +1,15 @@
 //! The person's side: events and the summary on stdout; stats and notices on stderr, the stats block redrawn in
 //! place where that is a terminal. A closed stdout ends the observation as a signal would.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
-use unicode_width::UnicodeWidthStr as _;
-
-use crate::event::{Event, Moment};
+use crate::event::{Domain, Event, Moment};
 use crate::output::style::Styles;
 use crate::output::summary::Summary;
-use crate::output::{event_json, event_line};
-use crate::sink::stats::LiveStats;
+use crate::output::{self, event_json, event_line};
+use crate::sink::alerts::Alert;
+use crate::sink::stats::{Line, LiveStats, Room};
 use crate::sink::{Frame, Sink};
 use crate::stop::Stop;
 
@@ -38,11 +38,17 @@ pub struct Terminal {
     show_events: bool,
     run_id: String,
     stats: Option<LiveStats>,
-    /// Columns of the terminal now; asked each time, because windows are resized.
-    columns: fn() -> usize,
-    /// Widths of the lines of the stats block that stand at the bottom of the terminal.
-    drawn: Vec<usize>,
-    last_block: Vec<String>,
+    bell: bool,
+    /// Of the terminal now; asked each time, because windows are resized.
+    room: fn() -> Room,
+    /// The stats block that stands at the bottom of the terminal, and the room it was drawn in.
+    drawn: Vec<Line>,
+    drawn_in: Room,
+    /// The time for a first block has come.
+    has_been_due: bool,
+    /// The latest blocks of a stderr that is no terminal, by heading: nothing is said twice.
+    printed: BTreeMap<String, Vec<Line>>,
+    now: Moment,
     line: String,
     bytes: Vec<u8>,
     stop: Stop,
@@ -57,7 +63,9 @@ pub struct TerminalSettings {
     pub show_events: bool,
     pub run_id: String,
     pub stats: Option<LiveStats>,
-    pub columns: fn() -> usize,
+    /// Ring with each alert.
+    pub bell: bool,
+    pub room: fn() -> Room,
 }
 
 impl Terminal {
@@ -71,9 +79,13 @@ impl Terminal {
             show_events: settings.show_events,
             run_id: settings.run_id,
             stats: settings.stats,
-            columns: settings.columns,
+            bell: settings.bell,
+            room: settings.room,
             drawn: Vec::new(),
-            last_block: Vec::new(),
+            drawn_in: Room::ENDLESS,
+            has_been_due: false,
+            printed: BTreeMap::new(),
+            now: Moment::default(),
             line: String::new(),
             bytes: Vec::new(),
             stop,
@@ -114,47 +126,70 @@ impl Terminal {
         }
     }
 
-    fn erase_block(&mut self) {
+    /// Clears the rows of the block from below and leaves the cursor in its first (ECMA-48 CUU, EL). Not by clearing
+    /// the rest of the screen: some terminals keep what they clear from the top as history.
+    fn erasure(&mut self) -> String {
         if self.drawn.is_empty() {
-            return;
+            return String::new();
         }
-        // A window made narrower has wrapped the lines that were drawn before.
-        let columns = (self.columns)().max(1);
-        let rows: usize = self.drawn.drain(..).map(|width| width.div_ceil(columns).max(1)).sum();
-        // Up to the block's first row, then clear to the end of the screen (ECMA-48 CUU, ED).
-        let _ = write!(self.stderr.writer, "\r\x1b[{rows}A\x1b[J");
+        let room = (self.room)();
+        // A terminal that has become narrower breaks lines that are there already.
+        let rows = |line: &Line| line.width.div_ceil(room.columns.max(1)).max(1);
+        let rows: usize = self.drawn.iter().map(rows).sum();
+        self.drawn.clear();
+        let rows = rows.min(room.rows.saturating_sub(1));
+        format!("\r\x1b[2K{}", "\x1b[1A\x1b[2K".repeat(rows))
+    }
+
+    /// Talk for a person, above the block. A closed stderr is nobody's loss.
+    fn say(&mut self, text: &[u8]) {
+        let mut bytes = self.erasure().into_bytes();
+        bytes.extend_from_slice(text);
+        let _ = self.stderr.writer.write_all(&bytes);
         let _ = self.stderr.writer.flush();
     }
 
-    fn draw_block(&mut self, block: Vec<String>) {
-        let mut text = String::new();
-        for line in &block {
-            text.push_str(line);
-            text.push('\n');
-        }
-        self.erase_block();
-        // A closed stderr is nobody's loss: stats and notices are for a person.
-        let _ = self.stderr.writer.write_all(text.as_bytes());
-        let _ = self.stderr.writer.flush();
+    fn draw_block(&mut self, block: Vec<Line>) {
+        let text = block.iter().fold(String::new(), |text, line| text + &line.text + "\n");
+        self.say(text.as_bytes());
         if self.stderr.is_terminal {
-            self.drawn = block.iter().map(|line| width_without_styles(line)).collect();
+            self.drawn = block;
+        } else if let Some(heading) = block.first() {
+            self.printed.insert(heading.text.clone(), block);
         }
-        self.last_block = block;
     }
 
-    fn update_stats(&mut self, frame: &Frame<'_>, force: bool) {
+    fn update_stats(&mut self, frame: &Frame<'_>, when: When) {
         let Some(stats) = &mut self.stats else { return };
-        let due = stats.due(frame.now) || force;
-        let displaced = self.stderr.is_terminal && self.drawn.is_empty() && !self.last_block.is_empty();
+        let due = stats.due(frame.now) || when == When::AtTheEnd;
+        self.has_been_due |= due;
+        let is_terminal = self.stderr.is_terminal;
+        // Something was written in its place.
+        let displaced = is_terminal && self.has_been_due && self.drawn.is_empty();
         if !due && !displaced {
             return;
         }
-        let columns = if self.stderr.is_terminal { (self.columns)() } else { usize::MAX };
-        let block = stats.render(frame.totals, columns, &self.stderr.styles);
-        if block != self.last_block || displaced {
+        let room = if is_terminal { (self.room)() } else { Room::ENDLESS };
+        let resized = std::mem::replace(&mut self.drawn_in, room) != room;
+        // The cursor stands in the row below the block.
+        let room = Room { rows: room.rows.saturating_sub(1).max(1), ..room };
+        let block = stats.render(frame.now, frame.totals, room, &self.stderr.styles);
+        let shown = if is_terminal {
+            block == self.drawn && !resized
+        } else {
+            block.first().is_some_and(|heading| self.printed.get(&heading.text) == Some(&block))
+        };
+        if !shown {
             self.draw_block(block);
         }
     }
+}
+
+/// Why stats are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    TimePassed,
+    AtTheEnd,
 }
 
 impl Sink for Terminal {
@@ -165,8 +200,8 @@ impl Sink for Terminal {
         if !self.show_events || self.closed {
             return;
         }
-        if self.is_tty {
-            self.erase_block();
+        if self.is_tty && !self.drawn.is_empty() {
+            self.say(b"");
         }
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
@@ -183,8 +218,9 @@ impl Sink for Terminal {
     }
 
     fn tick(&mut self, frame: &Frame<'_>) {
+        self.now = frame.now;
         self.flush_stdout();
-        self.update_stats(frame, false);
+        self.update_stats(frame, When::TimePassed);
     }
 
     fn next_tick(&self) -> Option<Moment> {
@@ -194,8 +230,8 @@ impl Sink for Terminal {
     fn finish(&mut self, summary: &mut Summary) {
         self.flush_stdout();
         if self.stats.is_some() {
-            let frame = Frame { now: Moment::default(), totals: &summary.totals, health: &summary.health };
-            self.update_stats(&frame, true);
+            let frame = Frame { now: self.now, totals: &summary.totals, health: &summary.health };
+            self.update_stats(&frame, When::AtTheEnd);
         }
         // What was drawn last stays on the screen above the summary.
         self.drawn.clear();
@@ -217,17 +253,35 @@ impl Sink for Terminal {
     }
 
     fn notice(&mut self, line: &str) {
-        self.erase_block();
-        let _ = writeln!(self.stderr.writer, "{line}");
-        let _ = self.stderr.writer.flush();
+        self.say(format!("{line}\n").as_bytes());
     }
-}
 
-/// Columns that a line takes, whose only escape sequences are those of styles (ECMA-48 SGR).
-fn width_without_styles(line: &str) -> usize {
-    let mut pieces = line.split("\x1b[");
-    let plain = pieces.next().map_or(0, unicode_width::UnicodeWidthStr::width);
-    plain + pieces.map(|piece| piece.split_once('m').map_or(0, |(_, text)| text.width())).sum::<usize>()
+    fn named(&mut self, event: &Event, before: &Domain) {
+        if let Some(stats) = &mut self.stats {
+            stats.named(event, before);
+        }
+        if self.format == Format::Json && self.show_events && !self.closed {
+            let mut bytes = Vec::new();
+            event_json::write_name(&mut bytes, event, &self.run_id);
+            self.write_stdout(&bytes);
+        }
+    }
+
+    fn alert(&mut self, alert: &Alert<'_>) {
+        if self.is_tty {
+            // The event stands above the alert that it raised.
+            self.flush_stdout();
+        }
+        let mut bytes = match self.format {
+            Format::Pretty => (output::alert::line(alert, &self.stderr.styles) + "\n").into_bytes(),
+            Format::Json => output::alert::json(alert, &self.run_id),
+        };
+        // A program that reads the objects has no ears.
+        if self.bell && (self.format == Format::Pretty || self.stderr.is_terminal) {
+            bytes.push(b'\x07');
+        }
+        self.say(&bytes);
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +292,7 @@ mod tests {
 
     use super::*;
     use crate::output::style::Theme;
-    use crate::sink::stats::StatsSettings;
+    use crate::sink::stats::{StatsSettings, View};
 
     thread_local! {
         static COLUMNS: Cell<usize> = const { Cell::new(80) };
@@ -265,24 +319,31 @@ mod tests {
             is_terminal: true,
             styles: Styles::new(Theme::Vivid),
         };
-        let stats = StatsSettings { interval: Duration::from_secs(1), width: 40, top: 5 };
+        let stats = StatsSettings {
+            interval: Duration::from_secs(1),
+            width: 40,
+            top: 5,
+            views: vec![View::Provider],
+            cycle: Duration::ZERO,
+        };
         let settings = TerminalSettings {
             format: Format::Pretty,
             show_events: true,
             run_id: "1-1".to_owned(),
             stats: Some(LiveStats::new(stats)),
-            columns: || COLUMNS.get(),
+            bell: false,
+            room: || Room { columns: COLUMNS.get(), rows: 24 },
         };
         let stop = Stop::new().expect("an eventfd is to be had");
         let mut terminal = Terminal::new(stream(), stream(), settings, stop);
         for (columns_before, columns_after, rows) in [(80, 80, 2), (80, 40, 3), (80, 20, 4), (60, 80, 2)] {
             COLUMNS.set(columns_before);
-            let heading = Styles::new(Theme::Vivid).heading;
-            terminal.draw_block(vec![format!("{heading}{}{heading:#}", "a".repeat(20)), "█".repeat(60)]);
+            let line = |text: &str, width| Line { text: text.repeat(width), width };
+            terminal.draw_block(vec![line("a", 20), line("█", 60)]);
             COLUMNS.set(columns_after);
             screen.0.borrow_mut().clear();
             terminal.notice("note");
-            let expected = format!("\r\x1b[{rows}A\x1b[Jnote\n");
+            let expected = format!("\r\x1b[2K{}note\n", "\x1b[1A\x1b[2K".repeat(rows));
             let shown = String::from_utf8_lossy(&screen.0.borrow()).into_owned();
             assert_eq!(shown, expected, "{columns_before} to {columns_after} columns");
         }

@@ -7,13 +7,14 @@ pub mod proc;
 pub mod replay;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
+use crate::event::{Address, Bytes, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::stop::Stop;
 
@@ -52,9 +53,21 @@ pub enum SocketChange {
     Opened(Opened),
     /// The state of an open socket changed (connecting to established, established to `close_wait`).
     State { id: SocketId, state: SocketState, at: Moment },
+    /// A name of its remote end became known.
+    Named { id: SocketId, name: Arc<str>, by: DomainSource, at: Moment },
     /// It is gone. For a socket that was never `Opened` this is ignored; a source that knows more sends
     /// `Opened` first.
     Closed(Closed),
+}
+
+impl SocketChange {
+    pub fn at(&self) -> Moment {
+        match self {
+            Self::Opened(opened) => opened.at,
+            Self::State { at, .. } | Self::Named { at, .. } => *at,
+            Self::Closed(closed) => closed.at,
+        }
+    }
 }
 
 /// A socket when it is first seen.

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -54,10 +55,8 @@ impl Replay {
 fn moment(event: &RawEvent) -> Option<Moment> {
     match event {
         RawEvent::Process(ProcessChange::Seen { at, .. } | ProcessChange::Gone { at, .. })
-        | RawEvent::Socket(SocketChange::State { at, .. })
         | RawEvent::Clock(at) => Some(*at),
-        RawEvent::Socket(SocketChange::Opened(opened)) => Some(opened.at),
-        RawEvent::Socket(SocketChange::Closed(closed)) => Some(closed.at),
+        RawEvent::Socket(change) => Some(change.at()),
         RawEvent::Unattributed { .. } => None,
     }
 }
@@ -77,8 +76,12 @@ impl Source for Replay {
                 },
             };
             if let Some(at) = moment(&event) {
-                if at.boot_ns > until.boot_ns && self.now.boot_ns < until.boot_ns {
-                    self.now = Moment { boot_ns: until.boot_ns, unix_ms: at.unix_ms };
+                let pause_ns = until.boot_ns.max(self.now.boot_ns);
+                if at.boot_ns > pause_ns && self.now != Moment::default() {
+                    // What people read is as far from the event to come as the boot clock is.
+                    let ahead = Duration::from_nanos(at.boot_ns - pause_ns).as_millis();
+                    let unix_ms = at.unix_ms.saturating_sub(i64::try_from(ahead).unwrap_or(i64::MAX));
+                    self.now = Moment { boot_ns: pause_ns, unix_ms };
                     self.next = Some(event);
                     return Ok(Pumped::More);
                 }

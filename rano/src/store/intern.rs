@@ -363,6 +363,32 @@ impl RecentRows {
     }
 }
 
+/// Says of a row that its connection raised an alert.
+pub(super) fn mark_alert(connection: &Connection, row: i64) -> rusqlite::Result<()> {
+    let this = "event, state, error, source, owner_quality, preexisting";
+    let kind = connection
+        .prepare_cached(
+            "SELECT marked.id FROM kind AS marked, kind AS plain
+             WHERE plain.id = (SELECT kind FROM event WHERE id = ?1) AND marked.alert = 1
+                 AND marked.event = plain.event AND marked.source = plain.source
+                 AND ifnull(marked.state, '') = ifnull(plain.state, '')
+                 AND ifnull(marked.error, '') = ifnull(plain.error, '')
+                 AND marked.owner_quality = plain.owner_quality AND marked.preexisting = plain.preexisting",
+        )?
+        .query_row([row], |found| found.get::<_, i64>(0))
+        .optional()?;
+    let kind = match kind {
+        Some(kind) => kind,
+        None => connection
+            .prepare_cached(&format!(
+                "INSERT INTO kind ({this}, alert)
+                 SELECT {this}, 1 FROM kind WHERE id = (SELECT kind FROM event WHERE id = ?1)"
+            ))?
+            .insert([row])?,
+    };
+    execute(connection.prepare_cached("UPDATE event SET kind = ?2 WHERE id = ?1")?, params![row, kind])
+}
+
 /// Gives a row another name; a name it had is kept in `event_names`.
 pub(super) fn rename(
     connection: &Connection,

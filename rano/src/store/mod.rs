@@ -73,7 +73,7 @@ pub struct Finished {
     pub stored: u64,
     /// Events that are not.
     pub dropped: u64,
-    /// Names that came too late or too many for their rows.
+    /// Names and alerts that came too late or too many for their rows.
     pub names_dropped: u64,
     /// Why the end could not be written; the session then shows no clean exit.
     pub error: Option<String>,
@@ -113,6 +113,11 @@ impl Store {
         if let Domain::Observed { name, by } = domain {
             self.shared.push_name(connection, name, *by);
         }
+    }
+
+    /// Marks the rows of a connection that raised an alert after they were pushed.
+    pub fn mark_alert(&self, connection: ConnectionId) {
+        self.shared.push_alert(connection);
     }
 
     /// Tells the session's counters; written with the next batch.

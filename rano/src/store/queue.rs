@@ -20,6 +20,7 @@ const NOTICES_MAX: usize = 8;
 pub(super) enum Message {
     Event(Event),
     Name { connection: ConnectionId, name: Arc<str>, by: DomainSource },
+    Alert { connection: ConnectionId },
 }
 
 /// How a session ends.
@@ -95,12 +96,20 @@ impl Shared {
     }
 
     pub(super) fn push_name(&self, connection: ConnectionId, name: &Arc<str>, by: DomainSource) {
+        self.push_late(Message::Name { connection, name: Arc::clone(name), by });
+    }
+
+    pub(super) fn push_alert(&self, connection: ConnectionId) {
+        self.push_late(Message::Alert { connection });
+    }
+
+    fn push_late(&self, message: Message) {
         let mut state = self.lock();
         if state.queue.len() + state.in_flight >= self.queue_max {
             state.names_dropped += 1;
             return;
         }
-        state.queue.push(Message::Name { connection, name: Arc::clone(name), by });
+        state.queue.push(message);
         self.queued(state);
     }
 
@@ -191,7 +200,7 @@ impl Shared {
         for message in batch.drain(..).chain(queue) {
             match message {
                 Message::Event(_) => state.dropped += 1,
-                Message::Name { .. } => state.names_dropped += 1,
+                Message::Name { .. } | Message::Alert { .. } => state.names_dropped += 1,
             }
         }
         state.in_flight = 0;

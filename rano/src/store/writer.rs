@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 
-use super::intern::{Interned, RecentRows, integer, rename};
+use super::intern::{Interned, RecentRows, integer, mark_alert, rename};
 use super::open::OpenProblem;
 use super::queue::{End, Message, Shared, Work};
 use super::{Finished, Session, StoreOptions};
@@ -197,6 +197,14 @@ impl Writer {
                         let mut found = false;
                         for row in self.ledger.recent.get(*id) {
                             rename(connection, row, name, *by)?;
+                            found = true;
+                        }
+                        names_dropped += u64::from(!found);
+                    }
+                    Message::Alert { connection: id } => {
+                        let mut found = false;
+                        for row in self.ledger.recent.get(*id) {
+                            mark_alert(connection, row)?;
                             found = true;
                         }
                         names_dropped += u64::from(!found);

@@ -22,17 +22,18 @@ use table::Table;
 /// Name, and what fills its table inside the world; `None`: it needs no world.
 type Bench = (&'static str, Option<fn(&Path) -> Result<Table>>);
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     ("poll", Some(poll::measure)),
     ("notify", Some(notify::measure)),
     ("store", None),
     ("memory", Some(memory::measure)),
     ("startup", Some(startup::measure)),
+    ("alerts", None),
 ];
 
 pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
-        eprintln!("error: no bench '{}': poll notify store memory startup", unknown.display());
+        eprintln!("error: no bench '{}': poll notify store memory startup alerts", unknown.display());
         return Ok(ExitCode::from(2));
     }
     let rano = cargo::build_rano()?;

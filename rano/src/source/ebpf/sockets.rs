@@ -168,3 +168,99 @@ fn address(record: &SocketRecord, bytes: &[u8; 16], port: u16) -> Option<SocketA
     };
     Some(SocketAddr::new(ip, port))
 }
+
+#[cfg(test)]
+mod tests {
+    use rano_common::Header;
+
+    use super::*;
+
+    fn record(kind: SocketKind, flags: u32) -> SocketRecord {
+        let mut local = [0; 16];
+        local[..4].copy_from_slice(&[127, 0, 0, 1]);
+        SocketRecord {
+            header: Header { kind: kind as u32, size: 120, at_ns: 9_000_000 },
+            cookie: 7,
+            owner_start_ns: 50_000_000,
+            established_ns: 0,
+            bytes_sent: 10,
+            bytes_received: 21,
+            pid: 42,
+            exec_id: 1,
+            flags,
+            netns: 4,
+            error: 0,
+            local_port: 40_000,
+            remote_port: 443,
+            family: 2,
+            protocol: 6,
+            state_before: 0,
+            padding: 0,
+            local,
+            remote: local,
+        }
+    }
+
+    fn changes(sockets: &mut Sockets, kind: SocketKind, record: &SocketRecord) -> Vec<SocketChange> {
+        let mut out = Vec::new();
+        sockets.changes(kind, record, Moment { boot_ns: 9_000_000, unix_ms: 9 }, &mut out);
+        out
+    }
+
+    fn last_closed(changes: &[SocketChange]) -> &Closed {
+        match changes.last() {
+            Some(SocketChange::Closed(closed)) => closed,
+            other => panic!("no end: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_end_alone_is_a_whole_connection() {
+        let last_ack = 9;
+        let record = SocketRecord {
+            established_ns: 4_000_000,
+            state_before: last_ack,
+            ..record(SocketKind::Closed, flags::ATTEMPTED)
+        };
+        let changes = changes(&mut Sockets::default(), SocketKind::Closed, &record);
+        let SocketChange::Opened(opened) = &changes[0] else { panic!("{changes:?}") };
+        assert_eq!(opened.owner, Some(crate::process::ProcessId { pid: 42, start_time: 5 }));
+        assert_eq!(opened.state, Some(SocketState::Established));
+        let closed = last_closed(&changes);
+        assert_eq!(
+            closed.bytes,
+            Some(Bytes { sent: 10, received: 20 }),
+            "the other side's FIN is no payload"
+        );
+        assert_eq!((closed.established, closed.duration), (Some(true), Some(Duration::from_millis(5))));
+    }
+
+    #[test]
+    fn an_attempt_that_was_answered_with_a_reset_has_its_reason_and_no_bytes() {
+        let refused = SocketRecord { error: 111, state_before: SYN_SENT, ..record(SocketKind::Closed, 0) };
+        let changes = changes(&mut Sockets::default(), SocketKind::Closed, &refused);
+        let closed = last_closed(&changes);
+        assert_eq!((closed.error, closed.established, closed.bytes), (Some(111), Some(false), None));
+    }
+
+    #[test]
+    fn datagrams_to_two_ends_are_two_flows_that_end_with_the_socket() {
+        let mut sockets = Sockets::default();
+        let first = record(SocketKind::Datagram, flags::DATAGRAM);
+        let second = SocketRecord { remote_port: 53, ..first };
+        assert_eq!(changes(&mut sockets, SocketKind::Datagram, &first).len(), 1);
+        assert_eq!(changes(&mut sockets, SocketKind::Datagram, &first), [], "known");
+        assert_eq!(changes(&mut sockets, SocketKind::Datagram, &second).len(), 1);
+        assert_eq!(changes(&mut sockets, SocketKind::Released, &first).len(), 2);
+        assert_eq!((sockets.flows.len(), sockets.flow_count), (0, 0));
+    }
+
+    #[test]
+    fn a_datagram_socket_connected_elsewhere_ends_its_flows() {
+        let mut sockets = Sockets::default();
+        let first = record(SocketKind::Attempt, flags::DATAGRAM);
+        changes(&mut sockets, SocketKind::Attempt, &first);
+        let again = changes(&mut sockets, SocketKind::Attempt, &SocketRecord { remote_port: 53, ..first });
+        assert!(matches!(&again[..], [SocketChange::Closed(_), SocketChange::Opened(_)]), "{again:?}");
+    }
+}

@@ -194,7 +194,7 @@ impl SocketTable {
     }
 
     /// The look is over and held every socket of the `looked_at` protocols. What was there before and is not now has
-    /// ended: where a notification is to be expected, after one more look and [`GRACE`], else at once.
+    /// ended: where a notification is to be expected, after one more look and `GRACE`, else at once.
     pub fn end_look(
         &mut self,
         looked_at: &[Protocol],

@@ -304,6 +304,27 @@ fn a_name_for_a_connection_long_gone_touches_nobody_elses_row() {
 }
 
 #[test]
+fn a_late_alert_marks_the_rows_of_its_connection_and_no_others() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("observer.sqlite");
+    let store = Store::start(&patient(&path), &session()).expect("a new database");
+    for event in [event(EventKind::Connect, 1), event(EventKind::Connect, 2), close(1, 1, 1), close(2, 1, 1)]
+    {
+        store.push(&event);
+    }
+    store.push(&Event { alert: true, ..event(EventKind::Connect, 3) });
+    store.mark_alert(ConnectionId(2));
+    store.mark_alert(ConnectionId(2));
+    store.mark_alert(ConnectionId(3));
+    store.mark_alert(ConnectionId(9));
+    assert_eq!(store.finish(Progress::default(), NOON).names_dropped, 1);
+    let sql = "SELECT group_concat(event || alert, ' ') FROM events";
+    assert_eq!(one::<String>(&path, sql), "connect0 connect1 close0 close1 connect1");
+    // Kinds stay single: connect and close, each with and without.
+    assert_eq!(one::<i64>(&path, "SELECT count(*) FROM kind"), 4);
+}
+
+#[test]
 fn the_session_tells_its_counts_and_its_end() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");

@@ -1,0 +1,227 @@
+//! What alerts and live stats add to the pipeline in CPU time: all kinds of alerts, all four views. The same recording is played with and without them, in turn. The
+//! recording is made here and always the same: connections with a name, a few hundred open at a time, 200,000 events in
+//! each second of its time.
+//!
+//! `cargo bench -p rano --bench alerts -- [--events N] [--runs N]`
+
+use std::error::Error;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rano::event::{Address, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
+use rano::output::style::Styles;
+use rano::pipeline::{Pipeline, Scope};
+use rano::process::matching::{Origin, Rules, Targets};
+use rano::process::provider::{ProviderEntry, Providers};
+use rano::process::redact::Redaction;
+use rano::process::tree::Tree;
+use rano::process::{Image, ProcessChange, ProcessId};
+use rano::sink::Sink;
+use rano::sink::alerts::{AlertRules, Judge};
+use rano::sink::stats::{LiveStats, Room, StatsSettings, View};
+use rano::sink::terminal::{Format, Stream, Terminal, TerminalSettings};
+use rano::source::replay::Replay;
+use rano::source::{Closed, Opened, RawEvent, Role, SocketChange, SocketId};
+use rano::stop::Stop;
+
+/// Connections that are open at a time.
+const OPEN: u64 = 500;
+const NAMES: u64 = 2_000;
+const AGENTS: [&str; 3] = ["claude", "codex", "gemini"];
+/// Between two events of the recording: 200,000 a second.
+const STEP_NS: u64 = 5_000;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (events, runs) = options()?;
+    let recording: Arc<[u8]> = recording(events).into();
+    println!(
+        "alerts: {events} connects and closes and half as many names, {runs} runs each, {} MiB of recording",
+        recording.len() >> 20
+    );
+    let mut plain = Vec::new();
+    let mut watched = Vec::new();
+    let mut added = Vec::new();
+    for _ in 0..runs {
+        let without = play(&recording, With::Nothing)?;
+        let with = play(&recording, With::AlertsAndStats)?;
+        plain.push(without);
+        watched.push(with);
+        added.push((with.as_secs_f64() / without.as_secs_f64() - 1.0) * 100.0);
+    }
+    added.sort_unstable_by(f64::total_cmp);
+    println!("without             {:>9.0} events/s", rate(events, median(plain)));
+    println!("alerts and stats    {:>9.0} events/s", rate(events, median(watched)));
+    println!("added               {:>8.1} % (median of pairs)", added[added.len() / 2]);
+    Ok(())
+}
+
+fn options() -> Result<(u64, usize), Box<dyn Error>> {
+    let (mut events, mut runs) = (400_000, 9);
+    // `cargo bench` adds this; `cargo test --all-targets` does not, and only wants to see it run.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        (events, runs) = (2_000, 1);
+    }
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--events" => events = value()?.parse()?,
+            "--runs" => runs = value()?.parse()?,
+            "--bench" => {}
+            other => return Err(format!("unknown argument {other}").into()),
+        }
+    }
+    Ok((events, runs))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    Nothing,
+    AlertsAndStats,
+}
+
+fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
+    let entry = |(name, pattern): (&str, &str)| ProviderEntry {
+        name: name.to_owned(),
+        patterns: vec![pattern.to_owned()],
+        origin: Origin::Builtin,
+    };
+    let providers = [("anthropic", "claude"), ("openai", "codex"), ("google", "gemini")].map(entry);
+    let rules = Rules::new(Targets { descendants: true, ..Targets::default() }, Vec::new());
+    let tree = Tree::new(rules, Providers::new(providers), Redaction::On);
+    let scope = Scope { udp: true, listening: false, unix: false, unattributed: false, pending: false };
+    let settings = StatsSettings {
+        interval: Duration::from_secs(2),
+        width: 40,
+        top: 5,
+        views: View::ALL.into(),
+        cycle: Duration::ZERO,
+    };
+    let stop = Stop::new()?;
+    let terminal = TerminalSettings {
+        format: Format::Pretty,
+        show_events: false,
+        run_id: "bench".to_owned(),
+        stats: (with == With::AlertsAndStats).then(|| LiveStats::new(settings)),
+        bell: false,
+        room: || Room::ENDLESS,
+    };
+    let nowhere =
+        || Stream { writer: Box::new(std::io::sink()), is_terminal: false, styles: Styles::default() };
+    let terminal: Box<dyn Sink> = Box::new(Terminal::new(nowhere(), nowhere(), terminal, stop.clone()));
+    let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![terminal]);
+    if with == With::AlertsAndStats {
+        pipeline = pipeline.with_judge(Judge::new(AlertRules {
+            domains: vec!["*.malicious.com".to_owned(), "host-7.*".to_owned(), "*tracker*".to_owned()],
+            max_connections: Some(OPEN * 2),
+            max_per_provider: Some(OPEN),
+            duration: Some(Duration::from_secs(30)),
+            unknown_domain: true,
+            cooldown: Duration::from_secs(10),
+        }));
+    }
+    let mut replay = Replay::new(Box::new(Cursor::new(Arc::clone(recording))), "recording".to_owned());
+    let begin = cpu_time();
+    let summary = pipeline.run(&mut replay, &stop, 5)?;
+    let took = cpu_time().saturating_sub(begin);
+    let alerted = summary.totals.alerts > 0;
+    if alerted != (with == With::AlertsAndStats) || summary.totals.connects == 0 {
+        return Err("the recording did not do what it is for".into());
+    }
+    Ok(took)
+}
+
+/// Of this thread, which does all the work: what else the machine does counts little.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("no CPU time is negative")
+}
+
+/// `events` connects and closes, each connection with a name between the two.
+fn recording(events: u64) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let mut write = |event: &RawEvent| {
+        serde_json::to_writer(&mut lines, event).expect("raw events always serialize");
+        lines.push(b'\n');
+    };
+    let at = |step: u64| Moment {
+        boot_ns: 1_000_000_000_000 + step * STEP_NS,
+        unix_ms: 1_768_678_200_000 + i64::try_from(step * STEP_NS / 1_000_000).unwrap_or(0),
+    };
+    let owner = |agent: u64| ProcessId {
+        pid: 1000 + u32::try_from(agent).expect("an index of three"),
+        start_time: 1,
+    };
+    for (agent, name) in (0..).zip(AGENTS) {
+        let exe = format!("/usr/bin/{name}");
+        let image = Image { comm: name.to_owned(), exe, argv: vec![name.to_owned()], uid: 1000 };
+        write(&RawEvent::Process(ProcessChange::Seen { id: owner(agent), parent: 1, image, at: at(0) }));
+    }
+    let id = |connection: u64| SocketId::Cookie { netns: 1, cookie: connection };
+    let connections = events / 2;
+    for connection in 0..connections + OPEN {
+        let step = connection * 2;
+        if connection < connections {
+            let random = mixed(connection);
+            let name = random % NAMES;
+            let local = format!("10.0.0.1:{}", 1024 + connection % 60_000);
+            let remote = format!(
+                "203.0.{}.{}:{}",
+                name / 250,
+                name % 250,
+                if random & 8 == 0 { 443 } else { 80 + (random >> 4 & 3) }
+            );
+            let address = |text: String| Some(Address::ip(text.parse().expect("an address")));
+            write(&RawEvent::Socket(SocketChange::Opened(Opened {
+                id: id(connection),
+                role: Role::Connect,
+                protocol: Protocol::Tcp,
+                local: address(local),
+                remote: address(remote),
+                state: Some(SocketState::Established),
+                owner: Some(owner(random >> 16 & 1)),
+                quality: OwnerQuality::Polled,
+                preexisting: false,
+                at: at(step),
+                netns: 1,
+            })));
+            let name = format!("host-{name}.region-{}.example.com", name % 7).into();
+            write(&RawEvent::Socket(SocketChange::Named {
+                id: id(connection),
+                name,
+                by: DomainSource::Dns,
+                at: at(step),
+            }));
+        }
+        if connection >= OPEN {
+            write(&RawEvent::Socket(SocketChange::Closed(Closed {
+                id: id(connection - OPEN),
+                at: at(step + 1),
+                bytes: None,
+                error: None,
+                established: Some(true),
+                duration: None,
+            })));
+        }
+    }
+    lines
+}
+
+/// The same for the same number, and nothing alike for its neighbour (splitmix64).
+fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a printed rate")]
+fn rate(events: u64, took: Duration) -> f64 {
+    events as f64 / took.as_secs_f64()
+}

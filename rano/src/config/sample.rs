@@ -1,0 +1,88 @@
+//! A config file that sets nothing: every key with its default and its help, made from the table of options.
+
+use std::fmt::Write as _;
+
+use super::layers;
+use super::spec::Group;
+
+/// Columns of a comment.
+const WIDTH: usize = 76;
+
+/// The text of the file.
+pub fn sample() -> String {
+    let mut text = String::new();
+    write(&mut text).expect("writing into a String cannot fail");
+    text
+}
+
+fn write(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "# rano's options, one key=value a line, for ~/.config/rano/config.conf.")?;
+    writeln!(out, "# Every value is the default: take away the # in front of a key to set it.")?;
+    let mut group: Option<Group> = None;
+    for option in layers::resolve([]) {
+        let spec = option.spec;
+        if !spec.in_file || spec.is_hidden() {
+            continue;
+        }
+        if group != Some(spec.group) {
+            group = Some(spec.group);
+            writeln!(out, "\n# ---- {} ----", spec.group.title())?;
+        }
+        for (position, (key, value, _)) in option.lines().into_iter().enumerate() {
+            let spelling = spec.spellings.iter().find(|spelling| spelling.key == key);
+            writeln!(out, "\n# {}", spelling.map_or("", |spelling| spelling.help))?;
+            for line in wrapped(spec.details).iter().filter(|_| position == 0) {
+                writeln!(out, "# {line}")?;
+            }
+            writeln!(out, "#{key}={value}")?;
+        }
+    }
+    Ok(())
+}
+
+fn wrapped(paragraph: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in paragraph.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OPTIONS;
+    use crate::config::tests::World;
+
+    #[test]
+    fn the_sample_is_the_defaults_whether_its_keys_are_comments_or_not() {
+        let defaults = World::new().load(&[]).unwrap().settings;
+        let is_key = |line: &str| line.starts_with('#') && !line.starts_with("# ");
+        let set: String = sample()
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|_| is_key(line)).unwrap_or(line).to_owned() + "\n")
+            .collect();
+        for text in [sample(), set] {
+            let loaded = World::config(&text).load(&[]).unwrap();
+            assert_eq!(loaded.settings, defaults);
+            assert!(loaded.warnings.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_option_is_in_it_with_its_help() {
+        let text = sample();
+        for spec in OPTIONS.iter().filter(|spec| spec.in_file && !spec.is_hidden()) {
+            let spelling = &spec.spellings[0];
+            assert!(text.contains(&format!("\n#{}=", spelling.key)), "{}", spec.name);
+            assert!(text.contains(spelling.help), "{}", spec.name);
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+    }
+}

@@ -1,0 +1,144 @@
+//! An alert, as a line of text or of JSON.
+
+use serde::Serialize;
+
+use crate::event::{Address, Domain, EventKind};
+use crate::output::escape::Escaped;
+use crate::output::human::{timestamp_millis, timestamp_seconds};
+use crate::output::style::Styles;
+use crate::sink::alerts::{Alert, Reason, Severity};
+
+/// `[ALERT] time | CRITICAL | kind | what`, and for what concerns one connection its process and its two ends. No newline.
+pub fn line(alert: &Alert<'_>, styles: &Styles) -> String {
+    let (paint, severity) = match alert.reason.severity() {
+        Severity::Critical => (styles.critical, "CRITICAL"),
+        Severity::Warning => (styles.warning, "WARNING"),
+    };
+    let time = timestamp_seconds(alert.at.unix_ms);
+    let kind = alert.reason.kind();
+    let message = message(alert.reason);
+    let mut line =
+        format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}");
+    match alert.reason {
+        Reason::MaxConnections { .. } | Reason::MaxPerProvider { .. } => {}
+        Reason::DomainMatch { .. } | Reason::LongDuration { .. } | Reason::UnknownDomain { .. } => {
+            line.push_str(&connection(alert));
+        }
+    }
+    line
+}
+
+/// What was found, names escaped.
+fn message(reason: &Reason) -> String {
+    match reason {
+        Reason::DomainMatch { pattern, domain } => {
+            format!("{} matched {}", Escaped(domain), Escaped(pattern))
+        }
+        Reason::MaxConnections { active, limit } => format!("{active}/{limit} active connections"),
+        Reason::MaxPerProvider { provider, active, limit } => {
+            format!("{} {active}/{limit} active connections", Escaped(provider))
+        }
+        Reason::LongDuration { elapsed, limit } => {
+            format!("{}ms > {}ms", elapsed.as_millis(), limit.as_millis())
+        }
+        Reason::UnknownDomain { remote } => format!("{remote} has no name"),
+    }
+}
+
+fn connection(alert: &Alert<'_>) -> String {
+    let event = alert.event;
+    let end = |address: &Option<Address>| match address {
+        Some(address) => Escaped(&address.to_string()).to_string(),
+        None => "*".to_owned(),
+    };
+    let who = match &event.process {
+        Some(process) => format!("pid={} | {}", process.id.pid, Escaped(&process.comm)),
+        None => "unknown".to_owned(),
+    };
+    let protocol = event.protocol.name();
+    format!(" | {who} | {protocol} | {} -> {}", end(&event.local), end(&event.remote))
+}
+
+#[derive(Serialize)]
+struct AlertJson<'a> {
+    r#type: &'static str,
+    ts: String,
+    kind: &'static str,
+    severity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pattern: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<&'a str>,
+    /// Active connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_ms: Option<u128>,
+    v: u32,
+    run_id: &'a str,
+    /// The event that raised it: a connect, a close, a fail.
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    comm: &'a str,
+    provider: &'a str,
+    proto: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote: Option<String>,
+}
+
+/// One object and a newline.
+pub fn json(alert: &Alert<'_>, run_id: &str) -> Vec<u8> {
+    let event = alert.event;
+    let process = event.process.as_deref();
+    let known = match &event.domain {
+        Domain::Observed { name, .. } => Some(&**name),
+        Domain::Unknown => None,
+    };
+    let text = |address: &Option<Address>| address.as_ref().map(Address::to_string);
+    let mut json = AlertJson {
+        r#type: "alert",
+        ts: timestamp_millis(alert.at.unix_ms),
+        kind: alert.reason.kind(),
+        severity: alert.reason.severity().name(),
+        pattern: None,
+        domain: known,
+        active: None,
+        limit: None,
+        duration_ms: None,
+        limit_ms: None,
+        v: crate::output::event_json::VERSION,
+        run_id,
+        event: EventKind::name(event.kind),
+        pid: process.map(|process| process.id.pid),
+        comm: process.map_or("unknown", |process| &process.comm),
+        provider: &event.provider,
+        proto: event.protocol.name(),
+        local: text(&event.local),
+        remote: text(&event.remote),
+    };
+    match alert.reason {
+        Reason::DomainMatch { pattern, domain } => {
+            json.pattern = Some(pattern);
+            json.domain = Some(domain);
+        }
+        Reason::MaxConnections { active, limit } | Reason::MaxPerProvider { active, limit, .. } => {
+            json.active = Some(*active);
+            json.limit = Some(*limit);
+        }
+        Reason::LongDuration { elapsed, limit } => {
+            json.duration_ms = Some(elapsed.as_millis());
+            json.limit_ms = Some(limit.as_millis());
+        }
+        Reason::UnknownDomain { .. } => {}
+    }
+    let mut line = serde_json::to_vec(&json).expect("plain fields always serialize");
+    line.push(b'\n');
+    line
+}

@@ -1,0 +1,382 @@
+//! What is worth a warning. A pure judge: it is shown every event before any sink sees it and told how far time has
+//! come; it answers with what to say. Its state is bounded by the connections that are open and the cooldowns that run.
+
+mod waits;
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use wildmatch::WildMatch;
+
+use crate::event::{Address, ConnectionId, Domain, Event, Moment};
+use crate::source::SocketId;
+use waits::{Place, Waits};
+
+/// How long a connection may be without a name before that is remarkable: a look-up takes its time.
+pub const NAME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Subjects whose cooldown is remembered. Beyond that many at once an alert is given each time.
+const COOLDOWNS_MAX: usize = 1 << 14;
+
+/// What raises an alert; all of it is off by default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AlertRules {
+    /// Globs (`*`, `?`) that a name is compared with, whatever its case.
+    pub domains: Vec<String>,
+    /// Most connections that may be active at a time.
+    pub max_connections: Option<u64>,
+    /// The same for each provider.
+    pub max_per_provider: Option<u64>,
+    /// Longest time a connection may be open.
+    pub duration: Option<Duration>,
+    /// An endpoint without a name is worth an alert.
+    pub unknown_domain: bool,
+    /// Time in which the same kind about the same subject is not said again.
+    pub cooldown: Duration,
+}
+
+impl AlertRules {
+    /// Nothing can ever raise an alert.
+    pub fn is_empty(&self) -> bool {
+        self.domains.is_empty()
+            && self.max_connections.is_none()
+            && self.max_per_provider.is_none()
+            && self.duration.is_none()
+            && !self.unknown_domain
+    }
+}
+
+/// Why an alert was raised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    DomainMatch { pattern: Arc<str>, domain: Arc<str> },
+    MaxConnections { active: u64, limit: u64 },
+    MaxPerProvider { provider: Arc<str>, active: u64, limit: u64 },
+    LongDuration { elapsed: Duration, limit: Duration },
+    UnknownDomain { remote: SocketAddr },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Critical,
+    Warning,
+}
+
+impl Severity {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+impl Reason {
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::DomainMatch { .. } => "domain_match",
+            Self::MaxConnections { .. } => "max_connections",
+            Self::MaxPerProvider { .. } => "max_per_provider",
+            Self::LongDuration { .. } => "long_duration",
+            Self::UnknownDomain { .. } => "unknown_domain",
+        }
+    }
+
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::DomainMatch { .. } => Severity::Critical,
+            Self::MaxConnections { .. }
+            | Self::MaxPerProvider { .. }
+            | Self::LongDuration { .. }
+            | Self::UnknownDomain { .. } => Severity::Warning,
+        }
+    }
+}
+
+/// A warning, with the connection that raised it as it stands.
+#[derive(Debug)]
+pub struct Alert<'a> {
+    pub at: Moment,
+    pub reason: &'a Reason,
+    pub event: &'a Event,
+}
+
+/// What an open connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// To have been open too long.
+    Duration,
+    /// For a name.
+    Name,
+}
+
+/// The judge's notes on one open connection, kept with it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Notes {
+    /// It raised an alert.
+    pub alert: bool,
+    /// It waits to have been open too long; `None` once that was said.
+    duration: Option<Place>,
+    /// It waits for a name.
+    name: Option<Place>,
+}
+
+/// Whom the cooldown of an alert is about, one for each kind. A duration has none: it is said once a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Subject {
+    Everything,
+    Provider(Arc<str>),
+    Domain(Arc<str>),
+    Endpoint(SocketAddr),
+}
+
+/// A connection whose time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    pub socket: SocketId,
+    pub connection: ConnectionId,
+    pub wait: Wait,
+    /// Boot clock at which it came.
+    pub boot_ns: u64,
+}
+
+/// Decides what is worth an alert.
+#[derive(Debug)]
+pub struct Judge {
+    rules: AlertRules,
+    globs: Vec<(WildMatch, Arc<str>)>,
+    /// Active connections by provider; kept only where there is a limit.
+    providers: FxHashMap<Arc<str>, u64>,
+    /// For having been open too long.
+    durations: Waits,
+    /// For a name.
+    nameless: Waits,
+    cooldowns: Cooldowns,
+}
+
+impl Judge {
+    pub fn new(rules: AlertRules) -> Self {
+        let glob = |pattern: &String| (WildMatch::new(&folded(pattern)), Arc::from(pattern.as_str()));
+        Self {
+            globs: rules.domains.iter().map(glob).collect(),
+            cooldowns: Cooldowns::new(rules.cooldown),
+            rules,
+            providers: FxHashMap::default(),
+            durations: Waits::new(),
+            nameless: Waits::new(),
+        }
+    }
+
+    /// Alerts that a cooldown kept back.
+    pub fn held_back(&self) -> u64 {
+        self.cooldowns.held_back
+    }
+
+    /// A connection began; `active` counts it already. `socket` is `None` where its end will not be noticed.
+    pub fn connected(
+        &mut self,
+        event: &Event,
+        active: u64,
+        socket: Option<SocketId>,
+        notes: &mut Notes,
+    ) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        self.name(event, &mut reasons);
+        if let Some(limit) = self.rules.max_connections
+            && active > limit
+            && self.cooldowns.allows(Subject::Everything, event.at)
+        {
+            reasons.push(Reason::MaxConnections { active, limit });
+        }
+        if let Some(limit) = self.rules.max_per_provider {
+            let active = self.providers.entry(Arc::clone(&event.provider)).or_default();
+            *active += 1;
+            let active = *active;
+            let subject = || Subject::Provider(Arc::clone(&event.provider));
+            if active > limit && self.cooldowns.allows(subject(), event.at) {
+                reasons.push(Reason::MaxPerProvider { provider: Arc::clone(&event.provider), active, limit });
+            }
+        }
+        if let Some(socket) = socket {
+            self.watch(event, socket, notes);
+        }
+        reasons
+    }
+
+    /// A name became known: any name, not only the one that is shown.
+    pub fn named(&mut self, event: &Event, name: &Arc<str>, notes: &mut Notes) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        self.compare(name, event.at, &mut reasons);
+        forget(&mut self.nameless, &mut notes.name);
+        reasons
+    }
+
+    /// A connection ended.
+    pub fn closed(&mut self, event: &Event, notes: &mut Notes) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        if self.rules.max_per_provider.is_some()
+            && let Some(active) = self.providers.get_mut(&event.provider)
+        {
+            *active = active.saturating_sub(1);
+        }
+        let was_not_too_long = forget(&mut self.durations, &mut notes.duration);
+        if forget(&mut self.nameless, &mut notes.name) {
+            reasons.extend(self.without_name(event));
+        }
+        // Where the source knows more of its beginning than when it was first seen.
+        if let (true, Some(elapsed), Some(limit)) = (was_not_too_long, event.duration, self.rules.duration)
+            && elapsed > limit
+        {
+            reasons.push(Reason::LongDuration { elapsed, limit });
+        }
+        reasons
+    }
+
+    /// An attempt failed.
+    pub fn failed(&mut self, event: &Event) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        self.name(event, &mut reasons);
+        reasons
+    }
+
+    /// When there is something to look at without any event.
+    pub fn next_due(&self) -> Option<u64> {
+        self.durations.next_due().into_iter().chain(self.nameless.next_due()).min()
+    }
+
+    /// A connection whose time has come at `boot_ns`; to be asked until there is none.
+    pub fn take_due(&mut self, boot_ns: u64) -> Option<Due> {
+        let due = self.next_due().filter(|due| *due <= boot_ns)?;
+        let (waits, wait) = if self.durations.next_due() == Some(due) {
+            (&mut self.durations, Wait::Duration)
+        } else {
+            (&mut self.nameless, Wait::Name)
+        };
+        let (boot_ns, connection, socket) = waits.take_first()?;
+        Some(Due { socket, connection, wait, boot_ns })
+    }
+
+    /// A connection that waits for a name, at the end of a single look: none will come any more.
+    pub fn take_nameless(&mut self) -> Option<Due> {
+        let (boot_ns, connection, socket) = self.nameless.take_first()?;
+        Some(Due { socket, connection, wait: Wait::Name, boot_ns })
+    }
+
+    /// What to say about a connection whose time has come. `event` is the connection at this moment; `open_for` how
+    /// long it has been known to be open.
+    pub fn overdue(
+        &mut self,
+        wait: Wait,
+        event: &Event,
+        open_for: Duration,
+        notes: &mut Notes,
+    ) -> Option<Reason> {
+        match wait {
+            Wait::Duration => {
+                notes.duration = None;
+                self.rules.duration.map(|limit| Reason::LongDuration { elapsed: open_for, limit })
+            }
+            Wait::Name => {
+                notes.name = None;
+                self.without_name(event)
+            }
+        }
+    }
+
+    fn watch(&mut self, event: &Event, socket: SocketId, notes: &mut Notes) {
+        let due = |after: Duration| {
+            event.at.boot_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+        };
+        if let Some(limit) = self.rules.duration {
+            // The first whole millisecond above the limit.
+            let due = due(limit.saturating_add(Duration::from_millis(1)));
+            notes.duration = self.durations.insert(due, event.connection, socket);
+        }
+        let is_nameless = event.domain == Domain::Unknown && matches!(event.remote, Some(Address::Ip(_)));
+        if self.rules.unknown_domain && is_nameless {
+            notes.name = self.nameless.insert(due(NAME_PATIENCE), event.connection, socket);
+        }
+    }
+
+    fn name(&mut self, event: &Event, reasons: &mut Vec<Reason>) {
+        if let Domain::Observed { name, .. } = &event.domain {
+            self.compare(name, event.at, reasons);
+        }
+    }
+
+    /// The first glob that matches speaks for all.
+    fn compare(&mut self, name: &Arc<str>, at: Moment, reasons: &mut Vec<Reason>) {
+        let text = folded(name);
+        let Some((_, pattern)) = self.globs.iter().find(|(glob, _)| glob.matches(&text)) else { return };
+        let pattern = Arc::clone(pattern);
+        let subject = Subject::Domain(text.into());
+        if self.cooldowns.allows(subject, at) {
+            reasons.push(Reason::DomainMatch { pattern, domain: Arc::clone(name) });
+        }
+    }
+
+    fn without_name(&mut self, event: &Event) -> Option<Reason> {
+        let Some(Address::Ip(remote)) = event.remote else { return None };
+        let said =
+            event.domain == Domain::Unknown && self.cooldowns.allows(Subject::Endpoint(remote), event.at);
+        said.then_some(Reason::UnknownDomain { remote })
+    }
+}
+
+/// Whether it waited still.
+fn forget(waits: &mut Waits, place: &mut Option<Place>) -> bool {
+    place.take().map(|place| waits.remove(place)).is_some()
+}
+
+/// A name as names are compared: without the root's dot, in lower case. Most are so already.
+fn folded(name: &str) -> Cow<'_, str> {
+    let name = name.trim_end_matches('.');
+    let is_lower = name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_lowercase()) }
+}
+
+/// When something was last said about each subject.
+#[derive(Debug)]
+struct Cooldowns {
+    cooldown: Duration,
+    last: FxHashMap<Subject, Moment>,
+    /// Boot clock before which tidying up again would find little.
+    tidy_at: u64,
+    held_back: u64,
+}
+
+impl Cooldowns {
+    fn new(cooldown: Duration) -> Self {
+        Self { cooldown, last: FxHashMap::default(), tidy_at: 0, held_back: 0 }
+    }
+
+    fn allows(&mut self, subject: Subject, now: Moment) -> bool {
+        if self.cooldown.is_zero() {
+            return true;
+        }
+        let cooldown = self.cooldown;
+        if let Some(last) = self.last.get_mut(&subject) {
+            if now.since(*last) < cooldown {
+                self.held_back += 1;
+                return false;
+            }
+            *last = now;
+            return true;
+        }
+        if self.last.len() >= COOLDOWNS_MAX && now.boot_ns >= self.tidy_at {
+            self.last.retain(|_, last| now.since(*last) < cooldown);
+            let cooldown_ns = u64::try_from(cooldown.as_nanos()).unwrap_or(u64::MAX);
+            self.tidy_at = now.boot_ns.saturating_add(cooldown_ns);
+        }
+        if self.last.len() < COOLDOWNS_MAX {
+            self.last.insert(subject, now);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::event::{DomainSource, EventKind, OwnerQuality, Protocol, SourceKind};
+
+fn at(ms: u64) -> Moment {
+    Moment { boot_ns: ms * 1_000_000, unix_ms: i64::try_from(ms).unwrap() }
+}
+
+fn socket(connection: u64) -> SocketId {
+    SocketId::Cookie { netns: 1, cookie: connection }
+}
+
+fn event(kind: EventKind, connection: u64, ms: u64) -> Event {
+    Event {
+        kind,
+        at: at(ms),
+        connection: ConnectionId(connection),
+        process: None,
+        provider: "anthropic".into(),
+        protocol: Protocol::Tcp,
+        local: None,
+        remote: Some(Address::ip("203.0.113.7:443".parse().unwrap())),
+        domain: Domain::Unknown,
+        duration: None,
+        bytes: None,
+        error: None,
+        state: None,
+        source: SourceKind::Proc,
+        owner_quality: OwnerQuality::Polled,
+        preexisting: false,
+        netns: 1,
+        alert: false,
+    }
+}
+
+fn named(connection: u64, ms: u64, name: &str) -> Event {
+    let domain = Domain::Observed { name: name.into(), by: DomainSource::Dns };
+    Event { domain, ..event(EventKind::Connect, connection, ms) }
+}
+
+fn connect(judge: &mut Judge, event: &Event, active: u64) -> Vec<&'static str> {
+    let socket = Some(socket(event.connection.0));
+    judge.connected(event, active, socket, &mut Notes::default()).iter().map(Reason::kind).collect()
+}
+
+fn rules() -> AlertRules {
+    AlertRules { cooldown: Duration::from_secs(10), ..AlertRules::default() }
+}
+
+#[test]
+fn a_glob_matches_the_whole_name_whatever_its_case() {
+    let matches = |glob: &str, name: &str| {
+        let mut judge = Judge::new(AlertRules { domains: vec![glob.into()], ..rules() });
+        connect(&mut judge, &named(1, 0, name), 1) == ["domain_match"]
+    };
+    assert!(matches("*.malicious.com", "evil.malicious.com"));
+    assert!(matches("*.malicious.com", "a.b.Malicious.COM."));
+    assert!(!matches("*.malicious.com", "malicious.com"));
+    assert!(!matches("*.malicious.com", "evil.malicious.com.example"));
+    assert!(matches("API.example.?om", "api.example.com"));
+    assert!(!matches("example.com", "xexample.com"));
+    assert!(!matches("a[b]c", "abc"), "no other character is special");
+    assert!(!matches(&"*a".repeat(40), &"a".repeat(39)), "and no pattern takes for ever");
+}
+
+#[test]
+fn one_name_is_one_alert_with_the_first_glob_that_matches() {
+    let mut judge = Judge::new(AlertRules { domains: vec!["x.*".into(), "*.y".into()], ..rules() });
+    let reasons = judge.connected(&named(1, 0, "x.y"), 1, None, &mut Notes::default());
+    assert_eq!(reasons, [Reason::DomainMatch { pattern: "x.*".into(), domain: "x.y".into() }]);
+}
+
+#[test]
+fn a_limit_is_exceeded_and_not_reached() {
+    let mut judge = Judge::new(AlertRules {
+        max_connections: Some(2),
+        max_per_provider: Some(1),
+        cooldown: Duration::ZERO,
+        ..rules()
+    });
+    assert_eq!(connect(&mut judge, &event(EventKind::Connect, 1, 0), 2), [""; 0]);
+    let openai = Event { provider: "openai".into(), ..event(EventKind::Connect, 2, 0) };
+    assert_eq!(connect(&mut judge, &openai, 3), ["max_connections"]);
+    assert_eq!(connect(&mut judge, &openai, 3), ["max_connections", "max_per_provider"]);
+    judge.closed(&openai, &mut Notes::default());
+    judge.closed(&openai, &mut Notes::default());
+    assert_eq!(connect(&mut judge, &openai, 1), [""; 0], "closed ones no longer count");
+}
+
+#[test]
+fn a_cooldown_is_by_kind_and_subject_and_counts_what_it_holds_back() {
+    let mut judge = Judge::new(AlertRules { domains: vec!["*".into()], max_connections: Some(0), ..rules() });
+    assert_eq!(connect(&mut judge, &named(1, 0, "a.b"), 1), ["domain_match", "max_connections"]);
+    assert_eq!(connect(&mut judge, &named(2, 9_999, "A.B"), 1), [""; 0]);
+    assert_eq!(judge.held_back(), 2);
+    assert_eq!(connect(&mut judge, &named(3, 9_999, "c.d"), 1), ["domain_match"], "another subject");
+    assert_eq!(connect(&mut judge, &named(4, 10_000, "a.b"), 1), ["domain_match", "max_connections"]);
+    assert_eq!(
+        connect(&mut judge, &named(5, 19_999, "a.b"), 1),
+        [""; 0],
+        "counted from the one that was said"
+    );
+}
+
+#[test]
+fn cooldowns_of_endless_subjects_stay_bounded_and_lose_no_alert() {
+    let mut judge = Judge::new(AlertRules { domains: vec!["*".into()], ..rules() });
+    for n in 0..40_000 {
+        assert_eq!(connect(&mut judge, &named(n, n / 10, &format!("{n}.example")), 1), ["domain_match"]);
+    }
+    assert_eq!(judge.cooldowns.last.len(), COOLDOWNS_MAX);
+    assert_eq!(connect(&mut judge, &named(1, 60_000, "new.example"), 1), ["domain_match"]);
+    assert_eq!(judge.cooldowns.last.len(), 1, "those that are over make room");
+}
+
+#[test]
+fn a_long_duration_is_told_once_while_open_and_never_of_a_short_one() {
+    let mut judge = Judge::new(AlertRules { duration: Some(Duration::from_millis(100)), ..rules() });
+    let mut notes = Notes::default();
+    let (long, short) = (event(EventKind::Connect, 1, 0), event(EventKind::Connect, 2, 0));
+    judge.connected(&long, 1, Some(socket(1)), &mut notes);
+    let mut short_notes = Notes::default();
+    judge.connected(&short, 2, Some(socket(2)), &mut short_notes);
+    assert!(judge.closed(&event(EventKind::Close, 2, 100), &mut short_notes).is_empty());
+    assert_eq!(judge.take_due(100_000_000), None, "exactly as long is not longer");
+    let due = judge.take_due(101_000_000).unwrap();
+    assert_eq!((due.connection, due.wait), (ConnectionId(1), Wait::Duration));
+    let elapsed = Duration::from_millis(101);
+    let reason = judge.overdue(due.wait, &long, elapsed, &mut notes);
+    let limit = Duration::from_millis(100);
+    assert_eq!(reason, Some(Reason::LongDuration { elapsed, limit }));
+    assert_eq!(judge.next_due(), None);
+    let close = Event { duration: Some(Duration::from_secs(5)), ..event(EventKind::Close, 1, 5_000) };
+    assert!(judge.closed(&close, &mut notes).is_empty());
+}
+
+#[test]
+fn a_duration_that_only_the_end_reveals_is_told_then() {
+    let mut judge = Judge::new(AlertRules { duration: Some(Duration::from_millis(100)), ..rules() });
+    let mut notes = Notes::default();
+    judge.connected(&event(EventKind::Connect, 1, 5_000), 1, Some(socket(1)), &mut notes);
+    let close = Event { duration: Some(Duration::from_secs(5)), ..event(EventKind::Close, 1, 5_000) };
+    assert_eq!(judge.closed(&close, &mut notes)[0].kind(), "long_duration");
+}
+
+#[test]
+fn a_name_is_waited_for_two_seconds_or_until_the_close() {
+    let judge = || Judge::new(AlertRules { unknown_domain: true, cooldown: Duration::ZERO, ..rules() });
+    let begin = event(EventKind::Connect, 1, 0);
+    let connected = |judge: &mut Judge| {
+        let mut notes = Notes::default();
+        assert!(judge.connected(&begin, 1, Some(socket(1)), &mut notes).is_empty());
+        notes
+    };
+    let mut waits = judge();
+    let mut notes = connected(&mut waits);
+    assert_eq!(waits.take_due(1_999_999_999), None);
+    let due = waits.take_due(2_000_000_000).unwrap();
+    let reason = waits.overdue(due.wait, &begin, NAME_PATIENCE, &mut notes);
+    assert_eq!(reason, Some(Reason::UnknownDomain { remote: "203.0.113.7:443".parse().unwrap() }));
+    assert!(waits.closed(&event(EventKind::Close, 1, 3_000), &mut notes).is_empty(), "said once");
+
+    let mut closes = judge();
+    let mut notes = connected(&mut closes);
+    assert_eq!(closes.closed(&event(EventKind::Close, 1, 10), &mut notes)[0].kind(), "unknown_domain");
+
+    let mut learns = judge();
+    let mut notes = connected(&mut learns);
+    let name: Arc<str> = "a.example".into();
+    assert!(learns.named(&named(1, 1_000, "a.example"), &name, &mut notes).is_empty());
+    assert_eq!(learns.next_due(), None);
+}
+
+#[test]
+fn a_failed_attempt_at_a_name_is_told() {
+    let mut judge = Judge::new(AlertRules { domains: vec!["*.bad".into()], ..rules() });
+    let fail = Event { kind: EventKind::Fail, ..named(1, 0, "x.bad") };
+    assert_eq!(judge.failed(&fail)[0].kind(), "domain_match");
+}
+
+#[test]
+fn what_is_waited_for_goes_with_its_connection() {
+    let duration = Some(Duration::from_hours(1));
+    let mut judge = Judge::new(AlertRules { duration, unknown_domain: true, ..rules() });
+    for n in 0..1000 {
+        let mut notes = Notes::default();
+        judge.connected(&event(EventKind::Connect, n, n), 1, Some(socket(n)), &mut notes);
+        judge.closed(&event(EventKind::Close, n, n + 1), &mut notes);
+    }
+    assert_eq!(judge.next_due(), None);
+}

@@ -1,0 +1,409 @@
+//! Alerts: on real sockets, and by recordings where names and clocks matter.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::actor::{Ending, Service, Transport, Tuple};
+use crate::support::database::Database;
+use crate::support::namespace::{Place, User};
+use crate::support::rano::{Finished, Launch, Rano, default_database, mentions};
+use crate::support::recording::Recording;
+use crate::support::scene::Scene;
+use crate::support::stage;
+
+crate::tests![
+    too_many_connections_are_told_and_marked,
+    too_many_connections_of_a_provider_are_told,
+    a_long_connection_is_told_once_while_it_is_open,
+    a_connection_that_ends_without_a_name_is_told_at_its_end,
+    an_open_connection_without_a_name_is_told_after_two_seconds,
+    a_single_look_tells_of_what_has_no_name,
+    with_json_alerts_are_objects_on_standard_error,
+    no_alerts_means_none,
+    the_bell_rings_with_an_alert,
+    without_rules_nothing_is_an_alert,
+    nothing_is_done_while_nothing_happens,
+    a_name_that_arrives_late_is_judged_and_reaches_line_row_and_json,
+    a_name_that_is_known_at_the_connect_is_judged_there,
+    every_name_is_judged_and_the_best_is_shown,
+    a_cooldown_is_by_kind_and_subject,
+    the_cooldown_goes_by_the_boot_clock,
+    durations_are_told_as_of_the_time_at_which_they_became_too_long,
+    a_name_within_two_seconds_is_no_alert,
+    a_hostile_name_reaches_no_terminal_raw,
+];
+
+fn alerts(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.starts_with("[ALERT] ")).collect()
+}
+
+/// Severity, kind and message of each alert.
+fn told(finished: &Finished) -> Vec<String> {
+    let tail = |line: &str| line.split_once(" | ").unwrap_or_default().1.to_owned();
+    let columns = |line: String| line.split(" | ").take(3).collect::<Vec<_>>().join(" | ");
+    alerts(&finished.stderr).into_iter().map(|line| columns(tail(line))).collect()
+}
+
+fn wait_for_alert(rano: &Rano, what: &str) -> Result<String> {
+    rano.stderr.wait_for(what, |line| line.starts_with("[ALERT] ") && line.contains(what))
+}
+
+/// `event` and `alert` of the rows of a connection.
+fn marks(scene: &Scene, tuple: Tuple) -> Result<String> {
+    let query = format!(
+        "SELECT ifnull(group_concat(event || alert, ' '), '') FROM events WHERE local_port = {} AND remote_port = {}",
+        tuple.local.port(),
+        tuple.remote.port()
+    );
+    scene.database()?.text(&query)
+}
+
+/// An address of a server that nobody else connects to.
+fn own_server(scene: &mut Scene) -> Result<SocketAddr> {
+    scene.server.serve(Transport::Tcp, "127.0.0.1:0", Service::Answer)
+}
+
+fn too_many_connections_are_told_and_marked() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    // The scene's marker is the first.
+    let rano = scene.observe(&["--alert-max-connections", "2"])?;
+    let mut claude = scene.agent("claude")?;
+    let (_, within) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", within)?;
+    let (connection, above) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let line = wait_for_alert(&rano, "max_connections")?;
+    ensure!(line.ends_with(" | WARNING | max_connections | 3/2 active connections"), "{line}");
+    claude.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("close", above)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    ensure!(finished.stdout.contains("\n  alerts   1\n"), "{}", finished.stdout);
+    ensure!(marks(&scene, within)? == "connect0");
+    ensure!(marks(&scene, above)? == "connect1 close1");
+    ensure!(scene.database()?.count("SELECT alerts FROM sessions")? == 1);
+    Ok(())
+}
+
+fn too_many_connections_of_a_provider_are_told() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let rano = scene.observe(&["--alert-max-per-provider", "1"])?;
+    let mut claude = scene.agent("claude")?;
+    let (_, first) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", first)?;
+    let (_, second) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let line = wait_for_alert(&rano, "max_per_provider")?;
+    ensure!(line.ends_with(" | WARNING | max_per_provider | anthropic 2/1 active connections"), "{line}");
+    let finished = rano.interrupt()?;
+    ensure!(told(&finished).len() == 1, "{finished:#?}");
+    ensure!(marks(&scene, first)? == "connect0" && marks(&scene, second)? == "connect1");
+    Ok(())
+}
+
+fn a_long_connection_is_told_once_while_it_is_open() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let rano = scene.observe(&["--alert-duration-ms", "150"])?;
+    let mut claude = scene.agent("claude")?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let local = tuple.local.to_string();
+    let is_about = |line: &str| line.contains(" | WARNING | long_duration | ") && mentions(line, &local);
+    let line = rano.stderr.wait_for("long_duration", is_about)?;
+    ensure!(line.contains("ms > 150ms | ") && line.contains(" | claude | "), "{line}");
+    scene.let_it_look(&rano)?;
+    claude.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("close", tuple)?;
+    let finished = rano.interrupt()?;
+    ensure!(finished.stderr.lines().filter(|line| is_about(line)).count() == 1, "{finished:#?}");
+    ensure!(marks(&scene, tuple)? == "connect1 close1");
+    Ok(())
+}
+
+fn a_connection_that_ends_without_a_name_is_told_at_its_end() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let server = own_server(&mut scene)?;
+    let rano = scene.observe(&["--alert-unknown-domain"])?;
+    let mut claude = scene.agent("claude")?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, server)?;
+    rano.wait_for_event("connect", tuple)?;
+    claude.close(connection, Ending::InOrder)?;
+    wait_for_alert(&rano, &format!("| WARNING | unknown_domain | {server} has no name"))?;
+    rano.interrupt()?.expect_code(0)?;
+    ensure!(marks(&scene, tuple)? == "connect1 close1");
+    Ok(())
+}
+
+fn an_open_connection_without_a_name_is_told_after_two_seconds() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let server = own_server(&mut scene)?;
+    let rano = scene.observe(&["--alert-unknown-domain"])?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, server)?;
+    let connected = Instant::now();
+    wait_for_alert(&rano, &format!("{server} has no name"))?;
+    ensure!(connected.elapsed() >= Duration::from_millis(1900), "{:?}", connected.elapsed());
+    rano.interrupt()?.expect_code(0)?;
+    ensure!(marks(&scene, tuple)? == "connect1");
+    Ok(())
+}
+
+fn a_single_look_tells_of_what_has_no_name() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    claude.connect(Transport::Tcp, scene.tcp)?;
+    let finished = scene.launch()?.args(["--once", "--alert-unknown-domain"]).run()?;
+    finished.expect_code(0)?;
+    ensure!(told(&finished) == [format!("WARNING | unknown_domain | {} has no name", scene.tcp)]);
+    Ok(())
+}
+
+fn with_json_alerts_are_objects_on_standard_error() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let rano = scene.observe(&["--json", "--alert-max-connections", "1", "--alert-bell"])?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let connect = rano.wait_for_event("connect", tuple)?;
+    let line = rano.stderr.wait_for("an alert", |line| line.contains("\"alert\""))?;
+    let alert: Value = serde_json::from_str(&line)?;
+    let expected = [
+        ("type", Value::from("alert")),
+        ("kind", "max_connections".into()),
+        ("severity", "warning".into()),
+        ("active", 2.into()),
+        ("limit", 1.into()),
+        ("pid", claude.pid().into()),
+        ("local", tuple.local.to_string().into()),
+    ];
+    for (key, value) in expected {
+        ensure!(alert[key] == value, "{key}: {line}");
+    }
+    ensure!(alert["ts"].as_str().is_some_and(|ts| ts.len() == "2026-01-20T10:00:00.000Z".len()), "{line}");
+    ensure!(serde_json::from_str::<Value>(&connect)?["alert"] == true, "{connect}");
+    Ok(())
+}
+
+fn no_alerts_means_none() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let rules = ["--alert-max-connections", "0", "--alert-unknown-domain", "--alert-duration-ms", "0"];
+    let rano = scene.observe(&[&rules[..], &["--no-alerts"]].concat())?;
+    scene.let_it_look(&rano)?;
+    let finished = rano.interrupt()?;
+    ensure!(!finished.stderr.contains("ALERT") && !finished.stdout.contains("alerts"), "{finished:#?}");
+    ensure!(scene.database()?.count("SELECT alerts + (SELECT sum(alert) FROM events) FROM sessions")? == 0);
+    Ok(())
+}
+
+fn the_bell_rings_with_an_alert() -> Result<()> {
+    let bells = |arguments: &[&str]| -> Result<usize> {
+        let recording = Recording::new().connect(1, 0, "203.0.113.7:443");
+        let arguments = [&["--alert-max-connections", "0"], arguments].concat();
+        Ok(replay(&recording, &arguments)?.0.stderr.matches('\x07').count())
+    };
+    ensure!(bells(&["--alert-bell"])? == 1);
+    ensure!(bells(&[])? == 0);
+    Ok(())
+}
+
+fn without_rules_nothing_is_an_alert() -> Result<()> {
+    let recording = Recording::new().connect(1, 0, "203.0.113.7:443").close(1, 3_600_000);
+    ensure!(told(&replay(&recording, &[])?.0).is_empty());
+    Ok(())
+}
+
+fn nothing_is_done_while_nothing_happens() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    claude.connect(Transport::Tcp, scene.tcp)?;
+    let rules = ["--alert-max-connections", "9", "--alert-duration-ms", "3600000", "--alert-domain", "*.x"];
+    let rano = scene.observe_every(3_600_000, &[&rules[..], &["--alert-unknown-domain"]].concat())?;
+    // The last thing that time alone brings about.
+    wait_for_alert(&rano, "unknown_domain")?;
+    let run_id = rano.stderr.wait_for("the run", |line| line.contains("(run "))?;
+    let pid = run_id.split("(run ").nth(1).and_then(|id| id.split('-').next()).context("a pid")?;
+    let switches = || -> Result<u64> {
+        let mut sum = 0;
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let status = std::fs::read_to_string(task?.path().join("status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            sum += line.context("no such line")?.trim().parse::<u64>()?;
+        }
+        Ok(sum)
+    };
+    // The alert's way into the database ends with a flush a second later at most; then it is still.
+    let deadline = Instant::now() + crate::support::PATIENCE;
+    loop {
+        let before = switches()?;
+        std::thread::sleep(Duration::from_millis(1200));
+        if switches()? == before {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "it wakes up again and again");
+    }
+}
+
+// ---- recordings ----
+
+/// Plays `recording`; the database lies in the directory.
+fn replay(recording: &Recording, arguments: &[&str]) -> Result<(Finished, TempDir)> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let path = recording.write(directory.path())?;
+    let finished = Launch::new(&place, directory.path())?
+        .args(["--replay"])
+        .args([path])
+        .args(["--stats-interval-ms", "0"])
+        .args(arguments)
+        .run()?;
+    finished.expect_code(0)?;
+    Ok((finished, directory))
+}
+
+fn a_name_that_arrives_late_is_judged_and_reaches_line_row_and_json() -> Result<()> {
+    let recording = Recording::new()
+        .connect(1, 0, "203.0.113.7:443")
+        .name(1, 1500, "evil.malicious.com", "dns")
+        .close(1, 3000);
+    let (finished, directory) = replay(&recording, &["--alert-domain", "*.malicious.com"])?;
+    let expected = "[ALERT] 2026-01-17T19:30:01Z | CRITICAL | domain_match | \
+                    evil.malicious.com matched *.malicious.com";
+    let [alert] = alerts(&finished.stderr)[..] else { anyhow::bail!("{finished:#?}") };
+    ensure!(alert.starts_with(expected), "{alert}");
+    let close = finished.stdout.lines().find(|line| line.contains("- close")).context("a close")?;
+    ensure!(close.contains(" | domain=evil.malicious.com | "), "{close}");
+    let database = Database::open(&default_database(directory.path()))?;
+    let rows =
+        database.text("SELECT group_concat(event || alert || domain || domain_source, ' ') FROM events")?;
+    ensure!(rows == "connect1evil.malicious.comdns close1evil.malicious.comdns", "{rows}");
+
+    let (finished, _) = replay(&recording, &["--json", "--alert-domain", "*.malicious.com"])?;
+    let lines: Vec<Value> =
+        finished.stdout.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap_or_default()).collect();
+    ensure!(events == ["connect", "name", "close"], "{events:?}");
+    ensure!(lines[0].get("domain").is_none() && lines[1]["domain"] == "evil.malicious.com", "{lines:?}");
+    ensure!(lines[1]["ts"] == "2026-01-17T19:30:01.500Z" && lines[1]["domain_source"] == "dns");
+    ensure!(lines[2]["domain"] == "evil.malicious.com" && lines[2]["alert"] == true);
+    let alert = finished.stderr.lines().find(|line| line.starts_with('{')).context("an alert")?;
+    let start = "{\"type\":\"alert\",\"ts\":\"2026-01-17T19:30:01.500Z\",\"kind\":\"domain_match\",\
+                 \"severity\":\"critical\",\"pattern\":\"*.malicious.com\",\"domain\":\"evil.malicious.com\"";
+    ensure!(alert.starts_with(start), "{alert}");
+    Ok(())
+}
+
+fn a_name_that_is_known_at_the_connect_is_judged_there() -> Result<()> {
+    let recording = Recording::new()
+        .connect_of(42, 1, 0, "203.0.113.7:443", "connecting")
+        .name(1, 10, "Evil.Example", "dns")
+        .established(1, 20);
+    let (finished, _) = replay(&recording, &["--json", "--alert-domain", "evil.*"])?;
+    let connect: Value = serde_json::from_str(finished.stdout.lines().next().context("a line")?)?;
+    ensure!(connect["event"] == "connect" && connect["domain"] == "Evil.Example", "{connect}");
+    ensure!(connect["alert"] == true && finished.stdout.lines().count() == 1, "{}", finished.stdout);
+    Ok(())
+}
+
+fn every_name_is_judged_and_the_best_is_shown() -> Result<()> {
+    let recording = Recording::new()
+        .connect(1, 0, "203.0.113.7:443")
+        .name(1, 100, "front.example", "sni")
+        .name(1, 200, "hidden.malicious.com", "ptr")
+        .close(1, 300);
+    let (finished, _) = replay(&recording, &["--alert-domain", "*.malicious.com"])?;
+    ensure!(told(&finished) == ["CRITICAL | domain_match | hidden.malicious.com matched *.malicious.com"]);
+    ensure!(finished.stdout.contains(" | domain=front.example | "), "{}", finished.stdout);
+
+    // Both before it is established; the better one comes second.
+    let recording = Recording::new()
+        .connect_of(42, 1, 0, "203.0.113.7:443", "connecting")
+        .name(1, 100, "hidden.malicious.com", "ptr")
+        .name(1, 200, "front.example", "dns")
+        .established(1, 300);
+    let (finished, directory) = replay(&recording, &["--alert-domain", "*.malicious.com"])?;
+    ensure!(told(&finished).len() == 1, "{finished:#?}");
+    let row =
+        Database::open(&default_database(directory.path()))?.text("SELECT domain || alert FROM events")?;
+    ensure!(row == "front.example1", "{row}");
+    Ok(())
+}
+
+/// A name at each of the given milliseconds; the seconds of the alerts and how many were held back.
+fn cooldown(recording: &Recording, arguments: &[&str]) -> Result<(Vec<String>, bool)> {
+    let arguments = [&["--alert-domain", "*.malicious.com"], arguments].concat();
+    let (finished, _) = replay(recording, &arguments)?;
+    let alerts = alerts(&finished.stderr).into_iter();
+    let told =
+        alerts.map(|line| format!("{} {}", &line[25..27], line.split(" | ").nth(3).unwrap_or_default()));
+    Ok((told.collect(), finished.stdout.contains("held back)")))
+}
+
+fn named_at(recording: Recording, connection: u16, ms: u64, name: &str) -> Recording {
+    recording.connect(connection, ms, "203.0.113.7:443").name(connection, ms, name, "dns")
+}
+
+fn a_cooldown_is_by_kind_and_subject() -> Result<()> {
+    let mut recording = named_at(Recording::new(), 1, 0, "a.malicious.com");
+    recording = named_at(recording, 2, 9_999, "a.malicious.com");
+    recording = named_at(recording, 3, 9_999, "b.malicious.com");
+    recording = named_at(recording, 4, 10_000, "a.malicious.com");
+    let path = |second: &str, name: &str| format!("{second} {name}.malicious.com matched *.malicious.com");
+    let (told, held_back) = cooldown(&recording, &[])?;
+    ensure!(told == [path("00", "a"), path("09", "b"), path("10", "a")] && held_back, "{told:?}");
+
+    let recording = named_at(named_at(Recording::new(), 1, 0, "a.malicious.com"), 2, 1, "a.malicious.com");
+    let (told, held_back) = cooldown(&recording, &["--alert-cooldown-ms", "0"])?;
+    ensure!(told.len() == 2 && !held_back, "{told:?}");
+    Ok(())
+}
+
+fn the_cooldown_goes_by_the_boot_clock() -> Result<()> {
+    let recording = named_at(Recording::new(), 1, 0, "a.malicious.com").wall_clock_jumps(3_600_000);
+    let recording = named_at(recording, 2, 5_000, "a.malicious.com").wall_clock_jumps(-7_200_000);
+    let recording = named_at(recording, 3, 11_000, "a.malicious.com");
+    let (told, held_back) = cooldown(&recording, &[])?;
+    ensure!(told.len() == 2 && told[1].starts_with("11") && held_back, "{told:?}");
+    Ok(())
+}
+
+fn durations_are_told_as_of_the_time_at_which_they_became_too_long() -> Result<()> {
+    let recording = Recording::new()
+        .connect(1, 0, "203.0.113.7:443")
+        .connect(2, 1_000, "203.0.113.7:443")
+        .close(2, 30_000)
+        .connect(3, 40_000, "203.0.113.7:443")
+        .close(1, 45_000)
+        .clock(69_000);
+    let (finished, _) = replay(&recording, &["--alert-duration-ms", "30000"])?;
+    let [alert] = alerts(&finished.stderr)[..] else { anyhow::bail!("{finished:#?}") };
+    let expected = "[ALERT] 2026-01-17T19:30:30Z | WARNING | long_duration | 30001ms > 30000ms";
+    ensure!(alert.starts_with(expected), "{alert}");
+    ensure!(alert.ends_with(" | pid=42 | claude | tcp | 10.0.0.1:40001 -> 203.0.113.7:443"), "{alert}");
+    Ok(())
+}
+
+fn a_name_within_two_seconds_is_no_alert() -> Result<()> {
+    let recording = Recording::new()
+        .connect(1, 0, "203.0.113.7:443")
+        .connect(2, 0, "203.0.113.8:443")
+        .name(1, 1_999, "a.example", "ptr")
+        .name(2, 2_001, "b.example", "ptr")
+        .close(1, 5_000)
+        .connect(3, 5_000, "203.0.113.9:443")
+        .clock(6_000);
+    let (finished, _) = replay(&recording, &["--alert-unknown-domain"])?;
+    ensure!(told(&finished) == ["WARNING | unknown_domain | 203.0.113.8:443 has no name"], "{finished:#?}");
+    Ok(())
+}
+
+fn a_hostile_name_reaches_no_terminal_raw() -> Result<()> {
+    let name = "a\u{1b}[31m\n\u{202e}|.bad";
+    let recording = Recording::new().connect(1, 0, "203.0.113.7:443").name(1, 10, name, "dns").close(1, 20);
+    let arguments = ["--alert-domain", "*.bad", "--stats-interval-ms", "5", "--stats-view", "domain"];
+    let (finished, _) = replay(&recording, &arguments)?;
+    for text in [&finished.stdout, &finished.stderr] {
+        ensure!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
+    }
+    ensure!(told(&finished) == ["CRITICAL | domain_match | a\\x1b[31m\\n\\u{202e}\\|.bad matched *.bad"]);
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Recordings of raw events as `--replay` takes them, written by hand: the clock is the test's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// 2026-01-17T19:30:00Z.
+const BEGIN_MS: i64 = 1_768_678_200_000;
+/// Boot clock at the same moment.
+const BEGIN_NS: u64 = 1_000_000_000_000_000;
+
+/// A recording that grows line by line. Times are milliseconds after its begin.
+#[derive(Default)]
+pub struct Recording {
+    text: String,
+    /// How far the wall clock has been moved.
+    jump_ms: i64,
+}
+
+impl Recording {
+    /// With a process named claude, pid 42.
+    pub fn new() -> Self {
+        Self::default().process(42, "claude")
+    }
+
+    pub fn process(self, pid: u32, comm: &str) -> Self {
+        let image = json!({ "comm": comm, "exe": format!("/usr/bin/{comm}"), "argv": [comm], "uid": 1000 });
+        let id = json!({ "pid": pid, "start_time": pid });
+        let at = self.at(0);
+        self.line(&json!({ "process": { "seen": { "id": id, "parent": 1, "image": image, "at": at } } }))
+    }
+
+    /// The wall clock is set; the boot clock goes on.
+    pub fn wall_clock_jumps(mut self, by_ms: i64) -> Self {
+        self.jump_ms += by_ms;
+        self
+    }
+
+    /// An established connection of claude.
+    pub fn connect(self, connection: u16, ms: u64, remote: &str) -> Self {
+        self.connect_of(42, connection, ms, remote, "established")
+    }
+
+    pub fn connect_of(self, pid: u32, connection: u16, ms: u64, remote: &str, state: &str) -> Self {
+        let at = self.at(ms);
+        self.line(&json!({ "socket": { "opened": {
+            "id": id(connection), "role": "connect", "protocol": "tcp",
+            "local": { "ip": format!("10.0.0.1:{}", 40_000 + u32::from(connection)) }, "remote": { "ip": remote },
+            "state": state, "owner": { "pid": pid, "start_time": pid }, "quality": "polled",
+            "preexisting": false, "at": at, "netns": 1,
+        } } }))
+    }
+
+    pub fn established(self, connection: u16, ms: u64) -> Self {
+        let at = self.at(ms);
+        self.line(
+            &json!({ "socket": { "state": { "id": id(connection), "state": "established", "at": at } } }),
+        )
+    }
+
+    pub fn name(self, connection: u16, ms: u64, name: &str, by: &str) -> Self {
+        let at = self.at(ms);
+        self.line(
+            &json!({ "socket": { "named": { "id": id(connection), "name": name, "by": by, "at": at } } }),
+        )
+    }
+
+    pub fn close(self, connection: u16, ms: u64) -> Self {
+        let at = self.at(ms);
+        self.line(&json!({ "socket": { "closed": {
+            "id": id(connection), "at": at, "bytes": { "sent": 5, "received": 6 }, "error": null,
+            "established": true, "duration": null,
+        } } }))
+    }
+
+    /// Nothing happens until then.
+    pub fn clock(self, ms: u64) -> Self {
+        let at = self.at(ms);
+        self.line(&json!({ "clock": at }))
+    }
+
+    /// Writes it into `directory`.
+    pub fn write(&self, directory: &Path) -> Result<PathBuf> {
+        let path = directory.join("recording.jsonl");
+        fs::write(&path, &self.text)?;
+        Ok(path)
+    }
+
+    fn line(mut self, line: &Value) -> Self {
+        self.text.push_str(&line.to_string());
+        self.text.push('\n');
+        self
+    }
+
+    fn at(&self, ms: u64) -> Value {
+        let wall = BEGIN_MS + i64::try_from(ms).unwrap_or(0) + self.jump_ms;
+        json!({ "boot_ns": BEGIN_NS + ms * 1_000_000, "unix_ms": wall })
+    }
+}
+
+fn id(connection: u16) -> Value {
+    json!({ "cookie": { "netns": 1, "cookie": connection } })
+}

@@ -1,0 +1,118 @@
+//! A terminal for rano: a pseudo-terminal, and as much of a screen as is needed to see what a person would.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result};
+use rustix::pty::{OpenptFlags, grantpt, openpt, unlockpt};
+use rustix::termios::Winsize;
+use unicode_width::UnicodeWidthChar as _;
+
+use super::rano::Launch;
+
+/// Everything that was written to a terminal of `columns` by `rows`, from start to end.
+pub fn watch(mut launch: Launch, columns: u16, rows: u16) -> Result<String> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = rustix::pty::ptsname(&master, Vec::new())?;
+    let slave = || -> Result<OwnedFd> {
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+        Ok(rustix::fs::open(&*name, flags, rustix::fs::Mode::empty())?)
+    };
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&master, size)?;
+    let command = launch.command();
+    command.env("TERM", "xterm-256color").stdout(Stdio::from(slave()?)).stderr(Stdio::from(slave()?));
+    let mut child = command.spawn().context("start rano in a terminal")?;
+    // Only the child holds the other side then, and its end is the end of the input.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut written = Vec::new();
+    let mut chunk = [0; 4096];
+    let mut master = File::from(master);
+    // Linux tells of a terminal that nobody has open any more by EIO.
+    while let Ok(length @ 1..) = master.read(&mut chunk) {
+        written.extend_from_slice(&chunk[..length]);
+    }
+    let status = child.wait()?;
+    anyhow::ensure!(status.success(), "{status}: {}", String::from_utf8_lossy(&written));
+    Ok(String::from_utf8_lossy(&written).into_owned())
+}
+
+/// What is on a screen, and what has scrolled off above it.
+pub struct Screen {
+    columns: usize,
+    rows: usize,
+    /// All lines from the first; the last `rows` of them are the screen.
+    lines: Vec<Vec<char>>,
+    row: usize,
+    column: usize,
+}
+
+impl Screen {
+    pub fn new(columns: u16, rows: u16) -> Self {
+        Self { columns: columns.into(), rows: rows.into(), lines: vec![Vec::new()], row: 0, column: 0 }
+    }
+
+    /// Lines without the blanks at their ends.
+    pub fn text(&self) -> Vec<String> {
+        let text = |line: &Vec<char>| line.iter().filter(|c| **c != '\0').collect::<String>();
+        self.lines.iter().map(|line| text(line).trim_end().to_owned()).collect()
+    }
+
+    pub fn write(&mut self, written: &str) {
+        let mut characters = written.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '\r' => self.column = 0,
+                '\n' => self.next_line(),
+                '\x1b' => {
+                    // Parameters and a final byte after the bracket (ECMA-48 5.4).
+                    let mut sequence = String::new();
+                    for part in characters.by_ref().skip(1) {
+                        sequence.push(part);
+                        if ('@'..='~').contains(&part) {
+                            break;
+                        }
+                    }
+                    self.control(&sequence);
+                }
+                other => self.put(other),
+            }
+        }
+    }
+
+    fn control(&mut self, sequence: &str) {
+        let top = self.lines.len().saturating_sub(self.rows);
+        match sequence {
+            "1A" => self.row = self.row.saturating_sub(1).max(top),
+            "2K" => self.lines[self.row].clear(),
+            other => assert!(other.ends_with('m'), "a sequence that no test has seen: {other}"),
+        }
+    }
+
+    fn next_line(&mut self) {
+        self.row += 1;
+        if self.row == self.lines.len() {
+            self.lines.push(Vec::new());
+        }
+    }
+
+    fn put(&mut self, character: char) {
+        let width = character.width().unwrap_or(0);
+        if self.column + width > self.columns {
+            self.next_line();
+            self.column = 0;
+        }
+        let line = &mut self.lines[self.row];
+        line.resize(line.len().max(self.column + width), ' ');
+        if let Some(cell) = line.get_mut(self.column) {
+            *cell = character;
+        }
+        // The other cells of a wide character hold nothing.
+        line.iter_mut().skip(self.column + 1).take(width.saturating_sub(1)).for_each(|cell| *cell = '\0');
+        self.column += width;
+    }
+}
