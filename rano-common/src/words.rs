@@ -61,14 +61,24 @@ pub struct Owner {
     pub exec_id: u32,
     /// See [`flags`].
     pub flags: u32,
+    /// Where a connect went, in the bytes of the address: a socket that found no route does not know it.
+    pub remote: [u64; 2],
+    pub remote_port: u16,
 }
 
-pub type OwnerWords = [u64; 4];
+pub type OwnerWords = [u64; 6];
 
 impl Owner {
     #[inline]
     pub const fn to_words(self) -> OwnerWords {
-        [self.start_ns, self.established_ns, self.pid as u64 | (self.exec_id as u64) << 32, self.flags as u64]
+        [
+            self.start_ns,
+            self.established_ns,
+            self.pid as u64 | (self.exec_id as u64) << 32,
+            self.flags as u64 | (self.remote_port as u64) << 32,
+            self.remote[0],
+            self.remote[1],
+        ]
     }
 
     #[inline]
@@ -80,6 +90,8 @@ impl Owner {
             pid: words[2] as u32,
             exec_id: (words[2] >> 32) as u32,
             flags: words[3] as u32,
+            remote: [words[4], words[5]],
+            remote_port: (words[3] >> 32) as u16,
         }
     }
 }
@@ -99,7 +111,15 @@ mod tests {
 
     #[test]
     fn owners_survive_the_map() {
-        let owner = Owner { start_ns: u64::MAX, established_ns: 3, pid: u32::MAX, exec_id: 5, flags: 7 };
+        let owner = Owner {
+            start_ns: u64::MAX,
+            established_ns: 3,
+            pid: u32::MAX,
+            exec_id: 5,
+            flags: 7,
+            remote: [1, u64::MAX],
+            remote_port: 443,
+        };
         assert_eq!(Owner::from_words(owner.to_words()), owner);
     }
 }

@@ -11,6 +11,7 @@ use crate::support::scene::Scene;
 crate::tests![
     bytes_and_owner_are_exact,
     a_refused_attempt_is_a_fail_with_its_reason,
+    an_attempt_without_a_route_is_a_fail,
     ipv6_is_seen,
     a_mapped_address_is_ipv4,
     a_client_in_another_network_namespace_is_seen,
@@ -60,6 +61,24 @@ fn a_refused_attempt_is_a_fail_with_its_reason() -> Result<()> {
         "SELECT group_concat(event || ' ' || coalesce(error, '-')) FROM events WHERE remote_port = 1",
     )?;
     ensure!(found == "fail ECONNREFUSED", "{found}");
+    Ok(())
+}
+
+/// Nothing but loopback is there.
+fn an_attempt_without_a_route_is_a_fail() -> Result<()> {
+    let mut scene = crate::scene()?;
+    let mut claude = scene.agent("claude")?;
+    let rano = scene.observe(&EBPF)?;
+    for to in ["192.0.2.1:7", "[2001:db8::1]:7"] {
+        ensure!(claude.connect(Transport::Tcp, to.parse()?).is_err(), "{to} has no route");
+    }
+    end(&mut scene, rano)?;
+    let query = format!(
+        "SELECT group_concat(event || ' ' || remote_ip) FROM events WHERE remote_port = 7 AND pid = {}",
+        claude.pid()
+    );
+    let found = scene.database()?.text(&query)?;
+    ensure!(found == "fail 192.0.2.1,fail 2001:db8::1", "{found}");
     Ok(())
 }
 

@@ -88,13 +88,16 @@ fn caller() -> Option<Identity> {
 }
 
 #[inline(always)]
-fn owned(identity: Identity, flags: u32) -> Owner {
+fn owned(identity: Identity, flags: u32, (remote, remote_port): Destination) -> Owner {
     Owner {
         start_ns: identity.start_ns,
         established_ns: 0,
         pid: identity.pid,
         exec_id: identity.exec_id,
         flags,
+        // SAFETY: both are sixteen bytes, of which any are valid.
+        remote: unsafe { core::mem::transmute::<[u8; 16], [u64; 2]>(remote) },
+        remote_port,
     }
 }
 
@@ -116,10 +119,10 @@ fn connect(ctx: &SockAddrContext, destination: Destination) -> i32 {
     // SAFETY: the context is of a type this helper takes.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     if kind == SOCK_STREAM {
-        remember(cookie, owned(identity, 0));
+        remember(cookie, owned(identity, 0, destination));
         return ALLOW;
     }
-    let owner = owned(identity, flags::DATAGRAM);
+    let owner = owned(identity, flags::DATAGRAM, destination);
     remember(cookie, owner);
     let told = Told {
         kind: SocketKind::Attempt,
@@ -145,7 +148,7 @@ fn datagram(ctx: &SockAddrContext, (remote, remote_port): Destination) -> i32 {
     }
     let Some(identity) = caller() else { return ALLOW };
     let _ = FLOWS.insert(key, 1, BPF_ANY as u64);
-    let owner = owned(identity, flags::DATAGRAM);
+    let owner = owned(identity, flags::DATAGRAM, (remote, remote_port));
     remember(cookie, owner);
     let told = Told {
         kind: SocketKind::Datagram,
@@ -172,7 +175,11 @@ pub fn socket_release(ctx: SockContext) -> i32 {
         return ALLOW;
     }
     let protocol = if owner.flags & flags::DATAGRAM != 0 { IPPROTO_UDP } else { IPPROTO_TCP };
-    let told = Told { kind: SocketKind::Released, cookie, owner, protocol, state_before: 0, remote: None };
+    let is_attempt = owner.flags & (flags::DATAGRAM | flags::PREEXISTING) == 0;
+    // SAFETY: both are sixteen bytes, of which any are valid.
+    let remote = unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(owner.remote) };
+    let remote = if is_attempt { Some((remote, owner.remote_port)) } else { None };
+    let told = Told { kind: SocketKind::Released, cookie, owner, protocol, state_before: 0, remote };
     tell(ctx.sock, told);
     let _ = OWNERS.remove(cookie);
     ALLOW

@@ -61,6 +61,8 @@ impl OlderSockets {
                         pid: id.pid,
                         exec_id: 0,
                         flags: flags::PREEXISTING | datagram,
+                        remote: [0; 2],
+                        remote_port: 0,
                     };
                     programs.follow(cookie, owner);
                 }

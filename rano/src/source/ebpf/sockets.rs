@@ -58,13 +58,10 @@ impl Sockets {
             SocketKind::Released if preexisting => {
                 out.push(closed(id, record, Some(bytes(record)), Some(true), at));
             }
-            // No route: it never got as far as a SYN, and the socket does not keep the error. Without an address there
-            // was no attempt to speak of.
+            // No route: it never got as far as a SYN, and the socket does not keep the error.
             SocketKind::Released => {
-                if record.remote_port != 0 {
-                    out.push(opened(id, Protocol::Tcp, Some(SocketState::Connecting), record, at));
-                    out.push(closed(id, record, None, Some(false), at));
-                }
+                out.push(opened(id, Protocol::Tcp, Some(SocketState::Connecting), record, at));
+                out.push(closed(id, record, None, Some(false), at));
             }
         }
     }
