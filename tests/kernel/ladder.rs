@@ -25,7 +25,7 @@ fn without_privileges_auto_falls_back_and_says_why() -> Result<()> {
     let rano = scene.observe(&[])?;
     rano.interrupt()?.expect_code(0)?;
     let found = scene.database()?.text("SELECT source || ': ' || source_reason FROM sessions")?;
-    ensure!(found.starts_with("proc: no eBPF: "), "{found}");
+    ensure!(found.starts_with("proc: no eBPF: not permitted (it takes root, or CAP_BPF"), "{found}");
     Ok(())
 }
 

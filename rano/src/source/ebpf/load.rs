@@ -70,7 +70,13 @@ impl Programs {
         if ring_bytes != 0 {
             loader.map_max_entries("EVENTS", ring_bytes);
         }
-        let mut ebpf = loader.load(OBJECT).context("load the kernel programs")?;
+        let mut ebpf = match loader.load(OBJECT) {
+            Ok(ebpf) => ebpf,
+            Err(error) if is_refusal(&error) => {
+                bail!("not permitted (it takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")
+            }
+            Err(error) => return Err(error).context("load the kernel programs"),
+        };
         let mut missing = Vec::new();
         for hook in &HOOKS {
             let attached = attach(&mut ebpf, hook, &group)
@@ -107,6 +113,13 @@ impl Programs {
     pub fn lost(&self, what: Loss) -> u64 {
         self.lost.get(&(what as u32), 0).map_or(0, |counts| counts.iter().sum())
     }
+}
+
+/// Whether the first thing that was asked of the kernel was refused for lack of privileges.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// The reason without the verifier's log, of which only the last words matter to a reader.
