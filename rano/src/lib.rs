@@ -11,8 +11,10 @@ pub mod commands;
 pub mod config;
 pub mod errno;
 pub mod exit;
+pub mod registry;
 pub mod signals;
 pub mod stop;
+pub mod time_argument;
 pub mod totals;
 
 pub use commands::run;

@@ -11,14 +11,18 @@ mod support;
 mod alerts;
 mod bad_input;
 mod config_check;
+mod diff;
+mod export;
 mod harness;
 mod observe;
 mod odd_sockets;
 mod output;
 mod presets;
+mod report;
 mod short_connections;
 mod shutdown;
 mod stats;
+mod status;
 mod sudo;
 mod trouble;
 
@@ -42,6 +46,10 @@ fn main() -> ExitCode {
         config_check::all(),
         stats::all(),
         sudo::all(),
+        report::all(),
+        diff::all(),
+        status::all(),
+        export::all(),
         trouble::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());

@@ -69,6 +69,15 @@ impl Launch {
         Ok(Rano { process, stdout, stderr: Lines::read(stderr, None) })
     }
 
+    /// Standard output byte by byte, of a run that has to succeed.
+    pub fn command_output(mut self) -> Result<String> {
+        let output = self.command.output().context("start rano")?;
+        if !output.status.success() {
+            bail!("rano ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Starts it and waits for its own end.
     pub fn run(self) -> Result<Finished> {
         self.start()?.wait()

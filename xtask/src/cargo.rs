@@ -26,10 +26,13 @@ pub(crate) fn build_rano() -> Result<PathBuf> {
     if !status.success() {
         bail!("rano does not build");
     }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    let path = target.join("release/rano");
+    let path = target_directory().join("release/rano");
     path.canonicalize().with_context(|| format!("find the built {}", path.display()))
+}
+
+/// Where cargo builds.
+pub(crate) fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
 /// Becomes rano; returns only what went wrong.
@@ -43,9 +46,9 @@ pub(crate) fn test(arguments: &[OsString]) -> Result<ExitCode> {
     Err(cargo(&["test"]).args(arguments).exec()).context("start cargo test")
 }
 
-/// Becomes `cargo bench` of one bench of rano; returns its exit code.
-pub(crate) fn bench(name: &str) -> Result<ExitCode> {
-    let status =
-        cargo(&["bench", "--package", "rano", "--bench", name]).status().context("run cargo bench")?;
+/// Runs `cargo bench` of one bench of rano, with `arguments` for it; returns its exit code.
+pub(crate) fn bench(name: &str, arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
+    let mut command = cargo(&["bench", "--package", "rano", "--bench", name]);
+    let status = command.arg("--").args(arguments).status().context("run cargo bench")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -14,7 +14,9 @@ const USAGE: &str = "\
 usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
        cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
        cargo xtask ebpf [--check]       build the kernel programs that rano embeds; or: are they up to date?
-       cargo xtask bench [NAME]...             measure: poll notify store memory startup alerts (all)
+       cargo xtask bench [NAME]...             measure: poll notify store report memory startup alerts (all)
+       cargo xtask bench db --events N --out FILE [--seed S]
+                                               make a history of so many events
 ";
 
 fn main() -> ExitCode {

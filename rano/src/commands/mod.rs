@@ -2,8 +2,13 @@
 
 pub mod completions;
 pub mod config;
+pub mod diff;
+pub mod export;
+mod history;
 pub mod man;
 pub mod observe;
+pub mod report;
+pub mod status;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -14,9 +19,12 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::spec::Group;
-use crate::config::{self as configuration, Configuration, Environment, Finding, Severity, flags};
+use crate::config::{
+    self as configuration, ColorChoice, Configuration, Environment, Finding, Origin, Severity, flags,
+};
 use crate::exit::{self, Code, Failure};
 use crate::output::escape::Escaped;
+use crate::output::style::Styles;
 
 /// What a command may know of the world around it.
 #[derive(Debug, Clone)]
@@ -33,11 +41,13 @@ rano watches the network connections of AI command-line agents and of what they 
 whose behalf, for how long and how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
 Everything is kept in a SQLite database. Payloads are never looked at.";
 
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 8] = [
     ("rano", "watch claude, codex and gemini until Ctrl-C"),
     ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
     ("rano --pid 4711 --json", "one process and what it starts, as JSON lines"),
     ("rano --once", "what is open now"),
+    ("rano report --since 24h", "what happened in the last day"),
+    ("rano export --format csv", "the history, for other programs"),
     ("rano config show", "what is set, and where it comes from"),
     ("rano completions bash", "a completion script for the shell"),
 ];
@@ -67,6 +77,10 @@ fn command_with(hidden: bool) -> Command {
         )
         .args_override_self(true)
         .args_conflicts_with_subcommands(true)
+        .subcommand(report::command())
+        .subcommand(diff::command())
+        .subcommand(status::command())
+        .subcommand(export::command())
         .subcommand(config::command(hidden))
         .subcommand(completions::command())
         .subcommand(man::command())
@@ -105,6 +119,10 @@ pub fn run() -> ExitCode {
 
 fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     match matches.subcommand() {
+        Some(("report", matches)) => report::run(matches, context),
+        Some(("diff", matches)) => diff::run(matches, context),
+        Some(("status", matches)) => status::run(matches, context),
+        Some(("export", matches)) => export::run(matches, context),
         Some(("config", matches)) => config::run(matches, context),
         Some(("completions", matches)) => completions::run(matches),
         Some(("man", _)) => man::run(),
@@ -168,6 +186,18 @@ fn load(matches: &ArgMatches, context: &Context) -> Result<Configuration> {
         say(&format!("{count} warning(s) found:\n{}", list(&configuration.warnings)));
     }
     Ok(configuration)
+}
+
+/// What to paint with on an output.
+fn styles(configuration: &Configuration, environment: &Environment, is_terminal: bool) -> Styles {
+    let asked = !matches!(configuration.origin("color"), Some(Origin::Default) | None);
+    let capable = is_terminal && !environment.is_dumb_terminal();
+    let colored = match configuration.settings.color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => capable && (asked || !environment.no_color()),
+    };
+    if colored { Styles::new(configuration.settings.theme) } else { Styles::PLAIN }
 }
 
 fn refusal(findings: &[Finding]) -> Failure {

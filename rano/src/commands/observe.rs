@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::Context;
-use crate::config::{ColorChoice, Configuration, LogFormat, Origin, Settings, SourceChoice};
+use crate::config::{Configuration, LogFormat, Origin, Settings, SourceChoice};
 use crate::event::Moment;
 use crate::exit::{Code, Failure};
 use crate::output::banner::Banner;
@@ -47,6 +47,10 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let logs = run.log_files()?;
     let mut source = run.source()?;
     let store = run.store(&*source)?;
+    let _registration = store
+        .as_ref()
+        .and(run.settings.sqlite.as_deref())
+        .and_then(|database| super::history::register(context, &run.id, database));
     let terminal = run.terminal(&stop);
     run.banner(&*source, &terminal.stderr_styles());
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
@@ -316,15 +320,7 @@ impl<'a> Run<'a> {
     }
 
     fn styles(&self, is_terminal: bool) -> Styles {
-        let environment = &self.context.environment;
-        let asked = !matches!(self.configuration.origin("color"), Some(Origin::Default) | None);
-        let colored = match self.settings.color {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto if asked => is_terminal && !environment.is_dumb_terminal(),
-            ColorChoice::Auto => is_terminal && !environment.is_dumb_terminal() && !environment.no_color(),
-        };
-        if colored { Styles::new(self.settings.theme) } else { Styles::PLAIN }
+        super::styles(self.configuration, &self.context.environment, is_terminal)
     }
 
     fn banner(&self, source: &dyn Source, styles: &Styles) {

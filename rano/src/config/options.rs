@@ -164,7 +164,7 @@ options! {
     /// Warn of a name that matches this glob; repeatable
     alert_domain: Vec<String> = option(Alerts).value_name("GLOB").details(
         "An asterisk stands for any text, a question mark for one character; upper and lower case are the same. \
-         *.example.com does not match example.com itself.");
+         *.example.com does not match example.com itself.").hidden();
     /// Warn when more connections than this are active
     alert_max_connections: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
     /// Warn when more connections of one provider than this are active

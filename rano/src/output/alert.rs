@@ -8,7 +8,8 @@ use crate::output::human::{timestamp_millis, timestamp_seconds};
 use crate::output::style::Styles;
 use crate::sink::alerts::{Alert, Reason, Severity};
 
-/// `[ALERT] time | CRITICAL | kind | what`, and for what concerns one connection its process and its two ends. No newline.
+/// `[ALERT] time | CRITICAL | kind | what`. No newline. Which connection it was stands in JSON and in the history, whose
+/// rows are marked.
 pub fn line(alert: &Alert<'_>, styles: &Styles) -> String {
     let (paint, severity) = match alert.reason.severity() {
         Severity::Critical => (styles.critical, "CRITICAL"),
@@ -17,15 +18,7 @@ pub fn line(alert: &Alert<'_>, styles: &Styles) -> String {
     let time = timestamp_seconds(alert.at.unix_ms);
     let kind = alert.reason.kind();
     let message = message(alert.reason);
-    let mut line =
-        format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}");
-    match alert.reason {
-        Reason::MaxConnections { .. } | Reason::MaxPerProvider { .. } => {}
-        Reason::DomainMatch { .. } | Reason::LongDuration { .. } | Reason::UnknownDomain { .. } => {
-            line.push_str(&connection(alert));
-        }
-    }
-    line
+    format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}")
 }
 
 /// What was found, names escaped.
@@ -43,20 +36,6 @@ fn message(reason: &Reason) -> String {
         }
         Reason::UnknownDomain { remote } => format!("{remote} has no name"),
     }
-}
-
-fn connection(alert: &Alert<'_>) -> String {
-    let event = alert.event;
-    let end = |address: &Option<Address>| match address {
-        Some(address) => Escaped(&address.to_string()).to_string(),
-        None => "*".to_owned(),
-    };
-    let who = match &event.process {
-        Some(process) => format!("pid={} | {}", process.id.pid, Escaped(&process.comm)),
-        None => "unknown".to_owned(),
-    };
-    let protocol = event.protocol.name();
-    format!(" | {who} | {protocol} | {} -> {}", end(&event.local), end(&event.remote))
 }
 
 #[derive(Serialize)]

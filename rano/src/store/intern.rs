@@ -21,13 +21,13 @@ const CACHE_MAX: usize = 8192;
 
 /// Ids of rows by what they hold.
 #[derive(Debug)]
-struct Cache<K> {
-    ids: HashMap<K, i64>,
+struct Cache<K, V = i64> {
+    ids: HashMap<K, V>,
     /// Added since the last commit: their rows vanish if the transaction is rolled back.
     uncommitted: Vec<K>,
 }
 
-impl<K: Hash + Eq + Clone> Cache<K> {
+impl<K: Hash + Eq + Clone, V: Copy> Cache<K, V> {
     fn new() -> Self {
         Self { ids: HashMap::new(), uncommitted: Vec::new() }
     }
@@ -35,8 +35,8 @@ impl<K: Hash + Eq + Clone> Cache<K> {
     fn get_or_insert(
         &mut self,
         key: &K,
-        insert: impl FnOnce() -> rusqlite::Result<i64>,
-    ) -> rusqlite::Result<i64> {
+        insert: impl FnOnce() -> rusqlite::Result<V>,
+    ) -> rusqlite::Result<V> {
         if let Some(&id) = self.ids.get(key) {
             return Ok(id);
         }
@@ -112,6 +112,7 @@ struct EndpointKey {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct References {
     pub(super) process: i64,
+    pub(super) actor: i64,
     pub(super) kind: i64,
     pub(super) endpoint: i64,
     pub(super) local: Option<i64>,
@@ -121,7 +122,8 @@ pub(super) struct References {
 #[derive(Debug)]
 pub(super) struct Interned {
     session: i64,
-    processes: Cache<ProcessKey>,
+    /// Process and actor.
+    processes: Cache<ProcessKey, (i64, i64)>,
     kinds: Cache<KindKey>,
     endpoints: Cache<EndpointKey>,
     addresses: Cache<Host>,
@@ -147,8 +149,10 @@ impl Interned {
             Some(host) => Some(self.addresses.get_or_insert(&host, || address(connection, &host.text()))?),
             None => None,
         };
+        let (process, actor) = self.process(connection, event)?;
         Ok(References {
-            process: self.process(connection, event)?,
+            process,
+            actor,
             kind: self.kind(connection, event)?,
             endpoint: self.endpoint(connection, event)?,
             local,
@@ -169,7 +173,7 @@ impl Interned {
         self.addresses.rolled_back();
     }
 
-    fn process(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+    fn process(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<(i64, i64)> {
         let process = event.process.as_deref();
         let key = ProcessKey {
             image: process.map(|process| process.key),
@@ -216,14 +220,21 @@ fn insert_process(
     session: i64,
     key: &ProcessKey,
     process: Option<&Process>,
-) -> rusqlite::Result<i64> {
+) -> rusqlite::Result<(i64, i64)> {
+    let comm = process.map(|process| process.comm.as_str());
+    let actor = find_or_insert(
+        connection,
+        "SELECT id FROM actor WHERE provider = ?1 AND ifnull(comm, '') = ifnull(?2, '')",
+        "INSERT INTO actor (provider, comm) VALUES (?1, ?2)",
+        params![key.provider, comm],
+    )?;
     let ancestry = process
         .filter(|process| !process.ancestry.is_empty())
         .map(|process| ancestry::path(&process.ancestry));
-    connection
+    let id = connection
         .prepare_cached(
-            "INSERT INTO process (session, provider, netns, pid, ppid, uid, start_time, comm, cmdline, exe, ancestry)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT INTO process (session, provider, netns, pid, ppid, uid, start_time, comm, cmdline, exe, ancestry, actor)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .insert(params![
             session,
@@ -233,11 +244,13 @@ fn insert_process(
             process.map(|process| process.ppid),
             process.map(|process| process.uid),
             process.map(|process| integer(process.id.start_time)),
-            process.map(|process| process.comm.as_str()),
+            comm,
             process.map(|process| process.cmdline.as_str()).filter(|cmdline| !cmdline.is_empty()),
             process.map(|process| process.exe.as_str()).filter(|exe| !exe.is_empty()),
             ancestry,
-        ])
+            actor,
+        ])?;
+    Ok((id, actor))
 }
 
 fn kind(connection: &Connection, key: &KindKey) -> rusqlite::Result<i64> {
@@ -389,28 +402,47 @@ pub(super) fn mark_alert(connection: &Connection, row: i64) -> rusqlite::Result<
     execute(connection.prepare_cached("UPDATE event SET kind = ?2 WHERE id = ?1")?, params![row, kind])
 }
 
-/// Gives a row another name; a name it had is kept in `event_names`.
+/// An event whose endpoint changed because its name did.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub(super) ts: i64,
+    pub(super) kind: EventKind,
+    pub(super) actor: i64,
+    /// Sent and received.
+    pub(super) bytes: (i64, i64),
+    pub(super) from: i64,
+    pub(super) to: i64,
+}
+
+/// Gives a row another name; a name it had is kept in `event_names`. `None` where it has that name already.
 pub(super) fn rename(
     connection: &Connection,
     row: i64,
     name: &str,
     by: DomainSource,
-) -> rusqlite::Result<()> {
-    let (protocol, remote, old_name, old_source): (String, Option<String>, Option<String>, Option<String>) =
-        connection
-            .prepare_cached(
-                "SELECT protocol, remote, domain, domain_source FROM endpoint
-                 WHERE id = (SELECT endpoint FROM event WHERE id = ?1)",
-            )?
-            .query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-    if old_name.as_deref() == Some(name) && old_source.as_deref() == Some(by.name()) {
-        return Ok(());
-    }
-    let renamed = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())))?;
-    execute(
-        connection.prepare_cached("UPDATE event SET endpoint = ?2 WHERE id = ?1")?,
-        params![row, renamed],
+) -> rusqlite::Result<Option<Moved>> {
+    let mut find = connection.prepare_cached(
+        "SELECT endpoint.protocol, endpoint.remote, endpoint.domain, endpoint.domain_source, event.ts, kind.event,
+                process.actor, ifnull(event.bytes_sent, 0), ifnull(event.bytes_recv, 0), event.endpoint
+         FROM event
+         JOIN endpoint ON endpoint.id = event.endpoint
+         JOIN kind ON kind.id = event.kind
+         JOIN process ON process.id = event.process
+         WHERE event.id = ?1",
     )?;
+    let mut rows = find.query([row])?;
+    let Some(found) = rows.next()? else { return Ok(None) };
+    let (protocol, remote): (String, Option<String>) = (found.get(0)?, found.get(1)?);
+    let (old_name, old_source): (Option<String>, Option<String>) = (found.get(2)?, found.get(3)?);
+    if old_name.as_deref() == Some(name) && old_source.as_deref() == Some(by.name()) {
+        return Ok(None);
+    }
+    let event: String = found.get(5)?;
+    let Some(kind) = EventKind::ALL.into_iter().find(|kind| kind.name() == event) else { return Ok(None) };
+    let (ts, actor, from) = (found.get(4)?, found.get(6)?, found.get(9)?);
+    let bytes = (found.get(7)?, found.get(8)?);
+    let to = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())))?;
+    execute(connection.prepare_cached("UPDATE event SET endpoint = ?2 WHERE id = ?1")?, params![row, to])?;
     if let (Some(old_name), Some(old_source)) = (old_name, old_source)
         && old_name != name
     {
@@ -421,7 +453,7 @@ pub(super) fn rename(
             params![row, old_name, old_source],
         )?;
     }
-    Ok(())
+    Ok(Some(Moved { ts, kind, actor, bytes, from, to }))
 }
 
 fn execute(mut statement: CachedStatement<'_>, params: impl Params) -> rusqlite::Result<()> {

@@ -3,7 +3,10 @@
 
 mod intern;
 mod open;
+pub mod query;
 mod queue;
+mod read;
+mod rollup;
 mod schema;
 mod writer;
 
@@ -18,6 +21,7 @@ use crate::source::health::Gaps;
 use open::open;
 pub use open::{OpenError, OpenProblem};
 use queue::{End, Shared};
+pub use read::History;
 use writer::Writer;
 
 #[cfg(test)]

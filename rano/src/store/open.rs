@@ -27,6 +27,10 @@ pub struct OpenError {
 /// Why a database file cannot be used. The file was left as it was.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OpenProblem {
+    /// There is no such file.
+    Missing,
+    /// Nothing was ever written to it.
+    Empty,
     Directory,
     NotAFile,
     Symlink,
@@ -54,6 +58,9 @@ impl OpenError {
     /// The next step.
     pub fn hint(&self) -> &'static str {
         match self.problem {
+            OpenProblem::Missing | OpenProblem::Empty => {
+                "`rano` makes it while it observes; name another file with --sqlite"
+            }
             OpenProblem::Directory | OpenProblem::NotAFile => "name a file with --sqlite",
             OpenProblem::Symlink => "name the file itself with --sqlite, or remove the link",
             OpenProblem::ParentMissing => "make the directory, or name another file with --sqlite",
@@ -80,6 +87,8 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot use {} as database: ", self.path.display())?;
         match &self.problem {
+            OpenProblem::Missing => f.write_str("it does not exist"),
+            OpenProblem::Empty => f.write_str("nothing was ever written to it"),
             OpenProblem::Directory => f.write_str("it is a directory"),
             OpenProblem::NotAFile => f.write_str("it is not a regular file"),
             OpenProblem::Symlink => f.write_str("it is a symbolic link"),
@@ -204,7 +213,7 @@ fn make_or_open(path: &Path, owner: Option<(u32, u32)>, root: bool) -> Result<Fi
 
 /// Looks at the header before SQLite does, because SQLite may already write to a file it opens: it plays back journals.
 /// The offsets are those of <https://www.sqlite.org/fileformat.html#the_database_header>.
-fn check_file(file: &File) -> Result<(), OpenProblem> {
+pub(super) fn check_file(file: &File) -> Result<(), OpenProblem> {
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(OpenProblem::Directory);

@@ -11,6 +11,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, params};
 use super::intern::{Interned, RecentRows, integer, mark_alert, rename};
 use super::open::OpenProblem;
 use super::queue::{End, Message, Shared, Work};
+use super::rollup::Rollup;
 use super::{Finished, Session, StoreOptions};
 use crate::event::{Address, Event, EventKind};
 use crate::source::health::Gap;
@@ -85,6 +86,7 @@ struct Ledger {
     interned: Interned,
     recent: RecentRows,
     counters: Counters,
+    rollup: Rollup,
 }
 
 /// Device and inode.
@@ -107,6 +109,7 @@ impl Writer {
                 interned: Interned::new(session),
                 recent: RecentRows::new(),
                 counters: Counters::default(),
+                rollup: Rollup::default(),
             },
             shared,
             path: options.path.clone(),
@@ -180,6 +183,7 @@ impl Writer {
             }
             self.ledger.interned.rolled_back();
             self.ledger.counters = counters;
+            self.ledger.rollup.clear();
         }
         result
     }
@@ -196,7 +200,9 @@ impl Writer {
                     Message::Name { connection: id, name, by } => {
                         let mut found = false;
                         for row in self.ledger.recent.get(*id) {
-                            rename(connection, row, name, *by)?;
+                            if let Some(moved) = rename(connection, row, name, *by)? {
+                                self.ledger.rollup.rename(&moved);
+                            }
                             found = true;
                         }
                         names_dropped += u64::from(!found);
@@ -212,6 +218,7 @@ impl Writer {
                 }
             }
         }
+        self.ledger.rollup.write(connection, self.ledger.session)?;
         self.write_counters(work)?;
         if let Some(End::Clean { ended_at }) = end {
             connection.execute(
@@ -314,7 +321,8 @@ impl Ledger {
     ) -> rusqlite::Result<()> {
         let references = self.interned.references(connection, event)?;
         let duration = event.duration.map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
-        insert.raw_bind_parameter(1, moment(event.at.unix_ms))?;
+        let ts = moment(event.at.unix_ms);
+        insert.raw_bind_parameter(1, ts)?;
         insert.raw_bind_parameter(2, references.kind)?;
         insert.raw_bind_parameter(3, references.process)?;
         insert.raw_bind_parameter(4, references.endpoint)?;
@@ -325,7 +333,9 @@ impl Ledger {
         insert.raw_bind_parameter(9, event.bytes.map(|bytes| integer(bytes.sent)))?;
         insert.raw_bind_parameter(10, event.bytes.map(|bytes| integer(bytes.received)))?;
         insert.raw_execute()?;
-        self.recent.insert(event.connection, event.kind, connection.last_insert_rowid());
+        let row = connection.last_insert_rowid();
+        self.recent.insert(event.connection, event.kind, row);
+        self.rollup.count(event, &references, row, ts);
         self.counters.count(event);
         Ok(())
     }

@@ -15,18 +15,22 @@ pub(crate) struct Cost {
     pub(crate) wall: Duration,
     /// User and system time.
     pub(crate) cpu: Duration,
+    /// Most memory that was resident, in KiB.
+    pub(crate) peak_kib: u64,
 }
 
-/// Runs `command` to its end `times` times on one CPU; the medians of wall and CPU time.
+/// Runs `command` to its end `times` times on one CPU; the medians of wall time, CPU time and memory.
 pub(crate) fn median_cost(times: usize, mut command: impl FnMut() -> Command) -> Result<Cost> {
     let mut walls = Vec::with_capacity(times);
     let mut cpus = Vec::with_capacity(times);
+    let mut peaks = Vec::with_capacity(times);
     for _ in 0..times {
         let cost = cost_of(&mut command())?;
         walls.push(cost.wall);
         cpus.push(cost.cpu);
+        peaks.push(cost.peak_kib);
     }
-    Ok(Cost { wall: median(walls), cpu: median(cpus) })
+    Ok(Cost { wall: median(walls), cpu: median(cpus), peak_kib: median(peaks) })
 }
 
 fn cost_of(command: &mut Command) -> Result<Cost> {
@@ -34,14 +38,14 @@ fn cost_of(command: &mut Command) -> Result<Cost> {
     pin(command);
     let begin = Instant::now();
     let child = command.spawn().with_context(|| format!("start {}", command.get_program().display()))?;
-    let (status, cpu) = wait_with_usage(&child)?;
+    let (status, cpu, peak_kib) = wait_with_usage(&child)?;
     let wall = begin.elapsed();
     ensure!(status == 0, "{} ended with wait status {status}", command.get_program().display());
-    Ok(Cost { wall, cpu })
+    Ok(Cost { wall, cpu, peak_kib })
 }
 
-/// The wait status and the CPU time of the child and the children it waited for (`wait4(2)`).
-fn wait_with_usage(child: &Child) -> Result<(i32, Duration)> {
+/// The wait status, the CPU time and the peak memory in KiB of the child and the children it waited for (`wait4(2)`).
+fn wait_with_usage(child: &Child) -> Result<(i32, Duration, u64)> {
     let pid = libc::pid_t::try_from(child.id())?;
     let mut status = 0;
     // SAFETY: rusage is plain data for which zeros are a value.
@@ -51,7 +55,8 @@ fn wait_with_usage(child: &Child) -> Result<(i32, Duration)> {
     if waited != pid {
         return Err(io::Error::last_os_error()).context("wait4");
     }
-    Ok((status, duration_of(usage.ru_utime)? + duration_of(usage.ru_stime)?))
+    let cpu = duration_of(usage.ru_utime)? + duration_of(usage.ru_stime)?;
+    Ok((status, cpu, usage.ru_maxrss.try_into()?))
 }
 
 fn duration_of(time: libc::timeval) -> Result<Duration> {

@@ -6,6 +6,7 @@ mod measure;
 mod memory;
 mod notify;
 mod poll;
+mod report;
 mod startup;
 mod table;
 pub(crate) mod world;
@@ -19,36 +20,55 @@ use anyhow::Result;
 use crate::cargo;
 use table::Table;
 
-/// Name, and what fills its table inside the world; `None`: it needs no world.
-type Bench = (&'static str, Option<fn(&Path) -> Result<Table>>);
+/// Where a measurement happens, and what fills its table.
+#[derive(Clone, Copy)]
+enum Bench {
+    InWorld(fn(&Path) -> Result<Table>),
+    Here(fn(&Path) -> Result<Table>),
+    /// It is one of rano's own benches, of the same name.
+    OfRano,
+}
 
-const BENCHES: [Bench; 6] = [
-    ("poll", Some(poll::measure)),
-    ("notify", Some(notify::measure)),
-    ("store", None),
-    ("memory", Some(memory::measure)),
-    ("startup", Some(startup::measure)),
-    ("alerts", None),
+const BENCHES: [(&str, Bench); 7] = [
+    ("poll", Bench::InWorld(poll::measure)),
+    ("notify", Bench::InWorld(notify::measure)),
+    ("store", Bench::OfRano),
+    ("report", Bench::Here(report::measure)),
+    ("memory", Bench::InWorld(memory::measure)),
+    ("startup", Bench::InWorld(startup::measure)),
+    ("alerts", Bench::OfRano),
 ];
 
+/// Makes a database to try things on; not a measurement.
+const DATABASE: &str = "db";
+
 pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
+    if let Some((first, arguments)) = names.split_first()
+        && first == DATABASE
+    {
+        return cargo::bench("database", arguments.iter().cloned());
+    }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
-        eprintln!("error: no bench '{}': poll notify store memory startup alerts", unknown.display());
+        eprintln!("error: no bench '{}': poll notify store report memory startup alerts", unknown.display());
         return Ok(ExitCode::from(2));
     }
     let rano = cargo::build_rano()?;
     println!("{}", measure::machine()?);
     let mut failed = 0;
     let mut run = 0;
-    for (name, inside) in BENCHES {
+    for (name, bench) in BENCHES {
         if !names.is_empty() && !names.iter().any(|wanted| wanted == name) {
             continue;
         }
         run += 1;
         println!("\n`cargo xtask bench {name}`\n");
-        let ended = match inside {
-            Some(_) => world::enter(name, &rano),
-            None => cargo::bench(name),
+        let ended = match bench {
+            Bench::InWorld(_) => world::enter(name, &rano),
+            Bench::Here(measure) => measure(&rano).map(|table| {
+                table.print();
+                ExitCode::SUCCESS
+            }),
+            Bench::OfRano => cargo::bench(name, []),
         };
         match ended {
             Ok(ExitCode::SUCCESS) => {}
@@ -65,8 +85,8 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
 
 /// Called inside the world.
 fn measure_one(name: &str, rano: &Path) -> Result<()> {
-    let measured = BENCHES.iter().find(|(known, _)| *known == name).and_then(|(_, inside)| *inside);
-    let Some(measured) = measured else { anyhow::bail!("no bench '{name}' has a world") };
-    measured(rano)?.print();
+    let bench = BENCHES.iter().find(|(known, _)| *known == name);
+    let Some((_, Bench::InWorld(measure))) = bench else { anyhow::bail!("no bench '{name}' has a world") };
+    measure(rano)?.print();
     Ok(())
 }

@@ -33,16 +33,25 @@ CREATE TABLE session (
     vanished           INTEGER NOT NULL DEFAULT 0,
     table_full         INTEGER NOT NULL DEFAULT 0,
     unread             INTEGER NOT NULL DEFAULT 0,
+    sqlite_dropped     INTEGER NOT NULL DEFAULT 0,
     kernel_dropped     INTEGER NOT NULL DEFAULT 0,
-    kernel_unfollowed  INTEGER NOT NULL DEFAULT 0,
-    sqlite_dropped     INTEGER NOT NULL DEFAULT 0
+    kernel_unfollowed  INTEGER NOT NULL DEFAULT 0
 );
+
+-- Who acts, as far as sums tell people apart. comm is NULL where nobody could be named.
+CREATE TABLE actor (
+    id       INTEGER PRIMARY KEY,
+    provider TEXT NOT NULL,
+    comm     TEXT
+);
+CREATE UNIQUE INDEX actor_identity ON actor (provider, ifnull(comm, ''));
 
 -- On whose account: one row a session, process image, provider and network namespace.
 -- pid, ppid, uid, start_time and comm are NULL where nobody could be named.
 CREATE TABLE process (
     id         INTEGER PRIMARY KEY,
     session    INTEGER NOT NULL REFERENCES session,
+    actor      INTEGER NOT NULL REFERENCES actor,
     provider   TEXT    NOT NULL,
     netns      INTEGER NOT NULL,
     pid        INTEGER,
@@ -89,7 +98,7 @@ CREATE TABLE address (
     address TEXT NOT NULL UNIQUE
 );
 
--- No index but the row id, which follows the order of arrival: nothing else is looked up in it yet.
+-- No index but the row id, which follows the order of arrival: `activity` says which ids an hour's events have.
 CREATE TABLE event (
     id          INTEGER PRIMARY KEY,
     ts          INTEGER NOT NULL,
@@ -103,6 +112,43 @@ CREATE TABLE event (
     bytes_sent  INTEGER,
     bytes_recv  INTEGER
 );
+
+-- Sums, written in the transaction of the rows they sum. Hours are those of the Unix clock: ts / 3600000.
+-- The ids of an hour's events lie between first_event and last_event, among those of other writers.
+-- first_seen and last_seen are of connects, closes and fails. Bytes count once, when a connection ends.
+CREATE TABLE activity (
+    session     INTEGER NOT NULL REFERENCES session,
+    hour        INTEGER NOT NULL,
+    provider    TEXT    NOT NULL,
+    first_event INTEGER NOT NULL,
+    last_event  INTEGER NOT NULL,
+    first_seen  INTEGER,
+    last_seen   INTEGER,
+    connects    INTEGER NOT NULL,
+    closes      INTEGER NOT NULL,
+    fails       INTEGER NOT NULL,
+    accepts     INTEGER NOT NULL,
+    listens     INTEGER NOT NULL,
+    bytes_sent  INTEGER NOT NULL,
+    bytes_recv  INTEGER NOT NULL,
+    PRIMARY KEY (session, hour, provider)
+) WITHOUT ROWID;
+
+-- hour is -1 in the sums of the whole session. A row whose events all got another name since is all zeros.
+CREATE TABLE traffic (
+    session    INTEGER NOT NULL REFERENCES session,
+    hour       INTEGER NOT NULL,
+    actor      INTEGER NOT NULL REFERENCES actor,
+    endpoint   INTEGER NOT NULL REFERENCES endpoint,
+    connects   INTEGER NOT NULL,
+    closes     INTEGER NOT NULL,
+    fails      INTEGER NOT NULL,
+    accepts    INTEGER NOT NULL,
+    listens    INTEGER NOT NULL,
+    bytes_sent INTEGER NOT NULL,
+    bytes_recv INTEGER NOT NULL,
+    PRIMARY KEY (session, hour, actor, endpoint)
+) WITHOUT ROWID;
 
 -- Names an event was known by and that gave way to a better one.
 CREATE TABLE event_names (
@@ -183,14 +229,15 @@ SELECT run_id,
        vanished,
        table_full,
        unread,
+       sqlite_dropped,
        kernel_dropped,
-       kernel_unfollowed,
-       sqlite_dropped
+       kernel_unfollowed
 FROM session;
 
 -- What the views below count: connections, not the serving side. Bytes count once, when a connection ends.
 CREATE VIEW connection_events AS
-SELECT event.ts                                                       AS ts,
+SELECT event.id                                                       AS id,
+       event.ts                                                       AS ts,
        process.session                                                AS session,
        process.provider                                               AS provider,
        process.pid                                                    AS pid,
@@ -212,14 +259,15 @@ WHERE kind.event IN ('connect', 'close', 'fail');
 
 CREATE VIEW provider_counts AS
 SELECT provider,
-       sum(connects)              AS connects,
-       sum(closes)                AS closes,
-       sum(fails)                 AS fails,
-       ifnull(sum(bytes_sent), 0) AS bytes_sent,
-       ifnull(sum(bytes_recv), 0) AS bytes_recv,
-       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
-       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
-FROM connection_events
+       sum(connects)   AS connects,
+       sum(closes)     AS closes,
+       sum(fails)      AS fails,
+       sum(bytes_sent) AS bytes_sent,
+       sum(bytes_recv) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(first_seen) / 1000, 'unixepoch') || printf('.%03dZ', min(first_seen) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(last_seen) / 1000, 'unixepoch') || printf('.%03dZ', max(last_seen) % 1000) AS last_seen
+FROM activity
+WHERE first_seen IS NOT NULL
 GROUP BY provider;
 
 CREATE VIEW provider_domains AS
@@ -291,32 +339,35 @@ SELECT provider,
        strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
 FROM connection_events
 WHERE ts >= (CAST(strftime('%s', 'now') AS INTEGER) - 3600) * 1000
+  AND id >= (SELECT min(first_event) FROM activity WHERE hour >= CAST(strftime('%s', 'now') AS INTEGER) / 3600 - 1)
 GROUP BY provider;
 
 CREATE VIEW provider_hourly AS
 SELECT provider,
-       strftime('%Y-%m-%dT%H:00:00Z', ts / 1000, 'unixepoch') AS hour,
-       sum(connects)              AS connects,
-       sum(closes)                AS closes,
-       sum(fails)                 AS fails,
-       ifnull(sum(bytes_sent), 0) AS bytes_sent,
-       ifnull(sum(bytes_recv), 0) AS bytes_recv,
-       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
-       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
-FROM connection_events
-GROUP BY provider, ts / 3600000;
+       strftime('%Y-%m-%dT%H:00:00Z', hour * 3600, 'unixepoch') AS hour,
+       sum(connects)   AS connects,
+       sum(closes)     AS closes,
+       sum(fails)      AS fails,
+       sum(bytes_sent) AS bytes_sent,
+       sum(bytes_recv) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(first_seen) / 1000, 'unixepoch') || printf('.%03dZ', min(first_seen) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(last_seen) / 1000, 'unixepoch') || printf('.%03dZ', max(last_seen) % 1000) AS last_seen
+FROM activity
+WHERE first_seen IS NOT NULL
+GROUP BY provider, activity.hour;
 
 CREATE VIEW session_summary AS
-SELECT connection_events.provider                   AS provider,
-       session.run_id                               AS run_id,
-       session.name                                 AS name,
-       sum(connection_events.connects)              AS connects,
-       sum(connection_events.closes)                AS closes,
-       sum(connection_events.fails)                 AS fails,
-       ifnull(sum(connection_events.bytes_sent), 0) AS bytes_sent,
-       ifnull(sum(connection_events.bytes_recv), 0) AS bytes_recv,
-       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
-       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
-FROM connection_events
-JOIN session ON session.id = connection_events.session
-GROUP BY session.id, connection_events.provider;
+SELECT activity.provider          AS provider,
+       session.run_id             AS run_id,
+       session.name               AS name,
+       sum(activity.connects)     AS connects,
+       sum(activity.closes)       AS closes,
+       sum(activity.fails)        AS fails,
+       sum(activity.bytes_sent)   AS bytes_sent,
+       sum(activity.bytes_recv)   AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(first_seen) / 1000, 'unixepoch') || printf('.%03dZ', min(first_seen) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(last_seen) / 1000, 'unixepoch') || printf('.%03dZ', max(last_seen) % 1000) AS last_seen
+FROM activity
+JOIN session ON session.id = activity.session
+WHERE activity.first_seen IS NOT NULL
+GROUP BY session.id, activity.provider;

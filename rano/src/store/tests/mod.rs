@@ -145,6 +145,38 @@ fn assert_intact(path: &Path) {
     assert_eq!(one::<String>(path, "PRAGMA integrity_check"), "ok");
 }
 
+/// The sums that are kept are those of the rows.
+fn assert_sums(path: &Path) {
+    let counted = "SELECT process.session, event.ts / 3600000, process.actor, event.endpoint, kind.event,
+                          CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END AS sent
+                   FROM event JOIN process ON process.id = event.process JOIN kind ON kind.id = event.kind";
+    let kept = "sum(connects), sum(closes), sum(fails), sum(accepts), sum(listens), sum(bytes_sent)";
+    let rows = "sum(event = 'connect'), sum(event = 'close'), sum(event = 'fail'), sum(event = 'accept'),
+                sum(event = 'listen'), sum(sent)";
+    for (kept_by, where_kept, counted_by) in [
+        ("session, hour, actor, endpoint", "traffic WHERE hour >= 0", "session, 2, actor, endpoint"),
+        ("session, actor, endpoint", "traffic WHERE hour < 0", "session, actor, endpoint"),
+    ] {
+        let counted_by = counted_by.replace(" 2,", " \"event.ts / 3600000\",");
+        let kept = format!(
+            "SELECT {kept_by}, {kept} FROM {where_kept} GROUP BY {kept_by}
+             HAVING sum(connects + closes + fails + accepts + listens) > 0"
+        );
+        let counted = format!("SELECT {counted_by}, {rows} FROM ({counted}) GROUP BY {counted_by}");
+        for sql in [format!("{kept} EXCEPT {counted}"), format!("{counted} EXCEPT {kept}")] {
+            assert_eq!(one::<i64>(path, &format!("SELECT count(*) FROM ({sql})")), 0, "{sql}");
+        }
+    }
+    let activity = "SELECT ifnull(sum(connects + closes + fails + accepts + listens), 0) FROM activity";
+    assert_eq!(one::<i64>(path, activity), one::<i64>(path, "SELECT count(*) FROM event"));
+    let outside = "SELECT count(*) FROM event JOIN process ON process.id = event.process
+                   WHERE NOT EXISTS (SELECT 1 FROM activity
+                                     WHERE activity.session = process.session AND activity.provider = process.provider
+                                       AND hour = event.ts / 3600000
+                                       AND event.id BETWEEN first_event AND last_event)";
+    assert_eq!(one::<i64>(path, outside), 0);
+}
+
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {

@@ -144,6 +144,7 @@ fn two_writers_share_a_file() {
         actor.end();
     }
     assert_intact(&path);
+    assert_sums(&path);
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM events"), 4000);
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM sessions WHERE clean_exit AND connects = 1000"), 2);
     // 100 names and the nameless one.
@@ -156,7 +157,7 @@ fn two_writers_share_a_file() {
 fn a_killed_writer_leaves_a_sound_file_and_what_was_committed() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
-    for round in 1..=5 {
+    for round in 1..=20 {
         let mut actor = Actor::start("writes_until_killed", &path);
         let committed = actor.number();
         actor.child.kill().expect("a running child");
@@ -171,6 +172,7 @@ fn a_killed_writer_leaves_a_sound_file_and_what_was_committed() {
             one::<i64>(&path, "SELECT sum(connects + closes) FROM sessions")
         );
         assert_eq!(one::<i64>(&path, "SELECT count(*) FROM sessions WHERE NOT clean_exit"), round);
+        assert_sums(&path);
     }
     // The next one goes on in the same file.
     write(&path, &[event(EventKind::Connect, 1)]);

@@ -288,6 +288,7 @@ fn a_late_name_reaches_both_rows_and_the_name_before_it_is_kept() {
     );
     let sql = "SELECT group_concat(event_id || ' ' || name || ' ' || source, ';') FROM event_names";
     assert_eq!(one::<String>(&path, sql), "1 host-7.example.net ptr;3 host-7.example.net ptr");
+    assert_sums(&path);
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! `rano export`: the history to a file or a pipe.
+
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{Context, history, load, not_printed, say};
+use crate::exit::{Code, Failure};
+use crate::output::export::{Csv, JsonLines};
+use crate::output::table::grouped;
+use crate::store::query::export::{DEFAULT_FIELDS, ExportError, FIELDS, Field, Filter};
+use crate::store::{History, OpenError};
+
+/// A short export says nothing about its progress.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+pub fn command() -> Command {
+    let flag = |id: &'static str, name: &'static str, help: &'static str| {
+        Arg::new(id).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    Command::new("export")
+        .about("Write the stored events as CSV or JSON lines")
+        .args_override_self(true)
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .required(true)
+                .value_parser(PossibleValuesParser::new(["csv", "jsonl"]))
+                .help("Shape of the output"),
+        )
+        .args(history::range_flags())
+        .arg(
+            Arg::new("run_id")
+                .long("run-id")
+                .value_name("RUN")
+                .help("Only the session with this run id or name"),
+        )
+        .arg(Arg::new("provider").long("provider").value_name("NAME").help("Only events of this provider"))
+        .arg(
+            Arg::new("domain")
+                .long("domain")
+                .value_name("GLOB")
+                .action(ArgAction::Append)
+                .help("Only events with such a domain, as *.example.com; repeatable"),
+        )
+        .arg(
+            Arg::new("fields")
+                .long("fields")
+                .value_name("NAMES")
+                .value_delimiter(',')
+                .action(ArgAction::Append)
+                .value_parser(|name: &str| field(name))
+                .help("Fields to write, in this order"),
+        )
+        .arg(flag("no_header", "no-header", "Leave the line of names out of CSV"))
+        .arg(flag("raw", "raw", "Leave CSV cells alone that a spreadsheet would take for a formula"))
+        .args(history::database_flag())
+        .after_help(format!(
+            "Fields: {}\nThe first {DEFAULT_FIELDS} of them are the default.\n\n\
+             Examples:\n  rano export --format csv --since 7d > week.csv\n  \
+             rano export --format jsonl --domain '*.example.com' | jq .remote_ip",
+            names()
+        ))
+}
+
+fn names() -> String {
+    FIELDS.iter().map(|field| field.name).collect::<Vec<_>>().join(", ")
+}
+
+fn field(name: &str) -> Result<&'static Field, String> {
+    let found = FIELDS.iter().find(|field| field.name == name.trim());
+    found.ok_or_else(|| format!("no such field (fields: {})", names()))
+}
+
+pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+    let configuration = load(matches, context)?;
+    let (since, until) = history::range(matches)?;
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let filter = Filter {
+        since,
+        until,
+        run: text("run_id"),
+        provider: text("provider"),
+        domains: matches.get_many::<String>("domain").into_iter().flatten().cloned().collect(),
+    };
+    let fields: Vec<&Field> = match matches.get_many::<&'static Field>("fields") {
+        Some(fields) => fields.copied().collect(),
+        None => FIELDS.iter().take(DEFAULT_FIELDS).collect(),
+    };
+    let path = history::database(&configuration);
+    let history = History::open(&path).map_err(|error| history::cannot_open(&error))?;
+    let failed = |error: ExportError| -> anyhow::Error {
+        match error {
+            ExportError::NoSession => history::no_session(filter.run.as_deref().unwrap_or(""), &path).into(),
+            ExportError::Output(error) => not_printed(error),
+            ExportError::Database(error) => {
+                history::cannot_open(&OpenError { path: path.clone(), problem: error.into() }).into()
+            }
+        }
+    };
+    let mut progress = Progress::new(history.most_events(&filter).map_err(failed)?);
+    let tick = |count| progress.tick(count);
+    let stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    if text("format").as_deref() == Some("csv") {
+        let mut csv = Csv::new(stdout, matches.get_flag("raw"));
+        if !matches.get_flag("no_header") {
+            csv.header(&fields).map_err(not_printed)?;
+        }
+        history.export(&filter, &fields, &mut csv, tick).map_err(failed)?;
+        csv.finish().map_err(not_printed)?;
+    } else {
+        let mut lines = JsonLines::new(stdout);
+        history.export(&filter, &fields, &mut lines, tick).map_err(failed)?;
+        lines.finish().map_err(not_printed)?;
+    }
+    progress.clear();
+    if history.was_written() {
+        let message =
+            "an observation began while the history was being exported; what was written may be wrong";
+        return Err(Failure::new(Code::Findings, message).hint("run the same command again").into());
+    }
+    Ok(Code::Fine.into())
+}
+
+/// A line on standard error that is rewritten, if that is a terminal and standard output is none.
+struct Progress {
+    begin: Instant,
+    last: Instant,
+    /// `None` where nobody is to see it.
+    most: Option<u64>,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(most: u64) -> Self {
+        let wanted = io::stderr().is_terminal() && !io::stdout().is_terminal();
+        let now = Instant::now();
+        Self { begin: now, last: now, most: wanted.then_some(most), shown: false }
+    }
+
+    fn tick(&mut self, count: u64) {
+        let Some(most) = self.most else { return };
+        // A look at the clock now and then is enough.
+        if !count.is_multiple_of(4096) {
+            return;
+        }
+        let now = Instant::now();
+        if now - self.begin < QUIET || now - self.last < PROGRESS_INTERVAL {
+            return;
+        }
+        self.last = now;
+        self.shown = true;
+        say(&format!("\r{} of at most {} events", grouped(count), grouped(most)));
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _ = io::stderr().lock().write_all(b"\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What the commands that read the history have in common: which database, how to write, what a failure means.
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches};
+
+use super::Context;
+use crate::config::{Configuration, flags};
+use crate::exit::{Code, Failure};
+use crate::output::escape::Escaped;
+use crate::output::report::Look;
+use crate::output::style::Styles;
+use crate::process::ProcessId;
+use crate::registry;
+use crate::source;
+use crate::source::proc::PROC;
+use crate::source::proc::processes::ProcessScanner;
+use crate::store::{History, OpenError, OpenProblem};
+use crate::time_argument;
+
+/// Text that goes to no terminal is not cut.
+const WIDE: usize = 100_000;
+
+/// Where no history is named.
+const DEFAULT_DATABASE: &str = "observer.sqlite";
+
+/// `--sqlite`.
+pub(super) fn database_flag() -> impl Iterator<Item = Arg> {
+    flags::flags(|option| option.name == "sqlite")
+        .filter(|arg| arg.get_id() == "sqlite")
+        .map(|arg| arg.help("Database to read"))
+}
+
+/// `--color`, `--no-color`, `--theme`.
+pub(super) fn color_flags() -> impl Iterator<Item = Arg> {
+    flags::flags(|option| matches!(option.name, "color" | "theme"))
+}
+
+pub(super) fn json_flag() -> Arg {
+    Arg::new("as_json").long("json").action(ArgAction::SetTrue).help("Print JSON")
+}
+
+/// `--since` and `--until`.
+pub(super) fn range_flags() -> [Arg; 2] {
+    let time = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("TIME").help(help).value_parser(|text: &str| {
+            time_argument::parse_moment(text, source::now().unix_ms).map_err(|error| error.to_string())
+        })
+    };
+    [
+        time("since", "From this time on: 30m, 24h, 7d, 2026-01-17 or RFC 3339"),
+        time("until", "Up to this time, and not including it"),
+    ]
+}
+
+/// `since` and `until` in Unix milliseconds.
+pub(super) fn range(matches: &ArgMatches) -> Result<(Option<i64>, Option<i64>)> {
+    let time = |name| matches.get_one::<i64>(name).copied();
+    let (since, until) = (time("since"), time("until"));
+    if let (Some(since), Some(until)) = (since, until)
+        && since >= until
+    {
+        let message = "--since has to be before --until";
+        return Err(Failure::new(Code::Usage, message).into());
+    }
+    Ok((since, until))
+}
+
+pub(super) fn database(configuration: &Configuration) -> PathBuf {
+    configuration.settings.sqlite.clone().unwrap_or_else(|| DEFAULT_DATABASE.into())
+}
+
+pub(super) fn cannot_open(error: &OpenError) -> Failure {
+    let hint = match error.problem {
+        // The usual hints are for a writer.
+        OpenProblem::PermissionDenied => "run it as the owner of the file, or name another one with --sqlite",
+        OpenProblem::ReadOnlyFilesystem | OpenProblem::ParentMissing | OpenProblem::Other(_) => {
+            "name another file with --sqlite"
+        }
+        _ => error.hint(),
+    };
+    Failure::new(Code::CannotOpen, error.to_string()).hint(hint)
+}
+
+/// With what could have been meant.
+pub(super) fn no_session(name: &str, path: &Path) -> Failure {
+    let known = History::ask(path, |history| history.latest_names(3)).unwrap_or_default();
+    let failure = Failure::new(Code::Findings, format!("no session '{name}' in {}", path.display()));
+    if known.is_empty() {
+        return failure;
+    }
+    let known: Vec<_> = known
+        .into_iter()
+        .map(|(run_id, name)| match name {
+            Some(name) => format!("{} ({})", Escaped(&run_id), Escaped(&name)),
+            None => Escaped(&run_id).to_string(),
+        })
+        .collect();
+    failure.hint(format!("the latest sessions are {}", known.join(", ")))
+}
+
+/// Run ids of this user's sessions that are going on.
+pub(super) fn running(context: &Context) -> Vec<registry::Entry> {
+    let Ok(processes) = ProcessScanner::new(Path::new(PROC)) else { return Vec::new() };
+    registry::running(&context.environment, |pid| processes.identify(pid))
+}
+
+pub(super) fn running_ids(context: &Context) -> Vec<String> {
+    running(context).into_iter().map(|entry| entry.run_id).collect()
+}
+
+/// Enters a session as running for as long as the answer is kept.
+pub(super) fn register(context: &Context, run_id: &str, database: &Path) -> Option<registry::Registration> {
+    let processes = ProcessScanner::new(Path::new(PROC)).ok()?;
+    let ProcessId { pid, start_time } = processes.identify(std::process::id())?;
+    let database = database.canonicalize().ok()?;
+    let entry = registry::Entry { run_id: run_id.to_owned(), pid, start_time, database };
+    registry::register(&context.environment, &entry, |pid| processes.identify(pid))
+}
+
+pub(super) fn look(styles: &Styles, top: usize) -> Look<'_> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    let width = size.map_or(WIDE, |size| if size.ws_col == 0 { 80 } else { usize::from(size.ws_col) });
+    Look { styles, width, top }
+}
+
+/// The colours of standard output.
+pub(super) fn stdout_styles(configuration: &Configuration, context: &Context) -> Styles {
+    super::styles(configuration, &context.environment, io::stdout().is_terminal())
+}

@@ -1,0 +1,105 @@
+//! The line for a shell prompt.
+
+use crate::output::escape::Escaped;
+use crate::store::query::status::Status;
+
+/// What stands in braces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variable {
+    Active,
+    Total,
+    Provider(&'static str),
+    SessionName,
+    Source,
+}
+
+const VARIABLES: [(&str, Variable); 8] = [
+    ("active", Variable::Active),
+    ("total", Variable::Total),
+    ("anthropic", Variable::Provider("anthropic")),
+    ("openai", Variable::Provider("openai")),
+    ("google", Variable::Provider("google")),
+    ("unknown", Variable::Provider("unknown")),
+    ("session_name", Variable::SessionName),
+    ("source", Variable::Source),
+];
+
+pub const DEFAULT: &str = "{active} active | anthropic:{anthropic} openai:{openai}";
+
+/// A line with variables in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Variable(Variable),
+}
+
+impl Template {
+    /// `{{` and `}}` are braces. The error says what is wrong.
+    pub fn parse(format: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut text = String::new();
+        let mut rest = format;
+        while let Some(at) = rest.find(['{', '}']) {
+            text.push_str(&rest[..at]);
+            let brace = &rest[at..=at];
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix(brace) {
+                text.push_str(brace);
+                rest = after;
+            } else if brace == "{" {
+                let (name, after) = rest.split_once('}').ok_or("a '{' has no '}' (write {{ for a brace)")?;
+                let known = VARIABLES.iter().find(|(known, _)| *known == name);
+                let (_, variable) = known.ok_or_else(|| unknown(name))?;
+                parts.push(Part::Text(std::mem::take(&mut text)));
+                parts.push(Part::Variable(*variable));
+                rest = after;
+            } else {
+                return Err("a '}' has no '{' (write }} for a brace)".to_owned());
+            }
+        }
+        text.push_str(rest);
+        parts.push(Part::Text(text));
+        Ok(Self(parts))
+    }
+
+    /// One line without its end. `is_running`: what a session that ended had open is closed.
+    pub fn render(&self, status: &Status, is_running: bool) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Variable(Variable::Active) if !is_running => "0".to_owned(),
+            Part::Variable(Variable::Active) => status.active.to_string(),
+            Part::Variable(Variable::Total) => status.total().to_string(),
+            Part::Variable(Variable::Provider(name)) => status.connects_of(name).to_string(),
+            Part::Variable(Variable::SessionName) => {
+                Escaped(status.session_name.as_deref().unwrap_or("")).to_string()
+            }
+            Part::Variable(Variable::Source) => Escaped(&status.source).to_string(),
+        };
+        self.0.iter().map(part).collect()
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let known: Vec<_> = VARIABLES.iter().map(|(name, _)| format!("{{{name}}}")).collect();
+    format!("unknown variable '{{{}}}' (known: {})", Escaped(name), known.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_checked() {
+        assert!(Template::parse(DEFAULT).is_ok());
+        assert!(Template::parse("").is_ok());
+        let error = Template::parse("{actve}").expect_err("a typo");
+        assert!(error.contains("unknown variable '{actve}'") && error.contains("{session_name}"), "{error}");
+        assert!(Template::parse("{active").is_err());
+        assert!(Template::parse("active}").is_err());
+        assert_eq!(Template::parse("{{}}").expect("braces").0, [Part::Text("{}".into())]);
+        assert!(Template::parse("{é}").is_err());
+    }
+}

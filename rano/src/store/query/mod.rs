@@ -1,0 +1,7 @@
+//! Questions to the stored history. Each answer is plain data; `output/` gives it its shape.
+
+pub mod diff;
+pub mod export;
+pub mod report;
+pub mod sessions;
+pub mod status;

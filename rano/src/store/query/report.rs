@@ -1,0 +1,428 @@
+//! The sums of sessions or of a range of time. Whole hours come from `traffic`; only the parts of an hour at the ends of a
+//! range are counted event by event.
+
+use std::cmp::Reverse;
+
+use rusqlite::{Connection, Row};
+use rustc_hash::FxHashMap;
+
+use super::sessions::{StoredSession, columns, count};
+use crate::store::History;
+use crate::store::rollup::{BYTES_MAX, HOUR_MS, WHOLE_SESSION};
+
+/// What is reported on. Times are in Unix milliseconds; `since` is inside, `until` is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    pub sessions: Sessions,
+    pub since: Option<i64>,
+    pub until: Option<i64>,
+}
+
+/// Whose events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sessions {
+    Latest,
+    /// A run id or a name.
+    Named(String),
+    /// Every session that overlaps the range.
+    All,
+}
+
+impl Selection {
+    fn is_range(&self) -> bool {
+        self.since.is_some() || self.until.is_some()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub connects: u64,
+    pub closes: u64,
+    pub fails: u64,
+    pub accepts: u64,
+    pub listens: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+}
+
+impl Counts {
+    pub fn events(&self) -> u64 {
+        self.connects + self.closes + self.fails + self.accepts + self.listens
+    }
+
+    /// In the order of the fields.
+    fn of(sums: [i64; 7]) -> Self {
+        let [connects, closes, fails, accepts, listens, bytes_sent, bytes_received] =
+            sums.map(|sum| u64::try_from(sum).unwrap_or(0));
+        Self { connects, closes, fails, accepts, listens, bytes_sent, bytes_received }
+    }
+
+    /// From seven columns that begin at `first`.
+    fn from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
+        Ok(Self {
+            connects: count(row, first)?,
+            closes: count(row, first + 1)?,
+            fails: count(row, first + 2)?,
+            accepts: count(row, first + 3)?,
+            listens: count(row, first + 4)?,
+            bytes_sent: count(row, first + 5)?,
+            bytes_received: count(row, first + 6)?,
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct DomainRow {
+    pub domain: String,
+    pub counts: Counts,
+    pub providers: Vec<String>,
+    /// Its endpoint class, where one is known.
+    pub class: Option<String>,
+    /// How the name became known: words of `domain_source`.
+    pub known_by: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct IpRow {
+    pub ip: String,
+    pub counts: Counts,
+    /// The name most of its connections went by.
+    pub name: Option<String>,
+}
+
+/// The best of a ranking, and how many there are in all.
+#[derive(Debug, Clone)]
+pub struct Top<T> {
+    pub rows: Vec<T>,
+    pub all: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub selection: Selection,
+    /// Oldest first.
+    pub sessions: Vec<StoredSession>,
+    pub totals: Counts,
+    /// Connections without a close: of whole sessions as they said it, in a range the connects without a close in it.
+    pub active: u64,
+    pub providers: Vec<(String, Counts)>,
+    pub domains: Top<DomainRow>,
+    pub ips: Top<IpRow>,
+}
+
+/// Sums as they come in. SQLite would sort all rows to group them, which takes several times as long.
+struct Gathering {
+    /// Place in `names` of each actor's provider.
+    provider_of: FxHashMap<i64, usize>,
+    names: Vec<String>,
+    /// In the order of `names`.
+    by_provider: Vec<[i64; 7]>,
+    /// With a bit for each provider that had to do with the endpoint.
+    by_endpoint: FxHashMap<i64, (i64, [i64; 7])>,
+}
+
+impl Gathering {
+    fn new(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut names: Vec<String> = Vec::new();
+        let mut provider_of = FxHashMap::default();
+        let mut statement = connection.prepare("SELECT id, provider FROM actor")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let provider: String = row.get(1)?;
+            let place = names.iter().position(|name| *name == provider).unwrap_or_else(|| {
+                names.push(provider);
+                names.len() - 1
+            });
+            provider_of.insert(row.get(0)?, place);
+        }
+        let by_provider = vec![[0; 7]; names.len()];
+        Ok(Self { provider_of, names, by_provider, by_endpoint: FxHashMap::default() })
+    }
+
+    fn add(
+        &mut self,
+        connection: &Connection,
+        actor: i64,
+        endpoint: i64,
+        sums: [i64; 7],
+    ) -> rusqlite::Result<()> {
+        let place = self.provider_of.get(&actor).copied();
+        if let Some(provider) = place.and_then(|place| self.by_provider.get_mut(place)) {
+            add(provider, sums);
+        }
+        let (providers, endpoint) = self.by_endpoint.entry(endpoint).or_default();
+        // Sums that a late name emptied are nobody's.
+        if sums.iter().any(|sum| *sum != 0) {
+            *providers |= place.map_or(0, |place| 1 << place.min(PROVIDERS_MAX));
+        }
+        add(endpoint, sums);
+        // What is found twice in `scope` is added up later.
+        if self.by_endpoint.len() >= ENDPOINTS_MAX { self.put(connection) } else { Ok(()) }
+    }
+
+    fn put(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut insert = connection
+            .prepare_cached("INSERT INTO temp.scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        for (endpoint, (providers, [connects, closes, fails, accepts, listens, sent, received])) in
+            self.by_endpoint.drain()
+        {
+            insert
+                .execute([endpoint, providers, connects, closes, fails, accepts, listens, sent, received])?;
+        }
+        Ok(())
+    }
+
+    fn total(&self) -> Counts {
+        let mut total = [0; 7];
+        for sums in &self.by_provider {
+            add(&mut total, *sums);
+        }
+        Counts::of(total)
+    }
+
+    /// In the order of [`RANKING`]; without those that did nothing.
+    fn ranked(self) -> Vec<(String, Counts)> {
+        let rows = self.names.into_iter().zip(self.by_provider.into_iter().map(Counts::of));
+        let mut rows: Vec<_> = rows.filter(|(_, counts)| counts.events() > 0).collect();
+        rows.sort_by_cached_key(|(name, counts)| {
+            let Counts { connects, fails, bytes_sent, bytes_received, .. } = *counts;
+            (Reverse((connects, fails, bytes_sent.saturating_add(bytes_received))), name.clone())
+        });
+        rows
+    }
+}
+
+fn add(to: &mut [i64; 7], sums: [i64; 7]) {
+    for (to, sum) in to.iter_mut().zip(sums) {
+        *to = to.saturating_add(sum);
+    }
+}
+
+/// The providers whose bits are set in any of the numbers of a JSON array.
+fn named(masks: &str, providers: &[String]) -> Vec<String> {
+    let masks: Vec<i64> = serde_json::from_str(masks).unwrap_or_default();
+    let all = masks.into_iter().fold(0, |all, mask| all | mask);
+    let mut names: Vec<_> = providers
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| all >> (*place).min(PROVIDERS_MAX) & 1 == 1)
+        .collect();
+    // The last bit stands for all that have none of their own.
+    names.truncate(PROVIDERS_MAX);
+    let mut names: Vec<String> = names.into_iter().map(|(_, name)| name.clone()).collect();
+    names.sort();
+    names
+}
+
+/// Endpoints whose sums are held in memory at a time; some 15 MiB.
+const ENDPOINTS_MAX: usize = 1 << 17;
+
+/// Providers that are told apart in the list beside a domain.
+const PROVIDERS_MAX: usize = 62;
+
+const SUMS: &str =
+    "sum(connects), sum(closes), sum(fails), sum(accepts), sum(listens), sum(bytes_sent), sum(bytes_recv)";
+
+/// Most connections first, then most attempts, most bytes, by name.
+const RANKING: &str = "sum(connects) DESC, sum(fails) DESC, sum(bytes_sent) + sum(bytes_recv) DESC";
+
+impl History {
+    /// `None` where a session was named that is not there.
+    pub fn report(&self, selection: &Selection, top: u32) -> rusqlite::Result<Option<Report>> {
+        let sessions = match &selection.sessions {
+            Sessions::Latest => self.latest_session()?.into_iter().collect(),
+            Sessions::Named(name) => match self.session(name)? {
+                Some(session) => vec![session],
+                None => return Ok(None),
+            },
+            Sessions::All => self.sessions_between(selection)?,
+        };
+        let providers = self.gather(selection, &sessions)?;
+        let totals = providers.total();
+        let active = if selection.is_range() {
+            totals.connects.saturating_sub(totals.closes)
+        } else {
+            sessions.iter().map(|session| session.active).sum()
+        };
+        Ok(Some(Report {
+            selection: selection.clone(),
+            totals,
+            active,
+            domains: self.domains(top, &providers.names)?,
+            ips: self.ips(top)?,
+            providers: providers.ranked(),
+            sessions,
+        }))
+    }
+
+    fn sessions_between(&self, selection: &Selection) -> rusqlite::Result<Vec<StoredSession>> {
+        let since = selection.since.unwrap_or(i64::MIN);
+        let until = selection.until.unwrap_or(i64::MAX);
+        let sql = format!(
+            "SELECT {} FROM session
+             WHERE (started_at < ?2 AND ifnull(ended_at, started_at) >= ?1)
+                OR id IN (SELECT session FROM activity
+                          WHERE ifnull(last_seen, (hour + 1) * {HOUR_MS} - 1) >= ?1 AND ifnull(first_seen, hour * {HOUR_MS}) < ?2)
+             ORDER BY started_at, id",
+            columns()
+        );
+        let mut statement = self.connection.prepare(&sql)?;
+        let rows = statement.query_map([since, until], StoredSession::from_row)?;
+        rows.collect()
+    }
+
+    /// Fills `temp.scope` with the sums by endpoint of everything that is selected, and sums up by provider.
+    fn gather(&self, selection: &Selection, sessions: &[StoredSession]) -> rusqlite::Result<Gathering> {
+        self.connection.execute_batch(
+            "CREATE TEMP TABLE selected (id INTEGER PRIMARY KEY, is_whole);
+             CREATE TEMP TABLE scope (endpoint, providers, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv);",
+        )?;
+        // Hours in full, from the first that begins in the range to the one before that in which it ends.
+        let ceiling = |ms: i64| ms.div_euclid(HOUR_MS) + i64::from(ms.rem_euclid(HOUR_MS) > 0);
+        let first = selection.since.map_or(i64::MIN, ceiling);
+        let end = selection.until.map_or(i64::MAX, |until| until.div_euclid(HOUR_MS));
+        let mut select = self.connection.prepare(
+            "INSERT INTO temp.selected
+             SELECT ?1, NOT EXISTS (SELECT 1 FROM activity WHERE session = ?1 AND NOT (hour >= ?2 AND hour < ?3))",
+        )?;
+        for session in sessions {
+            select.execute([session.id, first, end])?;
+        }
+        let mut gathering = Gathering::new(&self.connection)?;
+        self.gather_sums(&mut gathering, first, end)?;
+        let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
+        if first > end {
+            self.gather_part(&mut gathering, end, since, until)?;
+        } else {
+            if selection.since.is_some() && since.rem_euclid(HOUR_MS) > 0 {
+                self.gather_part(&mut gathering, first - 1, since, until)?;
+            }
+            if selection.until.is_some() && until.rem_euclid(HOUR_MS) > 0 {
+                self.gather_part(&mut gathering, end, since, until)?;
+            }
+        }
+        gathering.put(&self.connection)?;
+        Ok(gathering)
+    }
+
+    /// The sums that are kept: of sessions that are selected as a whole, and of the hours from `first` to before `end` of
+    /// the others.
+    fn gather_sums(&self, gathering: &mut Gathering, first: i64, end: i64) -> rusqlite::Result<()> {
+        let columns = "actor, endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv";
+        let mut rows = self.connection.prepare(&format!(
+            "SELECT {columns} FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
+             WHERE is_whole AND hour = {WHOLE_SESSION}
+             UNION ALL
+             SELECT {columns} FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
+             WHERE NOT is_whole AND hour > {WHOLE_SESSION} AND hour >= ?1 AND hour < ?2"
+        ))?;
+        let mut rows = rows.query([first, end])?;
+        while let Some(row) = rows.next()? {
+            let mut sums = [0; 7];
+            for (index, sum) in sums.iter_mut().enumerate() {
+                *sum = row.get(2 + index)?;
+            }
+            gathering.add(&self.connection, row.get(0)?, row.get(1)?, sums)?;
+        }
+        Ok(())
+    }
+
+    /// The events of one hour that lie between `since` and `until`.
+    fn gather_part(
+        &self,
+        gathering: &mut Gathering,
+        hour: i64,
+        since: i64,
+        until: i64,
+    ) -> rusqlite::Result<()> {
+        let range: (Option<i64>, Option<i64>) = self.connection.query_row(
+            "SELECT min(first_event), max(last_event)
+             FROM temp.selected CROSS JOIN activity ON activity.session = selected.id WHERE hour = ?1",
+            [hour],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let (Some(first), Some(last)) = range else { return Ok(()) };
+        let since = since.max(hour.saturating_mul(HOUR_MS));
+        let until = until.min((hour + 1).saturating_mul(HOUR_MS));
+        let mut rows = self.connection.prepare(
+            "SELECT process.actor, event.endpoint, kind.event = 'connect', kind.event = 'close', kind.event = 'fail',
+                    kind.event = 'accept', kind.event = 'listen',
+                    CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END,
+                    CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_recv, 0) ELSE 0 END
+             FROM event
+             CROSS JOIN process ON process.id = event.process
+             CROSS JOIN kind ON kind.id = event.kind
+             WHERE event.id BETWEEN ?1 AND ?2 AND event.ts >= ?3 AND event.ts < ?4
+               AND process.session IN (SELECT id FROM temp.selected WHERE NOT is_whole)",
+        )?;
+        let mut rows = rows.query([first, last, since, until])?;
+        while let Some(row) = rows.next()? {
+            let mut sums = [0; 7];
+            for (index, sum) in sums.iter_mut().enumerate() {
+                *sum = row.get(2 + index)?;
+            }
+            // As the sums that are kept, see rollup.rs.
+            sums[5] = sums[5].clamp(0, BYTES_MAX);
+            sums[6] = sums[6].clamp(0, BYTES_MAX);
+            gathering.add(&self.connection, row.get(0)?, row.get(1)?, sums)?;
+        }
+        Ok(())
+    }
+
+    fn domains(&self, top: u32, providers: &[String]) -> rusqlite::Result<Top<DomainRow>> {
+        let all = self.connection.query_row(
+            "SELECT count(DISTINCT domain) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
+             WHERE connects + closes + fails > 0",
+            [],
+            |row| count(row, 0),
+        )?;
+        let mut statement = self.connection.prepare(&format!(
+            "SELECT domain, {SUMS}, json_group_array(DISTINCT providers), json_group_array(DISTINCT domain_source), max(type)
+             FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
+             WHERE domain IS NOT NULL AND connects + closes + fails > 0
+             GROUP BY domain ORDER BY {RANKING}, domain LIMIT ?1"
+        ))?;
+        let rows = statement.query_map([top], |row| {
+            Ok(DomainRow {
+                domain: row.get(0)?,
+                counts: Counts::from_row(row, 1)?,
+                providers: named(&row.get::<_, String>(8)?, providers),
+                known_by: list(&row.get::<_, String>(9)?),
+                class: row.get(10)?,
+            })
+        })?;
+        Ok(Top { rows: rows.collect::<rusqlite::Result<_>>()?, all })
+    }
+
+    fn ips(&self, top: u32) -> rusqlite::Result<Top<IpRow>> {
+        let all = self.connection.query_row(
+            "SELECT count(DISTINCT remote) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
+             WHERE protocol <> 'unix' AND connects + closes + fails > 0",
+            [],
+            |row| count(row, 0),
+        )?;
+        // Beside a single max(), SQLite takes the other columns from the row that has the maximum
+        // (sqlite.org/lang_select.html#bare_columns_in_an_aggregate_query).
+        let mut statement = self.connection.prepare(&format!(
+            "SELECT remote, {SUMS}, domain, max(CASE WHEN domain IS NULL THEN -1 ELSE connects + fails END)
+             FROM (SELECT remote, domain, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
+                          sum(accepts) AS accepts, sum(listens) AS listens,
+                          sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
+                   FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
+                   WHERE protocol <> 'unix' AND remote IS NOT NULL AND connects + closes + fails > 0
+                   GROUP BY remote, domain)
+             GROUP BY remote ORDER BY {RANKING}, remote LIMIT ?1"
+        ))?;
+        let rows = statement.query_map([top], |row| {
+            Ok(IpRow { ip: row.get(0)?, counts: Counts::from_row(row, 1)?, name: row.get(8)? })
+        })?;
+        Ok(Top { rows: rows.collect::<rusqlite::Result<_>>()?, all })
+    }
+}
+
+/// A JSON array that SQLite made, in the order of its words.
+fn list(json: &str) -> Vec<String> {
+    let mut words: Vec<Option<String>> = serde_json::from_str(json).unwrap_or_default();
+    words.sort();
+    words.into_iter().flatten().collect()
+}

@@ -1,0 +1,107 @@
+//! Sessions as they are stored, and how one is found by what a user calls it.
+
+use rusqlite::{OptionalExtension as _, Row};
+
+use crate::source::health::{Gap, Gaps};
+use crate::store::History;
+
+/// A stored session. Times are in Unix milliseconds.
+#[derive(Debug, Clone)]
+pub struct StoredSession {
+    pub(super) id: i64,
+    pub run_id: String,
+    pub name: Option<String>,
+    pub started_at: i64,
+    /// `None` while it runs, and where it was killed.
+    pub ended_at: Option<i64>,
+    /// Time of its last event.
+    pub last_event_at: Option<i64>,
+    pub host: String,
+    pub user: String,
+    pub patterns: Vec<String>,
+    pub source: String,
+    pub source_reason: Option<String>,
+    pub clean_exit: bool,
+    /// Connections without a close, when it was last written.
+    pub active: u64,
+    pub peak_active: u64,
+    pub alerts: u64,
+    pub gaps: Gaps,
+}
+
+/// Selects what [`StoredSession::from_row`] reads, from `session`.
+pub(super) fn columns() -> String {
+    let gaps = Gap::ALL.map(Gap::name).join(", ");
+    format!(
+        "id, run_id, name, started_at, ended_at,
+         (SELECT max(ts) FROM event
+          WHERE event.id IN (SELECT last_event FROM activity WHERE session = session.id ORDER BY hour DESC LIMIT 8)),
+         host, user, patterns, source, source_reason, clean_exit, active, peak_active, alerts, {gaps}"
+    )
+}
+
+impl StoredSession {
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let patterns: String = row.get(8)?;
+        let mut gaps = Gaps::default();
+        for (index, gap) in Gap::ALL.into_iter().enumerate() {
+            gaps.set(gap, count(row, 15 + index)?);
+        }
+        Ok(Self {
+            id: row.get(0)?,
+            run_id: row.get(1)?,
+            name: row.get(2)?,
+            started_at: row.get(3)?,
+            ended_at: row.get(4)?,
+            last_event_at: row.get(5)?,
+            host: row.get(6)?,
+            user: row.get(7)?,
+            patterns: serde_json::from_str(&patterns).unwrap_or_default(),
+            source: row.get(9)?,
+            source_reason: row.get(10)?,
+            clean_exit: row.get(11)?,
+            active: count(row, 12)?,
+            peak_active: count(row, 13)?,
+            alerts: count(row, 14)?,
+            gaps,
+        })
+    }
+
+    /// The stored end, else the last sign of life.
+    pub fn end(&self) -> Option<i64> {
+        self.ended_at.or(self.last_event_at)
+    }
+}
+
+impl History {
+    /// The session that started last.
+    pub fn latest_session(&self) -> rusqlite::Result<Option<StoredSession>> {
+        let sql = format!("SELECT {} FROM session ORDER BY started_at DESC, id DESC LIMIT 1", columns());
+        self.connection.query_row(&sql, [], StoredSession::from_row).optional()
+    }
+
+    /// The session with that run id, else the latest one with that name.
+    pub fn session(&self, run_id_or_name: &str) -> rusqlite::Result<Option<StoredSession>> {
+        let sql = format!(
+            "SELECT {} FROM session WHERE run_id = ?1 OR name = ?1
+             ORDER BY run_id = ?1 DESC, started_at DESC, id DESC LIMIT 1",
+            columns()
+        );
+        self.connection.query_row(&sql, [run_id_or_name], StoredSession::from_row).optional()
+    }
+
+    /// Run ids and names of the latest sessions, for a hint.
+    pub fn latest_names(&self, most: u32) -> rusqlite::Result<Vec<(String, Option<String>)>> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT run_id, name FROM session ORDER BY started_at DESC, id DESC LIMIT ?1")?;
+        let rows = statement.query_map([most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect()
+    }
+}
+
+/// A count; one that somebody made negative is 0.
+pub(super) fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let count: Option<i64> = row.get(column)?;
+    Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+}

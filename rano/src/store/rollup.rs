@@ -1,0 +1,180 @@
+//! Sums kept beside the rows, in the transaction that writes them, so that a report never scans what was counted already:
+//! by hour and provider (`activity`), by actor and endpoint for each hour and for the whole session (`traffic`).
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+use rustc_hash::FxHashMap;
+
+use super::intern::{Moved, References, integer};
+use crate::event::{Event, EventKind};
+
+/// Rows are summed up by the hour of the Unix clock.
+pub(super) const HOUR_MS: i64 = 3_600_000;
+
+/// Stands for the hour where `traffic` sums up the whole session. No event has it: stored times begin with 1970.
+pub(super) const WHOLE_SESSION: i64 = -1;
+
+/// Bytes of one event that count in a sum: 2^53, so that a thousand absurd ones still do not overflow.
+pub(super) const BYTES_MAX: i64 = 1 << 53;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    connects: i64,
+    closes: i64,
+    fails: i64,
+    accepts: i64,
+    listens: i64,
+    bytes_sent: i64,
+    bytes_received: i64,
+}
+
+impl Counts {
+    /// `sign` is 1, or -1 to take the event out again. Bytes count once, when a connection ends.
+    fn add(&mut self, kind: EventKind, bytes: (i64, i64), sign: i64) {
+        match kind {
+            EventKind::Connect => self.connects += sign,
+            EventKind::Close => self.closes += sign,
+            EventKind::Fail => self.fails += sign,
+            EventKind::Accept => self.accepts += sign,
+            EventKind::Listen => self.listens += sign,
+        }
+        if matches!(kind, EventKind::Close | EventKind::Fail) {
+            self.bytes_sent += sign * bytes.0.clamp(0, BYTES_MAX);
+            self.bytes_received += sign * bytes.1.clamp(0, BYTES_MAX);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Activity {
+    first_event: i64,
+    last_event: i64,
+    /// Of connects, closes and fails.
+    seen: Option<(i64, i64)>,
+    counts: Counts,
+}
+
+/// What the open transaction has added so far. In the measure of its batch.
+#[derive(Debug, Default)]
+pub(super) struct Rollup {
+    /// By hour and provider.
+    activity: FxHashMap<(i64, Arc<str>), Activity>,
+    /// By hour, actor and endpoint.
+    traffic: FxHashMap<(i64, i64, i64), Counts>,
+}
+
+impl Rollup {
+    /// Forgets what a failed transaction had added.
+    pub(super) fn clear(&mut self) {
+        self.activity.clear();
+        self.traffic.clear();
+    }
+
+    /// `row` is the event's id, `ts` its time as stored.
+    pub(super) fn count(&mut self, event: &Event, references: &References, row: i64, ts: i64) {
+        let hour = ts.div_euclid(HOUR_MS);
+        let bytes = event.bytes.map_or((0, 0), |bytes| (integer(bytes.sent), integer(bytes.received)));
+        let activity = self.activity.entry((hour, Arc::clone(&event.provider))).or_insert(Activity {
+            first_event: row,
+            last_event: row,
+            seen: None,
+            counts: Counts::default(),
+        });
+        activity.last_event = row;
+        if matches!(event.kind, EventKind::Connect | EventKind::Close | EventKind::Fail) {
+            let (first, last) = activity.seen.unwrap_or((ts, ts));
+            activity.seen = Some((first.min(ts), last.max(ts)));
+        }
+        activity.counts.add(event.kind, bytes, 1);
+        for hour in [hour, WHOLE_SESSION] {
+            let key = (hour, references.actor, references.endpoint);
+            self.traffic.entry(key).or_default().add(event.kind, bytes, 1);
+        }
+    }
+
+    /// An event's endpoint got another name.
+    pub(super) fn rename(&mut self, moved: &Moved) {
+        let hour = moved.ts.div_euclid(HOUR_MS);
+        for (endpoint, sign) in [(moved.from, -1), (moved.to, 1)] {
+            for hour in [hour, WHOLE_SESSION] {
+                let counts = self.traffic.entry((hour, moved.actor, endpoint)).or_default();
+                counts.add(moved.kind, moved.bytes, sign);
+            }
+        }
+    }
+
+    /// Adds everything to the tables and starts anew.
+    pub(super) fn write(&mut self, connection: &Connection, session: i64) -> rusqlite::Result<()> {
+        let mut upsert = connection.prepare_cached(UPSERT_ACTIVITY)?;
+        for ((hour, provider), activity) in self.activity.drain() {
+            let Activity { first_event, last_event, seen, counts } = activity;
+            let (first_seen, last_seen) = seen.unzip();
+            upsert.execute(params![
+                session,
+                hour,
+                provider,
+                first_event,
+                last_event,
+                first_seen,
+                last_seen,
+                counts.connects,
+                counts.closes,
+                counts.fails,
+                counts.accepts,
+                counts.listens,
+                counts.bytes_sent,
+                counts.bytes_received,
+            ])?;
+        }
+        let mut upsert = connection.prepare_cached(UPSERT_TRAFFIC)?;
+        // In the order of the table's key: neighbours share a page.
+        let mut traffic: Vec<_> = self.traffic.drain().collect();
+        traffic.sort_unstable_by_key(|(key, _)| *key);
+        for ((hour, actor, endpoint), counts) in traffic {
+            upsert.execute(params![
+                session,
+                hour,
+                actor,
+                endpoint,
+                counts.connects,
+                counts.closes,
+                counts.fails,
+                counts.accepts,
+                counts.listens,
+                counts.bytes_sent,
+                counts.bytes_received,
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+const UPSERT_ACTIVITY: &str =
+    "INSERT INTO activity (session, hour, provider, first_event, last_event, first_seen, last_seen,
+                           connects, closes, fails, accepts, listens, bytes_sent, bytes_recv)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+     ON CONFLICT DO UPDATE SET
+         first_event = min(first_event, excluded.first_event),
+         last_event  = max(last_event, excluded.last_event),
+         first_seen  = ifnull(min(first_seen, excluded.first_seen), ifnull(first_seen, excluded.first_seen)),
+         last_seen   = ifnull(max(last_seen, excluded.last_seen), ifnull(last_seen, excluded.last_seen)),
+         connects    = connects + excluded.connects,
+         closes      = closes + excluded.closes,
+         fails       = fails + excluded.fails,
+         accepts     = accepts + excluded.accepts,
+         listens     = listens + excluded.listens,
+         bytes_sent  = bytes_sent + excluded.bytes_sent,
+         bytes_recv  = bytes_recv + excluded.bytes_recv";
+
+const UPSERT_TRAFFIC: &str =
+    "INSERT INTO traffic (session, hour, actor, endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+     ON CONFLICT DO UPDATE SET
+         connects   = connects + excluded.connects,
+         closes     = closes + excluded.closes,
+         fails      = fails + excluded.fails,
+         accepts    = accepts + excluded.accepts,
+         listens    = listens + excluded.listens,
+         bytes_sent = bytes_sent + excluded.bytes_sent,
+         bytes_recv = bytes_recv + excluded.bytes_recv";

@@ -1,0 +1,215 @@
+//! A directory with a database in it, written through the real store.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rano::event::{
+    Address, Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality, Protocol,
+    SocketState, SourceKind,
+};
+use rano::process::{Process, ProcessId};
+use rano::store::{Progress, Session, Store, StoreOptions};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::database::Database;
+use super::namespace::{Place, User};
+use super::rano::{Finished, Launch, default_database};
+use super::stage;
+
+/// 2026-01-17T19:30:00Z.
+pub const START: i64 = 1_768_678_200_000;
+
+/// One connection from its connect to its close.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub provider: &'static str,
+    pub comm: String,
+    pub cmdline: String,
+    pub domain: Option<String>,
+    pub ip: &'static str,
+    /// Unix milliseconds.
+    pub at: i64,
+    pub open_for: Duration,
+    /// Refused: one event, a fail.
+    pub fails: bool,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            provider: "anthropic",
+            comm: "claude".into(),
+            cmdline: "claude --verbose".into(),
+            domain: Some("api.anthropic.com".into()),
+            ip: "203.0.113.7",
+            at: START,
+            open_for: Duration::from_millis(1200),
+            fails: false,
+        }
+    }
+}
+
+impl Connection {
+    pub fn events(&self, number: u64) -> Vec<Event> {
+        let pid = 2000 + u32::try_from(number % 1000).expect("below 1000");
+        let process = Process {
+            key: number,
+            id: ProcessId { pid, start_time: 1 },
+            ppid: 1,
+            uid: 1000,
+            comm: self.comm.clone(),
+            cmdline: self.cmdline.clone(),
+            exe: "/usr/bin/agent".to_owned(),
+            provider: self.provider.into(),
+            ancestry: Vec::new(),
+        };
+        let address = |text: &str| Address::Ip(SocketAddr::new(text.parse().expect("an address"), 443));
+        let connect = Event {
+            kind: if self.fails { EventKind::Fail } else { EventKind::Connect },
+            at: Moment { boot_ns: 0, unix_ms: self.at },
+            connection: ConnectionId(number + 1),
+            process: Some(Arc::new(process)),
+            provider: self.provider.into(),
+            protocol: Protocol::Tcp,
+            local: Some(address("192.168.1.23")),
+            remote: Some(address(self.ip)),
+            domain: match &self.domain {
+                Some(name) => Domain::Observed { name: name.as_str().into(), by: DomainSource::Dns },
+                None => Domain::Unknown,
+            },
+            duration: None,
+            bytes: None,
+            error: self.fails.then_some(111),
+            state: None,
+            source: SourceKind::Proc,
+            owner_quality: OwnerQuality::Polled,
+            preexisting: false,
+            netns: 4_026_531_840,
+            alert: false,
+        };
+        if self.fails {
+            return vec![connect];
+        }
+        let millis = i64::try_from(self.open_for.as_millis()).expect("a short time");
+        let close = Event {
+            kind: EventKind::Close,
+            at: Moment { boot_ns: 0, unix_ms: self.at + millis },
+            duration: Some(self.open_for),
+            bytes: Some(Bytes { sent: 100, received: 1000 }),
+            state: Some(SocketState::Closed),
+            ..connect.clone()
+        };
+        vec![connect, close]
+    }
+}
+
+/// How a session is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Clean,
+    Killed,
+}
+
+pub struct History {
+    pub place: Place,
+    directory: TempDir,
+}
+
+impl History {
+    pub fn new() -> Result<Self> {
+        let place = Place::new(User::Ordinary)?;
+        Ok(Self { directory: stage::directory(&place)?, place })
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn path(&self) -> PathBuf {
+        default_database(self.directory())
+    }
+
+    /// Begins a session; its run id is `1-<started_at>`.
+    pub fn begin(&self, name: &str, started_at: i64) -> Result<Store> {
+        let options = StoreOptions {
+            path: self.path(),
+            owner: Some(self.place.ids()),
+            batch_size: 10_000,
+            flush_interval: Duration::from_millis(5),
+            queue_max: 1_000_000,
+        };
+        let session = Session {
+            run_id: format!("1-{started_at}"),
+            name: Some(name.to_owned()),
+            started_at,
+            host: "box".to_owned(),
+            user: "ann".to_owned(),
+            args: Vec::new(),
+            patterns: vec!["claude".to_owned()],
+            config_files: Vec::new(),
+            source: SourceKind::Proc,
+            source_reason: None,
+        };
+        Store::start(&options, &session).context("start the store")
+    }
+
+    pub fn write(&self, name: &str, started_at: i64, connections: &[Connection], end: End) -> Result<()> {
+        let store = self.begin(name, started_at)?;
+        let mut last = started_at;
+        for (number, connection) in connections.iter().enumerate() {
+            for event in connection.events(number as u64) {
+                last = last.max(event.at.unix_ms);
+                store.push(&event);
+            }
+        }
+        if end == End::Clean {
+            let finished = store.finish(Progress::default(), last);
+            ensure!(finished.error.is_none() && finished.dropped == 0, "{finished:?}");
+        }
+        Ok(())
+    }
+
+    pub fn launch(&self, arguments: &[&str]) -> Result<Launch> {
+        Ok(Launch::new(&self.place, self.directory())?.args(arguments))
+    }
+
+    /// Runs rano to its end, which has to be 0.
+    pub fn run(&self, arguments: &[&str]) -> Result<Finished> {
+        let finished = self.launch(arguments)?.run()?;
+        finished.expect_code(0)?;
+        Ok(finished)
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let finished = self.run(arguments)?;
+        serde_json::from_str(&finished.stdout).with_context(|| finished.stdout.clone())
+    }
+
+    /// The contract's views, read beside rano.
+    pub fn database(&self) -> Result<Database> {
+        Database::open(&self.path())
+    }
+
+    /// Names and contents of everything in the directory.
+    pub fn files(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(self.directory())? {
+            let entry = entry?;
+            let content = if entry.file_type()?.is_file() { fs::read(entry.path())? } else { Vec::new() };
+            files.insert(entry.file_name().to_string_lossy().into_owned(), content);
+        }
+        Ok(files)
+    }
+}
+
+/// `count` connections, one every `step_ms` from `at`.
+pub fn every(count: usize, at: i64, step_ms: i64, connection: &Connection) -> Vec<Connection> {
+    let moments = (0..count).map(|index| at + i64::try_from(index).expect("few") * step_ms);
+    moments.map(|at| Connection { at, ..connection.clone() }).collect()
+}
