@@ -2,5 +2,74 @@
 //! asserted at compile time, and a decoder that is total. Neither std nor the `rano` crate is visible here.
 #![no_std]
 
+mod decode;
+mod offsets;
+mod process;
+mod socket;
+mod words;
+
+pub use decode::{Malformed, Record, Told, decode};
+pub use offsets::{OFFSET_COUNT, OFFSETS_GLOBAL, Offset};
+pub use process::{ARGUMENT_CLASSES, ImageRecord, PATH, ProcessKind, ProcessRecord};
+pub use socket::{SocketKind, SocketRecord};
+pub use words::{Judgement, JudgementWords, Owner, OwnerWords, Verdict, flags};
+
 /// Version of the record layout. The loader refuses an object that was built for another one.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 3;
+
+/// Bytes that may wait in the ring buffer, unless the loader asks for another size. A power of two of pages.
+pub const RING_BYTES: u32 = 4 << 20;
+/// Processes of which the kernel programs keep a verdict.
+pub const JUDGEMENTS_MAX: u32 = 1 << 16;
+/// Open sockets of which the kernel programs keep the owner.
+pub const OWNERS_MAX: u32 = 1 << 16;
+/// Destinations of unconnected datagram sockets that are told apart.
+pub const FLOWS_MAX: u32 = 1 << 14;
+
+/// What every record begins with.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// [`SocketKind`] or [`ProcessKind`].
+    pub kind: u32,
+    /// Bytes of the whole record, this header included.
+    pub size: u32,
+    /// `CLOCK_BOOTTIME`, nanoseconds.
+    pub at_ns: u64,
+}
+
+/// Ways in which the kernel programs can lose something: one counter a CPU each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Loss {
+    /// No room in the ring buffer for a socket's record.
+    SocketRecord = 0,
+    /// No room in the ring buffer for a process's record.
+    ProcessRecord = 1,
+    /// No room for another owner: the socket will not be seen.
+    OwnersFull = 2,
+    /// No room for another verdict: the process is told of again and again.
+    JudgementsFull = 3,
+    /// The process that connects could not be read.
+    TaskUnread = 4,
+}
+
+impl Loss {
+    pub const ALL: [Self; 5] =
+        [Self::SocketRecord, Self::ProcessRecord, Self::OwnersFull, Self::JudgementsFull, Self::TaskUnread];
+}
+
+/// The flow of datagrams from a socket to one destination.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowKey {
+    pub cookie: u64,
+    /// IPv4 as its mapped IPv6 address.
+    pub remote: [u8; 16],
+    pub remote_port: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 16);
+    assert!(size_of::<FlowKey>() == 32);
+};

@@ -1,13 +1,20 @@
-//! What runs in the kernel: `maps`, `track`, `socket`, `emit`, and `hooks/`, one family a file.
+//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, and `hooks/`, one family a file.
 //! Compiled for the BPF target only; no std, no allocation, no parsing beyond finding what to copy.
 #![no_std]
 #![no_main]
+#![expect(unreachable_pub, reason = "programs have no outside: `pub` marks what a file offers the others")]
 
-use rano_common::ABI_VERSION;
+mod emit;
+mod hooks;
+mod maps;
+mod socket;
+mod task;
 
-/// Read by the loader, which refuses an object of another layout.
+/// Helpers that read kernel memory are open to programs under a GPL-compatible licence only; this project's is both
+/// MIT and Apache-2.0, of which the kernel knows the former by this name.
+#[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static RANO_ABI_VERSION: u32 = ABI_VERSION;
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {

@@ -96,7 +96,7 @@ fn running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted() -> Resul
     let mut claude = scene.agent("claude")?;
     let (_, older) = claude.connect(Transport::Tcp, scene.tcp)?;
     // As text, each look at the tables has to open a file.
-    let mut launch = scene.launch()?.args(FAST);
+    let mut launch = scene.launch()?.args(FAST).args(["--source", "proc"]);
     refuse_netlink(&mut launch);
     let rano = launch.start()?;
     rano.wait_for_event("connect", older)?;

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 
-fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     // Cargo sets it for what it runs; the one of the build would be wrong after the checkout was moved.
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);

@@ -1,7 +1,8 @@
-//! What a developer or CI runs: `cargo xtask run|test|bench`.
+//! What a developer or CI runs: `cargo xtask run|test|ebpf|bench`.
 
 mod bench;
 mod cargo;
+mod ebpf;
 mod system;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use anyhow::Result;
 const USAGE: &str = "\
 usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
        cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
+       cargo xtask ebpf [--check]       build the kernel programs that rano embeds; or: are they up to date?
        cargo xtask bench [NAME]...             measure: poll notify store report memory startup alerts (all)
        cargo xtask bench db --events N --out FILE [--seed S]
                                                make a history of so many events
@@ -39,6 +41,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
             system::prepare()?;
             cargo::test(&without_separator(arguments))
         }
+        "ebpf" => ebpf::run(&arguments),
         "bench" => bench::run(&arguments),
         // Roles that `bench` starts itself in.
         bench::world::OUTSIDE => bench::world::outside(&arguments),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::Context;
-use crate::config::{Configuration, LogFormat, Origin, Settings};
+use crate::config::{Configuration, LogFormat, Origin, Settings, SourceChoice};
 use crate::event::Moment;
 use crate::exit::{Code, Failure};
 use crate::output::banner::Banner;
@@ -29,6 +29,7 @@ use crate::sink::log_file::LogFile;
 use crate::sink::stats::{LiveStats, Room, StatsSettings, View};
 use crate::sink::store::StoreSink;
 use crate::sink::terminal::{Format, Stream, Terminal, TerminalSettings};
+use crate::source::ebpf::{EbpfSettings, EbpfSource};
 use crate::source::proc::processes::ProcessScanner;
 use crate::source::proc::{PROC, ProcSettings, ProcSource};
 use crate::source::replay::{Recorder, Replay};
@@ -168,7 +169,7 @@ impl<'a> Run<'a> {
             once: self.settings.once,
             receive_buffer: self.settings.notify_buffer,
         };
-        let source: Box<dyn Source> = Box::new(ProcSource::start(settings)?);
+        let source = self.live_source(settings)?;
         match &self.settings.record {
             Some(path) => {
                 let file = create(path, self.owner, Existing::Truncate)
@@ -177,6 +178,33 @@ impl<'a> Run<'a> {
             }
             None => Ok(source),
         }
+    }
+
+    /// The ladder: the best that works here, unless one was asked for.
+    fn live_source(&self, polling: ProcSettings) -> Result<Box<dyn Source>> {
+        let shows_more = polling.listening || polling.unix || polling.unattributed;
+        let reason = match self.settings.source {
+            SourceChoice::Proc => None,
+            SourceChoice::Auto if polling.once => None,
+            SourceChoice::Auto if shows_more => {
+                Some("listening, unix and unattributed sockets are looked for in /proc".to_owned())
+            }
+            SourceChoice::Ebpf if shows_more => {
+                let message = "--source ebpf does not show listening, unix or unattributed sockets";
+                return Err(Failure::new(Code::Usage, message).hint("use --source proc for these").into());
+            }
+            SourceChoice::Auto | SourceChoice::Ebpf => {
+                match EbpfSource::start(EbpfSettings { polling, ring_bytes: self.settings.ring_bytes }) {
+                    Ok(source) => return Ok(Box::new(source)),
+                    Err(error) if self.settings.source == SourceChoice::Ebpf => {
+                        let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");
+                        return Err(failure.because(error).hint(ebpf_hint()).into());
+                    }
+                    Err(error) => Some(format!("no eBPF: {error:#}")),
+                }
+            }
+        };
+        Ok(Box::new(ProcSource::start(polling)?.instead_of(reason)))
     }
 
     fn store(&self, source: &dyn Source) -> Result<Option<Store>> {
@@ -312,6 +340,15 @@ impl<'a> Run<'a> {
             notes: &self.configuration.notes,
         }
         .print(styles);
+    }
+}
+
+/// What would help.
+fn ebpf_hint() -> &'static str {
+    if rustix::process::geteuid().is_root() {
+        "run it outside the container or sandbox, or use --source proc"
+    } else {
+        "run it as root: sudo rano --source ebpf"
     }
 }
 

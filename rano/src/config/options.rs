@@ -15,6 +15,8 @@ choices! {
     pub enum SourceChoice {
         /// The best one that works here.
         Auto = "auto",
+        /// Programs in the kernel, or none at all.
+        Ebpf = "ebpf",
         Proc = "proc",
     }
 }
@@ -198,6 +200,8 @@ options! {
     replay: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();
     /// Write raw events as they come from the source
     record: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();
+    /// Room for records in the kernel, in bytes; 0 for the usual
+    ring_bytes: u32 = option(Capture).value_name("BYTES").range(0, 1 << 30).default("0").hidden();
     /// Receive buffer for destroy notifications, in bytes; 0 for the usual
     notify_buffer: usize = option(Capture).value_name("BYTES").range(0, 1 << 30).default("4194304").hidden();
 }

@@ -210,7 +210,7 @@ fn bad_flags_are_refused_by_name() {
     assert!(rejected(&["--log-file", ""]).contains("--log-file"));
     assert!(rejected(&["--db-batch-size", "0"]).ends_with("must be >= 1"));
     assert!(rejected(&["--stats-width", "401"]).ends_with("must be <= 400"));
-    assert!(rejected(&["--source", "ebpf"]).contains("'ebpf'"));
+    assert!(rejected(&["--source", "magic"]).contains("'magic'"));
     assert!(rejected(&["--json=maybe"]).contains("must be a boolean"));
     assert!(rejected(&["--json", "config", "show"]).contains("'config'"));
     assert!(rejected(&["extra"]).contains("'extra'"));

@@ -18,6 +18,10 @@ pub enum Gap {
     Vanished,
     /// Connections whose end will not be noticed, because too many are open at once.
     TableFull,
+    /// Records that the kernel programs had no room for.
+    KernelDropped,
+    /// Sockets that the kernel programs could not follow, because their tables were full or a read failed.
+    KernelUnfollowed,
     /// Looks at a socket table or at a process's descriptors that failed, and entries that were not understood.
     Unread,
     /// Events that SQLite did not get, because its queue was full or it failed.
@@ -25,13 +29,15 @@ pub enum Gap {
 }
 
 impl Gap {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
         Self::PermissionDenied,
         Self::Vanished,
         Self::TableFull,
+        Self::KernelDropped,
+        Self::KernelUnfollowed,
         Self::Unread,
         Self::SqliteDropped,
     ];
@@ -45,6 +51,8 @@ impl Gap {
             Self::PermissionDenied => "permission_denied",
             Self::Vanished => "vanished",
             Self::TableFull => "table_full",
+            Self::KernelDropped => "kernel_dropped",
+            Self::KernelUnfollowed => "kernel_unfollowed",
             Self::Unread => "unread",
             Self::SqliteDropped => "sqlite_dropped",
         }
@@ -67,6 +75,12 @@ impl Gap {
             }
             Self::Vanished => "vanished: processes gone before they could be read",
             Self::TableFull => "table full: connections whose end is not noticed, too many were open",
+            Self::KernelDropped => {
+                "kernel dropped: records of the kernel programs that found their buffer full"
+            }
+            Self::KernelUnfollowed => {
+                "kernel unfollowed: sockets that the kernel programs had no room or no way to follow"
+            }
             Self::Unread => {
                 "unread: looks that failed, for lack of descriptors or memory, or were not understood"
             }

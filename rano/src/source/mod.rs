@@ -1,10 +1,12 @@
 //! Where events come from. A source delivers process and socket changes in the order in which they happened and
 //! learns from the answer which processes are watched, so that it can leave the others alone.
 
+pub mod ebpf;
 pub mod health;
 pub mod proc;
 pub mod replay;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub enum SocketId {
     Cookie { netns: u32, cookie: u64 },
     /// Where only text was to be had: inode numbers are unique among live sockets.
     Inode { netns: u32, inode: u64 },
+    /// What a datagram socket exchanges with one other end.
+    Flow { netns: u32, cookie: u64, remote: SocketAddr },
 }
 
 /// What part a socket plays.

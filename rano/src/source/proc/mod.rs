@@ -78,6 +78,8 @@ pub struct ProcSource {
     /// Searches through descriptors that broke off.
     broken_walks: u64,
     changes: Vec<SocketChange>,
+    /// Why it is this source and no better one.
+    instead: Option<String>,
 }
 
 impl ProcSource {
@@ -101,7 +103,15 @@ impl ProcSource {
             quiet_until_ns: 0,
             broken_walks: 0,
             changes: Vec::new(),
+            instead: None,
         })
+    }
+
+    /// With the reason why no better source is used.
+    #[must_use]
+    pub fn instead_of(mut self, reason: Option<String>) -> Self {
+        self.instead = reason;
+        self
     }
 
     fn poll(&mut self, intake: &mut dyn Intake) {
@@ -239,8 +249,11 @@ impl Source for ProcSource {
         gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
         gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
         gaps.set(Gap::Vanished, self.scanner.vanished());
+        let reasons: Vec<&str> =
+            [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
+        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         gaps.set(Gap::Unread, self.own.unread + self.broken_walks);
-        SourceHealth { kind: self.kind(), reason: self.own.reason.clone(), gaps }
+        SourceHealth { kind: self.kind(), reason, gaps }
     }
 
     fn now(&self) -> Moment {

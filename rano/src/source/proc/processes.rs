@@ -146,6 +146,15 @@ impl ProcessScanner {
         Some(ProcessId { pid, start_time: stat.start_time })
     }
 
+    /// Parent and image of a process that is there now.
+    pub fn read(&mut self, id: ProcessId) -> Option<(u32, Image)> {
+        let process = self.files.process_if(id).ok()?;
+        let mut buffer = stat_buffer();
+        let stat = process.stat(&mut buffer).ok()?;
+        let image = self.image(&process, &stat).ok()?;
+        Some((stat.parent, image))
+    }
+
     /// rano itself, its parent, and so on up, as far as can be seen.
     pub fn self_and_ancestors(&self) -> Vec<ProcessId> {
         let mut found = Vec::new();
@@ -388,7 +397,7 @@ impl Entry {
 
 /// What `/proc/<pid>/cmdline` holds: arguments with a NUL behind each. A process that wrote its title over them
 /// leaves any number of NULs at the end.
-fn arguments(bytes: &[u8]) -> Vec<String> {
+pub fn arguments(bytes: &[u8]) -> Vec<String> {
     let end = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
     if end == 0 {
         return Vec::new();

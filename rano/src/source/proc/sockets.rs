@@ -435,7 +435,7 @@ fn port(seen: &Seen) -> Option<(Protocol, u16)> {
 /// Cookies and inodes both grow with time.
 fn order(id: &SocketId) -> u64 {
     match id {
-        SocketId::Cookie { cookie, .. } => *cookie,
+        SocketId::Cookie { cookie, .. } | SocketId::Flow { cookie, .. } => *cookie,
         SocketId::Inode { inode, .. } => *inode,
     }
 }

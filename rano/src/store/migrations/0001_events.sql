@@ -33,7 +33,9 @@ CREATE TABLE session (
     vanished           INTEGER NOT NULL DEFAULT 0,
     table_full         INTEGER NOT NULL DEFAULT 0,
     unread             INTEGER NOT NULL DEFAULT 0,
-    sqlite_dropped     INTEGER NOT NULL DEFAULT 0
+    sqlite_dropped     INTEGER NOT NULL DEFAULT 0,
+    kernel_dropped     INTEGER NOT NULL DEFAULT 0,
+    kernel_unfollowed  INTEGER NOT NULL DEFAULT 0
 );
 
 -- Who acts, as far as sums tell people apart. comm is NULL where nobody could be named.
@@ -227,7 +229,9 @@ SELECT run_id,
        vanished,
        table_full,
        unread,
-       sqlite_dropped
+       sqlite_dropped,
+       kernel_dropped,
+       kernel_unfollowed
 FROM session;
 
 -- What the views below count: connections, not the serving side. Bytes count once, when a connection ends.

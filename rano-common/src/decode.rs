@@ -1,0 +1,193 @@
+//! From the ring buffer's bytes to records: total, whatever the bytes are.
+
+use core::mem::{offset_of, size_of};
+
+use crate::{Header, ImageRecord, PATH, ProcessKind, ProcessRecord, SocketKind, SocketRecord};
+
+/// Bytes that are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    TooShort,
+    UnknownKind(u32),
+    /// The record says of itself that it is longer, or holds more, than there is.
+    Size(u32),
+}
+
+/// A record as it lies in the ring buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record<'a> {
+    Socket(SocketKind, SocketRecord),
+    Process(Told<'a>),
+}
+
+/// What was told of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told<'a> {
+    pub kind: ProcessKind,
+    pub process: ProcessRecord,
+    /// Up to its NUL; empty where there is none.
+    pub path: &'a [u8],
+    pub arguments: &'a [u8],
+}
+
+/// Takes one record apart.
+pub fn decode(bytes: &[u8]) -> Result<Record<'_>, Malformed> {
+    let header = header(bytes).ok_or(Malformed::TooShort)?;
+    if header.size as usize > bytes.len() {
+        return Err(Malformed::Size(header.size));
+    }
+    if let Some(kind) = SocketKind::ALL.into_iter().find(|kind| *kind as u32 == header.kind) {
+        return socket(header, bytes).map(|record| Record::Socket(kind, record)).ok_or(Malformed::TooShort);
+    }
+    let Some(kind) = ProcessKind::ALL.into_iter().find(|kind| *kind as u32 == header.kind) else {
+        return Err(Malformed::UnknownKind(header.kind));
+    };
+    let process = process(header, bytes).ok_or(Malformed::TooShort)?;
+    let (path, arguments) = match kind {
+        ProcessKind::Fork | ProcessKind::Exit | ProcessKind::Rename => (&[][..], &[][..]),
+        ProcessKind::Exec | ProcessKind::Sight => image(&process, bytes)?,
+    };
+    Ok(Record::Process(Told { kind, process, path, arguments }))
+}
+
+fn image<'a>(process: &ProcessRecord, bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Malformed> {
+    const ARGUMENTS: usize = offset_of!(ImageRecord<0>, arguments);
+    let path = bytes.get(ARGUMENTS - PATH..ARGUMENTS).ok_or(Malformed::TooShort)?;
+    let path = path.iter().position(|&b| b == 0).map_or(&[][..], |end| &path[..end]);
+    let rest = &bytes[ARGUMENTS..];
+    let arguments = rest.get(..process.arguments as usize).ok_or(Malformed::Size(process.arguments))?;
+    Ok((path, arguments))
+}
+
+fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    array(bytes, offset).map(u16::from_ne_bytes)
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    array(bytes, offset).map(u32::from_ne_bytes)
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    array(bytes, offset).map(u64::from_ne_bytes)
+}
+
+fn header(bytes: &[u8]) -> Option<Header> {
+    Some(Header {
+        kind: u32_at(bytes, offset_of!(Header, kind))?,
+        size: u32_at(bytes, offset_of!(Header, size))?,
+        at_ns: u64_at(bytes, offset_of!(Header, at_ns))?,
+    })
+}
+
+fn socket(header: Header, bytes: &[u8]) -> Option<SocketRecord> {
+    let bytes = bytes.get(..size_of::<SocketRecord>())?;
+    Some(SocketRecord {
+        header,
+        cookie: u64_at(bytes, offset_of!(SocketRecord, cookie))?,
+        owner_start_ns: u64_at(bytes, offset_of!(SocketRecord, owner_start_ns))?,
+        established_ns: u64_at(bytes, offset_of!(SocketRecord, established_ns))?,
+        bytes_sent: u64_at(bytes, offset_of!(SocketRecord, bytes_sent))?,
+        bytes_received: u64_at(bytes, offset_of!(SocketRecord, bytes_received))?,
+        pid: u32_at(bytes, offset_of!(SocketRecord, pid))?,
+        exec_id: u32_at(bytes, offset_of!(SocketRecord, exec_id))?,
+        flags: u32_at(bytes, offset_of!(SocketRecord, flags))?,
+        netns: u32_at(bytes, offset_of!(SocketRecord, netns))?,
+        error: u32_at(bytes, offset_of!(SocketRecord, error))?,
+        local_port: u16_at(bytes, offset_of!(SocketRecord, local_port))?,
+        remote_port: u16_at(bytes, offset_of!(SocketRecord, remote_port))?,
+        family: u16_at(bytes, offset_of!(SocketRecord, family))?,
+        protocol: *bytes.get(offset_of!(SocketRecord, protocol))?,
+        state_before: *bytes.get(offset_of!(SocketRecord, state_before))?,
+        padding: 0,
+        local: array(bytes, offset_of!(SocketRecord, local))?,
+        remote: array(bytes, offset_of!(SocketRecord, remote))?,
+    })
+}
+
+fn process(header: Header, bytes: &[u8]) -> Option<ProcessRecord> {
+    Some(ProcessRecord {
+        header,
+        start_ns: u64_at(bytes, offset_of!(ProcessRecord, start_ns))?,
+        pid: u32_at(bytes, offset_of!(ProcessRecord, pid))?,
+        parent: u32_at(bytes, offset_of!(ProcessRecord, parent))?,
+        exec_id: u32_at(bytes, offset_of!(ProcessRecord, exec_id))?,
+        uid: u32_at(bytes, offset_of!(ProcessRecord, uid))?,
+        arguments: u32_at(bytes, offset_of!(ProcessRecord, arguments))?,
+        arguments_total: u32_at(bytes, offset_of!(ProcessRecord, arguments_total))?,
+        comm: array(bytes, offset_of!(ProcessRecord, comm))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// A record of so many bytes, all `fill` behind the header.
+    fn record(kind: u32, size: u32, length: usize, fill: u8) -> Vec<u8> {
+        let mut bytes = [kind.to_ne_bytes(), size.to_ne_bytes()].concat();
+        bytes.extend(42_u64.to_ne_bytes());
+        bytes.resize(length, fill);
+        bytes
+    }
+
+    fn exec(arguments: &[u8], said: u32) -> Vec<u8> {
+        let mut bytes = record(ProcessKind::Exec as u32, 0, 320, 0);
+        bytes[40..44].copy_from_slice(&said.to_ne_bytes());
+        bytes[64..72].copy_from_slice(b"/bin/cat");
+        bytes.extend(arguments);
+        bytes
+    }
+
+    #[test]
+    fn a_socket_is_read_field_by_field() {
+        let mut bytes = record(SocketKind::Closed as u32, 120, 120, 0);
+        bytes[16..24].copy_from_slice(&77_u64.to_ne_bytes());
+        bytes[76..78].copy_from_slice(&4000_u16.to_ne_bytes());
+        bytes[104..108].copy_from_slice(&[127, 0, 0, 1]);
+        let Ok(Record::Socket(SocketKind::Closed, socket)) = decode(&bytes) else {
+            panic!("{:?}", decode(&bytes))
+        };
+        assert_eq!((socket.cookie, socket.local_port, socket.header.at_ns), (77, 4000, 42));
+        assert_eq!(socket.remote[..4], [127, 0, 0, 1]);
+    }
+
+    #[test]
+    fn an_exec_has_its_path_and_as_many_arguments_as_it_says() {
+        let bytes = exec(b"cat\0-n\0beyond", 7);
+        let Ok(Record::Process(Told { path, arguments, .. })) = decode(&bytes) else {
+            panic!("{:?}", decode(&bytes))
+        };
+        assert_eq!((path, arguments), (&b"/bin/cat"[..], &b"cat\0-n\0"[..]));
+        assert_eq!(decode(&exec(b"cat\0", 5)), Err(Malformed::Size(5)));
+    }
+
+    #[test]
+    fn a_path_without_an_end_is_none() {
+        let mut bytes = exec(b"", 0);
+        bytes[64..320].fill(b'x');
+        assert!(matches!(decode(&bytes), Ok(Record::Process(Told { path: b"", .. }))));
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_an_error() {
+        assert_eq!(decode(b""), Err(Malformed::TooShort));
+        assert_eq!(decode(&record(9, 0, 16, 0)), Err(Malformed::UnknownKind(9)));
+        assert_eq!(decode(&record(1, 121, 120, 0)), Err(Malformed::Size(121)));
+        for kind in 0..32 {
+            for length in 0..400 {
+                for fill in [0, 1, 0xff] {
+                    let bytes = record(kind, 0, length.max(16), fill);
+                    let _ = decode(&bytes[..length]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Fields of kernel structures whose places differ between kernels. User space finds them in the running kernel's BTF
+//! and sets the global `OFFSETS`, one word each.
+
+macro_rules! offsets {
+    ($($variant:ident = $structure:literal $(, $field:literal)+;)+) => {
+        /// Index of a field's place, in bytes from the start of its structure.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Offset {
+            $(
+                #[doc = concat!("`", $structure, $(".", $field,)+ "`")]
+                $variant,
+            )+
+        }
+
+        impl Offset {
+            pub const ALL: [Self; OFFSET_COUNT] = [$(Self::$variant),+];
+
+            /// The structure and the way through it: each further field lies in the structure that the one before is.
+            pub const fn path(self) -> (&'static str, &'static [&'static str]) {
+                match self {
+                    $(Self::$variant => ($structure, &[$($field),+])),+
+                }
+            }
+        }
+
+        /// How many there are.
+        pub const OFFSET_COUNT: usize = [$(stringify!($variant)),+].len();
+    };
+}
+
+/// Name of the global that holds them. It carries [`ABI_VERSION`](crate::ABI_VERSION), so that an object of another
+/// layout does not load.
+pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_3";
+
+offsets! {
+    TaskLeader = "task_struct", "group_leader";
+    TaskPid = "task_struct", "pid";
+    TaskTgid = "task_struct", "tgid";
+    TaskParent = "task_struct", "real_parent";
+    TaskStart = "task_struct", "start_boottime";
+    TaskExecId = "task_struct", "self_exec_id";
+    TaskComm = "task_struct", "comm";
+    TaskMm = "task_struct", "mm";
+    TaskCred = "task_struct", "cred";
+    TaskSignal = "task_struct", "signal";
+    SignalLive = "signal_struct", "live";
+    CredEuid = "cred", "euid";
+    MmArgStart = "mm_struct", "arg_start";
+    MmArgEnd = "mm_struct", "arg_end";
+    BprmInterp = "linux_binprm", "interp";
+    SockFamily = "sock_common", "skc_family";
+    SockRemotePort = "sock_common", "skc_dport";
+    SockLocalPort = "sock_common", "skc_num";
+    SockRemote4 = "sock_common", "skc_daddr";
+    SockLocal4 = "sock_common", "skc_rcv_saddr";
+    SockRemote6 = "sock_common", "skc_v6_daddr";
+    SockLocal6 = "sock_common", "skc_v6_rcv_saddr";
+    SockNet = "sock_common", "skc_net";
+    NetInode = "net", "ns", "inum";
+    SockError = "sock", "sk_err";
+    TcpBytesSent = "tcp_sock", "bytes_sent";
+    TcpBytesRetransmitted = "tcp_sock", "bytes_retrans";
+    TcpBytesReceived = "tcp_sock", "bytes_received";
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    #[test]
+    fn the_global_carries_the_version() {
+        assert_eq!(OFFSETS_GLOBAL, std::format!("RANO_OFFSETS_{}", crate::ABI_VERSION));
+    }
+}

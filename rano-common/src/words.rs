@@ -1,0 +1,125 @@
+//! Values of the maps that both sides write, as plain words, so that either side can treat them as bytes.
+
+/// What user space said of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Verdict {
+    /// It has been told of; the answer is awaited.
+    Asked = 0,
+    Tracked = 1,
+    Ignored = 2,
+}
+
+/// A verdict, and of whom: it is void for another process of that pid and after another exec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    pub start_ns: u64,
+    pub exec_id: u32,
+    pub verdict: Verdict,
+}
+
+pub type JudgementWords = [u64; 2];
+
+impl Judgement {
+    #[inline]
+    pub const fn to_words(self) -> JudgementWords {
+        [self.start_ns, self.exec_id as u64 | (self.verdict as u64) << 32]
+    }
+
+    /// The verdict, if it is of this process and this image.
+    #[expect(clippy::cast_possible_truncation, reason = "halves of words are taken apart")]
+    #[inline]
+    pub const fn of(words: JudgementWords, start_ns: u64, exec_id: u32) -> Option<Verdict> {
+        if words[0] != start_ns || words[1] as u32 != exec_id {
+            return None;
+        }
+        match (words[1] >> 32) as u32 {
+            0 => Some(Verdict::Asked),
+            1 => Some(Verdict::Tracked),
+            2 => Some(Verdict::Ignored),
+            _ => None,
+        }
+    }
+}
+
+/// Of a socket.
+pub mod flags {
+    /// Its attempt was told.
+    pub const ATTEMPTED: u32 = 1;
+    /// It is older than the observation.
+    pub const PREEXISTING: u32 = 2;
+    /// A datagram socket.
+    pub const DATAGRAM: u32 = 4;
+}
+
+/// Who opened a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub start_ns: u64,
+    pub established_ns: u64,
+    pub pid: u32,
+    pub exec_id: u32,
+    /// See [`flags`].
+    pub flags: u32,
+    /// Where a connect went, in the bytes of the address: a socket that found no route does not know it.
+    pub remote: [u64; 2],
+    pub remote_port: u16,
+}
+
+pub type OwnerWords = [u64; 6];
+
+impl Owner {
+    #[inline]
+    pub const fn to_words(self) -> OwnerWords {
+        [
+            self.start_ns,
+            self.established_ns,
+            self.pid as u64 | (self.exec_id as u64) << 32,
+            self.flags as u64 | (self.remote_port as u64) << 32,
+            self.remote[0],
+            self.remote[1],
+        ]
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "halves of words are taken apart")]
+    pub const fn from_words(words: OwnerWords) -> Self {
+        Self {
+            start_ns: words[0],
+            established_ns: words[1],
+            pid: words[2] as u32,
+            exec_id: (words[2] >> 32) as u32,
+            flags: words[3] as u32,
+            remote: [words[4], words[5]],
+            remote_port: (words[3] >> 32) as u16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_holds_for_one_image_of_one_process() {
+        let words = Judgement { start_ns: 7, exec_id: u32::MAX, verdict: Verdict::Ignored }.to_words();
+        assert_eq!(Judgement::of(words, 7, u32::MAX), Some(Verdict::Ignored));
+        assert_eq!(Judgement::of(words, 8, u32::MAX), None);
+        assert_eq!(Judgement::of(words, 7, 0), None);
+        assert_eq!(Judgement::of([7, 9 << 32], 7, 0), None, "a verdict that does not exist");
+    }
+
+    #[test]
+    fn owners_survive_the_map() {
+        let owner = Owner {
+            start_ns: u64::MAX,
+            established_ns: 3,
+            pid: u32::MAX,
+            exec_id: 5,
+            flags: 7,
+            remote: [1, u64::MAX],
+            remote_port: 443,
+        };
+        assert_eq!(Owner::from_words(owner.to_words()), owner);
+    }
+}

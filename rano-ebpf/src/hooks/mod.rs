@@ -1,0 +1,5 @@
+//! The hooks, one family a file.
+
+mod process;
+mod sockets;
+mod tcp;

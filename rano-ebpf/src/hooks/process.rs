@@ -1,0 +1,88 @@
+//! Processes: raw tracepoints of the scheduler and of exec, from Linux 4.17 on. They skip a firing that comes while
+//! another program of the kind runs on the same CPU; a process that was missed is told of when it opens a socket.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use rano_common::{Loss, Offset, ProcessKind};
+
+use crate::maps::{JUDGEMENTS, lost};
+use crate::task::{Identity, describe, read, tell, tell_image, tell_record};
+
+/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn process_fork(ctx: RawTracePointContext) -> i32 {
+    let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let child = child as usize;
+    let (pid, tgid): (Option<u32>, Option<u32>) =
+        (read(child, Offset::TaskPid), read(child, Offset::TaskTgid));
+    if pid != tgid {
+        return 0;
+    }
+    let Some(identity) = Identity::of(child) else {
+        lost(Loss::TaskUnread);
+        return 0;
+    };
+    if let Some(verdict) = Identity::of(parent as usize).and_then(|parent| parent.verdict()) {
+        identity.judge(verdict);
+    }
+    tell(child, identity, ProcessKind::Fork);
+    0
+}
+
+/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn process_exec(ctx: RawTracePointContext) -> i32 {
+    let (task, binary): (u64, u64) = (ctx.arg(0), ctx.arg(2));
+    let Some(identity) = Identity::of(task as usize) else {
+        lost(Loss::TaskUnread);
+        return 0;
+    };
+    // Of a script this is the interpreter, as in /proc/<pid>/exe.
+    let path: usize = read(binary as usize, Offset::BprmInterp).unwrap_or(0);
+    let _ = tell_image(task as usize, identity, ProcessKind::Exec, path);
+    0
+}
+
+/// `sched_process_exit(struct task_struct *p)`; from 6.16 on a second argument says what is looked up here.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn process_exit(ctx: RawTracePointContext) -> i32 {
+    let task: u64 = ctx.arg(0);
+    let signal: usize = read(task as usize, Offset::TaskSignal).unwrap_or(0);
+    let live: u32 = read(signal, Offset::SignalLive).unwrap_or(0);
+    if live != 0 {
+        return 0;
+    }
+    let Some(identity) = Identity::of(task as usize) else {
+        lost(Loss::TaskUnread);
+        return 0;
+    };
+    let _ = JUDGEMENTS.remove(identity.pid);
+    tell(task as usize, identity, ProcessKind::Exit);
+    0
+}
+
+/// `task_rename(struct task_struct *task, const char *comm)`, before the name is changed. An exec renames too.
+#[raw_tracepoint(tracepoint = "task_rename")]
+pub fn process_rename(ctx: RawTracePointContext) -> i32 {
+    let (task, name): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let task = task as usize;
+    let leader: usize = read(task, Offset::TaskLeader).unwrap_or(0);
+    if leader != task {
+        return 0;
+    }
+    let Some(identity) = Identity::of(task) else {
+        lost(Loss::TaskUnread);
+        return 0;
+    };
+    let Some(mut record) = describe(task, identity, ProcessKind::Rename) else { return 0 };
+    record.comm = [0; 16];
+    // SAFETY: the helper checks the address and ends the name with a NUL.
+    if unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut record.comm) }.is_err() {
+        return 0;
+    }
+    // Undecided again: it may be an agent by its new name.
+    let _ = JUDGEMENTS.remove(identity.pid);
+    tell_record(record);
+    0
+}

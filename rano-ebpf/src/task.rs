@@ -1,0 +1,158 @@
+//! Who: identity of a task's process, its verdict, and what is told of it.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
+    generated::{bpf_get_current_task, bpf_probe_read_user},
+};
+use rano_common::{Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Verdict};
+
+use crate::emit::{Batch, now};
+use crate::maps::{JUDGEMENTS, lost, offset};
+
+/// A process and the image it runs.
+#[derive(Clone, Copy)]
+pub struct Identity {
+    pub pid: u32,
+    pub exec_id: u32,
+    pub start_ns: u64,
+}
+
+/// The current task, as an address.
+#[inline(always)]
+pub fn current() -> usize {
+    // SAFETY: takes nothing and returns an address that is only read through `bpf_probe_read_kernel`.
+    unsafe { bpf_get_current_task() as usize }
+}
+
+/// Reads a field of the kernel structure at `base`.
+#[inline(always)]
+pub fn read<T>(base: usize, field: Offset) -> Option<T> {
+    // SAFETY: the helper checks the address; every `T` here is a plain number or an array of them.
+    unsafe { bpf_probe_read_kernel((base + offset(field)) as *const T) }.ok()
+}
+
+impl Identity {
+    #[inline(always)]
+    pub fn of(task: usize) -> Option<Self> {
+        let leader: usize = read(task, Offset::TaskLeader)?;
+        Some(Self {
+            pid: read(leader, Offset::TaskTgid)?,
+            exec_id: read(leader, Offset::TaskExecId)?,
+            start_ns: read(leader, Offset::TaskStart)?,
+        })
+    }
+
+    /// `None` while it is undecided and was not told of.
+    #[inline(always)]
+    pub fn verdict(&self) -> Option<Verdict> {
+        // SAFETY: a value that is replaced meanwhile is torn at worst, and then of nobody.
+        let words = unsafe { JUDGEMENTS.get(self.pid) }?;
+        Judgement::of(*words, self.start_ns, self.exec_id)
+    }
+
+    #[inline(always)]
+    pub fn judge(&self, verdict: Verdict) {
+        let judgement = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict };
+        if JUDGEMENTS.insert(self.pid, judgement.to_words(), BPF_ANY as u64).is_err() {
+            lost(Loss::JudgementsFull);
+        }
+    }
+}
+
+/// What can be said of a process in few bytes.
+#[inline(always)]
+pub fn describe(task: usize, identity: Identity, kind: ProcessKind) -> Option<ProcessRecord> {
+    let leader: usize = read(task, Offset::TaskLeader)?;
+    let parent: usize = read(leader, Offset::TaskParent)?;
+    let cred: usize = read(task, Offset::TaskCred)?;
+    Some(ProcessRecord {
+        header: Header { kind: kind as u32, size: size_of::<ProcessRecord>() as u32, at_ns: now() },
+        start_ns: identity.start_ns,
+        pid: identity.pid,
+        parent: read(parent, Offset::TaskTgid)?,
+        exec_id: identity.exec_id,
+        uid: read(cred, Offset::CredEuid)?,
+        arguments: 0,
+        arguments_total: 0,
+        comm: read(leader, Offset::TaskComm)?,
+    })
+}
+
+/// Tells of a process without its arguments.
+#[inline(always)]
+pub fn tell(task: usize, identity: Identity, kind: ProcessKind) {
+    let Some(record) = describe(task, identity, kind) else { return lost(Loss::TaskUnread) };
+    tell_record(record);
+}
+
+#[inline(always)]
+pub fn tell_record(record: ProcessRecord) {
+    let batch = Batch::begin();
+    match batch.reserve::<ProcessRecord>() {
+        Some(mut room) => {
+            room.write(record);
+            batch.submit(room);
+        }
+        None => lost(Loss::ProcessRecord),
+    }
+}
+
+/// Tells of the current process with its arguments, and with the path at address `path` unless that is 0. Whether
+/// there was room.
+#[inline(always)]
+pub fn tell_image(task: usize, identity: Identity, kind: ProcessKind, path: usize) -> bool {
+    let Some(record) = describe(task, identity, kind) else {
+        lost(Loss::TaskUnread);
+        return false;
+    };
+    let (start, end) = arguments(task).unwrap_or((0, 0));
+    let total = (end.saturating_sub(start)).min(u32::MAX as usize) as u32;
+    let record = ProcessRecord { arguments_total: total, ..record };
+    if total <= 256 {
+        tell_sized::<256>(record, start, path)
+    } else if total <= 1024 {
+        tell_sized::<1024>(record, start, path)
+    } else {
+        tell_sized::<4096>(record, start, path)
+    }
+}
+
+fn arguments(task: usize) -> Option<(usize, usize)> {
+    let mm: usize = read(task, Offset::TaskMm)?;
+    if mm == 0 {
+        return None;
+    }
+    Some((read(mm, Offset::MmArgStart)?, read(mm, Offset::MmArgEnd)?))
+}
+
+#[inline(always)]
+fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) -> bool {
+    let batch = Batch::begin();
+    let Some(mut room) = batch.reserve::<ImageRecord<N>>() else {
+        lost(Loss::ProcessRecord);
+        return false;
+    };
+    let image = room.as_mut_ptr();
+    let length = if record.arguments_total > N as u32 { N as u32 } else { record.arguments_total };
+    // SAFETY: `image` points to room for the record; each place is written before it is submitted, except for what is
+    // behind the arguments, which user space does not look at. The helper writes `length` bytes, at most `N`.
+    unsafe {
+        (*image).process = record;
+        (*image).process.header.size = size_of::<ImageRecord<N>>() as u32;
+        (*image).path[0] = 0;
+        let read = bpf_probe_read_user((&raw mut (*image).arguments).cast(), length, start as *const _);
+        (*image).process.arguments = if read == 0 { length } else { 0 };
+        if path != 0 {
+            let room: &mut [u8; PATH] = &mut (*image).path;
+            // A path that fills all its room may be cut: then none is better.
+            if bpf_probe_read_kernel_str_bytes(path as *const u8, room)
+                .map_or(true, |path| path.len() + 1 >= PATH)
+            {
+                room[0] = 0;
+            }
+        }
+    }
+    batch.submit(room);
+    true
+}

@@ -1,0 +1,207 @@
+//! The source that sees every connection as it happens: kernel programs (`rano-ebpf`) on cgroup hooks and raw
+//! tracepoints, read from a ring buffer and joined by socket cookie.
+
+pub mod btf;
+pub mod load;
+pub mod older;
+pub mod processes;
+pub mod sockets;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rano_common::{Loss, Record, SocketKind, SocketRecord, decode};
+use rustc_hash::FxHashSet;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::event::{Moment, SourceKind};
+use crate::process::Verdict;
+use crate::source::health::{Gap, Gaps};
+use crate::source::proc::ProcSettings;
+use crate::source::{self, Intake, Pumped, SocketChange, Source, SourceHealth};
+use crate::stop::Stop;
+
+use load::Programs;
+use older::OlderSockets;
+use processes::Processes;
+use sockets::Sockets;
+
+/// What comes within this time of a first record is read with it: one wake-up for all.
+const COALESCE: Duration = Duration::from_millis(20);
+/// Records that are read at once, before the rest of the program has its turn.
+const BATCH: usize = 8192;
+
+/// How to observe.
+#[derive(Debug, Clone, Copy)]
+pub struct EbpfSettings {
+    /// How to look for what is older than the observation.
+    pub polling: ProcSettings,
+    /// Room for records in the kernel; 0 for the usual.
+    pub ring_bytes: u32,
+}
+
+/// Kernel programs and what their records come to.
+pub struct EbpfSource {
+    settings: EbpfSettings,
+    programs: Programs,
+    processes: Processes,
+    sockets: Sockets,
+    started: bool,
+    malformed: u64,
+    /// Process records lost when /proc was read last.
+    lost_at_scan: u64,
+    changes: Vec<SocketChange>,
+}
+
+impl EbpfSource {
+    /// Attaches the programs; an error says why this is not possible here.
+    pub fn start(settings: EbpfSettings) -> Result<Self> {
+        Ok(Self {
+            settings,
+            programs: Programs::attach(settings.ring_bytes)?,
+            processes: Processes::new()?,
+            sockets: Sockets::default(),
+            started: false,
+            malformed: 0,
+            lost_at_scan: 0,
+            changes: Vec::new(),
+        })
+    }
+
+    /// What there is already: processes, then what has happened since the programs were attached, then older sockets.
+    fn begin(&mut self, intake: &mut dyn Intake) -> Result<()> {
+        self.processes.read_all(source::now(), intake);
+        let older = OlderSockets::look(self.settings.polling, intake)?;
+        let mut told = FxHashSet::default();
+        while self.drain(intake, Some(&mut told)) == BATCH {}
+        older.tell(&told, &mut self.programs, intake);
+        Ok(())
+    }
+
+    /// Reads at most [`BATCH`] records; how many there were. `told` collects the sockets they are about.
+    fn drain(&mut self, intake: &mut dyn Intake, mut told: Option<&mut FxHashSet<u64>>) -> usize {
+        let now = source::now();
+        let mut count = 0;
+        while count < BATCH {
+            let Some(item) = self.programs.ring.next() else { break };
+            count += 1;
+            let mut bytes = [0_u8; LONGEST];
+            let length = item.len().min(LONGEST);
+            bytes[..length].copy_from_slice(&item[..length]);
+            drop(item);
+            match decode(&bytes[..length]) {
+                Ok(Record::Socket(kind, record)) => {
+                    if let Some(told) = &mut told {
+                        told.insert(record.cookie);
+                    }
+                    let at = moment(record.header.at_ns, now);
+                    self.judge(kind, &record, intake);
+                    self.sockets.changes(kind, &record, at, &mut self.changes);
+                    let changed = self.processes.has_changed(&record);
+                    for change in self.changes.drain(..) {
+                        let opened = matches!(change, SocketChange::Opened(_));
+                        if !(opened && changed) {
+                            intake.socket(change);
+                        }
+                    }
+                }
+                Ok(Record::Process(told)) => {
+                    let at = moment(told.process.header.at_ns, now);
+                    self.processes.record(&told, at, &mut self.programs, intake);
+                }
+                Err(_) => self.malformed += 1,
+            }
+        }
+        let lost = self.programs.lost(Loss::ProcessRecord);
+        if lost != self.lost_at_scan {
+            self.lost_at_scan = lost;
+            self.processes.read_all(source::now(), intake);
+        }
+        count
+    }
+
+    /// A socket of a process that is ignored tells that its verdict did not arrive; one of a process that was lost in
+    /// the ring and is gone has nobody to be given to.
+    fn judge(&mut self, kind: SocketKind, record: &SocketRecord, intake: &mut dyn Intake) {
+        let owner = processes::identity(record.pid, record.owner_start_ns);
+        if intake.verdict(owner) == Verdict::Tracked {
+            return;
+        }
+        if self.processes.knows(owner) {
+            self.processes.answer(record.pid, &mut self.programs);
+        } else if matches!(kind, SocketKind::Attempt | SocketKind::Datagram) {
+            intake.unattributed(1);
+        }
+    }
+
+    fn wait(&self, patience: Duration, for_records: bool, stop: &Stop) -> Result<bool> {
+        let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+        let stop_fd = stop.fd();
+        let mut fds = vec![PollFd::new(&stop_fd, PollFlags::IN)];
+        if for_records {
+            fds.push(PollFd::new(&self.programs.ring, PollFlags::IN));
+        }
+        match poll(&mut fds, Some(&patience)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for records of the kernel programs"),
+        }
+        Ok(fds.get(1).is_some_and(|fd| !fd.revents().is_empty()))
+    }
+}
+
+/// A record has at most so many bytes.
+const LONGEST: usize = size_of::<rano_common::ImageRecord<4096>>();
+
+/// When a record was made, on both clocks.
+fn moment(at_ns: u64, now: Moment) -> Moment {
+    let age_ms = i64::try_from(now.boot_ns.saturating_sub(at_ns) / 1_000_000).unwrap_or(i64::MAX);
+    Moment { boot_ns: at_ns, unix_ms: now.unix_ms.saturating_sub(age_ms) }
+}
+
+impl Source for EbpfSource {
+    fn kind(&self) -> SourceKind {
+        SourceKind::EbpfTracepoint
+    }
+
+    fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped> {
+        if !self.started {
+            self.started = true;
+            self.begin(intake)?;
+            return Ok(if self.settings.polling.once { Pumped::Exhausted } else { Pumped::More });
+        }
+        while !stop.is_raised() {
+            if self.drain(intake, None) > 0 {
+                return Ok(Pumped::More);
+            }
+            let left = until.boot_ns.saturating_sub(source::now().boot_ns);
+            if left == 0 {
+                return Ok(Pumped::More);
+            }
+            if self.wait(Duration::from_nanos(left), true, stop)? {
+                self.wait(COALESCE, false, stop)?;
+            }
+        }
+        Ok(Pumped::More)
+    }
+
+    fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
+        while self.drain(intake, None) == BATCH {}
+        Ok(())
+    }
+
+    fn health(&self) -> SourceHealth {
+        let lost = |what| self.programs.lost(what);
+        let mut gaps = Gaps::default();
+        gaps.set(Gap::KernelDropped, lost(Loss::SocketRecord) + lost(Loss::ProcessRecord) + self.malformed);
+        gaps.set(Gap::KernelUnfollowed, lost(Loss::OwnersFull) + lost(Loss::TaskUnread));
+        gaps.set(Gap::TableFull, self.sockets.flows_full);
+        gaps.set(Gap::Vanished, self.processes.vanished());
+        let missing = &self.programs.missing;
+        let reason = (!missing.is_empty()).then(|| missing.join("; "));
+        SourceHealth { kind: self.kind(), reason, gaps }
+    }
+
+    fn now(&self) -> Moment {
+        source::now()
+    }
+}

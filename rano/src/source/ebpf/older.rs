@@ -1,0 +1,122 @@
+//! Sockets that are older than the kernel programs: found by looking, as without privileges, then followed by cookie.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, Result};
+use rano_common::{Owner, flags};
+use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::load::Programs;
+use super::processes::start_ns;
+use crate::event::Protocol;
+use crate::process::{ProcessChange, ProcessId, Verdict};
+use crate::source::proc::inet::States;
+use crate::source::proc::sock_diag::{Dumper, Info};
+use crate::source::proc::{ProcSettings, ProcSource};
+use crate::source::{self, Intake, Opened, SocketChange, SocketId, Source as _};
+use crate::stop::Stop;
+
+/// What one look found.
+pub struct OlderSockets {
+    found: Vec<Opened>,
+    /// By network namespace, cookies by inode; where text was all there was to be had.
+    cookies: FxHashMap<u32, FxHashMap<u64, u64>>,
+}
+
+impl OlderSockets {
+    /// Looks once. Processes that it meets go to `intake`; the sockets wait for [`Self::tell`].
+    pub fn look(polling: ProcSettings, intake: &mut dyn Intake) -> Result<Self> {
+        let mut held = Held { inner: intake, found: Vec::new() };
+        let mut poll =
+            ProcSource::start(ProcSettings { once: true, ..polling }).context("look for sockets")?;
+        poll.pump(source::now(), &Stop::new()?, &mut held)?;
+        let mut older = Self { found: held.found, cookies: FxHashMap::default() };
+        for opened in &older.found {
+            if let (SocketId::Inode { netns, .. }, Some(owner)) = (opened.id, opened.owner) {
+                older.cookies.entry(netns).or_insert_with(|| cookies_beside(owner.pid).unwrap_or_default());
+            }
+        }
+        Ok(older)
+    }
+
+    /// Passes on all but those that the programs have told of, and asks the programs for their end.
+    pub fn tell(self, told: &FxHashSet<u64>, programs: &mut Programs, intake: &mut dyn Intake) {
+        for mut opened in self.found {
+            if let SocketId::Inode { netns, inode } = opened.id
+                && let Some(&cookie) = self.cookies.get(&netns).and_then(|cookies| cookies.get(&inode))
+            {
+                opened.id = SocketId::Cookie { netns, cookie };
+            }
+            if let SocketId::Cookie { cookie, .. } = opened.id {
+                if told.contains(&cookie) {
+                    continue;
+                }
+                if let Some(id) = opened.owner {
+                    let datagram = if opened.protocol == Protocol::Udp { flags::DATAGRAM } else { 0 };
+                    let owner = Owner {
+                        start_ns: start_ns(id),
+                        established_ns: 0,
+                        pid: id.pid,
+                        exec_id: 0,
+                        flags: flags::PREEXISTING | datagram,
+                        remote: [0; 2],
+                        remote_port: 0,
+                    };
+                    programs.follow(cookie, owner);
+                }
+            }
+            intake.socket(SocketChange::Opened(opened));
+        }
+    }
+}
+
+/// The sockets in the network namespace of a process, cookies by inode. On a thread of its own, which enters it.
+fn cookies_beside(pid: u32) -> Result<FxHashMap<u64, u64>> {
+    let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
+    let look = move || -> Result<FxHashMap<u64, u64>> {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let mut cookies = FxHashMap::default();
+        let mut dumper = Dumper::open()?;
+        dumper.tcp(States::SOCKETS, Info::Without, |socket| {
+            cookies.extend(socket.cookie.map(|cookie| (socket.inode, cookie)));
+        })?;
+        dumper.udp(States::ALL, |socket| {
+            cookies.extend(socket.cookie.map(|cookie| (socket.inode, cookie)));
+        })?;
+        Ok(cookies)
+    };
+    let thread = std::thread::Builder::new().name("namespace".to_owned()).spawn(look)?;
+    thread.join().unwrap_or_else(|_| Ok(FxHashMap::default()))
+}
+
+/// Holds sockets back.
+struct Held<'a> {
+    inner: &'a mut dyn Intake,
+    found: Vec<Opened>,
+}
+
+impl Intake for Held<'_> {
+    fn process(&mut self, change: ProcessChange) -> Verdict {
+        self.inner.process(change)
+    }
+
+    fn socket(&mut self, change: SocketChange) {
+        if let SocketChange::Opened(opened) = change {
+            self.found.push(opened);
+        }
+    }
+
+    fn unattributed(&mut self, count: u64) {
+        self.inner.unattributed(count);
+    }
+
+    fn newly_tracked(&mut self) -> Vec<ProcessId> {
+        self.inner.newly_tracked()
+    }
+
+    fn verdict(&self, id: ProcessId) -> Verdict {
+        self.inner.verdict(id)
+    }
+}

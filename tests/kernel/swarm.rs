@@ -1,0 +1,168 @@
+//! Many short processes at once: each runs as an agent for a few milliseconds and connects a few times.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::support::actor::{Service, Transport};
+use crate::support::rano::default_database;
+use crate::support::stage;
+
+crate::tests![every_connection_of_a_thousand_short_processes_is_seen, lost_records_are_counted];
+
+/// Set in a process of the swarm; the value says which part it plays.
+const MARKER: &str = "RANO_TEST_SWARM";
+/// Starts one agent after the other.
+const RUNNER: &str = "runner";
+/// Connects and ends.
+const AGENT: &str = "agent";
+
+const RUNNERS: usize = 8;
+const AGENTS_A_RUNNER: usize = 125;
+const CONNECTIONS_AN_AGENT: usize = 4;
+
+/// What an agent said of itself.
+struct Agent {
+    pid: u32,
+    index: String,
+    ports: Vec<u16>,
+}
+
+pub fn play_if_asked() -> Option<ExitCode> {
+    let part = std::env::var_os(MARKER)?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let played = if part == RUNNER { run(&arguments) } else { be_agent(&arguments) };
+    Some(match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("swarm: {error:?}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Arguments: server, the agent's program, first index, how many.
+fn run(arguments: &[String]) -> Result<()> {
+    let [server, program, first, count] = arguments else { anyhow::bail!("four arguments") };
+    let first: usize = first.parse()?;
+    for index in first..first + count.parse::<usize>()? {
+        let status = Command::new(program)
+            .args(["--agent", &index.to_string(), server])
+            .env(MARKER, AGENT)
+            .status()
+            .context("start an agent")?;
+        ensure!(status.success(), "agent {index} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Arguments: `--agent`, index, server.
+fn be_agent(arguments: &[String]) -> Result<()> {
+    let [_, index, server] = arguments else { anyhow::bail!("three arguments") };
+    let server: SocketAddr = server.parse()?;
+    let mut line = format!("{} {index}", std::process::id());
+    for _ in 0..CONNECTIONS_AN_AGENT {
+        let stream = TcpStream::connect(server)?;
+        let _ = write!(line, " {}", stream.local_addr()?.port());
+    }
+    line.push('\n');
+    // One write of less than PIPE_BUF: lines of several agents do not mix.
+    std::io::stdout().write_all(line.as_bytes())?;
+    Ok(())
+}
+
+/// Lets the swarm loose on the scene's server.
+fn release(scene: &crate::support::scene::Scene, server: SocketAddr, agents: usize) -> Result<Vec<Agent>> {
+    let mut runners = Vec::new();
+    for runner in 0..RUNNERS {
+        let mut command = Command::new(stage::actor("runner")?);
+        command.arg(server.to_string()).arg(stage::actor("claude")?);
+        command.arg((runner * agents).to_string()).arg(agents.to_string());
+        command.env_clear().env(MARKER, RUNNER).stdin(Stdio::null()).stdout(Stdio::piped());
+        scene.place.apply(&mut command);
+        let mut child = command.spawn().context("start a runner")?;
+        let output = child.stdout.take().context("standard output was piped")?;
+        let lines = std::thread::spawn(move || BufReader::new(output).lines().collect::<Result<Vec<_>, _>>());
+        runners.push((child, lines));
+    }
+    let mut found = Vec::new();
+    for (mut child, lines) in runners {
+        ensure!(child.wait()?.success(), "a runner failed");
+        let lines = lines.join().map_err(|_| anyhow::anyhow!("the reader of a runner panicked"))??;
+        for line in lines {
+            let mut words = line.split(' ');
+            let mut next = || words.next().context("a word is missing");
+            let (pid, index) = (next()?.parse()?, next()?.to_owned());
+            let ports = words.map(str::parse).collect::<Result<_, _>>()?;
+            found.push(Agent { pid, index, ports });
+        }
+    }
+    ensure!(found.len() == agents * RUNNERS, "{} agents spoke", found.len());
+    Ok(found)
+}
+
+fn every_connection_of_a_thousand_short_processes_is_seen() -> Result<()> {
+    let mut scene = crate::scene()?;
+    let server = scene.server.serve(Transport::Tcp, "127.0.0.1:0", Service::Answer)?;
+    let rano = scene.observe(&["--source", "ebpf", "--db-queue-max", "1000000"])?;
+    let agents = release(&scene, server, AGENTS_A_RUNNER)?;
+    scene.let_it_look(&rano)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+
+    let database = rusqlite::Connection::open(default_database(scene.directory()))?;
+    let mut statement = database.prepare(
+        "SELECT event, local_port, pid, comm, cmdline, ancestry_path, owner_quality FROM events \
+         WHERE provider = 'anthropic' AND netns = (SELECT netns FROM events WHERE pid = ?1)",
+    )?;
+    // Agents of other tests, in namespaces of their own, are seen too.
+    let mut rows = statement.query([agents[0].pid])?;
+    let mut seen: HashMap<(String, u32, u16), [String; 4]> = HashMap::new();
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        count += 1;
+        // Ports are used again within a second, pids are not.
+        let key = (row.get(0)?, row.get(2)?, row.get(1)?);
+        seen.insert(key, [row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?]);
+    }
+    for agent in &agents {
+        for &port in &agent.ports {
+            for event in ["connect", "close"] {
+                let pid = agent.pid;
+                let found = seen.get(&(event.to_owned(), pid, port));
+                let Some([comm, cmdline, ancestry, quality]) = found else {
+                    anyhow::bail!("no {event} of {pid} on port {port}, agent {}", agent.index)
+                };
+                ensure!(comm == "claude" && quality == "exact", "{comm}, {quality}");
+                ensure!(cmdline.contains(&format!("--agent {} ", agent.index)), "{cmdline}");
+                ensure!(ancestry.ends_with(&format!("claude:{pid}")), "{ancestry}");
+                ensure!(ancestry.contains("runner:"), "{ancestry}");
+            }
+        }
+    }
+    let expected = agents.len() * CONNECTIONS_AN_AGENT * 2;
+    ensure!(count == expected, "{count} events, not {expected}");
+    let (dropped, unfollowed): (i64, i64) =
+        database.query_row("SELECT kernel_dropped, kernel_unfollowed FROM sessions", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    ensure!((dropped, unfollowed) == (0, 0), "dropped {dropped}, unfollowed {unfollowed}");
+    Ok(())
+}
+
+fn lost_records_are_counted() -> Result<()> {
+    let mut scene = crate::scene()?;
+    let server = scene.server.serve(Transport::Tcp, "127.0.0.1:0", Service::Answer)?;
+    let rano = scene.observe(&["--source", "ebpf", "--ring-bytes", "4096"])?;
+    release(&scene, server, 10)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    let database = scene.database()?;
+    ensure!(database.count("SELECT kernel_dropped FROM sessions")? > 0, "{}", finished.stdout);
+    ensure!(finished.stdout.contains("kernel dropped"), "{}", finished.stdout);
+    Ok(())
+}
