@@ -12,21 +12,28 @@ use super::table::Table;
 const CONNECTIONS: [usize; 2] = [10, 1_000];
 
 pub(crate) fn measure(rano: &Path) -> Result<Table> {
-    let mut table = Table::new(&["live connections", "VmRSS", "VmHWM"]);
+    let mut table = Table::new(&["source", "live connections", "VmRSS", "VmHWM"]);
     let scratch = tempfile::tempdir()?;
     let server = load::keeping_server()?;
-    for connections in CONNECTIONS {
-        let mut load = Load::default();
-        load.agent(scratch.path(), server, connections)?;
-        let observer = Observer::start(rano, scratch.path(), &["--interval-ms", "200"])?;
-        // Several flushes and several rounds through all processes.
-        std::thread::sleep(Duration::from_secs(7));
-        let cells = ["VmRSS", "VmHWM"].map(|key| memory_kib(observer.pid(), key));
-        let mut row = vec![connections.to_string()];
-        for kib in cells {
-            row.push(format!("{}.{} MiB", kib.as_ref().map_or(0, |kib| kib / 1024), tenths(kib?)));
+    for source in ["proc", "ebpf"] {
+        if source == "ebpf" && !rustix::process::geteuid().is_root() {
+            table.skip("ebpf: needs root");
+            continue;
         }
-        table.row(row);
+        for connections in CONNECTIONS {
+            let mut load = Load::default();
+            load.agent(scratch.path(), server, connections)?;
+            let arguments = ["--source", source, "--interval-ms", "200"];
+            let observer = Observer::start(rano, scratch.path(), &arguments)?;
+            // Several flushes and several rounds through all processes.
+            std::thread::sleep(Duration::from_secs(7));
+            let cells = ["VmRSS", "VmHWM"].map(|key| memory_kib(observer.pid(), key));
+            let mut row = vec![source.to_owned(), connections.to_string()];
+            for kib in cells {
+                row.push(format!("{}.{} MiB", kib.as_ref().map_or(0, |kib| kib / 1024), tenths(kib?)));
+            }
+            table.row(row);
+        }
     }
     Ok(table)
 }

@@ -32,7 +32,7 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
         // Taking turns, so that a slow moment of the machine hits all.
         for _ in 0..ROUNDS {
             alone.push(stranger.round(gap, count)?);
-            let observer = Observer::start(rano, scratch.path(), &["--no-sqlite"])?;
+            let observer = Observer::start(rano, scratch.path(), &["--source", "proc", "--no-sqlite"])?;
             with_rano.push(stranger.round(gap, count)?);
             drop(observer);
             if let Some(ss) = &ss {

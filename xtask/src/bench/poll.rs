@@ -67,7 +67,8 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
 /// each poll and closes the one before, so that each finds the counters moved, a new socket and one that is gone.
 fn cost_of_a_poll(rano: &Path, directory: &Path, stir: Option<SocketAddr>) -> Result<Duration> {
     let interval = INTERVAL.as_millis().to_string();
-    let observer = Observer::start(rano, directory, &["--no-sqlite", "--interval-ms", &interval])?;
+    let arguments = ["--source", "proc", "--no-sqlite", "--interval-ms", &interval];
+    let observer = Observer::start(rano, directory, &arguments)?;
     let before = cpu_time(observer.pid())?;
     let mut open = None;
     for _ in 0..POLLS {
