@@ -53,12 +53,23 @@ pub struct EbpfSource {
     changes: Vec<SocketChange>,
 }
 
+/// Loading reads the kernel's types into some ten megabytes of small pieces, which the allocator would keep for good.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and glibc allows it at any time in any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 impl EbpfSource {
     /// Attaches the programs; an error says why this is not possible here.
     pub fn start(settings: EbpfSettings) -> Result<Self> {
+        let programs = Programs::attach(settings.ring_bytes)?;
+        give_back_memory();
         Ok(Self {
             settings,
-            programs: Programs::attach(settings.ring_bytes)?,
+            programs,
             processes: Processes::new()?,
             sockets: Sockets::default(),
             started: false,
