@@ -1,0 +1,149 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use EventKind::{Accept, Close, Connect, Fail};
+
+use super::*;
+use crate::event::{Address, OwnerQuality};
+use crate::process::Image;
+use crate::process::matching::{Rules, Targets};
+use crate::process::provider::Providers;
+use crate::process::redact::Redaction;
+
+/// Keeps what it is given.
+struct Kept(Rc<RefCell<Vec<Event>>>);
+
+impl Sink for Kept {
+    fn event(&mut self, event: &Event) {
+        self.0.borrow_mut().push(event.clone());
+    }
+    fn tick(&mut self, _frame: &Frame<'_>) {}
+    fn finish(&mut self, _summary: &mut Summary) {}
+}
+
+const CLAUDE: ProcessId = ProcessId { pid: 42, start_time: 7 };
+const ID: SocketId = SocketId::Cookie { netns: 1, cookie: 1 };
+const EVERYTHING: Scope =
+    Scope { udp: true, listening: true, unix: true, unattributed: true, pending: false };
+
+fn at(ms: u64) -> Moment {
+    Moment { boot_ns: ms * 1_000_000, unix_ms: i64::try_from(ms).unwrap() }
+}
+
+fn opened(role: Role, state: SocketState, owner: Option<ProcessId>) -> Opened {
+    let address = |text: &str| Some(Address::ip(text.parse().unwrap()));
+    Opened {
+        id: ID,
+        role,
+        protocol: Protocol::Tcp,
+        local: address("127.0.0.1:40000"),
+        remote: address("127.0.0.1:443"),
+        state: Some(state),
+        owner,
+        quality: OwnerQuality::Polled,
+        preexisting: false,
+        at: at(1),
+        netns: 1,
+    }
+}
+
+fn connecting() -> SocketChange {
+    SocketChange::Opened(opened(Role::Connect, SocketState::Connecting, Some(CLAUDE)))
+}
+
+fn established() -> SocketChange {
+    SocketChange::Opened(opened(Role::Connect, SocketState::Established, Some(CLAUDE)))
+}
+
+fn closed(established: Option<bool>) -> SocketChange {
+    let bytes = Some(Bytes { sent: 3, received: 4 });
+    SocketChange::Closed(Closed { id: ID, at: at(9), bytes, error: None, established, duration: None })
+}
+
+/// The events that `changes` of a process named claude lead to, and the pipeline afterwards.
+fn run(scope: Scope, changes: Vec<SocketChange>) -> (Vec<Event>, Pipeline) {
+    let kept = Rc::default();
+    let tree = Tree::new(Rules::new(Targets::default(), Vec::new()), Providers::default(), Redaction::On);
+    let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![Box::new(Kept(Rc::clone(&kept)))]);
+    let image = Image { comm: "claude".into(), ..Image::default() };
+    pipeline.process(ProcessChange::Seen { id: CLAUDE, parent: 1, image, at: at(0) });
+    for change in changes {
+        pipeline.socket(change);
+    }
+    (kept.take(), pipeline)
+}
+
+fn check(changes: Vec<SocketChange>, expected: &[EventKind]) -> Vec<Event> {
+    let (events, _) = run(EVERYTHING, changes);
+    let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, expected);
+    events
+}
+
+#[test]
+fn a_connection_is_a_connect_and_a_close_with_duration_and_bytes() {
+    let events = check(vec![established(), closed(Some(true))], &[Connect, Close]);
+    assert_eq!(events[0].provider.as_ref(), "anthropic");
+    assert_eq!(events[1].duration, Some(Duration::from_millis(8)));
+    assert_eq!(events[1].bytes, Some(Bytes { sent: 3, received: 4 }));
+    assert_eq!(events[0].connection, events[1].connection);
+}
+
+#[test]
+fn a_connection_that_is_older_than_the_observation_has_no_duration() {
+    let mut older = opened(Role::Connect, SocketState::Established, Some(CLAUDE));
+    older.preexisting = true;
+    let events = check(vec![SocketChange::Opened(older), closed(None)], &[Connect, Close]);
+    assert_eq!(events[1].duration, None);
+}
+
+#[test]
+fn an_attempt_is_a_fail_alone_or_a_connect_once_it_succeeds() {
+    let succeeds = SocketChange::State { id: ID, state: SocketState::Established, at: at(5) };
+    check(vec![connecting(), closed(Some(false))], &[Fail]);
+    check(vec![connecting(), closed(None)], &[Fail]);
+    let events = check(vec![connecting(), succeeds, closed(None)], &[Connect, Close]);
+    assert_eq!(events[1].duration, Some(Duration::from_millis(4)));
+    // It succeeded and ended between two looks.
+    check(vec![connecting(), closed(Some(true))], &[Connect, Close]);
+}
+
+#[test]
+fn close_without_open_is_ignored_and_nothing_is_opened_twice() {
+    check(vec![closed(None)], &[]);
+    check(vec![established(), established(), closed(None), closed(None)], &[Connect, Close]);
+}
+
+#[test]
+fn the_serving_end_counts_as_neither_connect_nor_close() {
+    let served = SocketChange::Opened(opened(Role::Accept, SocketState::Established, Some(CLAUDE)));
+    let (events, pipeline) = run(EVERYTHING, vec![served, closed(None)]);
+    assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [Accept]);
+    assert_eq!((pipeline.totals.connects, pipeline.totals.active), (0, 0));
+}
+
+#[test]
+fn what_nobody_owns_is_counted_always_and_shown_on_request() {
+    let nobodys = || SocketChange::Opened(opened(Role::Connect, SocketState::Established, None));
+    let events = check(vec![nobodys(), closed(Some(true))], &[Connect, Close]);
+    assert!(events.iter().all(|event| event.process.is_none() && &*event.provider == "unknown"));
+    // Only its end was seen: a duration would be made up.
+    assert_eq!(events[1].duration, None);
+    let (events, pipeline) = run(Scope { unattributed: false, ..EVERYTHING }, vec![nobodys()]);
+    assert_eq!((events.len(), pipeline.unattributed), (0, 1));
+}
+
+#[test]
+fn a_socket_of_a_process_that_is_not_watched_is_nothing() {
+    let stranger = Some(ProcessId { pid: 43, start_time: 7 });
+    let opened = SocketChange::Opened(opened(Role::Connect, SocketState::Established, stranger));
+    check(vec![opened, closed(None)], &[]);
+}
+
+#[test]
+fn an_attempt_under_way_at_the_end_is_shown_as_such() {
+    let (events, mut pipeline) = run(EVERYTHING, vec![connecting()]);
+    assert!(events.is_empty());
+    pipeline.show_pending(at(20));
+    assert_eq!(pipeline.totals.connects, 1);
+}
