@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use super::Context;
 use crate::config::{Configuration, LogFormat, Origin, Settings, SourceChoice};
-use crate::event::Moment;
+use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
 use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
@@ -328,7 +328,7 @@ impl<'a> Run<'a> {
             return;
         }
         let health = source.health();
-        let polls = self.settings.replay.is_none() && !self.settings.once;
+        let polls = health.kind == SourceKind::Proc && self.settings.replay.is_none() && !self.settings.once;
         Banner {
             run_id: &self.id,
             watching: &self.watching(),
