@@ -13,6 +13,7 @@ mod cgroup;
 mod connections;
 mod ladder;
 mod loss;
+mod privileges;
 mod swarm;
 
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [swarm::all(), connections::all(), ladder::all(), loss::all()];
+    let trials = [swarm::all(), connections::all(), ladder::all(), loss::all(), privileges::all()];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()

@@ -112,6 +112,11 @@ impl Programs {
         self.owners.insert(cookie, owner.to_words(), 0).is_ok()
     }
 
+    /// Whether the maps may be looked into.
+    pub fn are_within_reach(&self) -> bool {
+        self.lost.get(&0, 0).is_ok()
+    }
+
     /// Ends the programs, so that what is in the maps is all there will be.
     pub fn detach(&mut self) {
         self.ebpf = None;

@@ -16,6 +16,7 @@ use rustc_hash::FxHashSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, SourceKind};
+use crate::privileges;
 use crate::process::Verdict;
 use crate::source::health::{Gap, Gaps};
 use crate::source::proc::ProcSettings;
@@ -40,6 +41,8 @@ pub struct EbpfSettings {
     pub polling: ProcSettings,
     /// Room for records in the kernel; 0 for the usual.
     pub ring_bytes: u32,
+    /// The user who invoked sudo, whose files rano works with.
+    pub files_of: Option<u32>,
 }
 
 /// Kernel programs and what their records come to.
@@ -93,7 +96,20 @@ impl EbpfSource {
         let mut told = FxHashSet::default();
         while self.drain(intake, Some(&mut told)) == BATCH {}
         older.tell(&told, &mut self.programs, intake);
+        self.give_up_privileges();
         Ok(())
+    }
+
+    /// Everything is attached, and other network namespaces need not be entered any more.
+    fn give_up_privileges(&self) {
+        if let Some(uid) = self.settings.files_of {
+            privileges::handle_files_as(uid);
+        }
+        let mut keep = privileges::OTHERS_PROCESSES;
+        if !privileges::works_without(privileges::OWN_MAPS, || self.programs.are_within_reach()) {
+            keep |= privileges::OWN_MAPS;
+        }
+        privileges::keep_only(keep);
     }
 
     /// Reads at most [`BATCH`] records; how many there were. `told` collects the sockets they are about.
