@@ -9,8 +9,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cgroup;
 mod connections;
 mod ladder;
+mod loss;
+mod privileges;
 mod swarm;
 
 use std::process::ExitCode;
@@ -20,7 +23,7 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [swarm::all(), connections::all(), ladder::all()];
+    let trials = [swarm::all(), connections::all(), ladder::all(), loss::all(), privileges::all()];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()
