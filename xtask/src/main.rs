@@ -1,9 +1,10 @@
-//! What a developer or CI runs: `cargo xtask run|test|ebpf|bench`.
+//! What a developer or CI runs: `cargo xtask run|test|ebpf|vm|bench`.
 
 mod bench;
 mod cargo;
 mod ebpf;
 mod system;
+mod vm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ const USAGE: &str = "\
 usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
        cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
        cargo xtask ebpf [--check]       build the kernel programs that rano embeds; or: are they up to date?
+       cargo xtask vm [--full]                 the kernel tests on other kernels, in emulated machines
        cargo xtask bench [NAME]...             measure: poll notify store report memory startup alerts (all)
        cargo xtask bench db --events N --out FILE [--seed S]
                                                make a history of so many events
@@ -42,6 +44,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
             cargo::test(&without_separator(arguments))
         }
         "ebpf" => ebpf::run(&arguments),
+        "vm" => vm::run(&arguments),
         "bench" => bench::run(&arguments),
         // Roles that `bench` starts itself in.
         bench::world::OUTSIDE => bench::world::outside(&arguments),
