@@ -12,6 +12,7 @@ mod support;
 mod connections;
 mod ladder;
 mod swarm;
+mod verifier;
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -20,14 +21,19 @@ use support::namespace::User;
 use support::scene::Scene;
 
 fn main() -> ExitCode {
-    if let Some(ended) = swarm::play_if_asked().or_else(support::actor::play_if_asked) {
+    if let Some(ended) = played() {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [swarm::all(), connections::all(), ladder::all()];
+    let trials = [swarm::all(), connections::all(), ladder::all(), verifier::all()];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()
+}
+
+/// The end of a process that plays a part in a test.
+fn played() -> Option<ExitCode> {
+    swarm::play_if_asked().or_else(verifier::play_if_asked).or_else(support::actor::play_if_asked)
 }
 
 /// A scene in which rano can load its programs; skips where it cannot.
