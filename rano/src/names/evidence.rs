@@ -30,7 +30,7 @@ impl Evidence {
 }
 
 /// Whose packet it was: the end that asked, or that greets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Party {
     /// The very socket.
