@@ -9,8 +9,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cgroup;
 mod connections;
 mod ladder;
+mod loss;
 mod swarm;
 mod verifier;
 
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [swarm::all(), connections::all(), ladder::all(), verifier::all()];
+    let trials = [swarm::all(), connections::all(), ladder::all(), loss::all(), verifier::all()];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()
