@@ -245,3 +245,6 @@ pub fn open(path: &Path) -> Result<Packets> {
     let file = File::open(path).with_context(|| format!("open capture {}", path.display()))?;
     Packets::open(file).with_context(|| format!("read capture {}", path.display()))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

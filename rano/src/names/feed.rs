@@ -177,3 +177,67 @@ fn follow(path: &Path, sender: &Sender) {
     }
     sender.lost(evidence.unread());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::capture_file::tests::{legacy, lookup};
+
+    fn at(unix_ms: i64) -> Moment {
+        Moment { boot_ns: 5_000_000_000 + unix_ms.unsigned_abs() * 1_000_000, unix_ms }
+    }
+
+    fn feed(packets: &[(u64, Vec<u8>)]) -> Feed {
+        let file = tempfile::NamedTempFile::new().expect("made");
+        std::fs::write(file.path(), legacy(101, packets)).expect("written");
+        Feed::from_file(file.path()).expect("a capture")
+    }
+
+    fn taken(feed: &mut Feed, now: Moment) -> Vec<Moment> {
+        std::iter::from_fn(|| feed.take(now)).map(|evidence| evidence.at()).collect()
+    }
+
+    #[test]
+    fn a_capture_that_was_made_meanwhile_is_told_as_time_goes_on() {
+        let mut feed = feed(&[lookup(1_000, "a.example"), lookup(4_000, "b.example")].concat());
+        assert_eq!(taken(&mut feed, at(900)), []);
+        assert_eq!(taken(&mut feed, at(3_000)), [at(1_001)]);
+        assert_eq!(taken(&mut feed, at(3_500)), []);
+        assert_eq!(taken(&mut feed, at(9_000)), [at(4_001)]);
+    }
+
+    #[test]
+    fn a_capture_from_before_ends_as_the_observation_begins() {
+        let mut feed = feed(&[lookup(1_000, "a.example"), lookup(4_000, "b.example")].concat());
+        assert_eq!(taken(&mut feed, at(1_000_000)), [at(997_000), at(1_000_000)]);
+    }
+
+    #[test]
+    fn what_is_no_capture_is_refused() {
+        let file = tempfile::NamedTempFile::new().expect("made");
+        std::fs::write(file.path(), "GET / HTTP/1.1").expect("written");
+        let error = Feed::from_file(file.path()).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        assert!(error.contains("no capture file"), "{error}");
+        assert!(Feed::from_file(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let (done, is_done) = std::sync::mpsc::channel();
+        let mut feed = Feed::from_thread(move |sender| {
+            let mut file = feed_of_one();
+            let evidence = file.take(at(1)).expect("there");
+            for _ in 0..WAITING_MAX + 3 {
+                sender.send(evidence.clone());
+            }
+            done.send(()).expect("awaited");
+        })
+        .expect("started");
+        is_done.recv().expect("sent");
+        assert_eq!((feed.lost(), taken(&mut feed, at(9)).len()), (3, WAITING_MAX));
+    }
+
+    fn feed_of_one() -> Feed {
+        feed(&lookup(0, "a.example"))
+    }
+}

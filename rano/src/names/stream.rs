@@ -125,9 +125,9 @@ mod tests {
         assert!(stream.add(u32::try_from(ROOM).expect("small"), &[2; 2]));
         assert_eq!(stream.ready(), [1, 2, 2]);
         let end = u32::try_from(ROOM).expect("small");
-        assert!(stream.add(end + 3, b"x"));
+        assert!(stream.add(end + 4, b"x"));
         stream.consume(3);
-        assert!(stream.add(end + 1, &[3; 2]));
+        assert!(stream.add(end + 2, &[3; 2]));
         assert_eq!(stream.ready(), [3, 3, b'x']);
     }
 
