@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod source;
+pub mod names;
 pub mod process;
 pub mod pipeline;
 pub mod sink;

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod doctor;
 pub mod export;
 pub mod human;
+pub mod parquet;
 pub mod report;
 pub mod style;
 pub mod status;

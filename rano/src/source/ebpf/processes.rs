@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::load::Programs;
 use crate::event::Moment;
+use crate::names::Evidence;
 use crate::process::{Image, ProcessChange, ProcessId, Verdict};
 use crate::source::proc::PROC;
 use crate::source::proc::processes::{ProcessScanner, arguments};
@@ -357,6 +358,10 @@ impl Intake for Learner<'_> {
 
     fn socket(&mut self, change: SocketChange) {
         self.intake.socket(change);
+    }
+
+    fn evidence(&mut self, evidence: Evidence) {
+        self.intake.evidence(evidence);
     }
 
     fn unattributed(&mut self, count: u64) {
