@@ -15,6 +15,7 @@ mod ladder;
 mod loss;
 mod privileges;
 mod swarm;
+mod taken_away;
 mod verifier;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         loss::all(),
         privileges::all(),
         swarm::all(),
+        taken_away::all(),
         verifier::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
