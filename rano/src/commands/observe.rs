@@ -194,7 +194,11 @@ impl<'a> Run<'a> {
                 return Err(Failure::new(Code::Usage, message).hint("use --source proc for these").into());
             }
             SourceChoice::Auto | SourceChoice::Ebpf => {
-                match EbpfSource::start(EbpfSettings { polling, ring_bytes: self.settings.ring_bytes }) {
+                match EbpfSource::start(EbpfSettings {
+                    polling,
+                    ring_bytes: self.settings.ring_bytes,
+                    names: true,
+                }) {
                     Ok(source) => return Ok(Box::new(source)),
                     Err(error) if self.settings.source == SourceChoice::Ebpf => {
                         let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod load;
+pub mod names;
 pub mod older;
 pub mod processes;
 pub mod sockets;
@@ -22,6 +23,7 @@ use crate::source::{self, Intake, Pumped, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
 use load::Programs;
+use names::Names;
 use older::OlderSockets;
 use processes::Processes;
 use sockets::Sockets;
@@ -38,6 +40,8 @@ pub struct EbpfSettings {
     pub polling: ProcSettings,
     /// Room for records in the kernel; 0 for the usual.
     pub ring_bytes: u32,
+    /// Packets that hold names are looked at.
+    pub names: bool,
 }
 
 /// Kernel programs and what their records come to.
@@ -46,6 +50,7 @@ pub struct EbpfSource {
     programs: Programs,
     processes: Processes,
     sockets: Sockets,
+    names: Names,
     started: bool,
     malformed: u64,
     /// Process records lost when /proc was read last.
@@ -65,18 +70,24 @@ fn give_back_memory() {
 impl EbpfSource {
     /// Attaches the programs; an error says why this is not possible here.
     pub fn start(settings: EbpfSettings) -> Result<Self> {
-        let programs = Programs::attach(settings.ring_bytes)?;
+        let programs = Programs::attach(settings.ring_bytes, settings.names)?;
         give_back_memory();
         Ok(Self {
             settings,
             programs,
             processes: Processes::new()?,
             sockets: Sockets::default(),
+            names: Names::default(),
             started: false,
             malformed: 0,
             lost_at_scan: 0,
             changes: Vec::new(),
         })
+    }
+
+    /// Why no names come from packets although they were asked for.
+    pub fn without_names(&self) -> Option<&str> {
+        self.programs.without_names.as_deref()
     }
 
     /// What there is already: processes, then what has happened since the programs were attached, then older sockets.
@@ -96,6 +107,10 @@ impl EbpfSource {
         while count < BATCH {
             let Some(item) = self.programs.ring.next() else { break };
             count += 1;
+            if let Ok(Record::Packet(kind, packet, content)) = decode(&item) {
+                self.names.read(kind, &packet, content, moment(packet.header.at_ns, now), intake);
+                continue;
+            }
             let mut bytes = [0_u8; LONGEST];
             let length = item.len().min(LONGEST);
             bytes[..length].copy_from_slice(&item[..length]);
@@ -120,6 +135,8 @@ impl EbpfSource {
                     let at = moment(told.process.header.at_ns, now);
                     self.processes.record(&told, at, &mut self.programs, intake);
                 }
+                // Told above.
+                Ok(Record::Packet(..)) => {}
                 Err(_) => self.malformed += 1,
             }
         }
@@ -206,6 +223,7 @@ impl Source for EbpfSource {
         gaps.set(Gap::KernelDropped, lost(Loss::SocketRecord) + lost(Loss::ProcessRecord) + self.malformed);
         gaps.set(Gap::KernelUnfollowed, lost(Loss::OwnersFull) + lost(Loss::TaskUnread));
         gaps.set(Gap::TableFull, self.sockets.flows_full);
+        gaps.set(Gap::NamesLost, lost(Loss::PacketRecord) + self.names.unread());
         gaps.set(Gap::Vanished, self.processes.vanished());
         let missing = &self.programs.missing;
         let reason = (!missing.is_empty()).then(|| missing.join("; "));
