@@ -30,7 +30,7 @@ impl Evidence {
 }
 
 /// Whose packet it was: the end that asked, or that greets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Party {
     /// The very socket.
@@ -67,4 +67,10 @@ pub struct Pointer {
     pub address: IpAddr,
     /// `None`: it has none, or nobody answered in time.
     pub name: Option<Arc<str>>,
+    /// The name leads back to the address: whoever has the address did not just make it up.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// How long the answer holds, or how long not to ask again.
+    #[serde(default)]
+    pub lasts: Duration,
 }

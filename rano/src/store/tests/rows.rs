@@ -270,11 +270,11 @@ fn a_late_name_reaches_both_rows_and_the_name_before_it_is_kept() {
     let store = Store::start(&patient(&path), &session()).expect("a new database");
     store.push(&event(EventKind::Connect, 1));
     store.push(&event(EventKind::Connect, 2));
-    store.update_domain(ConnectionId(1), &named("host-7.example.net", DomainSource::Ptr));
+    store.update_domain(ConnectionId(1), &named("host-7.example.net", DomainSource::Ptr), Class::Unknown);
     store.push(&Event { domain: named("host-7.example.net", DomainSource::Ptr), ..close(1, 1, 1) });
-    store.update_domain(ConnectionId(1), &named("api.example.com", DomainSource::Sni));
-    store.update_domain(ConnectionId(1), &Domain::Unknown);
-    store.update_domain(ConnectionId(9), &named("nobody.example", DomainSource::Ptr));
+    store.update_domain(ConnectionId(1), &named("api.example.com", DomainSource::Sni), Class::Unknown);
+    store.update_domain(ConnectionId(1), &Domain::Unknown, Class::Unknown);
+    store.update_domain(ConnectionId(9), &named("nobody.example", DomainSource::Ptr), Class::Unknown);
     let finished = store.finish(Progress::default(), NOON);
     assert_eq!(
         finished,
@@ -299,7 +299,7 @@ fn a_name_for_a_connection_long_gone_touches_nobody_elses_row() {
     store.push(&event(EventKind::Connect, 5));
     store.push(&event(EventKind::Connect, 5 + (1 << 16)));
     store.push(&close(5, 1, 1));
-    store.update_domain(ConnectionId(5), &named("late.example", DomainSource::Ptr));
+    store.update_domain(ConnectionId(5), &named("late.example", DomainSource::Ptr), Class::Unknown);
     assert_eq!(store.finish(Progress::default(), NOON).names_dropped, 1);
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM events WHERE domain IS NOT NULL"), 0);
 }
