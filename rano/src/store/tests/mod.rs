@@ -16,8 +16,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{Finished, Progress, Session, Store, StoreOptions};
 use crate::event::{
-    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
-    Protocol, SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, KnownName, Moment,
+    OwnerQuality, Protocol, SocketState, SourceKind,
 };
 use crate::process::{Ancestor, Process, ProcessId};
 
