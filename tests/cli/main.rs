@@ -18,6 +18,7 @@ mod observe;
 mod odd_sockets;
 mod output;
 mod presets;
+mod readers;
 mod report;
 mod short_connections;
 mod shutdown;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         diff::all(),
         status::all(),
         export::all(),
+        readers::all(),
         trouble::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());

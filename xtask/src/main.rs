@@ -1,8 +1,9 @@
-//! What a developer or CI runs: `cargo xtask run|test|ebpf|bench`.
+//! What a developer or CI runs: `cargo xtask run|test|ebpf|fuzz|bench`.
 
 mod bench;
 mod cargo;
 mod ebpf;
+mod fuzz;
 mod system;
 
 use std::ffi::OsString;
@@ -14,6 +15,8 @@ const USAGE: &str = "\
 usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
        cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
        cargo xtask ebpf [--check]       build the kernel programs that rano embeds; or: are they up to date?
+       cargo xtask fuzz [TARGET]... [--seconds N]
+                                               feed what takes bytes from outside with nonsense (each 10 s)
        cargo xtask bench [NAME]...             measure: poll notify store report memory startup alerts (all)
        cargo xtask bench db --events N --out FILE [--seed S]
                                                make a history of so many events
@@ -42,6 +45,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
             cargo::test(&without_separator(arguments))
         }
         "ebpf" => ebpf::run(&arguments),
+        "fuzz" => fuzz::run(&arguments),
         "bench" => bench::run(&arguments),
         // Roles that `bench` starts itself in.
         bench::world::OUTSIDE => bench::world::outside(&arguments),

@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::{Context, history, load, not_printed, say};
 use crate::exit::{Code, Failure};
 use crate::output::export::{Csv, JsonLines};
+use crate::output::parquet::Parquet;
 use crate::output::table::grouped;
 use crate::store::query::export::{DEFAULT_FIELDS, ExportError, FIELDS, Field, Filter};
 use crate::store::{History, OpenError};
@@ -26,14 +27,14 @@ pub fn command() -> Command {
         Arg::new(id).long(name).action(ArgAction::SetTrue).help(help)
     };
     Command::new("export")
-        .about("Write the stored events as CSV or JSON lines")
+        .about("Write the stored events as CSV, JSON lines or Parquet")
         .args_override_self(true)
         .arg(
             Arg::new("format")
                 .long("format")
                 .value_name("FORMAT")
                 .required(true)
-                .value_parser(PossibleValuesParser::new(["csv", "jsonl"]))
+                .value_parser(PossibleValuesParser::new(["csv", "jsonl", "parquet"]))
                 .help("Shape of the output"),
         )
         .args(history::range_flags())
@@ -66,7 +67,8 @@ pub fn command() -> Command {
         .after_help(format!(
             "Fields: {}\nThe first {DEFAULT_FIELDS} of them are the default.\n\n\
              Examples:\n  rano export --format csv --since 7d > week.csv\n  \
-             rano export --format jsonl --domain '*.example.com' | jq .remote_ip",
+             rano export --format jsonl --domain '*.example.com' | jq .remote_ip\n  \
+             rano export --format parquet > events.parquet",
             names()
         ))
 }
@@ -95,6 +97,10 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(fields) => fields.copied().collect(),
         None => FIELDS.iter().take(DEFAULT_FIELDS).collect(),
     };
+    let format = text("format").expect("it is required");
+    if format == "parquet" {
+        check_parquet(matches, &fields)?;
+    }
     let path = history::database(&configuration);
     let history = History::open(&path).map_err(|error| history::cannot_open(&error))?;
     let failed = |error: ExportError| -> anyhow::Error {
@@ -108,18 +114,29 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     };
     let mut progress = Progress::new(history.most_events(&filter).map_err(failed)?);
     let tick = |count| progress.tick(count);
-    let stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    if text("format").as_deref() == Some("csv") {
-        let mut csv = Csv::new(stdout, matches.get_flag("raw"));
-        if !matches.get_flag("no_header") {
-            csv.header(&fields).map_err(not_printed)?;
+    let stdout = || BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    match format.as_str() {
+        "csv" => {
+            let mut csv = Csv::new(stdout(), matches.get_flag("raw"));
+            if !matches.get_flag("no_header") {
+                csv.header(&fields).map_err(not_printed)?;
+            }
+            history.export(&filter, &fields, &mut csv, tick).map_err(failed)?;
+            csv.finish().map_err(not_printed)?;
         }
-        history.export(&filter, &fields, &mut csv, tick).map_err(failed)?;
-        csv.finish().map_err(not_printed)?;
-    } else {
-        let mut lines = JsonLines::new(stdout);
-        history.export(&filter, &fields, &mut lines, tick).map_err(failed)?;
-        lines.finish().map_err(not_printed)?;
+        "jsonl" => {
+            let mut lines = JsonLines::new(stdout());
+            history.export(&filter, &fields, &mut lines, tick).map_err(failed)?;
+            lines.finish().map_err(not_printed)?;
+        }
+        _ => {
+            let mut parquet = Parquet::new(io::stdout(), &fields).map_err(not_printed)?;
+            history.export(&filter, &fields, &mut parquet, tick).map_err(failed)?;
+            // Without its end nobody can take the file for whole.
+            if !history.was_written() {
+                parquet.finish().map_err(not_printed)?;
+            }
+        }
     }
     progress.clear();
     if history.was_written() {
@@ -128,6 +145,25 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         return Err(Failure::new(Code::Findings, message).hint("run the same command again").into());
     }
     Ok(Code::Fine.into())
+}
+
+/// What makes no sense of a binary file with named columns.
+fn check_parquet(matches: &ArgMatches, fields: &[&Field]) -> Result<()> {
+    let refused = |message: String| Failure::new(Code::Usage, message);
+    for (id, flag) in [("no_header", "--no-header"), ("raw", "--raw")] {
+        if matches.get_flag(id) {
+            return Err(refused(format!("{flag} is for CSV: Parquet has typed columns with names")).into());
+        }
+    }
+    let twice = fields.iter().enumerate().find(|(index, field)| fields[..*index].contains(field));
+    if let Some((_, field)) = twice {
+        return Err(refused(format!("Parquet has each field once: '{}' is named twice", field.name)).into());
+    }
+    if io::stdout().is_terminal() {
+        let hint = "send it to a file: rano export --format parquet > events.parquet";
+        return Err(refused("Parquet is not for a terminal".to_owned()).hint(hint).into());
+    }
+    Ok(())
 }
 
 /// A line on standard error that is rewritten, if that is a terminal and standard output is none.

@@ -8,6 +8,7 @@ pub mod event_line;
 pub mod diff;
 pub mod export;
 pub mod human;
+pub mod parquet;
 pub mod report;
 pub mod style;
 pub mod status;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::names::resolver::message::host_name;
+use crate::names::host_name;
 
 /// glibc's `MAXNS`.
 const SERVERS_MAX: usize = 3;
@@ -62,7 +62,7 @@ pub(super) fn hosts(text: &str) -> HashMap<IpAddr, Arc<str>> {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_ascii_whitespace();
         let (Some(address), Some(name)) = (words.next(), words.next()) else { continue };
-        let (Ok(address), Some(name)) = (address.parse::<IpAddr>(), host_name(name)) else { continue };
+        let (Ok(address), Some(name)) = (address.parse::<IpAddr>(), host_name::from_text(name.as_bytes())) else { continue };
         if hosts.len() < HOSTS_MAX && !address.is_unspecified() {
             hosts.entry(address.to_canonical()).or_insert(name);
         }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::base::iana::{Class, Rcode, Rtype};
+use domain::base::name::{Label, ToLabelIter as _};
 use domain::base::{Message, MessageBuilder, Name};
 use domain::rdata::{A, Aaaa, Ptr};
 
-/// The longest name, RFC 1035, section 3.1.
-const NAME_MAX: usize = 253;
+use crate::names::host_name;
+
 /// Addresses that are read of an answer.
 const ADDRESSES_MAX: usize = 64;
 
@@ -80,7 +81,7 @@ impl Question {
                 .limit_to::<Ptr<_>>()
                 .flatten()
                 .find_map(|record| {
-                    let name = host_name(&record.data().ptrdname().to_string())?;
+                    let name = host_name::from_labels(record.data().ptrdname().iter_labels().map(Label::as_slice))?;
                     Some(Answered::Name { name, lasts: record.ttl().into_duration() })
                 })
                 .unwrap_or(Answered::Nothing),
@@ -99,15 +100,4 @@ impl Question {
 /// The number of a message.
 pub(super) fn number(message: &[u8]) -> Option<u16> {
     message.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
-}
-
-/// A name as hosts have it, in lower case; `None` for anything else. An address is no name.
-pub(super) fn host_name(text: &str) -> Option<Arc<str>> {
-    let name = text.trim_end_matches('.');
-    let is_ordinary = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let is_name = !name.is_empty()
-        && name.len() <= NAME_MAX
-        && name.bytes().all(is_ordinary)
-        && name.parse::<IpAddr>().is_err();
-    is_name.then(|| name.to_ascii_lowercase().into())
 }

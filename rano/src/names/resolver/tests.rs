@@ -52,21 +52,6 @@ fn only_the_answer_to_the_question_is_one() {
     assert_eq!(question.read(&answer(&question, Rtype::PTR, &[])), Some(Answered::Nothing));
 }
 
-#[test]
-fn names_are_those_of_hosts() {
-    for (text, expected) in [
-        ("Example.COM.", Some("example.com")),
-        ("_dmarc.example", Some("_dmarc.example")),
-        ("1.2.3.4", None),
-        ("", None),
-        (".", None),
-        ("a b", None),
-        ("bücher.example", None),
-    ] {
-        assert_eq!(message::host_name(text).as_deref(), expected, "{text:?}");
-    }
-}
-
 struct Setting {
     _directory: tempfile::TempDir,
     resolver: Resolver,
