@@ -1,5 +1,6 @@
 -- Rows that repeat are stored once and referred to by id; `event` is append-only but for a name that arrives late.
 -- Interned rows (kind, endpoint, address) are never deleted: running writers remember their ids.
+-- Sessions that are not to be kept are the exception, see `pruning`; interned rows stay even then.
 -- Times are integers, Unix milliseconds, within the years 1970 to 9999. Lists are JSON arrays of strings.
 
 CREATE TABLE session (
@@ -234,6 +235,17 @@ SELECT run_id,
        kernel_unfollowed
 FROM session;
 
+-- Sessions that were taken out: their rows of session and activity are gone, the others follow a part at a time, in the
+-- order of the columns. Events up to next_event are gone; process ids are those that the events referred to.
+-- Their ids are not given to new sessions before.
+CREATE TABLE pruning (
+    session       INTEGER PRIMARY KEY,
+    next_event    INTEGER NOT NULL,
+    last_event    INTEGER NOT NULL,
+    next_process  INTEGER NOT NULL,
+    last_process  INTEGER NOT NULL
+);
+
 -- What the views below count: connections, not the serving side. Bytes count once, when a connection ends.
 CREATE VIEW connection_events AS
 SELECT event.id                                                       AS id,
@@ -254,6 +266,7 @@ SELECT event.id                                                       AS id,
 FROM event
 JOIN kind ON kind.id = event.kind
 JOIN process ON process.id = event.process
+JOIN session ON session.id = process.session
 JOIN endpoint ON endpoint.id = event.endpoint
 WHERE kind.event IN ('connect', 'close', 'fail');
 

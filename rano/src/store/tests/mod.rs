@@ -2,6 +2,7 @@
 
 mod open;
 mod processes;
+mod prune;
 mod rows;
 mod trouble;
 
@@ -35,6 +36,7 @@ fn patient(path: &Path) -> StoreOptions {
         batch_size: 1_000_000,
         flush_interval: Duration::from_hours(1),
         queue_max: 1_000_000,
+        retain: None,
     }
 }
 
