@@ -177,6 +177,9 @@ impl Rest {
             self.remove_processes(connection)
         } else {
             connection
+                .prepare_cached("DELETE FROM port_traffic WHERE session = ?1")?
+                .execute([self.session])?;
+            connection
                 .prepare_cached("DELETE FROM pruning WHERE session = ?1")?
                 .execute([self.session])
                 .map(drop)

@@ -1,7 +1,7 @@
 //! Several processes at one file, and processes that are killed. The other processes are this test binary again, because
 //! within one process SQLite's file locks do not count.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -44,6 +44,23 @@ impl Actor {
 
     pub(super) fn go_on(&mut self) {
         self.input.write_all(b"\n").expect("the child to listen");
+    }
+
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Kills it. Returns its pid and the last number it told, or 0.
+    pub(super) fn kill(&mut self) -> (u32, u64) {
+        // It may have ended by itself, with a failure that the next assertion shows.
+        let _ = self.child.kill();
+        self.child.wait().expect("a child");
+        let mut told = String::new();
+        self.output.read_to_string(&mut told).expect("what it wrote");
+        // The kill may have cut the last line.
+        let whole = told.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let last = whole.rsplit("told ").next().and_then(|number| number.trim().parse().ok());
+        (self.child.id(), last.unwrap_or(0))
     }
 
     pub(super) fn end(mut self) {
