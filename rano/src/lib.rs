@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod source;
+pub mod names;
 pub mod process;
 pub mod pipeline;
 pub mod sink;
@@ -11,6 +12,7 @@ pub mod commands;
 pub mod config;
 pub mod errno;
 pub mod exit;
+pub mod privileges;
 pub mod registry;
 pub mod signals;
 pub mod stop;

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use crate::event::{
     Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, Protocol, SocketState, SourceKind,
 };
+use crate::names::{Evidence, Greeting, Party};
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
@@ -438,6 +439,12 @@ impl Intake for Pipeline {
             SocketChange::State { id, state, at } => self.state(id, state, at),
             SocketChange::Named { id, name, by, at } => self.named(id, &name, by, at),
             SocketChange::Closed(closed) => self.closed(&closed),
+        }
+    }
+
+    fn evidence(&mut self, evidence: Evidence) {
+        if let Evidence::Greeting(Greeting { at, from: Party::Socket(id), name, by }) = evidence {
+            self.named(id, &name, by, at);
         }
     }
 

@@ -24,12 +24,14 @@ pub enum Gap {
     KernelUnfollowed,
     /// Looks at a socket table or at a process's descriptors that failed, and entries that were not understood.
     Unread,
+    /// Packets with names that found no room, came too fast or were not understood.
+    NamesLost,
     /// Events that SQLite did not get, because its queue was full or it failed.
     SqliteDropped,
 }
 
 impl Gap {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
@@ -39,6 +41,7 @@ impl Gap {
         Self::KernelDropped,
         Self::KernelUnfollowed,
         Self::Unread,
+        Self::NamesLost,
         Self::SqliteDropped,
     ];
 
@@ -54,6 +57,7 @@ impl Gap {
             Self::KernelDropped => "kernel_dropped",
             Self::KernelUnfollowed => "kernel_unfollowed",
             Self::Unread => "unread",
+            Self::NamesLost => "names_lost",
             Self::SqliteDropped => "sqlite_dropped",
         }
     }
@@ -84,6 +88,7 @@ impl Gap {
             Self::Unread => {
                 "unread: looks that failed, for lack of descriptors or memory, or were not understood"
             }
+            Self::NamesLost => "names lost: packets with names that found no room or were not understood",
             Self::SqliteDropped => "sqlite dropped: events that are not in the database",
         }
     }

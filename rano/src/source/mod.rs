@@ -3,6 +3,7 @@
 
 pub mod ebpf;
 pub mod health;
+pub mod named;
 pub mod proc;
 pub mod replay;
 
@@ -15,6 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Address, Bytes, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
+use crate::names::Evidence;
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::stop::Stop;
 
@@ -110,6 +112,7 @@ pub struct Closed {
 pub enum RawEvent {
     Process(ProcessChange),
     Socket(SocketChange),
+    Evidence(Evidence),
     Unattributed {
         count: u64,
     },
@@ -123,6 +126,8 @@ pub trait Intake {
     fn process(&mut self, change: ProcessChange) -> Verdict;
     /// Goes all the way to the sinks before it returns.
     fn socket(&mut self, change: SocketChange);
+    /// What was learned of names, in the order of the packets and sockets.
+    fn evidence(&mut self, evidence: Evidence);
     /// Connections that were seen only as they ended and have no owner; counted, not shown.
     fn unattributed(&mut self, count: u64);
     /// Processes that became tracked through another's change (a parent that was judged later); emptied by the call.

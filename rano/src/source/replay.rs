@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::event::{Moment, SourceKind};
+use crate::names::Evidence;
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::{Intake, Pumped, RawEvent, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
@@ -57,6 +58,7 @@ fn moment(event: &RawEvent) -> Option<Moment> {
         RawEvent::Process(ProcessChange::Seen { at, .. } | ProcessChange::Gone { at, .. })
         | RawEvent::Clock(at) => Some(*at),
         RawEvent::Socket(change) => Some(change.at()),
+        RawEvent::Evidence(evidence) => Some(evidence.at()),
         RawEvent::Unattributed { .. } => None,
     }
 }
@@ -93,6 +95,7 @@ impl Source for Replay {
                     intake.newly_tracked();
                 }
                 RawEvent::Socket(change) => intake.socket(change),
+                RawEvent::Evidence(evidence) => intake.evidence(evidence),
                 RawEvent::Unattributed { count } => intake.unattributed(count),
                 RawEvent::Clock(_) => {}
             }
@@ -152,6 +155,11 @@ impl Intake for Tee<'_> {
     fn socket(&mut self, change: SocketChange) {
         self.write(&RawEvent::Socket(change.clone()));
         self.intake.socket(change);
+    }
+
+    fn evidence(&mut self, evidence: Evidence) {
+        self.write(&RawEvent::Evidence(evidence.clone()));
+        self.intake.evidence(evidence);
     }
 
     fn unattributed(&mut self, count: u64) {

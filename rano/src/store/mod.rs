@@ -17,6 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::event::{ConnectionId, Domain, Event, SourceKind};
+use crate::privileges;
 use crate::source::health::Gaps;
 
 use open::open;
@@ -104,7 +105,10 @@ impl Store {
         let writer = Writer::new(opened, session, options, Arc::clone(&shared)).map_err(failed)?;
         let writer = thread::Builder::new()
             .name("rano-store".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                privileges::keep_only(privileges::OTHERS_FILES);
+                writer.run()
+            })
             .map_err(|error| failed(error.into()))?;
         Ok(Self { shared, writer: Some(writer) })
     }

@@ -11,6 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::load::Programs;
 use super::processes::start_ns;
 use crate::event::Protocol;
+use crate::names::Evidence;
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::proc::inet::States;
 use crate::source::proc::sock_diag::{Dumper, Info};
@@ -106,6 +107,10 @@ impl Intake for Held<'_> {
         if let SocketChange::Opened(opened) = change {
             self.found.push(opened);
         }
+    }
+
+    fn evidence(&mut self, evidence: Evidence) {
+        self.inner.evidence(evidence);
     }
 
     fn unattributed(&mut self, count: u64) {

@@ -34,6 +34,7 @@ CREATE TABLE session (
     vanished           INTEGER NOT NULL DEFAULT 0,
     table_full         INTEGER NOT NULL DEFAULT 0,
     unread             INTEGER NOT NULL DEFAULT 0,
+    names_lost         INTEGER NOT NULL DEFAULT 0,
     sqlite_dropped     INTEGER NOT NULL DEFAULT 0,
     kernel_dropped     INTEGER NOT NULL DEFAULT 0,
     kernel_unfollowed  INTEGER NOT NULL DEFAULT 0
@@ -248,6 +249,7 @@ SELECT run_id,
        vanished,
        table_full,
        unread,
+       names_lost,
        sqlite_dropped,
        kernel_dropped,
        kernel_unfollowed

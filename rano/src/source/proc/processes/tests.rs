@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::*;
+use crate::names::Evidence;
 use crate::process::matching::{Rules, Targets};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
@@ -44,6 +45,8 @@ impl Intake for Watch {
     }
 
     fn socket(&mut self, _: SocketChange) {}
+
+    fn evidence(&mut self, _: Evidence) {}
 
     fn unattributed(&mut self, _: u64) {}
 
