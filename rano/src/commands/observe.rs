@@ -221,6 +221,7 @@ impl<'a> Run<'a> {
             batch_size: self.settings.db_batch_size,
             flush_interval: Duration::from_millis(self.settings.db_flush_ms),
             queue_max: self.settings.db_queue_max,
+            retain: self.settings.retain,
         };
         let health = source.health();
         let session = Session {
