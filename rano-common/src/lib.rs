@@ -58,17 +58,22 @@ pub enum Loss {
     TaskUnread = 4,
     /// A packet with a name was left out: the ring buffer was half full, or full.
     PacketRecord = 5,
+    /// No room for any record of a socket until it ended: nothing is known of it.
+    Unheard = 8,
 }
 
 impl Loss {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SocketRecord,
         Self::ProcessRecord,
         Self::OwnersFull,
         Self::JudgementsFull,
         Self::TaskUnread,
         Self::PacketRecord,
+        Self::Unheard,
     ];
+    /// One more than the greatest.
+    pub const COUNT: usize = 9;
 }
 
 /// The flow of datagrams from a socket to one destination.

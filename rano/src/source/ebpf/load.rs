@@ -10,7 +10,9 @@ use aya::programs::{
     RawTracePoint, SockOps,
 };
 use aya::{Ebpf, EbpfLoader};
-use rano_common::{Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords};
+use rano_common::{
+    Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords, flags,
+};
 
 use super::btf::Btf;
 
@@ -28,7 +30,8 @@ pub struct Programs {
     pub missing: Vec<String>,
     /// Why packets with names are not told of, if they are not.
     pub without_names: Option<String>,
-    _ebpf: Ebpf,
+    /// Keeps the programs attached.
+    ebpf: Option<Ebpf>,
 }
 
 #[derive(Clone, Copy)]
@@ -110,7 +113,7 @@ impl Programs {
             lost: PerCpuArray::try_from(take("LOST")?)?,
             missing,
             without_names: without_names.map(|error| format!("{error:#}")),
-            _ebpf: ebpf,
+            ebpf: Some(ebpf),
         })
     }
 
@@ -122,6 +125,24 @@ impl Programs {
     /// Asks for the end of a socket that is older than the programs.
     pub fn follow(&mut self, cookie: u64, owner: Owner) -> bool {
         self.owners.insert(cookie, owner.to_words(), 0).is_ok()
+    }
+
+    /// Whether the maps may be looked into.
+    pub fn are_within_reach(&self) -> bool {
+        self.lost.get(&0, 0).is_ok()
+    }
+
+    /// Ends the programs, so that what is in the maps is all there will be.
+    pub fn detach(&mut self) {
+        self.ebpf = None;
+    }
+
+    /// Open sockets of which every record so far was lost.
+    pub fn unheard(&self) -> u64 {
+        let told = flags::HEARD | flags::PREEXISTING;
+        let is_unheard = |owner: &Owner| owner.flags & told == 0 && owner.flags & flags::ATTEMPTED != 0;
+        let owners = self.owners.iter().filter_map(Result::ok);
+        owners.filter(|(_, words)| is_unheard(&Owner::from_words(*words))).count() as u64
     }
 
     /// How often something was lost in that way, over all CPUs.
