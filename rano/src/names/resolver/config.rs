@@ -62,7 +62,10 @@ pub(super) fn hosts(text: &str) -> HashMap<IpAddr, Arc<str>> {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_ascii_whitespace();
         let (Some(address), Some(name)) = (words.next(), words.next()) else { continue };
-        let (Ok(address), Some(name)) = (address.parse::<IpAddr>(), host_name::from_text(name.as_bytes())) else { continue };
+        let (Ok(address), Some(name)) = (address.parse::<IpAddr>(), host_name::from_text(name.as_bytes()))
+        else {
+            continue;
+        };
         if hosts.len() < HOSTS_MAX && !address.is_unspecified() {
             hosts.entry(address.to_canonical()).or_insert(name);
         }

@@ -81,7 +81,8 @@ impl Question {
                 .limit_to::<Ptr<_>>()
                 .flatten()
                 .find_map(|record| {
-                    let name = host_name::from_labels(record.data().ptrdname().iter_labels().map(Label::as_slice))?;
+                    let name =
+                        host_name::from_labels(record.data().ptrdname().iter_labels().map(Label::as_slice))?;
                     Some(Answered::Name { name, lasts: record.ttl().into_duration() })
                 })
                 .unwrap_or(Answered::Nothing),
