@@ -52,11 +52,21 @@ pub enum Loss {
     JudgementsFull = 3,
     /// The process that connects could not be read.
     TaskUnread = 4,
+    /// No room for any record of a socket until it ended: nothing is known of it.
+    Unheard = 8,
 }
 
 impl Loss {
-    pub const ALL: [Self; 5] =
-        [Self::SocketRecord, Self::ProcessRecord, Self::OwnersFull, Self::JudgementsFull, Self::TaskUnread];
+    pub const ALL: [Self; 6] = [
+        Self::SocketRecord,
+        Self::ProcessRecord,
+        Self::OwnersFull,
+        Self::JudgementsFull,
+        Self::TaskUnread,
+        Self::Unheard,
+    ];
+    /// One more than the greatest.
+    pub const COUNT: usize = 9;
 }
 
 /// The flow of datagrams from a socket to one destination.

@@ -50,6 +50,8 @@ pub mod flags {
     pub const PREEXISTING: u32 = 2;
     /// A datagram socket.
     pub const DATAGRAM: u32 = 4;
+    /// A record of it found room before this one.
+    pub const HEARD: u32 = 512;
 }
 
 /// Who opened a socket.

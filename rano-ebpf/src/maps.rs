@@ -23,7 +23,7 @@ pub static OWNERS: HashMap<u64, OwnerWords> = HashMap::with_max_entries(OWNERS_M
 pub static FLOWS: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
 
 #[map]
-pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT as u32, 0);
 
 /// Set by the loader from the running kernel's BTF; `rano_common::OFFSETS_GLOBAL` is its name.
 #[unsafe(no_mangle)]

@@ -25,11 +25,15 @@ pub struct Told {
 }
 
 /// Tells of the socket to which the context has a pointer: `ctx.sk`, or a `bpf_sock` context itself. The verifier
-/// forbids arithmetic on such a pointer; one that has been through memory is a plain address to it.
+/// forbids arithmetic on such a pointer; one that has been through memory is a plain address to it. Whether there was
+/// room.
 #[inline(always)]
-pub fn tell<T>(socket: *const T, told: Told) {
+pub fn tell<T>(socket: *const T, told: Told) -> bool {
     let batch = Batch::begin();
-    let Some(mut room) = batch.reserve::<SocketRecord>() else { return lost(Loss::SocketRecord) };
+    let Some(mut room) = batch.reserve::<SocketRecord>() else {
+        lost(Loss::SocketRecord);
+        return false;
+    };
     let record = room.as_mut_ptr();
     // SAFETY: `record` points to room for a record, of which every field is written before it is submitted.
     unsafe {
@@ -39,6 +43,7 @@ pub fn tell<T>(socket: *const T, told: Told) {
         fill(record, sk, &told);
     }
     batch.submit(room);
+    true
 }
 
 /// # Safety

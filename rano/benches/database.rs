@@ -140,6 +140,7 @@ impl<'a> Run<'a> {
                 batch_size: BATCH,
                 flush_interval: Duration::from_secs(1),
                 queue_max: 4 * BATCH,
+                retain: None,
             },
             &self.session(),
         )?;

@@ -145,6 +145,7 @@ impl History {
             batch_size: 10_000,
             flush_interval: Duration::from_millis(5),
             queue_max: 1_000_000,
+            retain: None,
         };
         let session = Session {
             run_id: format!("1-{started_at}"),

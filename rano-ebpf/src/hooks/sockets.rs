@@ -122,18 +122,7 @@ fn connect(ctx: &SockAddrContext, destination: Destination) -> i32 {
         remember(cookie, owned(identity, 0, destination));
         return ALLOW;
     }
-    let owner = owned(identity, flags::DATAGRAM, destination);
-    remember(cookie, owner);
-    let told = Told {
-        kind: SocketKind::Attempt,
-        cookie,
-        owner,
-        protocol: IPPROTO_UDP,
-        state_before: 0,
-        remote: Some(destination),
-    };
-    // SAFETY: as above.
-    tell(unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }, told);
+    flow(ctx, SocketKind::Attempt, cookie, owned(identity, flags::DATAGRAM, destination), destination);
     ALLOW
 }
 
@@ -147,20 +136,29 @@ fn datagram(ctx: &SockAddrContext, (remote, remote_port): Destination) -> i32 {
         return ALLOW;
     }
     let Some(identity) = caller() else { return ALLOW };
-    let _ = FLOWS.insert(key, 1, BPF_ANY as u64);
     let owner = owned(identity, flags::DATAGRAM, (remote, remote_port));
-    remember(cookie, owner);
-    let told = Told {
-        kind: SocketKind::Datagram,
-        cookie,
-        owner,
-        protocol: IPPROTO_UDP,
-        state_before: 0,
-        remote: Some((remote, remote_port)),
-    };
-    // SAFETY: as above.
-    tell(unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }, told);
+    // One that was not told is told with its next datagram.
+    if flow(ctx, SocketKind::Datagram, cookie, owner, (remote, remote_port)) {
+        let _ = FLOWS.insert(key, 1, BPF_ANY as u64);
+    }
     ALLOW
+}
+
+/// Tells of a datagram socket's destination; whether there was room.
+#[inline(always)]
+fn flow(ctx: &SockAddrContext, kind: SocketKind, cookie: u64, mut owner: Owner, to: Destination) -> bool {
+    // SAFETY: an entry belongs to one socket, of which one call is made after another.
+    if let Some(words) = unsafe { OWNERS.get(cookie) } {
+        owner.flags |= Owner::from_words(*words).flags & flags::HEARD;
+    }
+    let told = Told { kind, cookie, owner, protocol: IPPROTO_UDP, state_before: 0, remote: Some(to) };
+    // SAFETY: the context is valid while the program runs; the verifier checks the access.
+    let is_told = tell(unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }, told);
+    if is_told {
+        owner.flags |= flags::HEARD;
+    }
+    remember(cookie, owner);
+    is_told
 }
 
 /// Runs before the protocol's own close: what is in `OWNERS` and was attempted will tell of its end itself.
@@ -180,7 +178,10 @@ pub fn socket_release(ctx: SockContext) -> i32 {
     let remote = unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(owner.remote) };
     let remote = if is_attempt { Some((remote, owner.remote_port)) } else { None };
     let told = Told { kind: SocketKind::Released, cookie, owner, protocol, state_before: 0, remote };
-    tell(ctx.sock, told);
+    let is_told = tell(ctx.sock, told);
+    if !is_told && owner.flags & (flags::HEARD | flags::PREEXISTING) == 0 {
+        lost(Loss::Unheard);
+    }
     let _ = OWNERS.remove(cookie);
     ALLOW
 }

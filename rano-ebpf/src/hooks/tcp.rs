@@ -6,10 +6,10 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use rano_common::{Owner, SocketKind, flags};
+use rano_common::{Loss, Owner, SocketKind, flags};
 
 use crate::emit::now;
-use crate::maps::OWNERS;
+use crate::maps::{OWNERS, lost};
 use crate::socket::{IPPROTO_TCP, Told, tell};
 
 /// `BPF_SOCK_OPS_TCP_CONNECT_CB`: in the caller's context, addresses are known, the SYN is not sent yet.
@@ -40,19 +40,24 @@ pub fn tcp_events(ctx: SockOpsContext) -> u32 {
     match kind {
         SocketKind::Attempt => {
             owner.flags |= flags::ATTEMPTED;
-            let _ = OWNERS.insert(cookie, owner.to_words(), BPF_ANY as u64);
             let _ = ctx.set_cb_flags(STATE_FLAG);
         }
-        SocketKind::Established => {
-            owner.established_ns = now();
-            let _ = OWNERS.insert(cookie, owner.to_words(), BPF_ANY as u64);
-        }
-        _ => {
-            let _ = OWNERS.remove(cookie);
-        }
+        SocketKind::Established => owner.established_ns = now(),
+        _ => {}
     }
     let told = Told { kind, cookie, owner, protocol: IPPROTO_TCP, state_before, remote: None };
     // SAFETY: the context is valid while the program runs; the verifier checks the access.
-    tell(unsafe { (*ctx.ops).__bindgen_anon_2.sk }, told);
+    let is_told = tell(unsafe { (*ctx.ops).__bindgen_anon_2.sk }, told);
+    if is_told {
+        owner.flags |= flags::HEARD;
+    }
+    if kind as u32 != SocketKind::Closed as u32 {
+        let _ = OWNERS.insert(cookie, owner.to_words(), BPF_ANY as u64);
+        return 1;
+    }
+    let _ = OWNERS.remove(cookie);
+    if owner.flags & flags::HEARD == 0 {
+        lost(Loss::Unheard);
+    }
     1
 }

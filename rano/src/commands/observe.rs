@@ -193,18 +193,24 @@ impl<'a> Run<'a> {
                 let message = "--source ebpf does not show listening, unix or unattributed sockets";
                 return Err(Failure::new(Code::Usage, message).hint("use --source proc for these").into());
             }
-            SourceChoice::Auto | SourceChoice::Ebpf => {
-                match EbpfSource::start(EbpfSettings { polling, ring_bytes: self.settings.ring_bytes }) {
-                    Ok(source) => return Ok(Box::new(source)),
-                    Err(error) if self.settings.source == SourceChoice::Ebpf => {
-                        let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");
-                        return Err(failure.because(error).hint(ebpf_hint()).into());
-                    }
-                    Err(error) => Some(format!("no eBPF: {error:#}")),
+            SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling)) {
+                Ok(source) => return Ok(Box::new(source)),
+                Err(error) if self.settings.source == SourceChoice::Ebpf => {
+                    let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");
+                    return Err(failure.because(error).hint(ebpf_hint()).into());
                 }
-            }
+                Err(error) => Some(format!("no eBPF: {error:#}")),
+            },
         };
         Ok(Box::new(ProcSource::start(polling)?.instead_of(reason)))
+    }
+
+    fn ebpf(&self, polling: ProcSettings) -> EbpfSettings {
+        EbpfSettings {
+            polling,
+            ring_bytes: self.settings.ring_bytes,
+            files_of: self.owner.map(|(uid, _)| uid),
+        }
     }
 
     fn store(&self, source: &dyn Source) -> Result<Option<Store>> {
@@ -215,6 +221,7 @@ impl<'a> Run<'a> {
             batch_size: self.settings.db_batch_size,
             flush_interval: Duration::from_millis(self.settings.db_flush_ms),
             queue_max: self.settings.db_queue_max,
+            retain: self.settings.retain,
         };
         let health = source.health();
         let session = Session {

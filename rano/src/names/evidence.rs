@@ -27,6 +27,14 @@ impl Evidence {
             Self::Pointer(pointer) => pointer.at,
         }
     }
+
+    pub fn at_mut(&mut self) -> &mut Moment {
+        match self {
+            Self::Answer(answer) => &mut answer.at,
+            Self::Greeting(greeting) => &mut greeting.at,
+            Self::Pointer(pointer) => &mut pointer.at,
+        }
+    }
 }
 
 /// Whose packet it was: the end that asked, or that greets.

@@ -2,13 +2,16 @@
 
 pub mod book;
 pub mod bounded;
+pub mod capture_file;
 pub mod classes;
 pub mod dns;
 pub mod evidence;
+pub mod feed;
 mod held;
 pub mod host_name;
 pub mod lookups;
 pub mod packet;
+pub mod pcap;
 pub mod pointers;
 pub mod quic;
 pub mod reader;

@@ -24,6 +24,8 @@ pub enum Gap {
     KernelUnfollowed,
     /// Looks at a socket table or at a process's descriptors that failed, and entries that were not understood.
     Unread,
+    /// Packets with names that found no room, came too fast or were not understood.
+    NamesLost,
     /// Connections to public addresses whose name is not known.
     Unresolved,
     /// Answers, greetings and look-ups that found no room among those that wait to be joined with a connection.
@@ -33,7 +35,7 @@ pub enum Gap {
 }
 
 impl Gap {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
@@ -43,6 +45,7 @@ impl Gap {
         Self::KernelDropped,
         Self::KernelUnfollowed,
         Self::Unread,
+        Self::NamesLost,
         Self::Unresolved,
         Self::NamesForgotten,
         Self::SqliteDropped,
@@ -60,6 +63,7 @@ impl Gap {
             Self::KernelDropped => "kernel_dropped",
             Self::KernelUnfollowed => "kernel_unfollowed",
             Self::Unread => "unread",
+            Self::NamesLost => "names_lost",
             Self::Unresolved => "unresolved",
             Self::NamesForgotten => "names_forgotten",
             Self::SqliteDropped => "sqlite_dropped",
@@ -92,6 +96,7 @@ impl Gap {
             Self::Unread => {
                 "unread: looks that failed, for lack of descriptors or memory, or were not understood"
             }
+            Self::NamesLost => "names lost: packets with names that found no room or were not understood",
             Self::Unresolved => "unresolved: connections to public addresses whose name is not known",
             Self::NamesForgotten => {
                 "names forgotten: answers that found no room until their connection was seen"

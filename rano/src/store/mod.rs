@@ -3,6 +3,7 @@
 
 mod intern;
 mod open;
+mod prune;
 pub mod query;
 mod queue;
 mod read;
@@ -16,6 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::event::{Class, ConnectionId, Domain, Event, KnownName, SourceKind};
+use crate::privileges;
 use crate::source::health::Gaps;
 
 use open::open;
@@ -39,6 +41,8 @@ pub struct StoreOptions {
     pub flush_interval: Duration,
     /// Events that may wait, those being written included; at least 1.
     pub queue_max: usize,
+    /// Sessions that ended longer ago are removed, a part at a time between the batches. `None` keeps all.
+    pub retain: Option<Duration>,
 }
 
 /// What is known of a session when it starts.
@@ -97,11 +101,14 @@ impl Store {
     pub fn start(options: &StoreOptions, session: &Session) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new(options));
         let failed = |problem| OpenError { path: options.path.clone(), problem };
-        let connection = open(&options.path, options.owner)?;
-        let writer = Writer::new(connection, session, options, Arc::clone(&shared)).map_err(failed)?;
+        let opened = open(&options.path, options.owner)?;
+        let writer = Writer::new(opened, session, options, Arc::clone(&shared)).map_err(failed)?;
         let writer = thread::Builder::new()
             .name("rano-store".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                privileges::keep_only(privileges::OTHERS_FILES);
+                writer.run()
+            })
             .map_err(|error| failed(error.into()))?;
         Ok(Self { shared, writer: Some(writer) })
     }

@@ -152,25 +152,28 @@ impl Shared {
         warnings
     }
 
-    /// Waits until a batch is full or due, or until the end, and swaps the queue with `batch`, which is empty.
-    pub(super) fn take(&self, batch: &mut Vec<Message>) -> Work {
+    /// Waits until a batch is full or due, or until the end, and swaps the queue with `batch`, which is empty. `None` where
+    /// none of it came before `until`.
+    pub(super) fn take(&self, batch: &mut Vec<Message>, until: Option<Instant>) -> Option<Work> {
         let mut state = self.lock();
         while state.end.is_none() && state.queue.len() < self.batch_size {
-            match state.since {
-                None => state = self.wake_writer.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(since) => {
-                    let left = self.flush_interval.saturating_sub(since.elapsed());
-                    if left.is_zero() {
-                        break;
-                    }
-                    state = self.wait(state, left);
-                }
+            let flush = state.since.map(|since| self.flush_interval.saturating_sub(since.elapsed()));
+            if flush.is_some_and(|left| left.is_zero()) {
+                break;
             }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            state = match flush.into_iter().chain(left).min() {
+                Some(left) => self.wait(state, left),
+                None => self.wake_writer.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
         mem::swap(&mut state.queue, batch);
         state.since = None;
         state.in_flight = batch.len();
-        Self::work(&state)
+        Some(Self::work(&state))
     }
 
     /// Waits for `pause`, or less if the end comes, before a batch that failed is tried again.

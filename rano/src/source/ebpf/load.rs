@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint, SockOps};
 use aya::{Ebpf, EbpfLoader};
-use rano_common::{Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords};
+use rano_common::{
+    Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords, flags,
+};
 
 use super::btf::Btf;
 
@@ -23,7 +25,8 @@ pub struct Programs {
     lost: PerCpuArray<MapData, u64>,
     /// Hooks that are good to have and could not be attached, each with the reason.
     pub missing: Vec<String>,
-    _ebpf: Ebpf,
+    /// Keeps the programs attached.
+    ebpf: Option<Ebpf>,
 }
 
 #[derive(Clone, Copy)]
@@ -95,7 +98,7 @@ impl Programs {
             owners: HashMap::try_from(take("OWNERS")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
             missing,
-            _ebpf: ebpf,
+            ebpf: Some(ebpf),
         })
     }
 
@@ -107,6 +110,24 @@ impl Programs {
     /// Asks for the end of a socket that is older than the programs.
     pub fn follow(&mut self, cookie: u64, owner: Owner) -> bool {
         self.owners.insert(cookie, owner.to_words(), 0).is_ok()
+    }
+
+    /// Whether the maps may be looked into.
+    pub fn are_within_reach(&self) -> bool {
+        self.lost.get(&0, 0).is_ok()
+    }
+
+    /// Ends the programs, so that what is in the maps is all there will be.
+    pub fn detach(&mut self) {
+        self.ebpf = None;
+    }
+
+    /// Open sockets of which every record so far was lost.
+    pub fn unheard(&self) -> u64 {
+        let told = flags::HEARD | flags::PREEXISTING;
+        let is_unheard = |owner: &Owner| owner.flags & told == 0 && owner.flags & flags::ATTEMPTED != 0;
+        let owners = self.owners.iter().filter_map(Result::ok);
+        owners.filter(|(_, words)| is_unheard(&Owner::from_words(*words))).count() as u64
     }
 
     /// How often something was lost in that way, over all CPUs.

@@ -4,17 +4,19 @@
 pub mod btf;
 pub mod load;
 pub mod older;
+pub mod orphans;
 pub mod processes;
 pub mod sockets;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rano_common::{Loss, Record, SocketKind, SocketRecord, decode};
+use rano_common::{Loss, Record, SocketKind, SocketRecord, decode, flags};
 use rustc_hash::FxHashSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, SourceKind};
+use crate::privileges;
 use crate::process::Verdict;
 use crate::source::health::{Gap, Gaps};
 use crate::source::proc::ProcSettings;
@@ -23,7 +25,8 @@ use crate::stop::Stop;
 
 use load::Programs;
 use older::OlderSockets;
-use processes::Processes;
+use orphans::Orphans;
+use processes::{Acquaintance, Processes};
 use sockets::Sockets;
 
 /// What comes within this time of a first record is read with it: one wake-up for all.
@@ -38,6 +41,8 @@ pub struct EbpfSettings {
     pub polling: ProcSettings,
     /// Room for records in the kernel; 0 for the usual.
     pub ring_bytes: u32,
+    /// The user who invoked sudo, whose files rano works with.
+    pub files_of: Option<u32>,
 }
 
 /// Kernel programs and what their records come to.
@@ -46,8 +51,11 @@ pub struct EbpfSource {
     programs: Programs,
     processes: Processes,
     sockets: Sockets,
+    orphans: Orphans,
     started: bool,
     malformed: u64,
+    /// Sockets that are open at the end and of which every record was lost.
+    unheard: u64,
     /// Process records lost when /proc was read last.
     lost_at_scan: u64,
     changes: Vec<SocketChange>,
@@ -72,8 +80,10 @@ impl EbpfSource {
             programs,
             processes: Processes::new()?,
             sockets: Sockets::default(),
+            orphans: Orphans::default(),
             started: false,
             malformed: 0,
+            unheard: 0,
             lost_at_scan: 0,
             changes: Vec::new(),
         })
@@ -86,7 +96,20 @@ impl EbpfSource {
         let mut told = FxHashSet::default();
         while self.drain(intake, Some(&mut told)) == BATCH {}
         older.tell(&told, &mut self.programs, intake);
+        self.give_up_privileges();
         Ok(())
+    }
+
+    /// Everything is attached, and other network namespaces need not be entered any more.
+    fn give_up_privileges(&self) {
+        if let Some(uid) = self.settings.files_of {
+            privileges::handle_files_as(uid);
+        }
+        let mut keep = privileges::OTHERS_PROCESSES;
+        if !privileges::works_without(privileges::OWN_MAPS, || self.programs.are_within_reach()) {
+            keep |= privileges::OWN_MAPS;
+        }
+        privileges::keep_only(keep);
     }
 
     /// Reads at most [`BATCH`] records; how many there were. `told` collects the sockets they are about.
@@ -106,12 +129,15 @@ impl EbpfSource {
                         told.insert(record.cookie);
                     }
                     let at = moment(record.header.at_ns, now);
-                    self.judge(kind, &record, intake);
+                    self.judge(kind, &record, at, intake);
                     self.sockets.changes(kind, &record, at, &mut self.changes);
                     let changed = self.processes.has_changed(&record);
                     for change in self.changes.drain(..) {
-                        let opened = matches!(change, SocketChange::Opened(_));
-                        if !(opened && changed) {
+                        if changed && matches!(change, SocketChange::Opened(_)) {
+                            // Whoever opened it then was not watched, or it was told of then, or that was lost.
+                            let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
+                            intake.unattributed(u64::from(is_first));
+                        } else {
                             intake.socket(change);
                         }
                     }
@@ -131,18 +157,18 @@ impl EbpfSource {
         count
     }
 
-    /// A socket of a process that is ignored tells that its verdict did not arrive; one of a process that was lost in
-    /// the ring and is gone has nobody to be given to.
-    fn judge(&mut self, kind: SocketKind, record: &SocketRecord, intake: &mut dyn Intake) {
+    /// A socket of a process that is ignored tells that its verdict did not arrive. One of a process that nobody knows
+    /// tells that records were lost: /proc may still have it.
+    fn judge(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
         let owner = processes::identity(record.pid, record.owner_start_ns);
-        if intake.verdict(owner) == Verdict::Tracked {
-            return;
+        if intake.verdict(owner) != Verdict::Tracked {
+            match self.processes.meet(record, at, &mut self.programs, intake) {
+                Acquaintance::Alive => self.processes.answer(record.pid, &mut self.programs),
+                Acquaintance::Departed => {}
+                Acquaintance::Unknown => return intake.unattributed(self.orphans.told(kind, record)),
+            }
         }
-        if self.processes.knows(owner) {
-            self.processes.answer(record.pid, &mut self.programs);
-        } else if matches!(kind, SocketKind::Attempt | SocketKind::Datagram) {
-            intake.unattributed(1);
-        }
+        self.orphans.adopted(record.cookie);
     }
 
     fn wait(&self, patience: Duration, for_records: bool, stop: &Stop) -> Result<bool> {
@@ -196,7 +222,10 @@ impl Source for EbpfSource {
     }
 
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
+        self.programs.detach();
         while self.drain(intake, None) == BATCH {}
+        intake.unattributed(self.orphans.finish());
+        self.unheard = self.programs.unheard();
         Ok(())
     }
 
@@ -204,7 +233,10 @@ impl Source for EbpfSource {
         let lost = |what| self.programs.lost(what);
         let mut gaps = Gaps::default();
         gaps.set(Gap::KernelDropped, lost(Loss::SocketRecord) + lost(Loss::ProcessRecord) + self.malformed);
-        gaps.set(Gap::KernelUnfollowed, lost(Loss::OwnersFull) + lost(Loss::TaskUnread));
+        gaps.set(
+            Gap::KernelUnfollowed,
+            lost(Loss::OwnersFull) + lost(Loss::TaskUnread) + lost(Loss::Unheard) + self.unheard,
+        );
         gaps.set(Gap::TableFull, self.sockets.flows_full);
         gaps.set(Gap::Vanished, self.processes.vanished());
         let missing = &self.programs.missing;
