@@ -63,6 +63,8 @@ pub struct Pipeline {
     unresolved: u64,
     /// Said once if the first look finds nobody to watch.
     idle_notice: Option<String>,
+    /// Said first.
+    warnings: Vec<String>,
 }
 
 /// A socket that is open.
@@ -98,7 +100,15 @@ impl Pipeline {
             table_full: 0,
             unresolved: 0,
             idle_notice: None,
+            warnings: Vec::new(),
         }
+    }
+
+    /// What to say before anything else.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
     }
 
     /// What to say if the first look finds nobody to watch.
@@ -120,6 +130,9 @@ impl Pipeline {
     pub fn run(mut self, source: &mut dyn Source, stop: &Stop, top: usize) -> Result<Summary> {
         let mut outcome = Ok(());
         self.names_passed(source.now());
+        for warning in std::mem::take(&mut self.warnings) {
+            self.say(&warning);
+        }
         while !stop.is_raised() {
             let until = self.next_tick();
             match source.pump(until, stop, &mut self) {
@@ -172,8 +185,13 @@ impl Pipeline {
     }
 
     fn finish(&mut self, source: &dyn Source, top: usize) -> Summary {
-        let mut summary =
-            Summary { totals: self.totals.clone(), health: self.health(source), top, output_failed: false };
+        let mut summary = Summary {
+            totals: self.totals.clone(),
+            health: self.health(source),
+            names: self.names.from.clone(),
+            top,
+            output_failed: false,
+        };
         for at in 0..self.sinks.len() {
             // Earlier sinks' last words come before the summary.
             self.pass_notices();

@@ -1,5 +1,5 @@
-//! Reverse look-ups over the resolvers of `/etc/resolv.conf`, after `/etc/hosts`: one thread and one socket a family,
-//! started with the first question. Whoever asks never waits: a question too many is refused, an answer is fetched.
+//! Reverse look-ups over the resolvers of `/etc/resolv.conf`, after `/etc/hosts`: one thread, and one socket a family,
+//! made with the first question. Whoever asks never waits: a question too many is refused, an answer is fetched.
 //!
 //! A name that is found is asked for in turn: only if it leads back to the address is it confirmed. The sockets are not
 //! connected, so that no source takes them for connections of anybody.
@@ -82,7 +82,7 @@ pub struct Resolver {
 
 impl Resolver {
     /// Starts the thread; it ends when the resolver is dropped.
-    pub fn start(files: ResolverFiles) -> io::Result<Self> {
+    pub fn new(files: ResolverFiles) -> io::Result<Self> {
         let (questions, asked) = sync_channel(QUEUE_MAX);
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let answers = Arc::default();

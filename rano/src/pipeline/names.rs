@@ -28,6 +28,8 @@ const OTHERS_MAX: usize = 8;
 /// Where names come from and what becomes of them.
 pub struct Names {
     pub book: Book,
+    /// Who tells them, in words.
+    pub from: String,
     pub pointers: Pointers,
     pub classes: Classes,
     /// `None`: unknown endpoints are nothing to talk about.
@@ -37,13 +39,19 @@ pub struct Names {
 impl Names {
     /// What a recording holds.
     pub fn recorded(hold: Duration) -> Self {
-        Self { book: Book::new(hold), pointers: Pointers::recorded(), ..Self::none() }
+        Self {
+            book: Book::new(hold),
+            from: "recording".to_owned(),
+            pointers: Pointers::recorded(),
+            ..Self::none()
+        }
     }
 
     /// Nothing is told of names.
     pub fn none() -> Self {
         Self {
             book: Book::closed_for_good(),
+            from: "none".to_owned(),
             pointers: Pointers::none(),
             classes: Classes::new(&[]),
             unknown: None,
