@@ -13,6 +13,8 @@ mod cgroup;
 mod connections;
 mod ladder;
 mod loss;
+mod odd_client;
+mod odd_sockets;
 mod privileges;
 mod swarm;
 mod taken_away;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         connections::all(),
         ladder::all(),
         loss::all(),
+        odd_sockets::all(),
         privileges::all(),
         swarm::all(),
         taken_away::all(),
@@ -45,7 +48,10 @@ fn main() -> ExitCode {
 
 /// The end of a process that plays a part in a test.
 fn played() -> Option<ExitCode> {
-    swarm::play_if_asked().or_else(verifier::play_if_asked).or_else(support::actor::play_if_asked)
+    swarm::play_if_asked()
+        .or_else(odd_client::play_if_asked)
+        .or_else(verifier::play_if_asked)
+        .or_else(support::actor::play_if_asked)
 }
 
 /// A scene in which rano can load its programs; skips where it cannot.
