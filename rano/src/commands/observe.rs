@@ -224,6 +224,7 @@ impl<'a> Run<'a> {
         EbpfSettings {
             polling,
             ring_bytes: self.settings.ring_bytes,
+            names: true,
             files_of: self.owner.map(|(uid, _)| uid),
         }
     }
