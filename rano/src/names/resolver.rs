@@ -363,6 +363,11 @@ impl Worker {
     }
 }
 
+/// Whom reverse look-ups would ask here.
+pub fn servers() -> Vec<SocketAddr> {
+    config::servers(&config::read(&ResolverFiles::default().resolv_conf))
+}
+
 /// What the two files say.
 struct Files {
     paths: ResolverFiles,
