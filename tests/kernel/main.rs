@@ -13,7 +13,9 @@ mod cgroup;
 mod connections;
 mod ladder;
 mod loss;
+mod privileges;
 mod swarm;
+mod taken_away;
 mod verifier;
 
 use std::process::ExitCode;
@@ -27,7 +29,15 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [swarm::all(), connections::all(), ladder::all(), loss::all(), verifier::all()];
+    let trials = [
+        connections::all(),
+        ladder::all(),
+        loss::all(),
+        privileges::all(),
+        swarm::all(),
+        taken_away::all(),
+        verifier::all(),
+    ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()

@@ -15,6 +15,8 @@ use crate::totals::Totals;
 pub struct Summary {
     pub totals: Totals,
     pub health: SourceHealth,
+    /// Where names came from, in words.
+    pub names: String,
     /// How long the rankings are.
     pub top: usize,
     /// Something that was asked for could not be written: standard output or a log file.
@@ -87,6 +89,7 @@ impl Summary {
             Some(reason) => writeln!(out, "    source {} ({reason})", self.health.kind.name())?,
             None => writeln!(out, "    source {}", self.health.kind.name())?,
         }
+        writeln!(out, "    names {}", Escaped(&self.names))?;
         let mut complete = true;
         let warning = styles.warning;
         for (gap, count) in self.health.gaps.present() {
@@ -120,6 +123,7 @@ impl Summary {
             providers: &'a std::collections::BTreeMap<std::sync::Arc<str>, u64>,
             source: &'static str,
             source_reason: Option<&'a str>,
+            names: &'a str,
             missed: std::collections::BTreeMap<&'static str, u64>,
         }
         let totals = &self.totals;
@@ -141,6 +145,7 @@ impl Summary {
             providers: &totals.providers,
             source: self.health.kind.name(),
             source_reason: self.health.reason.as_deref(),
+            names: &self.names,
             missed: self.health.gaps.present().map(|(gap, count)| (gap.name(), count)).collect(),
         })
         .expect("plain fields always serialize")
