@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
@@ -53,25 +52,10 @@ impl Scene {
     }
 
     pub fn observe_every(&mut self, interval_ms: u32, arguments: &[&str]) -> Result<Rano> {
+        let (_, older) = self.marker.connect(Transport::Tcp, self.tcp)?;
         let interval = interval_ms.to_string();
         let fixed = ["--interval-ms", &interval, "--stats-interval-ms", "0"];
-        self.begin(self.launch()?.args(fixed).args(arguments))
-    }
-
-    /// As [`Self::observe`], started as `prepare` wants it.
-    pub fn observe_prepared(
-        &mut self,
-        arguments: &[&str],
-        prepare: impl FnOnce(&mut Command),
-    ) -> Result<Rano> {
-        let mut launch = self.launch()?.args(FAST).args(arguments);
-        prepare(launch.command());
-        self.begin(launch)
-    }
-
-    fn begin(&mut self, launch: Launch) -> Result<Rano> {
-        let (_, older) = self.marker.connect(Transport::Tcp, self.tcp)?;
-        let rano = launch.start()?;
+        let rano = self.launch()?.args(fixed).args(arguments).start()?;
         rano.wait_for_event("connect", older).context("wait for the first poll")?;
         Ok(rano)
     }

@@ -47,7 +47,9 @@ fn tables(shown: &[Shown]) -> String {
             kernels.push((guest.series, &guest.release));
         }
     }
-    kernels.sort_by_key(|(series, _)| series.split('.').map(|number| number.parse().unwrap_or(0)).collect::<Vec<u32>>());
+    kernels.sort_by_key(|(series, _)| {
+        series.split('.').map(|number| number.parse().unwrap_or(0)).collect::<Vec<u32>>()
+    });
     let mut text = String::new();
     let releases: Vec<_> = kernels.iter().map(|(_, release)| format!("`{release}`")).collect();
     let _ = writeln!(text, "\nTried: {}.\n", releases.join(", "));
@@ -109,20 +111,24 @@ fn instructions(shown: &[Shown], series: &[&str]) -> Vec<Vec<String>> {
         }
     }
     let rows = programs.iter().map(|(program, counts)| {
-        let cells = series.iter().map(|series| counts.get(series).map_or_else(|| "-".to_owned(), u64::to_string));
+        let cells =
+            series.iter().map(|series| counts.get(series).map_or_else(|| "-".to_owned(), u64::to_string));
         std::iter::once(format!("`{program}`")).chain(cells).collect()
     });
     rows.collect()
 }
 
 fn table(first: &str, series: &[&str], rows: &[Vec<String>]) -> String {
-    let heading: Vec<String> = std::iter::once(first).chain(series.iter().copied()).map(str::to_owned).collect();
+    let heading: Vec<String> =
+        std::iter::once(first).chain(series.iter().copied()).map(str::to_owned).collect();
     let lines = || std::iter::once(&heading).chain(rows);
-    let width = |column: usize| lines().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
+    let width =
+        |column: usize| lines().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
     let widths: Vec<_> = (0..heading.len()).map(width).collect();
     let mut text = String::new();
     for (number, line) in lines().enumerate() {
-        let cells: String = line.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} |")).collect();
+        let cells: String =
+            line.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} |")).collect();
         let _ = writeln!(text, "|{cells}");
         if number == 0 {
             let rule: String = widths.iter().map(|width| format!("{}|", "-".repeat(width + 2))).collect();
@@ -150,7 +156,8 @@ mod tests {
             rung: Some(rung),
             results: Results::parse(output),
         };
-        let ok = "test connections::ipv6_is_seen ... ok\nfact: instructions tcp_events 1638\ntest result: ok.\n";
+        let ok =
+            "test connections::ipv6_is_seen ... ok\nfact: instructions tcp_events 1638\ntest result: ok.\n";
         let no = "test connections::ipv6_is_seen ... ignored (no)\ntest result: ok.\n";
         let mut shown: Vec<_> = RUNGS.iter().map(|rung| guest("6.12", *rung, ok)).collect();
         shown.extend([guest("5.10", "fentry", no), guest("5.10", "kprobe", ok)]);

@@ -56,8 +56,8 @@ const STRICTLY: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
 const LOCKED_DOWN: (&str, [(&str, &[&str]); 2]) = (
     "6.12",
     [
-        ("lockdown=integrity", &["conditions::lockdown_for_integrity_costs_nothing"]),
-        ("lockdown=confidentiality", &["conditions::lockdown_for_confidentiality_leaves_a_rung"]),
+        ("lockdown=integrity", &["lockdown::for_integrity_it_costs_nothing"]),
+        ("lockdown=confidentiality", &["lockdown::for_confidentiality_it_polls_and_says_why"]),
     ],
 );
 
@@ -92,7 +92,7 @@ pub(crate) fn scenarios<'a>(kernels: &'a [Kernel], rungs: &[String], size: Size)
                 rung: None,
                 append,
                 before: "mount -t securityfs s /sys/kernel/security\n",
-                tests: Some("conditions"),
+                tests: Some("lockdown"),
                 required,
                 size,
                 patience,
@@ -117,7 +117,8 @@ impl Scenario<'_> {
             script.push_str("export RANO_TEST_SIZE=small\n");
         }
         let filter = filter.or(self.tests).unwrap_or_default();
-        let _ = writeln!(script, "ulimit -n 65536\n{} --color never --test-threads 2 {filter}", test.display());
+        let _ =
+            writeln!(script, "ulimit -n 65536\n{} --color never --test-threads 2 {filter}", test.display());
         script
     }
 
