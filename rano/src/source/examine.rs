@@ -207,7 +207,7 @@ fn is_filtered() -> bool {
 
 /// The rungs in the kernel, and their hooks.
 fn programs() -> (Vec<Rung>, Vec<Hook>) {
-    match Programs::attach(0) {
+    match Programs::attach(0, true) {
         Ok(programs) => {
             let rung = Rung { kind: SourceKind::EbpfTracepoint, refused: None, fix: None };
             let hooks = programs.missing.iter().map(|missing| Hook {
