@@ -12,6 +12,7 @@ mod support;
 mod cgroup;
 mod connections;
 mod ladder;
+mod lockdown;
 mod loss;
 mod odd_client;
 mod odd_sockets;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let trials = [
         connections::all(),
         ladder::all(),
+        lockdown::all(),
         loss::all(),
         odd_sockets::all(),
         privileges::all(),
