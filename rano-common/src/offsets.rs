@@ -31,7 +31,17 @@ macro_rules! offsets {
 
 /// Name of the global that holds them. It carries [`ABI_VERSION`](crate::ABI_VERSION), so that an object of another
 /// layout does not load.
-pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_3";
+pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_4";
+
+/// Place of a field that the running kernel does not have. Only those of [`Offset::is_optional`] may be missing.
+pub const OFFSET_MISSING: u32 = u32::MAX;
+
+impl Offset {
+    /// Whether the programs can do without it.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::TcpIsMptcp)
+    }
+}
 
 offsets! {
     TaskLeader = "task_struct", "group_leader";
@@ -58,10 +68,16 @@ offsets! {
     SockLocal6 = "sock_common", "skc_v6_rcv_saddr";
     SockNet = "sock_common", "skc_net";
     NetInode = "net", "ns", "inum";
+    SockCookie = "sock_common", "skc_cookie";
+    SockState = "sock_common", "skc_state";
     SockError = "sock", "sk_err";
+    SockProtocol = "sock", "sk_protocol";
+    SockSocket = "sock", "sk_socket";
+    MessageName = "msghdr", "msg_name";
     TcpBytesSent = "tcp_sock", "bytes_sent";
     TcpBytesRetransmitted = "tcp_sock", "bytes_retrans";
     TcpBytesReceived = "tcp_sock", "bytes_received";
+    TcpIsMptcp = "tcp_sock", "is_mptcp";
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
-    generated::{bpf_get_current_task, bpf_probe_read_user},
+    generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_user},
 };
 use rano_common::{Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Verdict};
 
@@ -32,7 +32,34 @@ pub fn read<T>(base: usize, field: Offset) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + offset(field)) as *const T) }.ok()
 }
 
+/// The current thread: the upper half is the pid of its group, the lower one its own.
+#[inline(always)]
+pub fn thread() -> u64 {
+    // SAFETY: takes nothing, returns a number.
+    unsafe { bpf_get_current_pid_tgid() }
+}
+
+/// Reads kernel memory.
+#[inline(always)]
+pub fn read_at<T>(address: usize) -> Option<T> {
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
 impl Identity {
+    /// Of the current task, which `task` is.
+    #[inline(always)]
+    pub fn of_current(task: usize) -> Option<Self> {
+        let thread = thread();
+        let pid = (thread >> 32) as u32;
+        let leader = if pid == thread as u32 { task } else { read(task, Offset::TaskLeader)? };
+        Some(Self {
+            pid,
+            exec_id: read(leader, Offset::TaskExecId)?,
+            start_ns: read(leader, Offset::TaskStart)?,
+        })
+    }
+
     #[inline(always)]
     pub fn of(task: usize) -> Option<Self> {
         let leader: usize = read(task, Offset::TaskLeader)?;
@@ -57,6 +84,33 @@ impl Identity {
         if JUDGEMENTS.insert(self.pid, judgement.to_words(), BPF_ANY as u64).is_err() {
             lost(Loss::JudgementsFull);
         }
+    }
+}
+
+/// Who the caller is, unless it is ignored. A process that was never judged is told of first.
+#[inline(always)]
+pub fn caller() -> Option<Identity> {
+    let task = current();
+    let Some(identity) = Identity::of_current(task) else {
+        lost(Loss::TaskUnread);
+        return None;
+    };
+    match identity.verdict() {
+        Some(Verdict::Ignored) => return None,
+        Some(Verdict::Tracked | Verdict::Asked) => {}
+        None => ask(task, &identity),
+    }
+    Some(identity)
+}
+
+/// A program of its own: it is long, and called from many.
+#[inline(never)]
+fn ask(task: usize, identity: &Identity) {
+    // Before the record, so that the answer to it comes later.
+    identity.judge(Verdict::Asked);
+    if !tell_image(task, *identity, ProcessKind::Sight, 0) {
+        // To be told of with its next socket.
+        let _ = JUDGEMENTS.remove(identity.pid);
     }
 }
 

@@ -190,10 +190,13 @@ impl Pipeline {
     }
 
     fn opened(&mut self, opened: Opened) {
+        if self.live.contains_key(&opened.id) {
+            return;
+        }
         if opened.owner.is_none() && opened.role == Role::Connect {
             self.unattributed += 1;
         }
-        if !self.in_scope(&opened) || self.live.contains_key(&opened.id) {
+        if !self.in_scope(&opened) {
             return;
         }
         let process = match opened.owner {
@@ -437,6 +440,11 @@ impl Intake for Pipeline {
         match change {
             SocketChange::Opened(opened) => self.opened(opened),
             SocketChange::State { id, state, at } => self.state(id, state, at),
+            SocketChange::Local { id, local, .. } => {
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.opened.local.get_or_insert(local);
+                }
+            }
             SocketChange::Named { id, name, by, at } => self.named(id, &name, by, at),
             SocketChange::Closed(closed) => self.closed(&closed),
         }

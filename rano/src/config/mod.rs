@@ -24,7 +24,7 @@ use clap::ArgMatches;
 pub use environment::{Environment, InvokingUser};
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
-pub use options::{ColorChoice, LogFormat, OPTIONS, Settings, SourceChoice};
+pub use options::{ColorChoice, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice};
 pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
 pub use search::Candidate;
 

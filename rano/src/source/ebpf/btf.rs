@@ -7,8 +7,11 @@ use rustc_hash::FxHashMap;
 const MAGIC: u16 = 0xeb9f;
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
+const PARAMETER: usize = 8;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNCTION: u32 = 12;
+const PROTOTYPE: u32 = 13;
 /// Nesting of structures that are looked into.
 const MAX_DEPTH: u32 = 8;
 
@@ -61,6 +64,18 @@ impl<'a> Btf<'a> {
         }
         ensure!(bits.is_multiple_of(8), "{structure}.{} does not begin with a byte", path.join("."));
         Ok(bits / 8)
+    }
+
+    /// Names of a function's arguments; `None` where the kernel has no such function.
+    pub fn arguments(&self, function: &str) -> Option<Vec<&'a [u8]>> {
+        let named = |&&place: &&usize| {
+            let name = || self.string(u32_at(self.types, place)?);
+            self.at(place).is_some_and(|found| found.kind == FUNCTION) && name() == Some(function.as_bytes())
+        };
+        let place = self.places.iter().skip(1).find(named)?;
+        let prototype = self.resolve(self.at(*place)?.target).filter(|found| found.kind == PROTOTYPE)?;
+        let name = |index| self.string(u32_at(self.types, prototype.place + TYPE + index * PARAMETER)?);
+        (0..prototype.length).map(name).collect()
     }
 
     fn index(&mut self) -> Result<()> {
