@@ -12,16 +12,12 @@ pub enum Setting {
     Listening,
     /// 1: without hooks of cgroups. A socket is then known by its address, because nothing gives it a cookie.
     Alone,
-    /// How many arguments `inet_csk_accept` takes: four, two from Linux 6.10 on.
-    AcceptArguments,
-    /// How many `udp_recvmsg` and `udpv6_recvmsg` take: six, five from Linux 5.19 on.
-    ReceiveArguments,
-    /// Which of them is `flags`.
+    /// Which argument of `udp_recvmsg` and `udpv6_recvmsg` is `flags`: 4, and 3 from Linux 5.19 on.
     ReceiveFlags,
 }
 
 /// How many there are.
-pub const SETTING_COUNT: usize = 5;
+pub const SETTING_COUNT: usize = 3;
 
 const _: () = assert!(Setting::ReceiveFlags as usize + 1 == SETTING_COUNT);
 

@@ -66,7 +66,14 @@ pub fn stream_begins<T>(socket: *const T, key: u64, identity: Identity, destinat
         && before.flags & (flags::ATTEMPTED | flags::DATAGRAM | flags::PREEXISTING | flags::LISTENER) == 0
     {
         // The same socket tried before and got nowhere.
-        tell(socket, Told { error: Some(0), remote: Some(tried(before)), ..Told::new(SocketKind::Failed, key, before) });
+        tell(
+            socket,
+            Told {
+                error: Some(0),
+                remote: Some(tried(before)),
+                ..Told::new(SocketKind::Failed, key, before)
+            },
+        );
     }
     remember(key, owned(identity, 0, destination));
 }
@@ -202,7 +209,10 @@ pub fn connect_failed(sk: usize, key: u64, owner: Owner, returned: i32) {
         let _ = OWNERS.remove(key);
     }
     let error = Some(returned.unsigned_abs());
-    tell(sk as *const u8, Told { error, remote: Some(tried(owner)), ..Told::new(SocketKind::Failed, key, owner) });
+    tell(
+        sk as *const u8,
+        Told { error, remote: Some(tried(owner)), ..Told::new(SocketKind::Failed, key, owner) },
+    );
 }
 
 /// The SYN is about to be sent, in the caller's context. Whether the socket is followed.
@@ -247,7 +257,8 @@ pub fn released<T>(socket: *const T, key: u64) {
     let is_attempt =
         owner.flags & (flags::DATAGRAM | flags::PREEXISTING | flags::ACCEPTED | flags::LISTENER) == 0;
     let remote = if is_attempt { Some(tried(owner)) } else { None };
-    let Some(mut draft) = draft(socket, Told { remote, ..Told::new(SocketKind::Released, key, owner) }) else {
+    let Some(mut draft) = draft(socket, Told { remote, ..Told::new(SocketKind::Released, key, owner) })
+    else {
         return;
     };
     if owner.flags & (flags::LISTENER | flags::DATAGRAM) == flags::LISTENER {

@@ -104,8 +104,7 @@ pub fn accepted(sk: usize) {
         return;
     };
     let established_ns = before.map_or_else(now, |before| before.established_ns);
-    let owner =
-        Owner { established_ns, ..owned(identity, flags::ACCEPTED | flags::TOLD, NOWHERE) };
+    let owner = Owner { established_ns, ..owned(identity, flags::ACCEPTED | flags::TOLD, NOWHERE) };
     remember(key, owner);
     tell(sk as *const u8, Told::new(SocketKind::Accepted, key, owner));
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
-    generated::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_user},
+    generated::{bpf_get_current_task, bpf_probe_read_user},
 };
 use rano_common::{Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Verdict};
 
@@ -32,11 +32,11 @@ pub fn read<T>(base: usize, field: Offset) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + offset(field)) as *const T) }.ok()
 }
 
-/// The current thread: the upper half is the pid of its group, the lower one its own.
+/// The current thread, by what no other has as long as it lives. Its number would need a helper that programs on cgroups
+/// have only from Linux 6.2 on.
 #[inline(always)]
 pub fn thread() -> u64 {
-    // SAFETY: takes nothing, returns a number.
-    unsafe { bpf_get_current_pid_tgid() }
+    current() as u64
 }
 
 /// Reads kernel memory.
@@ -47,24 +47,18 @@ pub fn read_at<T>(address: usize) -> Option<T> {
 }
 
 impl Identity {
-    /// Of the current task, which `task` is.
-    #[inline(always)]
-    pub fn of_current(task: usize) -> Option<Self> {
-        let thread = thread();
-        let pid = (thread >> 32) as u32;
-        let leader = if pid == thread as u32 { task } else { read(task, Offset::TaskLeader)? };
-        Some(Self {
-            pid,
-            exec_id: read(leader, Offset::TaskExecId)?,
-            start_ns: read(leader, Offset::TaskStart)?,
-        })
-    }
-
     #[inline(always)]
     pub fn of(task: usize) -> Option<Self> {
-        let leader: usize = read(task, Offset::TaskLeader)?;
+        // Mostly it is its own leader, which is seen without asking for that: the two numbers lie side by side.
+        let (pid, group): (u32, u32) = if offset(Offset::TaskTgid) == offset(Offset::TaskPid) + 4 {
+            let both: u64 = read(task, Offset::TaskPid)?;
+            (both as u32, (both >> 32) as u32)
+        } else {
+            (read(task, Offset::TaskPid)?, read(task, Offset::TaskTgid)?)
+        };
+        let leader = if pid == group { task } else { read(task, Offset::TaskLeader)? };
         Some(Self {
-            pid: read(leader, Offset::TaskTgid)?,
+            pid: group,
             exec_id: read(leader, Offset::TaskExecId)?,
             start_ns: read(leader, Offset::TaskStart)?,
         })
@@ -91,7 +85,7 @@ impl Identity {
 #[inline(always)]
 pub fn caller() -> Option<Identity> {
     let task = current();
-    let Some(identity) = Identity::of_current(task) else {
+    let Some(identity) = Identity::of(task) else {
         lost(Loss::TaskUnread);
         return None;
     };
@@ -188,14 +182,23 @@ fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) 
         return false;
     };
     let image = room.as_mut_ptr();
-    let length = if record.arguments_total > N as u32 { N as u32 } else { record.arguments_total };
+    let total = record.arguments_total;
+    // The mask is for verifiers before 6.4, which lose what the comparison says; the volatile read is for the compiler,
+    // which would leave it out.
+    // SAFETY: it is a number on the stack.
+    let masked = unsafe { core::ptr::read_volatile(&raw const total) } & (N as u32 - 1);
     // SAFETY: `image` points to room for the record; each place is written before it is submitted, except for what is
-    // behind the arguments, which user space does not look at. The helper writes `length` bytes, at most `N`.
+    // behind the arguments, which user space does not look at. The helper writes at most `N` bytes.
     unsafe {
         (*image).process = record;
         (*image).process.header.size = size_of::<ImageRecord<N>>() as u32;
         (*image).path[0] = 0;
-        let read = bpf_probe_read_user((&raw mut (*image).arguments).cast(), length, start as *const _);
+        let room = (&raw mut (*image).arguments).cast();
+        let (read, length) = if total >= N as u32 {
+            (bpf_probe_read_user(room, N as u32, start as *const _), N as u32)
+        } else {
+            (bpf_probe_read_user(room, masked, start as *const _), masked)
+        };
         (*image).process.arguments = if read == 0 { length } else { 0 };
         if path != 0 {
             let room: &mut [u8; PATH] = &mut (*image).path;

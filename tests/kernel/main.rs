@@ -10,6 +10,7 @@
 mod support;
 
 mod connections;
+mod facts;
 mod ladder;
 mod swarm;
 
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [swarm::all(), connections::all(), ladder::all()];
+    let trials = [swarm::all(), connections::all(), facts::all(), ladder::all()];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()

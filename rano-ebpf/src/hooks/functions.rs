@@ -202,31 +202,20 @@ fn sent6(sk: usize, _: usize, returned: i32) {
 /// `int udp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, …)`, with `int noblock` before the flags
 /// up to Linux 5.18, and its sister for IPv6.
 macro_rules! receives {
-    ($($fexit:ident, $entry:ident, $kretprobe:ident;)+) => {$(
-        #[fexit]
-        pub fn $fexit(ctx: FExitContext) -> i32 {
-            let flags: u32 = if setting(Setting::ReceiveFlags) == 3 { ctx.arg(3) } else { ctx.arg(4) };
-            let returned: u64 = match setting(Setting::ReceiveArguments) {
-                4 => ctx.arg(4),
-                5 => ctx.arg(5),
-                6 => ctx.arg(6),
-                _ => return 0,
-            };
-            received(ctx.arg(0), returned as i32, flags);
-            0
-        }
-
+    ($($enter:ident, $leave:ident;)+) => {$(
         #[kprobe]
-        pub fn $entry(ctx: ProbeContext) -> u32 {
-            let flags = if setting(Setting::ReceiveFlags) == 3 { ctx.arg(3) } else { ctx.arg(4) };
-            if let (Some(sk), Some(flags)) = (ctx.arg(0), flags) {
-                enter(sk, flags);
+        pub fn $enter(ctx: ProbeContext) -> u32 {
+            // Both are read in any case: the verifier wants constants for places in the context.
+            if let (Some(sk), Some(fourth), Some(fifth)) =
+                (ctx.arg(0), ctx.arg::<usize>(3), ctx.arg::<usize>(4))
+            {
+                enter(sk, if setting(Setting::ReceiveFlags) == 3 { fourth } else { fifth });
             }
             0
         }
 
         #[kretprobe]
-        pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
+        pub fn $leave(ctx: RetProbeContext) -> u32 {
             if let Some((sk, flags)) = leave() {
                 received(sk, ctx.ret(), flags as u32);
             }
@@ -236,15 +225,42 @@ macro_rules! receives {
 }
 
 receives! {
-    fexit_udp_receive4, enter_udp_receive4, leave_udp_receive4;
-    fexit_udp_receive6, enter_udp_receive6, leave_udp_receive6;
+    enter_udp_receive4, leave_udp_receive4;
+    enter_udp_receive6, leave_udp_receive6;
 }
 
-/// `struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)`, from Linux 6.10 on
-/// `(struct sock *sk, struct proto_accept_arg *arg)`.
+/// The same by fexit: a program for each number of arguments. The loader takes the one that fits.
+macro_rules! receives_directly {
+    ($($fexit:ident: $flags:literal, $count:literal;)+) => {$(
+        #[fexit]
+        pub fn $fexit(ctx: FExitContext) -> i32 {
+            let returned: u64 = ctx.arg($count);
+            received(ctx.arg(0), returned as i32, ctx.arg($flags));
+            0
+        }
+    )+};
+}
+
+receives_directly! {
+    fexit_udp_receive4_of4: 3, 4;
+    fexit_udp_receive4_of5: 3, 5;
+    fexit_udp_receive4_of6: 4, 6;
+    fexit_udp_receive6_of4: 3, 4;
+    fexit_udp_receive6_of5: 3, 5;
+    fexit_udp_receive6_of6: 4, 6;
+}
+
+/// `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`
 #[fexit]
-pub fn fexit_tcp_accept(ctx: FExitContext) -> i32 {
-    accepted(if setting(Setting::AcceptArguments) == 2 { ctx.arg(2) } else { ctx.arg(4) });
+pub fn fexit_tcp_accept_of2(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(2));
+    0
+}
+
+/// `struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)`, up to Linux 6.9.
+#[fexit]
+pub fn fexit_tcp_accept_of4(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(4));
     0
 }
 

@@ -66,14 +66,28 @@ impl<'a> Btf<'a> {
         Ok(bits / 8)
     }
 
-    /// Names of a function's arguments; `None` where the kernel has no such function.
-    pub fn arguments(&self, function: &str) -> Option<Vec<&'a [u8]>> {
-        let named = |&&place: &&usize| {
-            let name = || self.string(u32_at(self.types, place)?);
-            self.at(place).is_some_and(|found| found.kind == FUNCTION) && name() == Some(function.as_bytes())
-        };
-        let place = self.places.iter().skip(1).find(named)?;
-        let prototype = self.resolve(self.at(*place)?.target).filter(|found| found.kind == PROTOTYPE)?;
+    /// Names of the arguments of those functions that the kernel has.
+    pub fn arguments<'f>(
+        &self,
+        functions: impl IntoIterator<Item = &'f str>,
+    ) -> FxHashMap<&'f str, Vec<&'a [u8]>> {
+        let wanted: FxHashMap<&[u8], &str> =
+            functions.into_iter().map(|function| (function.as_bytes(), function)).collect();
+        let mut found = FxHashMap::default();
+        for &place in self.places.iter().skip(1) {
+            let Some(function) = self.at(place).filter(|found| found.kind == FUNCTION) else { continue };
+            let name = u32_at(self.types, place).and_then(|name| self.string(name));
+            if let Some(name) = name.and_then(|name| wanted.get(name))
+                && let Some(arguments) = self.parameters(function.target)
+            {
+                found.insert(*name, arguments);
+            }
+        }
+        found
+    }
+
+    fn parameters(&self, prototype: u32) -> Option<Vec<&'a [u8]>> {
+        let prototype = self.resolve(prototype).filter(|found| found.kind == PROTOTYPE)?;
         let name = |index| self.string(u32_at(self.types, prototype.place + TYPE + index * PARAMETER)?);
         (0..prototype.length).map(name).collect()
     }

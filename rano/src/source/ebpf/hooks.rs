@@ -1,7 +1,7 @@
 //! What the kernel programs are attached to: facts, each with the ways to learn it, best first. A way is taken when all its
 //! programs attach; a fact for which none does is gone without, and that is said.
 
-use self::Attach::{CgroupAddress, CgroupSocket, Entry, Exit, Probe, RawTracepoint, SockOps};
+use self::Attach::{CgroupAddress, CgroupSocket, Entry, Exit, ExitOf, Probe, RawTracepoint, SockOps};
 use crate::event::SourceKind;
 
 /// One program, and where it goes.
@@ -14,23 +14,44 @@ pub enum Attach {
     RawTracepoint(&'static str, &'static str),
     /// Program and function: the first of the names that the kernel knows.
     Entry(&'static str, &'static [&'static str]),
-    Exit(&'static str, &'static [&'static str]),
+    /// The same, with the number of arguments behind which the program finds what is returned.
+    Exit(&'static str, &'static [&'static str], usize),
+    /// Of several the one for the function's number of arguments.
+    ExitOf(&'static [(&'static str, usize)], &'static [&'static str]),
     /// A kprobe or a kretprobe, as the object says.
     Probe(&'static str, &'static [&'static str]),
 }
 
 impl Attach {
-    pub const fn program(&self) -> &'static str {
+    /// The programs of which one is attached.
+    pub fn programs(&self) -> Vec<&'static str> {
         match self {
+            Self::ExitOf(programs, _) => programs.iter().map(|(program, _)| *program).collect(),
             Self::CgroupAddress(program)
             | Self::CgroupSocket(program)
             | Self::SockOps(program)
             | Self::RawTracepoint(program, _)
             | Self::Entry(program, _)
-            | Self::Exit(program, _)
-            | Self::Probe(program, _) => program,
+            | Self::Exit(program, _, _)
+            | Self::Probe(program, _) => vec![program],
         }
     }
+}
+
+/// Every function of the kernel that a program may be put on.
+pub fn functions() -> impl Iterator<Item = &'static str> {
+    FACTS
+        .iter()
+        .chain([&CONNECT])
+        .flat_map(|fact| fact.ways)
+        .flat_map(|(_, programs)| *programs)
+        .flat_map(|attach| match attach {
+            Entry(_, functions) | Exit(_, functions, _) | ExitOf(_, functions) | Probe(_, functions) => {
+                *functions
+            }
+            CgroupAddress(_) | CgroupSocket(_) | SockOps(_) | RawTracepoint(..) => &[],
+        })
+        .copied()
 }
 
 /// How programs get to run.
@@ -192,8 +213,8 @@ pub const FACTS: &[Fact] = &[
             (
                 Way::Trampoline,
                 &[
-                    Exit("fexit_tcp_connect4", &["tcp_v4_connect"]),
-                    Exit("fexit_tcp_connect6", &["tcp_v6_connect"]),
+                    Exit("fexit_tcp_connect4", &["tcp_v4_connect"], 3),
+                    Exit("fexit_tcp_connect6", &["tcp_v6_connect"], 3),
                 ],
             ),
             (
@@ -214,7 +235,7 @@ pub const FACTS: &[Fact] = &[
         &[
             (
                 Way::Trampoline,
-                &[Exit("fexit_udp_connect4", UDP_CONNECT4), Exit("fexit_udp_connect6", UDP_CONNECT6)],
+                &[Exit("fexit_udp_connect4", UDP_CONNECT4, 3), Exit("fexit_udp_connect6", UDP_CONNECT6, 3)],
             ),
             (
                 Way::Probe,
@@ -261,10 +282,24 @@ pub const FACTS: &[Fact] = &[
             (
                 Way::Trampoline,
                 &[
-                    Exit("fexit_udp_send4", &["udp_sendmsg"]),
-                    Exit("fexit_udp_send6", &["udpv6_sendmsg"]),
-                    Exit("fexit_udp_receive4", &["udp_recvmsg"]),
-                    Exit("fexit_udp_receive6", &["udpv6_recvmsg"]),
+                    Exit("fexit_udp_send4", &["udp_sendmsg"], 3),
+                    Exit("fexit_udp_send6", &["udpv6_sendmsg"], 3),
+                    ExitOf(
+                        &[
+                            ("fexit_udp_receive4_of4", 4),
+                            ("fexit_udp_receive4_of5", 5),
+                            ("fexit_udp_receive4_of6", 6),
+                        ],
+                        &["udp_recvmsg"],
+                    ),
+                    ExitOf(
+                        &[
+                            ("fexit_udp_receive6_of4", 4),
+                            ("fexit_udp_receive6_of5", 5),
+                            ("fexit_udp_receive6_of6", 6),
+                        ],
+                        &["udpv6_recvmsg"],
+                    ),
                 ],
             ),
             (
@@ -294,7 +329,10 @@ pub const FACTS: &[Fact] = &[
         When::Listening,
         "who accepts (it is taken to be who listens)",
         &[
-            (Way::Trampoline, &[Exit("fexit_tcp_accept", &["inet_csk_accept"])]),
+            (
+                Way::Trampoline,
+                &[ExitOf(&[("fexit_tcp_accept_of2", 2), ("fexit_tcp_accept_of4", 4)], &["inet_csk_accept"])],
+            ),
             (Way::Probe, &[Probe("leave_tcp_accept", &["inet_csk_accept"])]),
         ],
     ),

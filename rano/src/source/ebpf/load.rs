@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{
     CgroupAttachMode, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe, Program, ProgramError,
@@ -15,6 +15,8 @@ use rano_common::{
     OFFSET_MISSING, OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting,
 };
 
+use rustc_hash::FxHashMap;
+
 use super::btf::Btf;
 use super::hooks::{self, Attach, Fact, Hooks, Refused, Way, When};
 use crate::event::SourceKind;
@@ -24,7 +26,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.bpf.o");
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// What to attach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wanted {
     /// Only this rung, for tests.
     pub rung: Option<SourceKind>,
@@ -105,6 +107,8 @@ impl Programs {
 struct Kernel {
     offsets: [u32; OFFSET_COUNT],
     settings: [u32; SETTING_COUNT],
+    /// How many arguments a function takes, if the first is a socket.
+    arguments: FxHashMap<&'static str, usize>,
 }
 
 impl Kernel {
@@ -121,28 +125,28 @@ impl Kernel {
                 Err(error) => return Err(error),
             }
         }
+        let arguments = btf.arguments(hooks::functions());
+        let flags =
+            arguments.get("udp_recvmsg").and_then(|names| names.iter().position(|name| *name == b"flags"));
         let mut settings = [0; SETTING_COUNT];
-        let mut set = |setting: Setting, value: usize| {
-            settings[setting as usize] = u32::try_from(value).unwrap_or(0);
-        };
-        set(Setting::AcceptArguments, btf.arguments("inet_csk_accept").map_or(0, |found| found.len()));
-        let receive = btf.arguments("udp_recvmsg").unwrap_or_default();
-        set(Setting::ReceiveArguments, receive.len());
-        set(Setting::ReceiveFlags, receive.iter().position(|name| *name == b"flags").unwrap_or(0));
-        Ok(Self { offsets, settings })
+        settings[Setting::ReceiveFlags as usize] = flags.and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
+        let of_sockets = arguments.into_iter().filter(|(_, names)| names.first() == Some(&&b"sk"[..]));
+        let arguments = of_sockets.map(|(function, names)| (function, names.len())).collect();
+        Ok(Self { offsets, settings, arguments })
     }
 }
 
 /// The object with its maps in the kernel, and what it takes to attach its programs.
-struct Loaded {
+struct Loaded<'a> {
+    kernel: &'a Kernel,
     ebpf: Ebpf,
     /// Type information of the kernel, once a trampoline was tried: aya wants its own.
     types: Option<AyaBtf>,
     group: Result<File>,
 }
 
-impl Loaded {
-    fn load(kernel: &Kernel, wanted: Wanted, when: When) -> Result<Self> {
+impl<'a> Loaded<'a> {
+    fn load(kernel: &'a Kernel, wanted: Wanted, when: When) -> Result<Self> {
         let mut settings = kernel.settings;
         settings[Setting::Listening as usize] = u32::from(wanted.listening);
         settings[Setting::Alone as usize] = u32::from(when == When::Alone);
@@ -153,7 +157,7 @@ impl Loaded {
             loader.map_max_entries("EVENTS", wanted.ring_bytes);
         }
         match loader.load(OBJECT) {
-            Ok(ebpf) => Ok(Self { ebpf, types: None, group: open_cgroup() }),
+            Ok(ebpf) => Ok(Self { kernel, ebpf, types: None, group: open_cgroup() }),
             Err(error) if is_refusal(&error) => {
                 bail!("not permitted (it takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")
             }
@@ -259,8 +263,8 @@ impl Loaded {
     fn attach_all(&mut self, programs: &[Attach]) -> Result<()> {
         for (at, program) in programs.iter().enumerate() {
             if let Err(error) = self.attach(program) {
-                for attached in &programs[..=at] {
-                    self.detach(attached.program());
+                for program in programs[..=at].iter().flat_map(Attach::programs) {
+                    self.detach(program);
                 }
                 return Err(error);
             }
@@ -271,12 +275,21 @@ impl Loaded {
     fn attach(&mut self, what: &Attach) -> Result<()> {
         // AllowMultiple makes link_create answer EINVAL; a link is always one of several.
         let mode = CgroupAttachMode::Single;
-        if let Attach::Entry(..) | Attach::Exit(..) = what
+        if let Attach::Entry(..) | Attach::Exit(..) | Attach::ExitOf(..) = what
             && self.types.is_none()
         {
             self.types = Some(AyaBtf::from_sys_fs().context("read the kernel's types")?);
         }
-        let program = self.ebpf.program_mut(what.program()).context("it is not in the object")?;
+        let arguments = |function: &str| self.kernel.arguments.get(function).copied();
+        let name = match what {
+            Attach::ExitOf(programs, functions) => {
+                let count = functions.iter().find_map(|function| arguments(function));
+                let fits = programs.iter().find(|(_, takes)| Some(*takes) == count);
+                fits.context("the function is of another shape")?.0
+            }
+            one => one.programs()[0],
+        };
+        let program = self.ebpf.program_mut(name).context("it is not in the object")?;
         let group = || self.group.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"));
         match what {
             Attach::CgroupAddress(_) => {
@@ -308,14 +321,18 @@ impl Loaded {
                 first(functions, |function| program.load(function, types))?;
                 program.attach().map_err(brief)?;
             }
-            Attach::Exit(_, functions) => {
+            Attach::Exit(_, functions, _) | Attach::ExitOf(_, functions) => {
+                if let Attach::Exit(_, _, takes) = what {
+                    let fits = functions.iter().any(|function| arguments(function) == Some(*takes));
+                    ensure!(fits, "the function is of another shape");
+                }
                 let program: &mut FExit = program.try_into()?;
                 let types = self.types.as_ref().context("it was read above")?;
                 first(functions, |function| program.load(function, types))?;
                 program.attach().map_err(brief)?;
             }
             Attach::Probe(_, functions) => {
-                anyhow::ensure!(cfg!(target_arch = "x86_64"), "built for x86_64 only");
+                ensure!(cfg!(target_arch = "x86_64"), "built for x86_64 only");
                 let program: &mut KProbe = program.try_into()?;
                 program.load().map_err(brief)?;
                 first(functions, |function| program.attach(function, 0).map(|_| ()))?;
@@ -389,7 +406,7 @@ fn brief(error: ProgramError) -> anyhow::Error {
                 (false, errno) => anyhow::anyhow!("refused: {said} ({errno})"),
             }
         }
-        ProgramError::SyscallError(error) => anyhow::anyhow!("{}: {}", error.call, errno(&error.io_error)),
+        ProgramError::SyscallError(error) => anyhow::anyhow!("{}", errno(&error.io_error)),
         // aya looks up how to open one.
         ProgramError::KProbeError(error)
             if error.to_string().contains("event_source/devices/kprobe/type") =>
@@ -403,6 +420,7 @@ fn brief(error: ProgramError) -> anyhow::Error {
 fn errno(error: &std::io::Error) -> String {
     match error.raw_os_error().and_then(crate::errno::name) {
         Some(name) => name.to_owned(),
+        None if error.kind() == std::io::ErrorKind::NotFound => "not in this kernel".to_owned(),
         None => error.to_string(),
     }
 }
@@ -451,9 +469,9 @@ mod tests {
         for fact in
             hooks::FACTS.iter().chain([&hooks::PROCESSES, &hooks::CGROUPS, &hooks::CONNECT, &hooks::STATES])
         {
-            for program in fact.ways.iter().flat_map(|(_, programs)| *programs) {
-                let name = program.program().as_bytes();
-                assert!(object.windows(name.len()).any(|window| window == name), "{}", program.program());
+            for program in fact.ways.iter().flat_map(|(_, programs)| *programs).flat_map(Attach::programs) {
+                let name = program.as_bytes();
+                assert!(object.windows(name.len()).any(|window| window == name), "{program}");
             }
         }
     }
