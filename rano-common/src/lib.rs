@@ -10,7 +10,7 @@ mod socket;
 mod words;
 
 pub use decode::{Malformed, Record, Told, decode};
-pub use offsets::{OFFSET_COUNT, OFFSET_MISSING, OFFSETS_GLOBAL, Offset};
+pub use offsets::{OFFSET_COUNT, OFFSETS_GLOBAL, Offset};
 pub use process::{ARGUMENT_CLASSES, ImageRecord, PATH, ProcessKind, ProcessRecord};
 pub use settings::{SETTING_COUNT, SETTINGS_GLOBAL, Setting};
 pub use socket::{SocketKind, SocketRecord};
@@ -66,10 +66,12 @@ pub enum Loss {
     ListenersShared = 6,
     /// No room to remember a call until it returns: what it returned is not known.
     CallsFull = 7,
+    /// No room for any record of a socket until it ended: nothing is known of it.
+    Unheard = 8,
 }
 
 impl Loss {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SocketRecord,
         Self::ProcessRecord,
         Self::OwnersFull,
@@ -78,6 +80,7 @@ impl Loss {
         Self::ListenersFull,
         Self::ListenersShared,
         Self::CallsFull,
+        Self::Unheard,
     ];
 }
 

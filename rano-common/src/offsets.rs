@@ -33,16 +33,6 @@ macro_rules! offsets {
 /// layout does not load.
 pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_4";
 
-/// Place of a field that the running kernel does not have. Only those of [`Offset::is_optional`] may be missing.
-pub const OFFSET_MISSING: u32 = u32::MAX;
-
-impl Offset {
-    /// Whether the programs can do without it.
-    pub const fn is_optional(self) -> bool {
-        matches!(self, Self::TcpIsMptcp)
-    }
-}
-
 offsets! {
     TaskLeader = "task_struct", "group_leader";
     TaskPid = "task_struct", "pid";
@@ -69,15 +59,12 @@ offsets! {
     SockNet = "sock_common", "skc_net";
     NetInode = "net", "ns", "inum";
     SockCookie = "sock_common", "skc_cookie";
-    SockState = "sock_common", "skc_state";
     SockError = "sock", "sk_err";
     SockProtocol = "sock", "sk_protocol";
-    SockSocket = "sock", "sk_socket";
     MessageName = "msghdr", "msg_name";
     TcpBytesSent = "tcp_sock", "bytes_sent";
     TcpBytesRetransmitted = "tcp_sock", "bytes_retrans";
     TcpBytesReceived = "tcp_sock", "bytes_received";
-    TcpIsMptcp = "tcp_sock", "is_mptcp";
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub mod flags {
     pub const CONNECTED: u32 = 128;
     /// Its local end was told.
     pub const BOUND: u32 = 256;
+    /// A record of it found room before this one.
+    pub const HEARD: u32 = 512;
 }
 
 /// Indices into [`OwnerWords`] of what the programs change in place.

@@ -59,6 +59,32 @@ pub fn mark(key: u64, flags: u32) {
     }
 }
 
+/// Tells of a socket that is followed, and remembers that somebody heard of it.
+#[inline(always)]
+pub fn tell_on<T>(socket: *const T, told: Told) -> bool {
+    let is_told = tell(socket, told);
+    if is_told && told.owner.flags & flags::HEARD == 0 {
+        mark(told.cookie, flags::HEARD);
+    }
+    is_told
+}
+
+/// Tells the last of a socket, which is not followed any more.
+#[inline(always)]
+fn tell_end<T>(socket: *const T, told: Told) {
+    if !tell(socket, told) {
+        unheard(told.owner);
+    }
+}
+
+/// The last of a socket could not be told.
+#[inline(always)]
+fn unheard(owner: Owner) {
+    if owner.flags & (flags::HEARD | flags::PREEXISTING) == 0 {
+        lost(Loss::Unheard);
+    }
+}
+
 /// TCP is about to connect, and how the call ends is not known yet.
 #[inline(always)]
 pub fn stream_begins<T>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
@@ -82,12 +108,13 @@ pub fn stream_begins<T>(socket: *const T, key: u64, identity: Identity, destinat
 #[inline(always)]
 pub fn datagrams_begin<T>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
     let before = owner_of(key);
-    let kept = before.map_or(0, |before| before.flags & (flags::LISTENER | flags::PREEXISTING));
+    let kept =
+        before.map_or(0, |before| before.flags & (flags::LISTENER | flags::PREEXISTING | flags::HEARD));
     let owner = owned(identity, flags::DATAGRAM | flags::CONNECTED | kept, destination);
     remember(key, owner);
     let (sent, received) = before.map_or((0, 0), |before| (before.sent, before.received));
     let owner = Owner { sent, received, ..owner };
-    tell(socket, Told { remote: Some(destination), ..Told::new(SocketKind::Attempt, key, owner) });
+    let _ = tell_on(socket, Told { remote: Some(destination), ..Told::new(SocketKind::Attempt, key, owner) });
 }
 
 /// A datagram goes from an unconnected socket.
@@ -97,14 +124,19 @@ pub fn datagram_goes<T>(socket: *const T, key: u64, destination: Destination) {
     // SAFETY: nothing but the presence is looked at.
     if unsafe { FLOWS.get(flow) }.is_none() {
         let Some(identity) = caller() else { return };
-        let _ = FLOWS.insert(flow, [0; 2], BPF_ANY as u64);
-        let owner = owned(identity, flags::DATAGRAM, destination);
+        let known = owner_of(key);
+        let heard = known.map_or(0, |known| known.flags & flags::HEARD);
+        let owner = owned(identity, flags::DATAGRAM | heard, destination);
         // One that is known keeps what is known of it.
-        let known = owner_of(key).is_some();
-        if !known && OWNERS.insert(key, owner.to_words(), BPF_NOEXIST as u64).is_err() {
+        if known.is_none() && OWNERS.insert(key, owner.to_words(), BPF_NOEXIST as u64).is_err() {
             lost(Loss::OwnersFull);
         }
-        tell(socket, Told { remote: Some(destination), ..Told::new(SocketKind::Datagram, key, owner) });
+        let told = Told { remote: Some(destination), ..Told::new(SocketKind::Datagram, key, owner) };
+        if !tell_on(socket, told) {
+            // It is told with its next datagram.
+            return;
+        }
+        let _ = FLOWS.insert(flow, [0; 2], BPF_ANY as u64);
     }
     let _ = TALKS.insert(thread(), flow, BPF_ANY as u64);
 }
@@ -176,7 +208,7 @@ fn bound(sk: usize, key: u64) {
     let Some(owner) = owner_of(key) else { return };
     if owner.flags & (flags::CONNECTED | flags::BOUND) == flags::CONNECTED {
         mark(key, flags::BOUND);
-        tell(sk as *const u8, Told::new(SocketKind::Bound, key, owner));
+        let _ = tell_on(sk as *const u8, Told::new(SocketKind::Bound, key, owner));
     }
 }
 
@@ -222,7 +254,7 @@ pub fn attempted<T>(socket: *const T, key: u64) -> bool {
     if owner.flags & flags::ATTEMPTED == 0 {
         mark(key, flags::ATTEMPTED);
         let owner = Owner { flags: owner.flags | flags::ATTEMPTED, ..owner };
-        tell(socket, Told::new(SocketKind::Attempt, key, owner));
+        let _ = tell_on(socket, Told::new(SocketKind::Attempt, key, owner));
     }
     true
 }
@@ -235,7 +267,7 @@ pub fn established<T>(socket: *const T, key: u64) {
         (*words)[owner_words::ESTABLISHED] = now();
         Owner::from_words(*words)
     };
-    tell(socket, Told::new(SocketKind::Established, key, owner));
+    let _ = tell_on(socket, Told::new(SocketKind::Established, key, owner));
 }
 
 /// The state became `CLOSE`.
@@ -243,7 +275,7 @@ pub fn established<T>(socket: *const T, key: u64) {
 pub fn closed<T>(socket: *const T, key: u64, state_before: u8) {
     let Some(owner) = owner_of(key) else { return };
     let _ = OWNERS.remove(key);
-    tell(socket, Told { state_before, ..Told::new(SocketKind::Closed, key, owner) });
+    tell_end(socket, Told { state_before, ..Told::new(SocketKind::Closed, key, owner) });
 }
 
 /// The last descriptor is closed; the protocol's own close comes after. What was attempted will tell of its end itself.

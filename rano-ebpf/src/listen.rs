@@ -5,9 +5,9 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use rano_common::{ListenerKey, ListenerWords, Loss, Owner, SocketKind, flags};
 
 use crate::emit::now;
-use crate::follow::{owned, owner_of, remember};
+use crate::follow::{mark, owned, owner_of, remember, tell_on};
 use crate::maps::{ACCEPT_HOOKED, LISTENERS, OWNERS, lost};
-use crate::socket::{Told, draft, key_of, tell};
+use crate::socket::{Told, draft, key_of};
 use crate::task::caller;
 
 const NOWHERE: ([u8; 16], u16) = ([0; 16], 0);
@@ -24,6 +24,7 @@ pub fn listens<T>(socket: *const T, key: u64, kind: u32) {
         add(place, [key, owner.start_ns, u64::from(owner.pid) | u64::from(owner.exec_id) << 32]);
     }
     draft.tell();
+    mark(key, flags::HEARD);
 }
 
 #[inline(always)]
@@ -85,6 +86,7 @@ pub fn arrived<T>(socket: *const T, key: u64) -> bool {
     } else {
         draft.give_to(owner);
         draft.tell();
+        mark(key, flags::HEARD);
     }
     true
 }
@@ -106,5 +108,5 @@ pub fn accepted(sk: usize) {
     let established_ns = before.map_or_else(now, |before| before.established_ns);
     let owner = Owner { established_ns, ..owned(identity, flags::ACCEPTED | flags::TOLD, NOWHERE) };
     remember(key, owner);
-    tell(sk as *const u8, Told::new(SocketKind::Accepted, key, owner));
+    let _ = tell_on(sk as *const u8, Told::new(SocketKind::Accepted, key, owner));
 }

@@ -4,8 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
     CALLS_MAX, FLOWS_MAX, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX, ListenerKey,
-    ListenerWords, Loss, OFFSET_COUNT, OFFSET_MISSING, OWNERS_MAX, Offset, OwnerWords, RING_BYTES,
-    SETTING_COUNT, Setting,
+    ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting,
 };
 
 #[map]
@@ -53,11 +52,6 @@ static RANO_SETTINGS_4: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
 pub fn offset(of: Offset) -> usize {
     // SAFETY: the index is that of a variant, and so within the array; volatile because the loader changes it.
     unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_4[of as usize]) as usize }
-}
-
-#[inline(always)]
-pub fn has(field: Offset) -> bool {
-    offset(field) != OFFSET_MISSING as usize
 }
 
 #[inline(always)]

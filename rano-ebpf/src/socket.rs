@@ -91,10 +91,15 @@ pub fn key_of(sk: usize) -> Option<u64> {
 }
 
 /// Tells of the socket to which the context has a pointer: `ctx.sk`, a `bpf_sock` context itself, or a plain address.
+/// Whether there was room.
 #[inline(always)]
-pub fn tell<T>(socket: *const T, told: Told) {
-    if let Some(draft) = draft(socket, told) {
-        draft.tell();
+pub fn tell<T>(socket: *const T, told: Told) -> bool {
+    match draft(socket, told) {
+        Some(draft) => {
+            draft.tell();
+            true
+        }
+        None => false,
     }
 }
 

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rano::event::{
-    Address, Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality, Protocol,
-    SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
+    Protocol, SocketState, SourceKind,
 };
 use rano::process::{Ancestor, Process, ProcessId};
 use rano::store::{Progress, Session, Store, StoreOptions};
@@ -108,6 +108,7 @@ fn write(events: &[Event], path: &Path, batch_size: usize) -> Result<Duration, B
         batch_size,
         flush_interval: Duration::from_secs(1),
         queue_max: 4 * batch_size,
+        retain: None,
     };
     let session = Session {
         run_id: "1-1768678200000".to_owned(),
@@ -234,6 +235,8 @@ fn realistic(count: u64) -> Vec<Event> {
             local: Some(Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 23)), port))),
             remote: Some(remote),
             domain,
+            others: Vec::new(),
+            class: Class::LlmApi,
             duration: None,
             bytes: None,
             error: None,

@@ -1,6 +1,8 @@
 //! The fixed order every event takes: track → enrich → sinks. One loop, one owner of all state; it runs on recorded
 //! events as on live ones and never reads a clock.
 
+mod names;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +10,10 @@ use anyhow::Result;
 use rustc_hash::FxHashMap;
 
 use crate::event::{
-    Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, Protocol, SocketState, SourceKind,
+    Bytes, ConnectionId, Event, EventKind, KnownName, Moment, Protocol, SocketState, SourceKind,
 };
-use crate::names::{Evidence, Greeting, Party};
+use crate::names::Evidence;
+use crate::names::book::Learned;
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
@@ -20,6 +23,9 @@ use crate::source::health::Gap;
 use crate::source::{Closed, Intake, Opened, Pumped, Role, SocketChange, SocketId, Source};
 use crate::stop::Stop;
 use crate::totals::Totals;
+
+pub use names::Names;
+use names::{Ended, Known};
 
 /// What is shown and stored, of what a source delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +51,16 @@ pub struct Pipeline {
     sinks: Vec<Box<dyn Sink>>,
     judge: Option<Judge>,
     live: FxHashMap<SocketId, Live>,
+    names: Names,
+    ended: Ended,
     next_connection: u64,
     totals: Totals,
     /// Provider of what nobody is known to own.
     unknown: Arc<str>,
     unattributed: u64,
     table_full: u64,
+    /// Connections to public addresses that have no name.
+    unresolved: u64,
     /// Said once if the first look finds nobody to watch.
     idle_notice: Option<String>,
 }
@@ -62,9 +72,12 @@ struct Live {
     process: Option<Arc<Process>>,
     /// A connect event was sent, so that a close will follow.
     connected: bool,
-    domain: Domain,
+    known: Known,
     notes: Notes,
 }
+
+/// How long evidence of a recording waits for its socket.
+const RECORDED_HOLD: Duration = Duration::from_secs(3);
 
 impl Pipeline {
     /// `sinks` in the order in which they see an event; the last one shows notices.
@@ -76,11 +89,14 @@ impl Pipeline {
             sinks,
             judge: None,
             live: FxHashMap::default(),
+            names: Names::recorded(RECORDED_HOLD),
+            ended: Ended::default(),
             next_connection: 1,
             totals: Totals::default(),
             unknown: Arc::from(provider::UNKNOWN),
             unattributed: 0,
             table_full: 0,
+            unresolved: 0,
             idle_notice: None,
         }
     }
@@ -103,6 +119,7 @@ impl Pipeline {
     /// a recording is made.
     pub fn run(mut self, source: &mut dyn Source, stop: &Stop, top: usize) -> Result<Summary> {
         let mut outcome = Ok(());
+        self.names_passed(source.now());
         while !stop.is_raised() {
             let until = self.next_tick();
             match source.pump(until, stop, &mut self) {
@@ -127,6 +144,7 @@ impl Pipeline {
             while let Some(due) = self.judge.as_mut().and_then(Judge::take_nameless) {
                 self.overdue(due, source.now());
             }
+            self.tell_of_suspects(source.now());
         }
         self.tick(source);
         let summary = self.finish(source, top);
@@ -136,10 +154,14 @@ impl Pipeline {
     fn next_tick(&self) -> Moment {
         let ticks = self.sinks.iter().filter_map(|sink| sink.next_tick()).map(|at| at.boot_ns);
         let due = self.judge.as_ref().and_then(Judge::next_due);
-        Moment { boot_ns: ticks.chain(due).min().unwrap_or(u64::MAX), unix_ms: i64::MAX }
+        Moment {
+            boot_ns: ticks.chain(due).chain(self.names_due()).min().unwrap_or(u64::MAX),
+            unix_ms: i64::MAX,
+        }
     }
 
     fn tick(&mut self, source: &dyn Source) {
+        self.names_passed(source.now());
         self.look_at_overdue(source.now());
         let health = self.health(source);
         let frame = Frame { now: source.now(), totals: &self.totals, health: &health };
@@ -165,6 +187,8 @@ impl Pipeline {
         let mut health = source.health();
         health.gaps.add(Gap::Unattributed, self.unattributed);
         health.gaps.add(Gap::TableFull, self.table_full);
+        health.gaps.add(Gap::Unresolved, self.unresolved);
+        health.gaps.add(Gap::NamesForgotten, self.names.book.forgotten() + self.names.pointers.forgotten);
         health
     }
 
@@ -190,13 +214,15 @@ impl Pipeline {
     }
 
     fn opened(&mut self, opened: Opened) {
-        if self.live.contains_key(&opened.id) {
-            return;
-        }
-        if opened.owner.is_none() && opened.role == Role::Connect {
+        let is_known = self.live.contains_key(&opened.id);
+        if opened.owner.is_none() && opened.role == Role::Connect && !is_known {
             self.unattributed += 1;
         }
-        if !self.in_scope(&opened) {
+        let learned = self.look_up(&opened);
+        if is_known || !self.in_scope(&opened) {
+            for learned in learned {
+                self.learned(&learned);
+            }
             return;
         }
         let process = match opened.owner {
@@ -208,8 +234,8 @@ impl Pipeline {
         self.next_connection += 1;
         let pending = opened.state == Some(SocketState::Connecting) && !self.scope.pending;
         let connected = opened.role == Role::Connect && !pending;
-        let domain = Domain::Unknown;
-        let mut live = Live { connection, opened, process, connected, domain, notes: Notes::default() };
+        let known = self.first_names(&opened, learned);
+        let mut live = Live { connection, opened, process, connected, known, notes: Notes::default() };
         if !pending {
             let kind = match live.opened.role {
                 Role::Connect => EventKind::Connect,
@@ -254,6 +280,7 @@ impl Pipeline {
     }
 
     fn closed(&mut self, closed: &Closed) {
+        self.names.book.closed(closed);
         let Some(mut live) = self.live.remove(&closed.id) else { return };
         if live.opened.role != Role::Connect {
             return;
@@ -275,37 +302,8 @@ impl Pipeline {
             let known = kind == EventKind::Close && seen_open;
             known.then(|| closed.at.since(live.opened.at))
         });
-        self.send(event, &mut live);
-    }
-
-    /// The better name stays; every name is judged.
-    fn named(&mut self, id: SocketId, name: &Arc<str>, by: DomainSource, at: Moment) {
-        let Some(mut live) = self.live.remove(&id) else { return };
-        let before = live.domain.clone();
-        let better = match &before {
-            Domain::Observed { by: known_by, .. } => by < *known_by,
-            Domain::Unknown => true,
-        };
-        if better {
-            live.domain = Domain::Observed { name: Arc::clone(name), by };
-        }
-        let event = self.enrich(&live, EventKind::Connect, at);
-        if live.connected && better {
-            for sink in &mut self.sinks {
-                sink.named(&event, &before);
-            }
-        }
-        // The best name of an attempt is judged when it succeeds or fails.
-        let to_judge = match before {
-            _ if live.connected || !better => Some(Arc::clone(name)),
-            Domain::Observed { name, .. } => Some(name),
-            Domain::Unknown => None,
-        };
-        if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
-            let reasons = judge.named(&event, &name, &mut live.notes);
-            self.warn_late(&event, &reasons, &mut live);
-        }
-        self.live.insert(id, live);
+        let event = self.send(event, &mut live);
+        self.await_late_names(&event, live);
     }
 
     /// What time alone makes worth an alert.
@@ -327,7 +325,8 @@ impl Pipeline {
             let open_for = now.since(live.opened.at);
             let judge = self.judge.as_mut();
             let reason = judge.and_then(|judge| judge.overdue(due.wait, &event, open_for, &mut live.notes));
-            self.warn_late(&event, reason.as_slice(), &mut live);
+            let is_written = live.connected;
+            self.warn_late(&event, reason.as_slice(), &mut live, is_written);
         }
         self.live.insert(due.socket, live);
     }
@@ -359,7 +358,9 @@ impl Pipeline {
             protocol: live.opened.protocol,
             local: live.opened.local.clone(),
             remote: live.opened.remote.clone(),
-            domain: live.domain.clone(),
+            domain: live.known.domain.clone(),
+            others: live.known.others.clone(),
+            class: live.known.class,
             duration: None,
             bytes: None,
             error: None,
@@ -373,7 +374,7 @@ impl Pipeline {
     }
 
     /// Judged before any sink sees it, so that all of them know whether it raised an alert.
-    fn send(&mut self, mut event: Event, live: &mut Live) {
+    fn send(&mut self, mut event: Event, live: &mut Live) -> Event {
         self.totals.count(&event);
         let reasons = self.judged(&event, live);
         let is_late = event.kind == EventKind::Close && !reasons.is_empty() && !live.notes.alert;
@@ -386,6 +387,10 @@ impl Pipeline {
         if is_late {
             self.mark(event.connection);
         }
+        if event.kind == EventKind::Connect {
+            self.await_names(&event, live);
+        }
+        event
     }
 
     fn judged(&mut self, event: &Event, live: &mut Live) -> Vec<Reason> {
@@ -402,12 +407,12 @@ impl Pipeline {
         }
     }
 
-    /// An alert between the events of a connection: the row of its connect, if there is one, is marked afterwards.
-    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &mut Live) {
+    /// An alert between the events of a connection, or after them: the rows that are written are marked afterwards.
+    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &mut Live, is_written: bool) {
         self.warn(event, reasons);
         if !reasons.is_empty() && !live.notes.alert {
             live.notes.alert = true;
-            if live.connected {
+            if is_written {
                 self.mark(event.connection);
             }
         }
@@ -437,6 +442,7 @@ impl Intake for Pipeline {
 
     fn socket(&mut self, change: SocketChange) {
         self.look_at_overdue(change.at());
+        self.names.book.passed(change.at());
         match change {
             SocketChange::Opened(opened) => self.opened(opened),
             SocketChange::State { id, state, at } => self.state(id, state, at),
@@ -445,15 +451,17 @@ impl Intake for Pipeline {
                     live.opened.local.get_or_insert(local);
                 }
             }
-            SocketChange::Named { id, name, by, at } => self.named(id, &name, by, at),
+            SocketChange::Named { id, name, by, at } => {
+                let name = KnownName { name, by };
+                self.learned(&Learned { socket: id, name, is_certain: true, at });
+            }
             SocketChange::Closed(closed) => self.closed(&closed),
         }
     }
 
     fn evidence(&mut self, evidence: Evidence) {
-        if let Evidence::Greeting(Greeting { at, from: Party::Socket(id), name, by }) = evidence {
-            self.named(id, &name, by, at);
-        }
+        self.look_at_overdue(evidence.at());
+        self.told(evidence);
     }
 
     fn unattributed(&mut self, count: u64) {

@@ -4,9 +4,11 @@ use std::io;
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::thread::CapabilitySet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::privileges;
 use crate::stop::Stop;
 
 /// What a shell reports for a process that SIGINT ended.
@@ -23,6 +25,7 @@ pub fn raise_on_signals(stop: &Stop) -> Result<()> {
     let mut signals = Signals::new(wanted).context("install signal handlers")?;
     let stop = stop.clone();
     let watch = move || {
+        privileges::keep_only(CapabilitySet::empty());
         for _ in signals.forever() {
             if stop.is_raised() {
                 std::process::exit(KILLED_BY_SIGINT);
@@ -39,6 +42,7 @@ pub fn raise_on_signals(stop: &Stop) -> Result<()> {
 pub fn raise_on_closed_stdout(stop: &Stop) -> Result<()> {
     let stop = stop.clone();
     let watch = move || {
+        privileges::keep_only(CapabilitySet::empty());
         let stdout = io::stdout();
         loop {
             let mut fds = [PollFd::new(&stdout, PollFlags::empty())];

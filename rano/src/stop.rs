@@ -5,33 +5,120 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, epoll, eventfd};
 
 /// Raised once, never lowered. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Stop {
+    flag: Flag,
+    /// A bell that interrupts too, and what is readable when either does.
+    bell: Option<(Bell, Arc<OwnedFd>)>,
+}
+
+#[derive(Debug, Clone)]
+struct Flag {
     raised: Arc<AtomicBool>,
     wake: Arc<OwnedFd>,
 }
 
-impl Stop {
-    pub fn new() -> Result<Self> {
+impl Flag {
+    fn new() -> Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("create an eventfd")?;
         Ok(Self { raised: Arc::new(AtomicBool::new(false)), wake: Arc::new(wake) })
     }
 
-    pub fn raise(&self) {
+    fn raise(&self) {
         self.raised.store(true, Ordering::Release);
         // A full counter is readable too, so a failed write changes nothing.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    pub fn is_raised(&self) -> bool {
+    fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
+    }
+}
+
+impl Stop {
+    pub fn new() -> Result<Self> {
+        Ok(Self { flag: Flag::new()?, bell: None })
+    }
+
+    /// This one, interrupted by `bell` too until that is answered. What raises either is seen by whoever waits.
+    pub fn or_bell(&self, bell: &Bell) -> Result<Self> {
+        let either = epoll::create(epoll::CreateFlags::CLOEXEC).context("create an epoll descriptor")?;
+        for fd in [self.fd(), bell.0.wake.as_fd()] {
+            epoll::add(&either, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
+                .context("wait for either of two events")?;
+        }
+        Ok(Self { flag: self.flag.clone(), bell: Some((bell.clone(), Arc::new(either))) })
+    }
+
+    pub fn raise(&self) {
+        self.flag.raise();
+    }
+
+    pub fn is_raised(&self) -> bool {
+        self.flag.is_raised() || self.bell.as_ref().is_some_and(|(bell, _)| bell.0.is_raised())
     }
 
     /// Readable from the moment it is raised.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        match &self.bell {
+            Some((_, either)) => either.as_fd(),
+            None => self.flag.wake.as_fd(),
+        }
+    }
+}
+
+/// Rung by one thread to interrupt another's waiting, as often as need be. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Bell(Flag);
+
+impl Bell {
+    pub fn new() -> Result<Self> {
+        Flag::new().map(Self)
+    }
+
+    pub fn ring(&self) {
+        if !self.0.is_raised() {
+            self.0.raise();
+        }
+    }
+
+    /// To be called before looking at what it was rung for.
+    pub fn answer(&self) {
+        if self.0.is_raised() {
+            // The flag first: what rings between the two is seen by it, before anybody waits again.
+            self.0.raised.store(false, Ordering::Release);
+            let _ = rustix::io::read(&self.0.wake, &mut [0; 8]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    fn is_readable(stop: &Stop) -> bool {
+        let fd = stop.fd();
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&at_once)).expect("polled") > 0
+    }
+
+    #[test]
+    fn a_bell_interrupts_until_it_is_answered_and_a_stop_for_good() {
+        let (stop, bell) = (Stop::new().expect("made"), Bell::new().expect("made"));
+        let either = stop.or_bell(&bell).expect("made");
+        for _ in 0..3 {
+            assert!(!either.is_raised() && !is_readable(&either));
+            bell.ring();
+            bell.ring();
+            assert!(either.is_raised() && is_readable(&either) && !stop.is_raised());
+            bell.answer();
+        }
+        stop.raise();
+        assert!(either.is_raised() && is_readable(&either));
     }
 }

@@ -49,6 +49,15 @@ pub fn parse_span(text: &str) -> Result<Duration, TimeError> {
         .unwrap_or_else(|| Err(TimeError(format!("'{text}' is no span of time (use 30m, 24h, 7d or 1w)"))))
 }
 
+/// In the largest unit that leaves no rest: `7d` for a week and for 168 hours.
+pub fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    let unit = units.into_iter().find(|(length, _)| seconds.is_multiple_of(*length));
+    let (length, unit) = unit.unwrap_or((1, 's'));
+    format!("{}{unit}", seconds / length)
+}
+
 /// `None` where it is not a number with one letter.
 fn relative(text: &str) -> Option<Result<Duration, TimeError>> {
     let unit = text.chars().last()?;

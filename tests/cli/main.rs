@@ -20,6 +20,7 @@ mod output;
 mod presets;
 mod readers;
 mod report;
+mod retain;
 mod short_connections;
 mod shutdown;
 mod stats;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         stats::all(),
         sudo::all(),
         report::all(),
+        retain::all(),
         diff::all(),
         status::all(),
         export::all(),

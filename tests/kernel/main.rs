@@ -9,31 +9,70 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cgroup;
 mod connections;
 mod facts;
 mod ladder;
+mod loss;
+mod privileges;
 mod swarm;
+mod verifier;
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use support::namespace::User;
+use support::scene::Scene;
 
 fn main() -> ExitCode {
-    if let Some(ended) = swarm::play_if_asked().or_else(support::actor::play_if_asked) {
+    if let Some(ended) = played() {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [swarm::all(), connections::all(), facts::all(), ladder::all()];
+    let trials = [
+        connections::all(),
+        facts::all(),
+        ladder::all(),
+        loss::all(),
+        privileges::all(),
+        swarm::all(),
+        verifier::all(),
+    ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()
 }
 
+/// The end of a process that plays a part in a test.
+fn played() -> Option<ExitCode> {
+    swarm::play_if_asked().or_else(verifier::play_if_asked).or_else(support::actor::play_if_asked)
+}
+
 /// A scene in which rano can load its programs; skips where it cannot.
-fn scene() -> anyhow::Result<support::scene::Scene> {
-    let scene = support::scene::Scene::new(support::namespace::User::Root)?;
+fn scene() -> anyhow::Result<Scene> {
+    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
+    let scene = Scene::new(User::Root)?;
+    // Loading is slow in an emulated machine, so it is tried once.
+    let refused = match REFUSED.get() {
+        Some(refused) => refused,
+        None => {
+            let refused = try_loading(&scene)?;
+            REFUSED.get_or_init(|| refused)
+        }
+    };
+    match refused {
+        Some(reason) => Err(support::trial::skip(reason.as_str())),
+        None => Ok(scene),
+    }
+}
+
+/// Why it cannot.
+fn try_loading(scene: &Scene) -> anyhow::Result<Option<String>> {
     let finished = scene.launch()?.args(["--once", "--source", "ebpf", "--no-sqlite"]).run()?;
     if finished.status.code() == Some(4) {
-        return Err(support::trial::skip(format!("no eBPF here: {}", finished.stderr.trim())));
+        let said: Vec<_> = finished.stderr.lines().take_while(|line| !line.starts_with("hint")).collect();
+        return Ok(Some(format!("no eBPF here: {}", said.join(" "))));
     }
     finished.expect_code(0)?;
-    Ok(scene)
+    Ok(None)
 }

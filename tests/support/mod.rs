@@ -13,8 +13,8 @@ pub mod trial;
 
 use std::time::Duration;
 
-/// How long anything may take before a test calls it missing.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take before a test calls it missing; emulated machines are slow.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Pid of `child` in the type that system calls take.
 pub fn pid_of(child: &std::process::Child) -> rustix::process::Pid {

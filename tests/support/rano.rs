@@ -15,7 +15,10 @@ use super::actor::Tuple;
 use super::namespace::Place;
 use super::{PATIENCE, pid_of, stage, wait_for_end};
 
-/// How to start rano. Nothing of the test's own environment reaches it.
+/// The one way of attaching that rano is to try, where the kernel tests are to show it.
+pub const RUNG: &str = "RANO_TEST_RUNG";
+
+/// How to start rano. But for [`RUNG`], nothing of the test's own environment reaches it.
 pub struct Launch {
     command: Command,
     lines_taken: Option<usize>,
@@ -31,6 +34,9 @@ impl Launch {
     pub fn of(program: &Path, place: &Place, directory: &Path) -> Self {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", directory).env("LANG", "C.UTF-8");
+        if let Some(rung) = std::env::var_os(RUNG) {
+            command.env("RANO_RUNG", rung);
+        }
         command.current_dir(directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         place.apply(&mut command);

@@ -30,6 +30,34 @@ pub(crate) fn build_rano() -> Result<PathBuf> {
     path.canonicalize().with_context(|| format!("find the built {}", path.display()))
 }
 
+/// A test program of rano's, and the rano that it starts.
+pub(crate) struct Built {
+    pub test: PathBuf,
+    pub rano: PathBuf,
+}
+
+/// Builds what `cargo test --test NAME` would run.
+pub(crate) fn build_test(name: &str) -> Result<Built> {
+    let mut command = cargo(&["test", "--no-run", "--package", "rano", "--test", name]);
+    let output = command
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("run cargo")?;
+    if !output.status.success() {
+        bail!("the test {name} does not build");
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let executable = |kind: &str, name: &str| {
+        let built = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut built =
+            built.filter(|message| message["target"]["kind"][0] == kind && message["target"]["name"] == name);
+        let path = built.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+        path.with_context(|| format!("cargo does not say where {name} lies"))
+    };
+    Ok(Built { test: executable("test", name)?, rano: executable("bin", "rano")? })
+}
+
 /// Where cargo builds.
 pub(crate) fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::cargo::{target_directory, workspace};
 
-/// What libFuzzer learns from: blocks that ran, how often, and what was compared (Clang's SanitizerCoverage).
+/// What libFuzzer learns from: blocks that ran, how often, and what was compared (Clang's `SanitizerCoverage`).
 const COVERAGE: [&str; 7] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",

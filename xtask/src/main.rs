@@ -1,10 +1,11 @@
-//! What a developer or CI runs: `cargo xtask run|test|ebpf|fuzz|bench`.
+//! What a developer or CI runs: `cargo xtask run|test|ebpf|vm|fuzz|bench`.
 
 mod bench;
 mod cargo;
 mod ebpf;
 mod fuzz;
 mod system;
+mod vm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ const USAGE: &str = "\
 usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
        cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
        cargo xtask ebpf [--check]       build the kernel programs that rano embeds; or: are they up to date?
+       cargo xtask vm [--full]                 the kernel tests on other kernels, in emulated machines
        cargo xtask fuzz [TARGET]... [--seconds N]
                                                feed what takes bytes from outside with nonsense (each 10 s)
        cargo xtask bench [NAME]...             measure: poll notify store report memory startup alerts (all)
@@ -45,6 +47,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
             cargo::test(&without_separator(arguments))
         }
         "ebpf" => ebpf::run(&arguments),
+        "vm" => vm::run(&arguments),
         "fuzz" => fuzz::run(&arguments),
         "bench" => bench::run(&arguments),
         // Roles that `bench` starts itself in.

@@ -205,7 +205,12 @@ impl<'a> Run<'a> {
             RungChoice::Kprobe => Some(SourceKind::EbpfKprobe),
             RungChoice::Tracepoint => Some(SourceKind::EbpfTracepoint),
         };
-        EbpfSettings { polling, rung, ring_bytes: self.settings.ring_bytes }
+        EbpfSettings {
+            polling,
+            rung,
+            ring_bytes: self.settings.ring_bytes,
+            files_of: self.owner.map(|(uid, _)| uid),
+        }
     }
 
     fn store(&self, source: &dyn Source) -> Result<Option<Store>> {
@@ -216,6 +221,7 @@ impl<'a> Run<'a> {
             batch_size: self.settings.db_batch_size,
             flush_interval: Duration::from_millis(self.settings.db_flush_ms),
             queue_max: self.settings.db_queue_max,
+            retain: self.settings.retain,
         };
         let health = source.health();
         let session = Session {

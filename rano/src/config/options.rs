@@ -2,6 +2,7 @@
 //! `Settings` follow.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::spec::Effect::{Invert, Override, Set};
 use super::spec::Group::{Alerts, Capture, Configuration, History, Output, Stats, Targets};
@@ -152,6 +153,10 @@ options! {
     ]);
     /// Name of this session in the history
     session_name: Option<String> = option(History).value_name("NAME");
+    /// Remove sessions that ended longer ago than this (24h, 30d, 8w)
+    retain: Option<Duration> = option(History).value_name("SPAN").details(
+        "Whole sessions are removed, at the start and a little at a time; those that go on, in any rano, are left alone. \
+         The file keeps its size: the room is used again.");
     /// Events that are written in one transaction
     db_batch_size: usize = option(History).value_name("N").range(1, 1_000_000).default("200").advanced();
     /// Longest time until an event is written, in milliseconds

@@ -3,6 +3,9 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::time_argument;
 
 /// The shape of an option's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +14,7 @@ pub enum Kind {
     Number,
     Text,
     Path,
+    Span,
     Choice(&'static [&'static str]),
     List(&'static Kind),
 }
@@ -23,6 +27,7 @@ pub enum Value {
     Number(u64),
     Text(String),
     Path(PathBuf),
+    Span(Duration),
     Choice(&'static str),
     List(Vec<Value>),
 }
@@ -76,6 +81,13 @@ impl Setting for PathBuf {
     }
 }
 
+impl Setting for Duration {
+    const KIND: Kind = Kind::Span;
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Span(span) = value { Some(*span) } else { None }
+    }
+}
+
 impl<T: Setting> Setting for Option<T> {
     const KIND: Kind = T::KIND;
     fn from_value(value: &Value) -> Option<Self> {
@@ -118,6 +130,7 @@ pub enum Rejection {
     Above(u64),
     NotSwitch,
     NotOneOf(&'static [&'static str]),
+    NotSpan,
     Empty,
     NotUtf8,
     /// An item of a list.
@@ -136,6 +149,7 @@ impl fmt::Display for Rejection {
             Self::Above(max) => write!(f, "must be <= {max}"),
             Self::NotSwitch => f.write_str("must be a boolean (true/false/yes/no/1/0)"),
             Self::NotOneOf(words) => write!(f, "must be one of [{}]", words.join(", ")),
+            Self::NotSpan => f.write_str("must be a span of time above 0 (30m, 24h, 7d, 1w)"),
             Self::Empty => f.write_str("must not be empty"),
             Self::NotUtf8 => f.write_str("must be UTF-8 text"),
             Self::Item { text, reason } => {
@@ -157,7 +171,7 @@ impl Rejection {
         match self {
             Self::Below(_) | Self::Above(_) => format!("'{key}' {self}, got {raw}"),
             Self::Empty | Self::Item { .. } => format!("'{key}' {self}"),
-            Self::NotNumber | Self::NotSwitch | Self::NotOneOf(_) | Self::NotUtf8 => {
+            Self::NotNumber | Self::NotSwitch | Self::NotOneOf(_) | Self::NotSpan | Self::NotUtf8 => {
                 format!("'{key}' {self}, got '{raw}'")
             }
         }
@@ -203,6 +217,10 @@ impl Kind {
         match self {
             Self::Switch => parse_switch(text).map(Value::Switch),
             Self::Number => parse_number(text, range).map(Value::Number),
+            Self::Span => match time_argument::parse_span(text) {
+                Ok(span) if !span.is_zero() => Ok(Value::Span(span)),
+                Ok(_) | Err(_) => Err(Rejection::NotSpan),
+            },
             Self::Choice(words) => words
                 .iter()
                 .find(|word| **word == text)
@@ -245,6 +263,7 @@ impl fmt::Display for Value {
             Self::Number(number) => write!(f, "{number}"),
             Self::Text(text) => f.write_str(text),
             Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Span(span) => f.write_str(&time_argument::span(*span)),
             Self::Choice(word) => f.write_str(word),
             Self::List(items) => {
                 for (position, item) in items.iter().enumerate() {
@@ -268,6 +287,7 @@ impl From<&Value> for serde_json::Value {
             Value::Number(number) => Self::from(*number),
             Value::Text(text) => Self::from(text.as_str()),
             Value::Path(path) => Self::from(path.to_string_lossy()),
+            Value::Span(span) => Self::from(time_argument::span(*span)),
             Value::Choice(word) => Self::from(*word),
             Value::List(items) => Self::Array(items.iter().map(Self::from).collect()),
         }
@@ -303,6 +323,9 @@ mod tests {
             (Kind::List(&Kind::Number), "7,0", "'key' contains invalid value '0', it must be >= 1"),
             (Kind::List(&COLORS), "auto,x", "'key' contains invalid value 'x'"),
             (Kind::Text, "  ", "'key' must not be empty"),
+            (Kind::Span, "abc", "'key' must be a span of time above 0 (30m, 24h, 7d, 1w), got 'abc'"),
+            (Kind::Span, "0d", "'key' must be a span of time above 0 (30m, 24h, 7d, 1w), got '0d'"),
+            (Kind::Span, "7", "'key' must be a span of time above 0 (30m, 24h, 7d, 1w), got '7'"),
         ] {
             assert_eq!(sentence(kind, raw), expected);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::base::iana::{Class, Opcode, Rcode, Rtype};
-use domain::base::name::ToLabelIter;
+use domain::base::name::{Label, ToLabelIter};
 use domain::base::{Message, ParsedName, ParsedRecord, Ttl};
 use domain::rdata::{A, Aaaa, Cname};
 
@@ -65,7 +65,7 @@ fn said(bytes: &[u8]) -> Option<Said> {
     if asked.qclass() != Class::IN {
         return Some(Said::Other);
     }
-    let name = host_name::from_labels(asked.qname().iter_labels().map(|label| label.as_slice()))?;
+    let name = host_name::from_labels(asked.qname().iter_labels().map(Label::as_slice))?;
     let question = Question { id: header.id(), name, family };
     if !header.qr() {
         return Some(Said::Asked(question));

@@ -27,6 +27,14 @@ impl Evidence {
             Self::Pointer(pointer) => pointer.at,
         }
     }
+
+    pub fn at_mut(&mut self) -> &mut Moment {
+        match self {
+            Self::Answer(answer) => &mut answer.at,
+            Self::Greeting(greeting) => &mut greeting.at,
+            Self::Pointer(pointer) => &mut pointer.at,
+        }
+    }
 }
 
 /// Whose packet it was: the end that asked, or that greets.
@@ -67,4 +75,10 @@ pub struct Pointer {
     pub address: IpAddr,
     /// `None`: it has none, or nobody answered in time.
     pub name: Option<Arc<str>>,
+    /// The name leads back to the address: whoever has the address did not just make it up.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// How long the answer holds, or how long not to ask again.
+    #[serde(default)]
+    pub lasts: Duration,
 }

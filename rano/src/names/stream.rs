@@ -33,15 +33,14 @@ impl Stream {
 
     /// `false` where there was no room for it, so that the stream will not be whole.
     pub fn add(&mut self, sequence: u32, bytes: &[u8]) -> bool {
-        let (at, bytes) = match Self::distance(self.start, sequence) {
-            Some(distance) => (distance, bytes),
-            None => {
-                // Sent before, or so far behind that it is of no use.
-                let before = self.start.wrapping_sub(sequence) as usize;
-                match bytes.get(before..) {
-                    Some(rest) if before < ROOM => (0, rest),
-                    _ => return before < 1 << 31,
-                }
+        let (at, bytes) = if let Some(distance) = Self::distance(self.start, sequence) {
+            (distance, bytes)
+        } else {
+            // Sent before, or so far ahead that it is of no use.
+            let before = self.start.wrapping_sub(sequence) as usize;
+            match bytes.get(before..) {
+                Some(rest) if before < ROOM => (0, rest),
+                _ => return before < 1 << 31,
             }
         };
         let fits = bytes.len().min(ROOM - at);
@@ -125,9 +124,10 @@ mod tests {
         stream.consume(ROOM - 1);
         assert!(stream.add(u32::try_from(ROOM).expect("small"), &[2; 2]));
         assert_eq!(stream.ready(), [1, 2, 2]);
-        assert!(stream.add(ROOM as u32 + 4, b"x"));
+        let end = u32::try_from(ROOM).expect("small");
+        assert!(stream.add(end + 4, b"x"));
         stream.consume(3);
-        assert!(stream.add(ROOM as u32 + 2, &[3; 2]));
+        assert!(stream.add(end + 2, &[3; 2]));
         assert_eq!(stream.ready(), [3, 3, b'x']);
     }
 
@@ -138,7 +138,7 @@ mod tests {
             stream.add(at * 16, &[0; 8]);
         }
         assert!(stream.waiting.len() <= PIECES_MAX);
-        assert!(!stream.add(1, &[0; 2 * ROOM]));
+        assert!(!stream.add(1, &vec![0; 2 * ROOM]));
         assert!(stream.ready.len() + stream.waiting_bytes <= 2 * ROOM);
         assert!(!stream.add(1 << 20, b"far"), "what is out of reach is missed");
     }

@@ -99,9 +99,8 @@ fn extensions(mut rest: &[u8]) -> Option<Hello> {
         match u16::from_be_bytes(kind) {
             SERVER_NAME => {
                 names += 1;
-                let name = server_name(content)?;
-                hello.odd_name = name.is_none();
-                hello.name = name;
+                hello.name = host_name::from_text(server_name(content)?);
+                hello.odd_name = hello.name.is_none();
             }
             ENCRYPTED_CLIENT_HELLO => hello.encrypted = true,
             _ => {}
@@ -111,11 +110,11 @@ fn extensions(mut rest: &[u8]) -> Option<Hello> {
     (names <= 1).then_some(hello)
 }
 
-/// The outer `None` is malformed, the inner no host name.
-fn server_name(content: &[u8]) -> Option<Option<Arc<str>>> {
+/// The one name in the list.
+fn server_name(content: &[u8]) -> Option<&[u8]> {
     let Ok(([], TlsExtension::SNI(names))) = parse_tls_extension_sni_content(content) else { return None };
     match names[..] {
-        [(kind, name)] if kind.0 == HOST_NAME => Some(host_name::from_text(name)),
+        [(kind, name)] if kind.0 == HOST_NAME => Some(name),
         _ => None,
     }
 }

@@ -24,12 +24,18 @@ pub enum Gap {
     KernelUnfollowed,
     /// Looks at a socket table or at a process's descriptors that failed, and entries that were not understood.
     Unread,
+    /// Packets with names that found no room, came too fast or were not understood.
+    NamesLost,
+    /// Connections to public addresses whose name is not known.
+    Unresolved,
+    /// Answers, greetings and look-ups that found no room among those that wait to be joined with a connection.
+    NamesForgotten,
     /// Events that SQLite did not get, because its queue was full or it failed.
     SqliteDropped,
 }
 
 impl Gap {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
@@ -39,6 +45,9 @@ impl Gap {
         Self::KernelDropped,
         Self::KernelUnfollowed,
         Self::Unread,
+        Self::NamesLost,
+        Self::Unresolved,
+        Self::NamesForgotten,
         Self::SqliteDropped,
     ];
 
@@ -54,6 +63,9 @@ impl Gap {
             Self::KernelDropped => "kernel_dropped",
             Self::KernelUnfollowed => "kernel_unfollowed",
             Self::Unread => "unread",
+            Self::NamesLost => "names_lost",
+            Self::Unresolved => "unresolved",
+            Self::NamesForgotten => "names_forgotten",
             Self::SqliteDropped => "sqlite_dropped",
         }
     }
@@ -83,6 +95,11 @@ impl Gap {
             }
             Self::Unread => {
                 "unread: looks that failed, for lack of descriptors or memory, or were not understood"
+            }
+            Self::NamesLost => "names lost: packets with names that found no room or were not understood",
+            Self::Unresolved => "unresolved: connections to public addresses whose name is not known",
+            Self::NamesForgotten => {
+                "names forgotten: answers that found no room until their connection was seen"
             }
             Self::SqliteDropped => "sqlite dropped: events that are not in the database",
         }

@@ -3,6 +3,7 @@
 
 pub mod ebpf;
 pub mod health;
+pub mod named;
 pub mod proc;
 pub mod replay;
 

@@ -3,6 +3,7 @@
 
 mod intern;
 mod open;
+mod prune;
 pub mod query;
 mod queue;
 mod read;
@@ -15,7 +16,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::event::{ConnectionId, Domain, Event, SourceKind};
+use crate::event::{Class, ConnectionId, Domain, Event, KnownName, SourceKind};
+use crate::privileges;
 use crate::source::health::Gaps;
 
 use open::open;
@@ -39,6 +41,8 @@ pub struct StoreOptions {
     pub flush_interval: Duration,
     /// Events that may wait, those being written included; at least 1.
     pub queue_max: usize,
+    /// Sessions that ended longer ago are removed, a part at a time between the batches. `None` keeps all.
+    pub retain: Option<Duration>,
 }
 
 /// What is known of a session when it starts.
@@ -97,11 +101,14 @@ impl Store {
     pub fn start(options: &StoreOptions, session: &Session) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new(options));
         let failed = |problem| OpenError { path: options.path.clone(), problem };
-        let connection = open(&options.path, options.owner)?;
-        let writer = Writer::new(connection, session, options, Arc::clone(&shared)).map_err(failed)?;
+        let opened = open(&options.path, options.owner)?;
+        let writer = Writer::new(opened, session, options, Arc::clone(&shared)).map_err(failed)?;
         let writer = thread::Builder::new()
             .name("rano-store".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                privileges::keep_only(privileges::OTHERS_FILES);
+                writer.run()
+            })
             .map_err(|error| failed(error.into()))?;
         Ok(Self { shared, writer: Some(writer) })
     }
@@ -113,10 +120,16 @@ impl Store {
 
     /// Gives the rows of a connection a name that became known after they were pushed. A name that they already had
     /// is kept in `event_names`.
-    pub fn update_domain(&self, connection: ConnectionId, domain: &Domain) {
+    pub fn update_domain(&self, connection: ConnectionId, domain: &Domain, class: Class) {
         if let Domain::Observed { name, by } = domain {
-            self.shared.push_name(connection, name, *by);
+            let name = KnownName { name: Arc::clone(name), by: *by };
+            self.shared.push_name(connection, name, class);
         }
+    }
+
+    /// Another name that the rows of a connection may go by, for `event_names`.
+    pub fn add_name(&self, connection: ConnectionId, name: &KnownName) {
+        self.shared.push_other_name(connection, name.clone());
     }
 
     /// Marks the rows of a connection that raised an alert after they were pushed.

@@ -150,17 +150,25 @@ impl From<rusqlite::Error> for OpenProblem {
     }
 }
 
+/// A database that may be written to.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    /// The same file. To be closed after the connection: POSIX takes away all of a process's locks on a file when it closes
+    /// any descriptor of it.
+    pub(super) file: File,
+}
+
 /// Opens `path` for writing, brings its schema up to date and makes it if it does not exist: with mode 0600 and, where
 /// `owner` is given, belonging to that user and group (SQLite, run by root, gives `-wal` and `-shm` the same).
 /// As root no symbolic link is followed for the file itself.
 ///
-/// Not while this process has the same file open: POSIX takes away all of a process's locks on a file when it closes
-/// any descriptor of it.
-pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Connection, OpenError> {
+/// Not while this process has the same file open, see [`Opened::file`].
+pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Opened, OpenError> {
     open_file(path, owner).map_err(|problem| OpenError { path: path.to_owned(), problem })
 }
 
-fn open_file(path: &Path, owner: Option<(u32, u32)>) -> Result<Connection, OpenProblem> {
+fn open_file(path: &Path, owner: Option<(u32, u32)>) -> Result<Opened, OpenProblem> {
     let name = path.file_name().ok_or(OpenProblem::Directory)?;
     // The directory is resolved once, which also keeps SQLite from reading a meaning into names like `:memory:`.
     let directory = match path.parent() {
@@ -169,7 +177,8 @@ fn open_file(path: &Path, owner: Option<(u32, u32)>) -> Result<Connection, OpenP
     };
     let path = directory.join(name);
     let root = rustix::process::geteuid().is_root();
-    check_file(&make_or_open(&path, owner, root)?)?;
+    let file = make_or_open(&path, owner, root)?;
+    check_file(&file)?;
 
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if root {
@@ -184,7 +193,7 @@ fn open_file(path: &Path, owner: Option<(u32, u32)>) -> Result<Connection, OpenP
     schema::migrate(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     configure(&connection)?;
-    Ok(connection)
+    Ok(Opened { connection, file })
 }
 
 /// The file, new or old, opened for reading and writing.

@@ -3,11 +3,11 @@
 
 use std::mem;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Progress, StoreOptions};
-use crate::event::{ConnectionId, DomainSource, Event};
+use crate::event::{Class, ConnectionId, Event, KnownName};
 
 /// Between two warnings about the same thing.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +19,8 @@ const NOTICES_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) enum Message {
     Event(Event),
-    Name { connection: ConnectionId, name: Arc<str>, by: DomainSource },
+    Name { connection: ConnectionId, name: KnownName, class: Class },
+    OtherName { connection: ConnectionId, name: KnownName },
     Alert { connection: ConnectionId },
 }
 
@@ -95,8 +96,12 @@ impl Shared {
         self.queued(state);
     }
 
-    pub(super) fn push_name(&self, connection: ConnectionId, name: &Arc<str>, by: DomainSource) {
-        self.push_late(Message::Name { connection, name: Arc::clone(name), by });
+    pub(super) fn push_name(&self, connection: ConnectionId, name: KnownName, class: Class) {
+        self.push_late(Message::Name { connection, name, class });
+    }
+
+    pub(super) fn push_other_name(&self, connection: ConnectionId, name: KnownName) {
+        self.push_late(Message::OtherName { connection, name });
     }
 
     pub(super) fn push_alert(&self, connection: ConnectionId) {
@@ -147,25 +152,28 @@ impl Shared {
         warnings
     }
 
-    /// Waits until a batch is full or due, or until the end, and swaps the queue with `batch`, which is empty.
-    pub(super) fn take(&self, batch: &mut Vec<Message>) -> Work {
+    /// Waits until a batch is full or due, or until the end, and swaps the queue with `batch`, which is empty. `None` where
+    /// none of it came before `until`.
+    pub(super) fn take(&self, batch: &mut Vec<Message>, until: Option<Instant>) -> Option<Work> {
         let mut state = self.lock();
         while state.end.is_none() && state.queue.len() < self.batch_size {
-            match state.since {
-                None => state = self.wake_writer.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(since) => {
-                    let left = self.flush_interval.saturating_sub(since.elapsed());
-                    if left.is_zero() {
-                        break;
-                    }
-                    state = self.wait(state, left);
-                }
+            let flush = state.since.map(|since| self.flush_interval.saturating_sub(since.elapsed()));
+            if flush.is_some_and(|left| left.is_zero()) {
+                break;
             }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return None;
+            }
+            state = match flush.into_iter().chain(left).min() {
+                Some(left) => self.wait(state, left),
+                None => self.wake_writer.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
         mem::swap(&mut state.queue, batch);
         state.since = None;
         state.in_flight = batch.len();
-        Self::work(&state)
+        Some(Self::work(&state))
     }
 
     /// Waits for `pause`, or less if the end comes, before a batch that failed is tried again.
@@ -200,7 +208,9 @@ impl Shared {
         for message in batch.drain(..).chain(queue) {
             match message {
                 Message::Event(_) => state.dropped += 1,
-                Message::Name { .. } | Message::Alert { .. } => state.names_dropped += 1,
+                Message::Name { .. } | Message::OtherName { .. } | Message::Alert { .. } => {
+                    state.names_dropped += 1;
+                }
             }
         }
         state.in_flight = 0;

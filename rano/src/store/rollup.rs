@@ -1,5 +1,6 @@
 //! Sums kept beside the rows, in the transaction that writes them, so that a report never scans what was counted already:
-//! by hour and provider (`activity`), by actor and endpoint for each hour and for the whole session (`traffic`).
+//! by hour and provider (`activity`), by actor and endpoint for each hour and for the whole session (`traffic`), by port
+//! (`port_traffic`).
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use rusqlite::{Connection, params};
 use rustc_hash::FxHashMap;
 
 use super::intern::{Moved, References, integer};
-use crate::event::{Event, EventKind};
+use crate::event::{Address, Event, EventKind};
 
 /// Rows are summed up by the hour of the Unix clock.
 pub(super) const HOUR_MS: i64 = 3_600_000;
@@ -46,12 +47,29 @@ impl Counts {
     }
 }
 
+/// The first and the last time of connects, closes and fails.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen(Option<(i64, i64)>);
+
+impl Seen {
+    fn add(&mut self, kind: EventKind, ts: i64) {
+        if is_of_connection(kind) {
+            let (first, last) = self.0.unwrap_or((ts, ts));
+            self.0 = Some((first.min(ts), last.max(ts)));
+        }
+    }
+}
+
+/// Not of the serving side.
+fn is_of_connection(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Connect | EventKind::Close | EventKind::Fail)
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Activity {
     first_event: i64,
     last_event: i64,
-    /// Of connects, closes and fails.
-    seen: Option<(i64, i64)>,
+    seen: Seen,
     counts: Counts,
 }
 
@@ -61,7 +79,9 @@ pub(super) struct Rollup {
     /// By hour and provider.
     activity: FxHashMap<(i64, Arc<str>), Activity>,
     /// By hour, actor and endpoint.
-    traffic: FxHashMap<(i64, i64, i64), Counts>,
+    traffic: FxHashMap<(i64, i64, i64), (Counts, Seen)>,
+    /// By provider and remote port.
+    ports: FxHashMap<(Arc<str>, u16), (Counts, Seen)>,
 }
 
 impl Rollup {
@@ -69,6 +89,7 @@ impl Rollup {
     pub(super) fn clear(&mut self) {
         self.activity.clear();
         self.traffic.clear();
+        self.ports.clear();
     }
 
     /// `row` is the event's id, `ts` its time as stored.
@@ -78,18 +99,24 @@ impl Rollup {
         let activity = self.activity.entry((hour, Arc::clone(&event.provider))).or_insert(Activity {
             first_event: row,
             last_event: row,
-            seen: None,
+            seen: Seen::default(),
             counts: Counts::default(),
         });
         activity.last_event = row;
-        if matches!(event.kind, EventKind::Connect | EventKind::Close | EventKind::Fail) {
-            let (first, last) = activity.seen.unwrap_or((ts, ts));
-            activity.seen = Some((first.min(ts), last.max(ts)));
-        }
+        activity.seen.add(event.kind, ts);
         activity.counts.add(event.kind, bytes, 1);
-        for hour in [hour, WHOLE_SESSION] {
-            let key = (hour, references.actor, references.endpoint);
-            self.traffic.entry(key).or_default().add(event.kind, bytes, 1);
+        let hourly = self.traffic.entry((hour, references.actor, references.endpoint)).or_default();
+        hourly.0.add(event.kind, bytes, 1);
+        let (counts, seen) =
+            self.traffic.entry((WHOLE_SESSION, references.actor, references.endpoint)).or_default();
+        counts.add(event.kind, bytes, 1);
+        seen.add(event.kind, ts);
+        if let Some(Address::Ip(remote)) = &event.remote
+            && is_of_connection(event.kind)
+        {
+            let (counts, seen) = self.ports.entry((Arc::clone(&event.provider), remote.port())).or_default();
+            counts.add(event.kind, bytes, 1);
+            seen.add(event.kind, ts);
         }
     }
 
@@ -98,8 +125,11 @@ impl Rollup {
         let hour = moved.ts.div_euclid(HOUR_MS);
         for (endpoint, sign) in [(moved.from, -1), (moved.to, 1)] {
             for hour in [hour, WHOLE_SESSION] {
-                let counts = self.traffic.entry((hour, moved.actor, endpoint)).or_default();
+                let (counts, seen) = self.traffic.entry((hour, moved.actor, endpoint)).or_default();
                 counts.add(moved.kind, moved.bytes, sign);
+                if hour == WHOLE_SESSION && sign > 0 {
+                    seen.add(moved.kind, moved.ts);
+                }
             }
         }
     }
@@ -109,7 +139,7 @@ impl Rollup {
         let mut upsert = connection.prepare_cached(UPSERT_ACTIVITY)?;
         for ((hour, provider), activity) in self.activity.drain() {
             let Activity { first_event, last_event, seen, counts } = activity;
-            let (first_seen, last_seen) = seen.unzip();
+            let (first_seen, last_seen) = seen.0.unzip();
             upsert.execute(params![
                 session,
                 hour,
@@ -131,7 +161,8 @@ impl Rollup {
         // In the order of the table's key: neighbours share a page.
         let mut traffic: Vec<_> = self.traffic.drain().collect();
         traffic.sort_unstable_by_key(|(key, _)| *key);
-        for ((hour, actor, endpoint), counts) in traffic {
+        for ((hour, actor, endpoint), (counts, seen)) in traffic {
+            let (first_seen, last_seen) = seen.0.unzip();
             upsert.execute(params![
                 session,
                 hour,
@@ -144,6 +175,24 @@ impl Rollup {
                 counts.listens,
                 counts.bytes_sent,
                 counts.bytes_received,
+                first_seen,
+                last_seen,
+            ])?;
+        }
+        let mut upsert = connection.prepare_cached(UPSERT_PORT)?;
+        for ((provider, port), (counts, seen)) in self.ports.drain() {
+            let (first_seen, last_seen) = seen.0.unzip();
+            upsert.execute(params![
+                session,
+                provider,
+                port,
+                counts.connects,
+                counts.closes,
+                counts.fails,
+                counts.bytes_sent,
+                counts.bytes_received,
+                first_seen,
+                last_seen,
             ])?;
         }
         Ok(())
@@ -168,8 +217,9 @@ const UPSERT_ACTIVITY: &str =
          bytes_recv  = bytes_recv + excluded.bytes_recv";
 
 const UPSERT_TRAFFIC: &str =
-    "INSERT INTO traffic (session, hour, actor, endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+    "INSERT INTO traffic (session, hour, actor, endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv,
+                          first_seen, last_seen)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
      ON CONFLICT DO UPDATE SET
          connects   = connects + excluded.connects,
          closes     = closes + excluded.closes,
@@ -177,4 +227,18 @@ const UPSERT_TRAFFIC: &str =
          accepts    = accepts + excluded.accepts,
          listens    = listens + excluded.listens,
          bytes_sent = bytes_sent + excluded.bytes_sent,
-         bytes_recv = bytes_recv + excluded.bytes_recv";
+         bytes_recv = bytes_recv + excluded.bytes_recv,
+         first_seen = ifnull(min(first_seen, excluded.first_seen), ifnull(first_seen, excluded.first_seen)),
+         last_seen  = ifnull(max(last_seen, excluded.last_seen), ifnull(last_seen, excluded.last_seen))";
+
+const UPSERT_PORT: &str =
+    "INSERT INTO port_traffic (session, provider, port, connects, closes, fails, bytes_sent, bytes_recv, first_seen, last_seen)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+     ON CONFLICT DO UPDATE SET
+         connects   = connects + excluded.connects,
+         closes     = closes + excluded.closes,
+         fails      = fails + excluded.fails,
+         bytes_sent = bytes_sent + excluded.bytes_sent,
+         bytes_recv = bytes_recv + excluded.bytes_recv,
+         first_seen = min(first_seen, excluded.first_seen),
+         last_seen  = max(last_seen, excluded.last_seen)";

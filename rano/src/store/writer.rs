@@ -1,15 +1,17 @@
 //! The thread that writes. A batch is one transaction; one that fails is kept and tried again, while the queue fills and
 //! then counts what it cannot take.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
-use super::intern::{Interned, RecentRows, integer, mark_alert, rename};
-use super::open::OpenProblem;
+use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename};
+use super::open::{OpenProblem, Opened};
+use super::prune::{self, Pruner, Slice};
 use super::queue::{End, Message, Shared, Work};
 use super::rollup::Rollup;
 use super::{Finished, Session, StoreOptions};
@@ -71,10 +73,13 @@ impl Counters {
 /// The file's owner of everything: its connection, and what was written through it.
 pub(super) struct Writer {
     connection: Connection,
+    /// Holds the lock that says that the session goes on. Stands after the connection, and so is closed after it.
+    opened: File,
     ledger: Ledger,
     shared: Arc<Shared>,
     path: PathBuf,
     update_session: String,
+    pruner: Option<Pruner>,
     file: Option<FileId>,
     /// Events written before the file was lost, if it was.
     kept: Option<u64>,
@@ -95,15 +100,18 @@ type FileId = (u64, u64);
 impl Writer {
     /// Enters the session.
     pub(super) fn new(
-        connection: Connection,
+        opened: Opened,
         session: &Session,
         options: &StoreOptions,
         shared: Arc<Shared>,
     ) -> Result<Self, OpenProblem> {
-        let session = insert_session(&connection, session)?;
+        let Opened { connection, file: opened } = opened;
+        let cutoff = options.retain.map(|retain| prune::cutoff(session.started_at, retain));
+        let session = enter_session(&connection, &opened, session)?;
         connection.busy_timeout(LOCK_PATIENCE)?;
         Ok(Self {
             connection,
+            opened,
             ledger: Ledger {
                 session,
                 interned: Interned::new(session),
@@ -114,6 +122,7 @@ impl Writer {
             shared,
             path: options.path.clone(),
             update_session: update_session(),
+            pruner: Some(Pruner::new(session, cutoff)),
             file: file_id(&options.path),
             kept: None,
         })
@@ -122,16 +131,41 @@ impl Writer {
     /// Writes until the end comes.
     pub(super) fn run(mut self) -> Finished {
         let mut batch = Vec::new();
+        // Also where the end comes at once: what is old is hidden.
+        self.prune();
         loop {
-            let work = self.shared.take(&mut batch);
-            let end = work.end;
-            let before = self.ledger.counters.events();
-            if let Err(error) = self.write(&mut batch, work) {
-                return self.lose(&mut batch, &error);
+            let next_slice = self.pruner.as_ref().map(Pruner::due);
+            if let Some(work) = self.shared.take(&mut batch, next_slice) {
+                let end = work.end;
+                let before = self.ledger.counters.events();
+                if let Err(error) = self.write(&mut batch, work) {
+                    return self.lose(&mut batch, &error);
+                }
+                self.notice_lost_file(before);
+                if end.is_some() {
+                    return self.close();
+                }
             }
-            self.notice_lost_file(before);
-            if end.is_some() {
-                return self.close();
+            self.prune();
+        }
+    }
+
+    /// Removes a little of what is not to be kept. Whatever fails may wait: the next session goes on with it.
+    fn prune(&mut self) {
+        let Some(pruner) = &mut self.pruner else { return };
+        match pruner.slice_if_due(&self.connection, &self.opened) {
+            Ok(Slice::NotYet) => {}
+            Ok(Slice::Hidden(sessions)) => {
+                let path = self.path.display();
+                self.shared
+                    .notify_user(format!("sqlite: {sessions} old session(s) are being removed from {path}"));
+            }
+            Ok(Slice::Done) => self.pruner = None,
+            Err(error) if is_lock(&error) => {}
+            Err(error) => {
+                let path = self.path.display();
+                self.shared.notify_user(format!("sqlite: cannot remove old sessions from {path}: {error}"));
+                self.pruner = None;
             }
         }
     }
@@ -197,12 +231,20 @@ impl Writer {
             for message in batch {
                 match message {
                     Message::Event(event) => self.ledger.insert(connection, &mut insert, event)?,
-                    Message::Name { connection: id, name, by } => {
+                    Message::Name { connection: id, name, class } => {
                         let mut found = false;
                         for row in self.ledger.recent.get(*id) {
-                            if let Some(moved) = rename(connection, row, name, *by)? {
+                            if let Some(moved) = rename(connection, row, name, *class)? {
                                 self.ledger.rollup.rename(&moved);
                             }
+                            found = true;
+                        }
+                        names_dropped += u64::from(!found);
+                    }
+                    Message::OtherName { connection: id, name } => {
+                        let mut found = false;
+                        for row in self.ledger.recent.get(*id) {
+                            keep_name(connection, row, name)?;
                             found = true;
                         }
                         names_dropped += u64::from(!found);
@@ -273,9 +315,7 @@ impl Writer {
         let path = self.path.display();
         let advice = "events wait in the queue; what it cannot hold is dropped and counted";
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                format!("sqlite: another program has {path} locked; {advice}")
-            }
+            _ if is_lock(error) => format!("sqlite: another program has {path} locked; {advice}"),
             Some(ErrorCode::DiskFull) => format!("sqlite: no space left for {path}: free some; {advice}"),
             _ => format!("sqlite: cannot write {path}: {error}; {advice}"),
         }
@@ -334,6 +374,9 @@ impl Ledger {
         insert.raw_bind_parameter(10, event.bytes.map(|bytes| integer(bytes.received)))?;
         insert.raw_execute()?;
         let row = connection.last_insert_rowid();
+        for name in &event.others {
+            keep_name(connection, row, name)?;
+        }
         self.recent.insert(event.connection, event.kind, row);
         self.rollup.count(event, &references, row, ts);
         self.counters.count(event);
@@ -341,12 +384,21 @@ impl Ledger {
     }
 }
 
-/// Committed at once, so that a session that is killed is seen.
+/// Committed at once, so that a session that is killed is seen; known to go on before anybody else sees it.
+fn enter_session(connection: &Connection, file: &File, session: &Session) -> rusqlite::Result<i64> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let id = insert_session(&transaction, session)?;
+    prune::mark_live(file, id);
+    transaction.commit()?;
+    Ok(id)
+}
+
 fn insert_session(connection: &Connection, session: &Session) -> rusqlite::Result<i64> {
     connection
         .prepare(
-            "INSERT INTO session (run_id, name, started_at, host, user, args, patterns, config_files, source, source_reason)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO session (id, run_id, name, started_at, host, user, args, patterns, config_files, source, source_reason)
+             VALUES (1 + max(ifnull((SELECT max(id) FROM session), 0), ifnull((SELECT max(session) FROM pruning), 0)),
+                     ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .insert(params![
             session.run_id,
@@ -383,6 +435,11 @@ fn update_session() -> String {
         .map(|(index, column)| format!("{column} = ?{}", index + 2))
         .collect();
     format!("UPDATE session SET {} WHERE id = ?1", columns.join(", "))
+}
+
+/// Another program's, and so over at some time.
+fn is_lock(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// A JSON array.

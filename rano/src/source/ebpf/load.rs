@@ -12,7 +12,7 @@ use aya::programs::{
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
     FlowBytes, FlowKey, Judgement, JudgementWords, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
-    OFFSET_MISSING, OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting,
+    OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags,
 };
 
 use rustc_hash::FxHashMap;
@@ -45,7 +45,8 @@ pub struct Programs {
     flows: HashMap<MapData, [u64; 4], FlowBytes>,
     listeners: HashMap<MapData, [u64; 3], ListenerWords>,
     lost: PerCpuArray<MapData, u64>,
-    _ebpf: Ebpf,
+    /// Keeps the programs attached.
+    ebpf: Option<Ebpf>,
 }
 
 impl Programs {
@@ -97,6 +98,24 @@ impl Programs {
         Some(bytes)
     }
 
+    /// Whether the maps may be looked into.
+    pub fn are_within_reach(&self) -> bool {
+        self.lost.get(&0, 0).is_ok()
+    }
+
+    /// Ends the programs, so that what is in the maps is all there will be.
+    pub fn detach(&mut self) {
+        self.ebpf = None;
+    }
+
+    /// Open sockets of which every record so far was lost.
+    pub fn unheard(&self) -> u64 {
+        let told = flags::HEARD | flags::PREEXISTING;
+        let is_unheard = |owner: &Owner| owner.flags & told == 0 && owner.flags & flags::ATTEMPTED != 0;
+        let owners = self.owners.iter().filter_map(Result::ok);
+        owners.filter(|(_, words)| is_unheard(&Owner::from_words(*words))).count() as u64
+    }
+
     /// How often something was lost in that way, over all CPUs.
     pub fn lost(&self, what: Loss) -> u64 {
         self.lost.get(&(what as u32), 0).map_or(0, |counts| counts.iter().sum())
@@ -116,14 +135,10 @@ impl Kernel {
         let bytes = std::fs::read(KERNEL_TYPES)
             .with_context(|| format!("read {KERNEL_TYPES} (the kernel needs CONFIG_DEBUG_INFO_BTF)"))?;
         let btf = Btf::parse(&bytes).with_context(|| format!("understand {KERNEL_TYPES}"))?;
-        let mut offsets = [OFFSET_MISSING; OFFSET_COUNT];
+        let mut offsets = [0; OFFSET_COUNT];
         for field in Offset::ALL {
             let (structure, path) = field.path();
-            match btf.offset(structure, path) {
-                Ok(offset) => offsets[field as usize] = offset,
-                Err(_) if field.is_optional() => {}
-                Err(error) => return Err(error),
-            }
+            offsets[field as usize] = btf.offset(structure, path)?;
         }
         let arguments = btf.arguments(hooks::functions());
         let flags =
@@ -371,7 +386,7 @@ impl<'a> Loaded<'a> {
             listeners: HashMap::try_from(take("LISTENERS")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
             hooks,
-            _ebpf: ebpf,
+            ebpf: Some(ebpf),
         })
     }
 }

@@ -5,6 +5,7 @@ pub mod btf;
 pub mod hooks;
 pub mod load;
 pub mod older;
+pub mod orphans;
 pub mod processes;
 pub mod sockets;
 pub mod unix;
@@ -12,10 +13,11 @@ pub mod unix;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rano_common::{Loss, Record, SocketKind, SocketRecord, decode};
+use rano_common::{Loss, Record, SocketKind, SocketRecord, decode, flags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, OwnerQuality, SourceKind};
+use crate::privileges;
 use crate::process::{ProcessId, Verdict};
 use crate::source::health::{Gap, Gaps};
 use crate::source::proc::{ProcSettings, ephemeral_ports};
@@ -25,7 +27,8 @@ use crate::stop::Stop;
 use hooks::Hooks;
 use load::{Programs, Wanted};
 use older::{OlderSockets, Told};
-use processes::Processes;
+use orphans::Orphans;
+use processes::{Acquaintance, Processes};
 use sockets::Sockets;
 use unix::UnixSockets;
 
@@ -43,6 +46,8 @@ pub struct EbpfSettings {
     pub rung: Option<SourceKind>,
     /// Room for records in the kernel; 0 for the usual.
     pub ring_bytes: u32,
+    /// The user who invoked sudo, whose files rano works with.
+    pub files_of: Option<u32>,
 }
 
 /// Kernel programs and what their records come to.
@@ -51,10 +56,13 @@ pub struct EbpfSource {
     programs: Programs,
     processes: Processes,
     sockets: Sockets,
+    orphans: Orphans,
     /// Where unix sockets are wanted.
     unix: Option<UnixSockets>,
     started: bool,
     malformed: u64,
+    /// Sockets that are open at the end and of which every record was lost.
+    unheard: u64,
     /// Process records lost when /proc was read last.
     lost_at_scan: u64,
     changes: Vec<SocketChange>,
@@ -87,8 +95,10 @@ impl EbpfSource {
             processes: Processes::new()?,
             sockets: Sockets::new(counts_datagrams, ephemeral_ports()),
             unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
+            orphans: Orphans::default(),
             started: false,
             malformed: 0,
+            unheard: 0,
             lost_at_scan: 0,
             changes: Vec::new(),
         })
@@ -106,7 +116,20 @@ impl EbpfSource {
         let mut told = Told::default();
         while self.drain(intake, Some(&mut told)) == BATCH {}
         older.tell(&told, &mut self.programs, intake);
+        self.give_up_privileges();
         Ok(())
+    }
+
+    /// Everything is attached, and other network namespaces need not be entered any more.
+    fn give_up_privileges(&self) {
+        if let Some(uid) = self.settings.files_of {
+            privileges::handle_files_as(uid);
+        }
+        let mut keep = privileges::OTHERS_PROCESSES;
+        if !privileges::works_without(privileges::OWN_MAPS, || self.programs.are_within_reach()) {
+            keep |= privileges::OWN_MAPS;
+        }
+        privileges::keep_only(keep);
     }
 
     /// Reads at most [`BATCH`] records; how many there were. `told` collects the sockets they are about.
@@ -145,13 +168,21 @@ impl EbpfSource {
     }
 
     fn socket(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
-        let is_owned = self.judge(kind, record, intake);
+        let is_owned = self.judge(kind, record, at, intake);
+        let changed = self.processes.has_changed(record);
         let Self { programs, sockets, .. } = self;
         sockets.changes(kind, record, at, &mut |flow| programs.take_flow(flow), &mut self.changes);
-        let changed = self.processes.has_changed(record);
+        if changed {
+            // It is not waited for what will not be told.
+            let owner = processes::identity(record.pid, record.owner_start_ns);
+            sockets.release(0, Some(owner), &mut self.changes);
+        }
         for mut change in self.changes.drain(..) {
             if let SocketChange::Opened(opened) = &mut change {
-                if changed && opened.owner.is_some_and(|owner| owner.pid == record.pid) {
+                if changed {
+                    // Whoever opened it then was not watched, or it was told of then, or that was lost.
+                    let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
+                    intake.unattributed(u64::from(is_first));
                     continue;
                 }
                 if !is_owned {
@@ -163,23 +194,29 @@ impl EbpfSource {
         }
     }
 
-    /// A socket of a process that is ignored tells that its verdict did not arrive. Whether there is somebody to give it
-    /// to: not where its process was lost in the ring and is gone.
-    fn judge(&mut self, kind: SocketKind, record: &SocketRecord, intake: &mut dyn Intake) -> bool {
+    /// A socket of a process that is ignored tells that its verdict did not arrive. One of a process that nobody knows
+    /// tells that records were lost: /proc may still have it. Whether the socket is to be passed on as its owner's.
+    fn judge(
+        &mut self,
+        kind: SocketKind,
+        record: &SocketRecord,
+        at: Moment,
+        intake: &mut dyn Intake,
+    ) -> bool {
         let owner = processes::identity(record.pid, record.owner_start_ns);
-        if intake.verdict(owner) == Verdict::Tracked {
-            return true;
+        if intake.verdict(owner) != Verdict::Tracked {
+            match self.processes.meet(record, at, &mut self.programs, intake) {
+                Acquaintance::Alive => self.processes.answer(record.pid, &mut self.programs),
+                Acquaintance::Departed => {}
+                // Shown, it is counted as it is.
+                Acquaintance::Unknown if self.settings.polling.unattributed => return false,
+                Acquaintance::Unknown => {
+                    intake.unattributed(self.orphans.told(kind, record));
+                    return true;
+                }
+            }
         }
-        if self.processes.knows(owner) {
-            self.processes.answer(record.pid, &mut self.programs);
-            return true;
-        }
-        if self.settings.polling.unattributed {
-            return false;
-        }
-        if matches!(kind, SocketKind::Attempt | SocketKind::Datagram | SocketKind::Failed) {
-            intake.unattributed(1);
-        }
+        self.orphans.adopted(record.cookie);
         true
     }
 
@@ -253,8 +290,11 @@ impl Source for EbpfSource {
     }
 
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
+        self.programs.detach();
         while self.drain(intake, None) == BATCH {}
         self.release(u64::MAX, None, intake);
+        intake.unattributed(self.orphans.finish());
+        self.unheard = self.programs.unheard();
         match &mut self.unix {
             Some(unix) => unix.finish(intake),
             None => Ok(()),
@@ -265,8 +305,9 @@ impl Source for EbpfSource {
         let lost = |what| self.programs.lost(what);
         let mut gaps = Gaps::default();
         gaps.set(Gap::KernelDropped, lost(Loss::SocketRecord) + lost(Loss::ProcessRecord) + self.malformed);
-        let unfollowed = [Loss::OwnersFull, Loss::TaskUnread, Loss::ListenersFull, Loss::ListenersShared];
-        gaps.set(Gap::KernelUnfollowed, unfollowed.map(lost).iter().sum());
+        let unfollowed =
+            [Loss::OwnersFull, Loss::TaskUnread, Loss::Unheard, Loss::ListenersFull, Loss::ListenersShared];
+        gaps.set(Gap::KernelUnfollowed, unfollowed.map(lost).iter().sum::<u64>() + self.unheard);
         gaps.set(Gap::TableFull, self.sockets.flows_full);
         gaps.set(Gap::Vanished, self.processes.vanished());
         if let Some(unix) = &self.unix {

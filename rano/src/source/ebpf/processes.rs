@@ -1,6 +1,7 @@
 //! The processes there are, as the kernel programs tell of them: what each runs is kept, because many are gone before
 //! /proc can be read, and because a fork looks like its parent.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use anyhow::Result;
@@ -18,10 +19,16 @@ use crate::source::{Intake, SocketChange};
 /// Nanoseconds of a clock tick, in which /proc gives start times (`USER_HZ` is 100).
 const TICK_NS: u64 = 10_000_000;
 
+/// Processes that have ended are remembered for the sockets that end after them; so many.
+const DEPARTED: usize = 1 << 13;
+/// Parents that are looked up in /proc for one process.
+const DEEPEST_ANCESTRY: usize = 256;
+
 /// Living processes and what they run.
 pub struct Processes {
     scanner: ProcessScanner,
     known: FxHashMap<u32, Known>,
+    departed: Departed,
     /// Arguments that were longer than the kernel programs copy, of processes that were gone before they were read.
     pub arguments_cut: u64,
 }
@@ -33,6 +40,56 @@ struct Known {
     /// Start in nanoseconds and number of the exec, once the kernel programs told of it: what a verdict is given for.
     told: Option<(u64, u32)>,
     verdict: Verdict,
+    /// Number of the exec by which it became tracked.
+    tracked_from: Option<u32>,
+    /// By a new name alone, so far.
+    by_rename: bool,
+}
+
+impl Known {
+    fn is(&self, id: ProcessId) -> bool {
+        self.start_time == id.start_time
+    }
+
+    fn execs(&self) -> Execs {
+        Execs { last: self.told.map(|told| told.1), tracked_from: self.tracked_from }
+    }
+}
+
+/// How well the owner of a socket is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquaintance {
+    Alive,
+    Departed,
+    /// It came and went unseen, or what it ran when it opened the socket is not known.
+    Unknown,
+}
+
+/// The last processes that ended, oldest first.
+#[derive(Default)]
+struct Departed {
+    of: FxHashMap<ProcessId, Execs>,
+    order: VecDeque<ProcessId>,
+}
+
+/// Numbers of execs of a process: the last that was told, and the one by which it became tracked.
+#[derive(Debug, Clone, Copy, Default)]
+struct Execs {
+    last: Option<u32>,
+    tracked_from: Option<u32>,
+}
+
+impl Departed {
+    fn add(&mut self, id: ProcessId, execs: Execs) {
+        if self.of.insert(id, execs).is_none() {
+            self.order.push_back(id);
+        }
+        if self.order.len() > DEPARTED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.of.remove(&oldest);
+        }
+    }
 }
 
 /// Who a record is about.
@@ -48,7 +105,7 @@ pub fn start_ns(id: ProcessId) -> u64 {
 impl Processes {
     pub fn new() -> Result<Self> {
         let scanner = ProcessScanner::new(Path::new(PROC))?;
-        Ok(Self { scanner, known: FxHashMap::default(), arguments_cut: 0 })
+        Ok(Self { scanner, known: FxHashMap::default(), departed: Departed::default(), arguments_cut: 0 })
     }
 
     /// Reads all of /proc: at the start, and when records were lost.
@@ -67,7 +124,8 @@ impl Processes {
         let id = identity(record.pid, record.start_ns);
         let image = match kind {
             ProcessKind::Exit => {
-                if self.known.get(&id.pid).is_some_and(|known| known.start_time == id.start_time) {
+                if let Some(known) = self.known.get(&id.pid).filter(|known| known.is(id)) {
+                    self.departed.add(id, known.execs());
                     self.known.remove(&id.pid);
                 }
                 intake.process(ProcessChange::Gone { id, at });
@@ -75,29 +133,19 @@ impl Processes {
             }
             ProcessKind::Fork => self.like_its_parent(record),
             ProcessKind::Rename => match self.known.get(&id.pid) {
-                Some(known) if known.start_time == id.start_time => {
-                    Image { comm: comm(record), ..known.image.clone() }
-                }
+                Some(known) if known.is(id) => Image { comm: comm(record), ..known.image.clone() },
                 // Told of before the fork could be: the exec or the first socket tells the rest.
                 Some(_) | None => return,
             },
             ProcessKind::Exec | ProcessKind::Sight => self.image(id, told),
         };
-        if self.known.get(&id.pid).is_some_and(|known| known.start_time != id.start_time) {
-            // Its exit was missed.
-            self.forget(id.pid, at, intake);
-        }
         let inherited = self.known.get(&record.parent).map(|parent| parent.verdict);
-        let change = ProcessChange::Seen { id, parent: record.parent, image: image.clone(), at };
-        let verdict = intake.process(change);
-        let known = Known {
-            start_time: id.start_time,
-            parent: record.parent,
-            image,
-            told: Some((record.start_ns, record.exec_id)),
-            verdict,
-        };
-        self.known.insert(id.pid, known);
+        let told = (record.start_ns, record.exec_id);
+        let was_tracked = self.known.get(&id.pid).is_some_and(|known| known.verdict == Verdict::Tracked);
+        let verdict = self.learn(id, record.parent, image, told, at, intake);
+        if let Some(known) = self.known.get_mut(&id.pid) {
+            known.by_rename = kind == ProcessKind::Rename && !was_tracked;
+        }
         // A fork has its parent's verdict already.
         if kind != ProcessKind::Fork || inherited != Some(verdict) {
             self.answer(id.pid, programs);
@@ -117,26 +165,109 @@ impl Processes {
         programs.judge(pid, Judgement { start_ns: *start_ns, exec_id: *exec_id, verdict });
     }
 
-    /// Whether anything was told of a living process.
-    pub fn knows(&self, id: ProcessId) -> bool {
-        self.known.get(&id.pid).is_some_and(|known| known.start_time == id.start_time)
+    /// Takes in what a process runs, and answers whether it is tracked.
+    fn learn(
+        &mut self,
+        id: ProcessId,
+        parent: u32,
+        image: Image,
+        told: (u64, u32),
+        at: Moment,
+        intake: &mut dyn Intake,
+    ) -> Verdict {
+        let before = self.known.get(&id.pid);
+        if before.is_some_and(|known| !known.is(id)) {
+            // Its exit was missed.
+            self.forget(id.pid, at, intake);
+        }
+        // An exec renames first, and closes sockets: they are not the new program's.
+        let is_the_exec =
+            |known: &Known| known.by_rename && known.told.is_some_and(|before| before.1 < told.1);
+        let before = self.known.get(&id.pid).filter(|known| !is_the_exec(known));
+        let tracked_from = before.and_then(|known| known.tracked_from);
+        let change = ProcessChange::Seen { id, parent, image: image.clone(), at };
+        let verdict = intake.process(change);
+        let tracked_from = tracked_from.or((verdict == Verdict::Tracked).then_some(told.1));
+        let known = Known {
+            start_time: id.start_time,
+            parent,
+            image,
+            told: Some(told),
+            verdict,
+            tracked_from,
+            by_rename: false,
+        };
+        self.known.insert(id.pid, known);
+        verdict
     }
 
-    /// Whether a socket's owner ran another image when it opened the socket: what is judged now is not who opened it.
+    /// How well the owner of a socket is known. One whose records were lost is looked for in /proc, with its ancestors.
+    pub fn meet(
+        &mut self,
+        record: &SocketRecord,
+        at: Moment,
+        programs: &mut Programs,
+        intake: &mut dyn Intake,
+    ) -> Acquaintance {
+        let id = identity(record.pid, record.owner_start_ns);
+        // Whoever ran another program since it was last told of is not known.
+        let is_told = |execs: Execs| execs.last.is_none_or(|last| record.exec_id <= last);
+        match self.known.get(&id.pid).filter(|known| known.is(id)) {
+            Some(known) if is_told(known.execs()) => return Acquaintance::Alive,
+            Some(_) => {}
+            None => match self.departed.of.get(&id) {
+                Some(execs) if is_told(*execs) => return Acquaintance::Departed,
+                Some(_) => return Acquaintance::Unknown,
+                None => {}
+            },
+        }
+        let mut line = Vec::new();
+        let mut next = Some(id);
+        while let Some(id) = next {
+            let Some((parent, image)) = self.scanner.read(id) else { break };
+            line.push((id, parent, image));
+            let is_known = parent == 0 || self.known.contains_key(&parent) || line.len() == DEEPEST_ANCESTRY;
+            next = if is_known { None } else { self.scanner.identify(parent) };
+        }
+        if line.is_empty() {
+            return Acquaintance::Unknown;
+        }
+        while let Some((id, parent, image)) = line.pop() {
+            // Of an ancestor it is not known how often it ran another program, so it is not judged in the kernel.
+            if line.is_empty() {
+                self.learn(id, parent, image, (record.owner_start_ns, record.exec_id), at, intake);
+            } else {
+                Learner { intake, known: &mut self.known }.process(ProcessChange::Seen {
+                    id,
+                    parent,
+                    image,
+                    at,
+                });
+            }
+        }
+        self.spread(at, programs, intake);
+        Acquaintance::Alive
+    }
+
+    /// Whether a socket's owner was no agent yet when it opened the socket: what it is now is not who opened it.
     pub fn has_changed(&self, record: &SocketRecord) -> bool {
-        let known = self.known.get(&record.pid);
-        known.and_then(|known| known.told).is_some_and(|told| told != (record.owner_start_ns, record.exec_id))
+        let id = identity(record.pid, record.owner_start_ns);
+        let execs = match self.known.get(&id.pid).filter(|known| known.is(id)) {
+            Some(known) => known.execs(),
+            None => self.departed.of.get(&id).copied().unwrap_or_default(),
+        };
+        execs.tracked_from.is_some_and(|from| record.exec_id < from)
     }
 
     /// Processes that became tracked through another's change.
     fn spread(&mut self, at: Moment, programs: &mut Programs, intake: &mut dyn Intake) {
         for id in intake.newly_tracked() {
-            let Some(known) = self.known.get_mut(&id.pid).filter(|known| known.start_time == id.start_time)
-            else {
-                continue;
-            };
+            let Some(known) = self.known.get_mut(&id.pid).filter(|known| known.is(id)) else { continue };
             let image = known.image.clone();
             known.verdict = intake.process(ProcessChange::Seen { id, parent: known.parent, image, at });
+            if known.verdict == Verdict::Tracked {
+                known.tracked_from = known.tracked_from.or(known.told.map(|told| told.1));
+            }
             self.answer(id.pid, programs);
         }
     }
@@ -177,7 +308,7 @@ impl Processes {
         }
         self.arguments_cut += u64::from(!whole);
         let exe = match self.known.get(&id.pid) {
-            Some(known) if path.is_empty() && known.start_time == id.start_time => known.image.exe.clone(),
+            Some(known) if path.is_empty() && known.is(id) => known.image.exe.clone(),
             Some(_) | None => String::from_utf8_lossy(path).into_owned(),
         };
         Image { comm: comm(record), exe, argv, uid: record.uid }
@@ -205,17 +336,19 @@ impl Intake for Learner<'_> {
                     image: image.clone(),
                     told: None,
                     verdict: Verdict::Ignored,
+                    tracked_from: None,
+                    by_rename: false,
                 };
-                let pid = id.pid;
+                let id = *id;
                 // What the kernel programs told stays: it is needed for the answer.
-                let told = self.known.get(&pid).filter(|old| old.start_time == id.start_time);
-                let told = told.and_then(|old| old.told);
+                let old = self.known.get(&id.pid).filter(|old| old.is(id));
+                let (told, tracked_from) = old.map_or((None, None), |old| (old.told, old.tracked_from));
                 let verdict = self.intake.process(change);
-                self.known.insert(pid, Known { told, verdict, ..known });
+                self.known.insert(id.pid, Known { told, verdict, tracked_from, ..known });
                 verdict
             }
             ProcessChange::Gone { id, .. } => {
-                if self.known.get(&id.pid).is_some_and(|known| known.start_time == id.start_time) {
+                if self.known.get(&id.pid).is_some_and(|known| known.is(*id)) {
                     self.known.remove(&id.pid);
                 }
                 self.intake.process(change)

@@ -347,12 +347,12 @@ fn address(record: &SocketRecord, bytes: &[u8; 16], port: u16) -> Option<SocketA
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rano_common::Header;
 
     use super::*;
 
-    fn record(kind: SocketKind, flags: u32) -> SocketRecord {
+    pub(in crate::source::ebpf) fn record(kind: SocketKind, flags: u32) -> SocketRecord {
         let mut local = [0; 16];
         local[..4].copy_from_slice(&[127, 0, 0, 1]);
         SocketRecord {

@@ -1,5 +1,6 @@
 -- Rows that repeat are stored once and referred to by id; `event` is append-only but for a name that arrives late.
 -- Interned rows (kind, endpoint, address) are never deleted: running writers remember their ids.
+-- Sessions that are not to be kept are the exception, see `pruning`; interned rows stay even then.
 -- Times are integers, Unix milliseconds, within the years 1970 to 9999. Lists are JSON arrays of strings.
 
 CREATE TABLE session (
@@ -33,6 +34,9 @@ CREATE TABLE session (
     vanished           INTEGER NOT NULL DEFAULT 0,
     table_full         INTEGER NOT NULL DEFAULT 0,
     unread             INTEGER NOT NULL DEFAULT 0,
+    names_lost         INTEGER NOT NULL DEFAULT 0,
+    unresolved         INTEGER NOT NULL DEFAULT 0,
+    names_forgotten    INTEGER NOT NULL DEFAULT 0,
     sqlite_dropped     INTEGER NOT NULL DEFAULT 0,
     kernel_dropped     INTEGER NOT NULL DEFAULT 0,
     kernel_unfollowed  INTEGER NOT NULL DEFAULT 0
@@ -134,7 +138,8 @@ CREATE TABLE activity (
     PRIMARY KEY (session, hour, provider)
 ) WITHOUT ROWID;
 
--- hour is -1 in the sums of the whole session. A row whose events all got another name since is all zeros.
+-- hour is -1 in the sums of the whole session; only they have first_seen and last_seen, which count the events that got
+-- another name since. A row whose events all got another name is all zeros.
 CREATE TABLE traffic (
     session    INTEGER NOT NULL REFERENCES session,
     hour       INTEGER NOT NULL,
@@ -147,10 +152,27 @@ CREATE TABLE traffic (
     listens    INTEGER NOT NULL,
     bytes_sent INTEGER NOT NULL,
     bytes_recv INTEGER NOT NULL,
+    first_seen INTEGER,
+    last_seen  INTEGER,
     PRIMARY KEY (session, hour, actor, endpoint)
 ) WITHOUT ROWID;
 
--- Names an event was known by and that gave way to a better one.
+-- By remote port, of the whole session: connects, closes and fails.
+CREATE TABLE port_traffic (
+    session    INTEGER NOT NULL REFERENCES session,
+    provider   TEXT    NOT NULL,
+    port       INTEGER NOT NULL,
+    connects   INTEGER NOT NULL,
+    closes     INTEGER NOT NULL,
+    fails      INTEGER NOT NULL,
+    bytes_sent INTEGER NOT NULL,
+    bytes_recv INTEGER NOT NULL,
+    first_seen INTEGER NOT NULL,
+    last_seen  INTEGER NOT NULL,
+    PRIMARY KEY (session, provider, port)
+) WITHOUT ROWID;
+
+-- Names an event may go by and that are not its domain: weaker ones, and those of which one is as likely as the other.
 CREATE TABLE event_names (
     event_id INTEGER NOT NULL,
     name     TEXT    NOT NULL,
@@ -229,10 +251,24 @@ SELECT run_id,
        vanished,
        table_full,
        unread,
+       names_lost,
+       unresolved,
+       names_forgotten,
        sqlite_dropped,
        kernel_dropped,
        kernel_unfollowed
 FROM session;
+
+-- Sessions that were taken out: their rows of session and activity are gone, the others follow a part at a time, in the
+-- order of the columns. Events up to next_event are gone; process ids are those that the events referred to.
+-- Their ids are not given to new sessions before.
+CREATE TABLE pruning (
+    session       INTEGER PRIMARY KEY,
+    next_event    INTEGER NOT NULL,
+    last_event    INTEGER NOT NULL,
+    next_process  INTEGER NOT NULL,
+    last_process  INTEGER NOT NULL
+);
 
 -- What the views below count: connections, not the serving side. Bytes count once, when a connection ends.
 CREATE VIEW connection_events AS
@@ -254,6 +290,7 @@ SELECT event.id                                                       AS id,
 FROM event
 JOIN kind ON kind.id = event.kind
 JOIN process ON process.id = event.process
+JOIN session ON session.id = process.session
 JOIN endpoint ON endpoint.id = event.endpoint
 WHERE kind.event IN ('connect', 'close', 'fail');
 
@@ -270,49 +307,68 @@ FROM activity
 WHERE first_seen IS NOT NULL
 GROUP BY provider;
 
+-- The sums of whole sessions, with what they stand for.
+CREATE VIEW session_traffic AS
+SELECT actor.provider     AS provider,
+       endpoint.domain    AS domain,
+       -- A unix socket's path is no address.
+       CASE WHEN endpoint.protocol <> 'unix' THEN endpoint.remote END AS remote_ip,
+       traffic.connects   AS connects,
+       traffic.closes     AS closes,
+       traffic.fails      AS fails,
+       traffic.bytes_sent AS bytes_sent,
+       traffic.bytes_recv AS bytes_recv,
+       traffic.first_seen AS first_seen,
+       traffic.last_seen  AS last_seen
+FROM session
+CROSS JOIN traffic ON traffic.session = session.id AND traffic.hour = -1
+CROSS JOIN actor ON actor.id = traffic.actor
+CROSS JOIN endpoint ON endpoint.id = traffic.endpoint
+WHERE traffic.connects + traffic.closes + traffic.fails > 0;
+
 CREATE VIEW provider_domains AS
 SELECT provider,
        domain,
-       sum(connects)              AS connects,
-       sum(closes)                AS closes,
-       sum(fails)                 AS fails,
-       ifnull(sum(bytes_sent), 0) AS bytes_sent,
-       ifnull(sum(bytes_recv), 0) AS bytes_recv,
-       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
-       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
-FROM connection_events
+       sum(connects)   AS connects,
+       sum(closes)     AS closes,
+       sum(fails)      AS fails,
+       sum(bytes_sent) AS bytes_sent,
+       sum(bytes_recv) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(first_seen) / 1000, 'unixepoch') || printf('.%03dZ', min(first_seen) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(last_seen) / 1000, 'unixepoch') || printf('.%03dZ', max(last_seen) % 1000) AS last_seen
+FROM session_traffic
 WHERE domain IS NOT NULL
 GROUP BY provider, domain;
 
 CREATE VIEW provider_ips AS
 SELECT provider,
        remote_ip,
-       sum(connects)              AS connects,
-       sum(closes)                AS closes,
-       sum(fails)                 AS fails,
-       ifnull(sum(bytes_sent), 0) AS bytes_sent,
-       ifnull(sum(bytes_recv), 0) AS bytes_recv,
-       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
-       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
-FROM connection_events
--- A unix socket's path has no port.
-WHERE remote_ip IS NOT NULL AND remote_port IS NOT NULL
+       sum(connects)   AS connects,
+       sum(closes)     AS closes,
+       sum(fails)      AS fails,
+       sum(bytes_sent) AS bytes_sent,
+       sum(bytes_recv) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(first_seen) / 1000, 'unixepoch') || printf('.%03dZ', min(first_seen) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(last_seen) / 1000, 'unixepoch') || printf('.%03dZ', max(last_seen) % 1000) AS last_seen
+FROM session_traffic
+WHERE remote_ip IS NOT NULL
 GROUP BY provider, remote_ip;
 
 CREATE VIEW provider_ports AS
-SELECT provider,
-       remote_port,
-       sum(connects)              AS connects,
-       sum(closes)                AS closes,
-       sum(fails)                 AS fails,
-       ifnull(sum(bytes_sent), 0) AS bytes_sent,
-       ifnull(sum(bytes_recv), 0) AS bytes_recv,
-       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
-       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
-FROM connection_events
-WHERE remote_port IS NOT NULL
-GROUP BY provider, remote_port;
+SELECT port_traffic.provider AS provider,
+       port_traffic.port     AS remote_port,
+       sum(port_traffic.connects)   AS connects,
+       sum(port_traffic.closes)     AS closes,
+       sum(port_traffic.fails)      AS fails,
+       sum(port_traffic.bytes_sent) AS bytes_sent,
+       sum(port_traffic.bytes_recv) AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(port_traffic.first_seen) / 1000, 'unixepoch') || printf('.%03dZ', min(port_traffic.first_seen) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(port_traffic.last_seen) / 1000, 'unixepoch') || printf('.%03dZ', max(port_traffic.last_seen) % 1000) AS last_seen
+FROM session
+CROSS JOIN port_traffic ON port_traffic.session = session.id
+GROUP BY port_traffic.provider, port_traffic.port;
 
+-- Event by event: a sum kept for each process would be written nearly as often as the events are.
 CREATE VIEW provider_processes AS
 SELECT provider,
        ifnull(comm, 'unknown')    AS comm,

@@ -230,6 +230,10 @@ impl History {
             conditions.extend([" AND (", &any, ")"]);
             values.extend(filter.domains.iter().map(|pattern| Value::from(pattern.to_lowercase())));
         }
+        let is_pruning: bool = one(self, "SELECT EXISTS (SELECT 1 FROM pruning)", [])?;
+        if is_pruning {
+            conditions.push_str(" AND process.session IN (SELECT id FROM session)");
+        }
         let asked = format!("{columns} {conditions}");
         let needs =
             |table: &str| asked.contains(table) || (table == "process." && asked.contains("session."));

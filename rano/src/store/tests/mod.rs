@@ -1,7 +1,9 @@
 //! What all tests of the store need: a session, an event to vary, a second pair of eyes on the file.
 
+mod beside;
 mod open;
 mod processes;
+mod prune;
 mod rows;
 mod trouble;
 
@@ -16,8 +18,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{Finished, Progress, Session, Store, StoreOptions};
 use crate::event::{
-    Address, Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality, Protocol,
-    SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, KnownName, Moment,
+    OwnerQuality, Protocol, SocketState, SourceKind,
 };
 use crate::process::{Ancestor, Process, ProcessId};
 
@@ -35,6 +37,7 @@ fn patient(path: &Path) -> StoreOptions {
         batch_size: 1_000_000,
         flush_interval: Duration::from_hours(1),
         queue_max: 1_000_000,
+        retain: None,
     }
 }
 
@@ -79,6 +82,8 @@ fn event(kind: EventKind, connection: u64) -> Event {
         local: Some(ip("192.168.1.23:54012")),
         remote: Some(ip("203.0.113.7:443")),
         domain: Domain::Unknown,
+        others: Vec::new(),
+        class: Class::Unknown,
         duration: None,
         bytes: None,
         error: None,
@@ -167,6 +172,27 @@ fn assert_sums(path: &Path) {
             assert_eq!(one::<i64>(path, &format!("SELECT count(*) FROM ({sql})")), 0, "{sql}");
         }
     }
+    let counts =
+        "sum(connects), sum(closes), sum(fails), ifnull(sum(bytes_sent), 0), ifnull(sum(bytes_recv), 0)";
+    let shown = counts.replace("sum(", "(");
+    for (view, by, condition) in [
+        ("provider_domains", "domain", "true"),
+        ("provider_ips", "remote_ip", "remote_port IS NOT NULL"),
+        ("provider_ports", "remote_port", "true"),
+    ] {
+        let shown = format!("SELECT provider, {by}, {shown} FROM {view}");
+        let counted = format!(
+            "SELECT provider, {by}, {counts} FROM connection_events
+             WHERE {by} IS NOT NULL AND {condition} GROUP BY provider, {by}"
+        );
+        for sql in [format!("{shown} EXCEPT {counted}"), format!("{counted} EXCEPT {shown}")] {
+            assert_eq!(one::<i64>(path, &format!("SELECT count(*) FROM ({sql})")), 0, "{sql}");
+        }
+    }
+    let seen = "SELECT count(*) FROM provider_ips AS shown WHERE (first_seen, last_seen) IS NOT
+                    (SELECT min(ts), max(ts) FROM events WHERE provider = shown.provider AND remote_ip = shown.remote_ip
+                     AND event IN ('connect', 'close', 'fail') AND proto <> 'unix')";
+    assert_eq!(one::<i64>(path, seen), 0);
     let activity = "SELECT ifnull(sum(connects + closes + fails + accepts + listens), 0) FROM activity";
     assert_eq!(one::<i64>(path, activity), one::<i64>(path, "SELECT count(*) FROM event"));
     let outside = "SELECT count(*) FROM event JOIN process ON process.id = event.process

@@ -1,7 +1,7 @@
 //! Several processes at one file, and processes that are killed. The other processes are this test binary again, because
 //! within one process SQLite's file locks do not count.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -18,9 +18,9 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    fn start(part: &str, path: &Path) -> Self {
+    pub(super) fn start(part: &str, path: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", &format!("store::tests::processes::{part}"), "--ignored", "--nocapture"])
+            .args(["--exact", &format!("store::tests::{part}"), "--ignored", "--nocapture"])
             .env(FILE, path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -32,7 +32,7 @@ impl Actor {
     }
 
     /// The next number told. The test harness writes to the same pipe, and with one thread it begins the line.
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         loop {
             let mut line = String::new();
             assert_ne!(self.output.read_line(&mut line).expect("a line"), 0, "the child ended");
@@ -42,11 +42,28 @@ impl Actor {
         }
     }
 
-    fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         self.input.write_all(b"\n").expect("the child to listen");
     }
 
-    fn end(mut self) {
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Kills it. Returns its pid and the last number it told, or 0.
+    pub(super) fn kill(&mut self) -> (u32, u64) {
+        // It may have ended by itself, with a failure that the next assertion shows.
+        let _ = self.child.kill();
+        self.child.wait().expect("a child");
+        let mut told = String::new();
+        self.output.read_to_string(&mut told).expect("what it wrote");
+        // The kill may have cut the last line.
+        let whole = told.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let last = whole.rsplit("told ").next().and_then(|number| number.trim().parse().ok());
+        (self.child.id(), last.unwrap_or(0))
+    }
+
+    pub(super) fn end(mut self) {
         assert!(self.child.wait().expect("a child").success());
     }
 }
@@ -61,21 +78,21 @@ impl Drop for Actor {
 
 /// A write lock on the file, held by another process until this is dropped.
 pub(super) fn lock(path: &Path) -> Actor {
-    let mut actor = Actor::start("holds_a_lock", path);
+    let mut actor = Actor::start("processes::holds_a_lock", path);
     actor.number();
     actor
 }
 
-fn tell(number: u64) {
+pub(super) fn tell(number: u64) {
     println!("told {number}");
     std::io::stdout().flush().expect("a parent that listens");
 }
 
-fn wait_for_parent() {
+pub(super) fn wait_for_parent() {
     std::io::stdin().read_line(&mut String::new()).expect("a parent");
 }
 
-fn file() -> PathBuf {
+pub(super) fn file() -> PathBuf {
     std::env::var_os(FILE).expect("to be started by another test").into()
 }
 
@@ -133,7 +150,7 @@ fn two_writers_share_a_file() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
     // Both make the file at the same time, and write at the same time.
-    let mut actors = [0, 1].map(|_| Actor::start("writes_a_thousand_pairs", &path));
+    let mut actors = [0, 1].map(|_| Actor::start("processes::writes_a_thousand_pairs", &path));
     for actor in &mut actors {
         actor.number();
     }
@@ -158,7 +175,7 @@ fn a_killed_writer_leaves_a_sound_file_and_what_was_committed() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
     for round in 1..=20 {
-        let mut actor = Actor::start("writes_until_killed", &path);
+        let mut actor = Actor::start("processes::writes_until_killed", &path);
         let committed = actor.number();
         actor.child.kill().expect("a running child");
         actor.child.wait().expect("a child");

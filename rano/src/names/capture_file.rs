@@ -1,0 +1,250 @@
+//! Names out of a capture file, pcap or pcapng, as any tool writes them. Needs neither privileges nor libpcap. A file
+//! is read as its evidence is asked for; a pipe in its place is read as it is written (`super::pcap`).
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use pcap_parser::traits::{PcapNGPacketBlock as _, PcapReaderIterator};
+use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
+
+use super::Evidence;
+use super::packet::{self, Link};
+use super::reader::{Reader, Seen};
+use crate::event::Moment;
+
+const BUFFER: usize = 64 * 1024;
+/// No packet is longer (`MAXIMUM_SNAPLEN` of libpcap is a quarter of a megabyte).
+const BUFFER_MAX: usize = 4 << 20;
+/// Interfaces of one section of a pcapng file.
+const INTERFACES_MAX: usize = 4096;
+
+/// The packets of a capture, one after another.
+pub struct Packets {
+    blocks: Box<dyn PcapReaderIterator + Send>,
+    buffer: usize,
+    interfaces: Vec<Interface>,
+    /// Of the packet before, for those that have no time of their own.
+    unix_ns: u64,
+    /// Why reading ended before the end.
+    pub broken: Option<&'static str>,
+}
+
+#[derive(Clone, Copy)]
+struct Interface {
+    link: Option<Link>,
+    /// Units of a second in which its times count.
+    resolution: u64,
+    /// Seconds to add to them.
+    offset: i64,
+}
+
+const CUT: &str = "it ends within a packet";
+const UNREADABLE: &str = "it cannot be read any further";
+
+/// What a step through the file came to.
+enum Step {
+    /// Bytes that were looked at.
+    Block(usize),
+    More,
+    End,
+}
+
+impl Packets {
+    /// Fails where it does not begin like a capture.
+    pub fn open(input: impl Read + Send + 'static) -> Result<Self> {
+        match create_reader(BUFFER, input) {
+            Ok(blocks) => {
+                Ok(Self { blocks, buffer: BUFFER, interfaces: Vec::new(), unix_ns: 0, broken: None })
+            }
+            Err(PcapError::ReadError) => bail!("it cannot be read"),
+            Err(_) => bail!("it is no capture file (pcap or pcapng)"),
+        }
+    }
+
+    /// Calls `each` with the next packet: when it was seen, in nanoseconds of Unix time, how it begins, its bytes. The
+    /// link is `None` where it is of a kind that is not understood. `false` at the end.
+    pub fn next(&mut self, mut each: impl FnMut(u64, Option<Link>, &[u8])) -> bool {
+        loop {
+            let mut found = false;
+            match self.step(|unix_ns, link, bytes| {
+                found = true;
+                each(unix_ns, link, bytes);
+            }) {
+                Step::Block(length) => {
+                    self.blocks.consume(length);
+                    if found {
+                        return true;
+                    }
+                }
+                Step::More => {}
+                Step::End => return false,
+            }
+        }
+    }
+
+    fn step(&mut self, each: impl FnMut(u64, Option<Link>, &[u8])) -> Step {
+        let missing = match self.blocks.next() {
+            Ok((length, block)) => {
+                block_read(&block, &mut self.interfaces, &mut self.unix_ns, each);
+                return Step::Block(length);
+            }
+            Err(PcapError::Eof) => return Step::End,
+            Err(PcapError::Incomplete(_)) => Ok(false),
+            Err(PcapError::BufferTooSmall) => Ok(true),
+            Err(PcapError::UnexpectedEof) => Err(CUT),
+            Err(PcapError::ReadError) => Err(UNREADABLE),
+            Err(_) => Err("it is broken"),
+        };
+        match missing.and_then(|too_small| self.refill(too_small)) {
+            Ok(()) => Step::More,
+            Err(broken) => {
+                self.broken = Some(broken);
+                Step::End
+            }
+        }
+    }
+
+    fn refill(&mut self, too_small: bool) -> Result<(), &'static str> {
+        let before = self.blocks.data().len();
+        if self.blocks.reader_exhausted() {
+            return Err(CUT);
+        }
+        if too_small || before >= self.buffer / 2 {
+            self.buffer *= 2;
+            if self.buffer > BUFFER_MAX || !self.blocks.grow(self.buffer) {
+                return Err("it has a block that is too long");
+            }
+        }
+        self.blocks.refill().map_err(|_| UNREADABLE)
+    }
+}
+
+fn block_read(
+    block: &PcapBlockOwned<'_>,
+    interfaces: &mut Vec<Interface>,
+    unix_ns: &mut u64,
+    mut each: impl FnMut(u64, Option<Link>, &[u8]),
+) {
+    match block {
+        PcapBlockOwned::LegacyHeader(header) => {
+            let resolution = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
+            *interfaces = vec![Interface { link: link(header.network), resolution, offset: 0 }];
+        }
+        PcapBlockOwned::Legacy(packet) => {
+            let Some(interface) = interfaces.first() else { return };
+            let scale = 1_000_000_000 / interface.resolution;
+            *unix_ns = u64::from(packet.ts_sec) * 1_000_000_000 + u64::from(packet.ts_usec) * scale;
+            each(*unix_ns, interface.link, packet.data);
+        }
+        PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
+        PcapBlockOwned::NG(Block::InterfaceDescription(described)) => {
+            if interfaces.len() < INTERFACES_MAX {
+                interfaces.push(Interface {
+                    link: link(described.linktype),
+                    resolution: described.ts_resolution().unwrap_or(1_000_000),
+                    offset: described.ts_offset(),
+                });
+            }
+        }
+        PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+            let Some(interface) = interfaces.get(packet.if_id as usize) else { return };
+            let ticks = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
+            *unix_ns = interface.unix_ns(ticks);
+            each(*unix_ns, interface.link, packet.packet_data());
+        }
+        PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
+            let Some(interface) = interfaces.first() else { return };
+            each(*unix_ns, interface.link, packet.packet_data());
+        }
+        // Statistics, names, secrets, comments.
+        PcapBlockOwned::NG(_) => {}
+    }
+}
+
+fn link(kind: Linktype) -> Option<Link> {
+    Link::from_number(kind.0)
+}
+
+impl Interface {
+    fn unix_ns(&self, ticks: u64) -> u64 {
+        let ns = i128::from(ticks) * 1_000_000_000 / i128::from(self.resolution.max(1));
+        let ns = ns + i128::from(self.offset) * 1_000_000_000;
+        u64::try_from(ns.max(0)).unwrap_or(u64::MAX)
+    }
+}
+
+/// The evidence in a capture. Its moments have the capture's time on both clocks: nanoseconds and milliseconds since the
+/// Unix epoch.
+pub struct CaptureEvidence {
+    packets: Packets,
+    reader: Reader,
+    ready: VecDeque<Evidence>,
+    buffer: Vec<Evidence>,
+    /// Packets of links that are not understood.
+    other_links: u64,
+}
+
+impl CaptureEvidence {
+    pub fn new(packets: Packets) -> Self {
+        let (ready, buffer) = (VecDeque::new(), Vec::new());
+        Self { packets, reader: Reader::default(), ready, buffer, other_links: 0 }
+    }
+
+    /// What is next, without taking it.
+    pub fn peek(&mut self) -> Option<&Evidence> {
+        while self.ready.is_empty() {
+            if !self.read_packet() {
+                return None;
+            }
+        }
+        self.ready.front()
+    }
+
+    pub fn take(&mut self) -> Option<Evidence> {
+        self.peek()?;
+        self.ready.pop_front()
+    }
+
+    fn read_packet(&mut self) -> bool {
+        let Self { packets, reader, ready, buffer, other_links } = self;
+        packets.next(|unix_ns, link, bytes| {
+            let Some(link) = link else {
+                *other_links += 1;
+                return;
+            };
+            if let Some(segment) = packet::parse(link, bytes) {
+                let unix_ms = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
+                reader.read(Moment { boot_ns: unix_ns, unix_ms }, Seen::OnTheWay, &segment, buffer);
+                ready.extend(buffer.drain(..));
+            }
+        })
+    }
+
+    /// Packets that held names and gave none.
+    pub fn unread(&self) -> u64 {
+        self.reader.unread + self.other_links
+    }
+
+    pub fn broken(&self) -> Option<&'static str> {
+        self.packets.broken
+    }
+}
+
+/// When the last packet of a capture was seen, in milliseconds of Unix time; `None` where it has none.
+pub fn last_packet(path: &Path) -> Result<Option<i64>> {
+    let mut packets = open(path)?;
+    let mut last = None;
+    while packets.next(|unix_ns, _, _| last = last.max(Some(unix_ns))) {}
+    Ok(last.map(|unix_ns| i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX)))
+}
+
+pub fn open(path: &Path) -> Result<Packets> {
+    let file = File::open(path).with_context(|| format!("open capture {}", path.display()))?;
+    Packets::open(file).with_context(|| format!("read capture {}", path.display()))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,243 @@
+//! Evidence on its way to the pipeline: from a thread that watches packets, or out of a file.
+
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use anyhow::{Context as _, Result};
+
+use super::Evidence;
+use super::capture_file::{self, CaptureEvidence};
+use crate::event::Moment;
+use crate::stop::{Bell, Stop};
+
+/// Evidence that may wait for the pipeline.
+const WAITING_MAX: usize = 8192;
+
+/// Where evidence comes from, other than from the source itself.
+pub struct Feed(Kind);
+
+enum Kind {
+    Thread(Watch),
+    File(Box<Laid>),
+}
+
+/// A thread that watches packets. It ends when this is dropped.
+struct Watch {
+    evidence: Receiver<Evidence>,
+    bell: Bell,
+    lost: Arc<AtomicU64>,
+    stop: Stop,
+}
+
+/// The thread's side.
+pub struct Sender {
+    evidence: SyncSender<Evidence>,
+    bell: Bell,
+    lost: Arc<AtomicU64>,
+    /// Raised when nobody wants any more.
+    pub stop: Stop,
+}
+
+impl Sender {
+    /// Never blocks: what finds no room is counted.
+    pub fn send(&self, evidence: Evidence) {
+        match self.evidence.try_send(evidence) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(_)) => self.lost(1),
+        }
+        self.bell.ring();
+    }
+
+    /// Waits for room; for what can wait itself.
+    fn send_patiently(&self, evidence: Evidence) -> bool {
+        self.bell.ring();
+        let sent = self.evidence.send(evidence).is_ok();
+        self.bell.ring();
+        sent
+    }
+
+    pub fn lost(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl Feed {
+    /// From a thread that runs `watch` until its stop is raised.
+    pub fn from_thread(watch: impl FnOnce(Sender) + Send + 'static) -> Result<Self> {
+        let (sender, evidence) = sync_channel(WAITING_MAX);
+        let (bell, lost, stop) = (Bell::new()?, Arc::new(AtomicU64::new(0)), Stop::new()?);
+        let sender =
+            Sender { evidence: sender, bell: bell.clone(), lost: Arc::clone(&lost), stop: stop.clone() };
+        std::thread::Builder::new()
+            .name("rano-packets".to_owned())
+            .spawn(move || watch(sender))
+            .context("start a thread for packets")?;
+        Ok(Self(Kind::Thread(Watch { evidence, bell, lost, stop })))
+    }
+
+    /// Out of a capture file, or a pipe into which one is written.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let kind =
+            std::fs::metadata(path).with_context(|| format!("open capture {}", path.display()))?.file_type();
+        if kind.is_fifo() || kind.is_char_device() {
+            let path = path.to_path_buf();
+            // A pipe that nobody writes to yet is no reason to wait with the rest.
+            return Self::from_thread(move |sender| follow(&path, &sender));
+        }
+        let last_ms = capture_file::last_packet(path)?;
+        let evidence = CaptureEvidence::new(capture_file::open(path)?);
+        Ok(Self(Kind::File(Box::new(Laid { evidence, last_ms, ahead_ms: None }))))
+    }
+
+    /// Rings when evidence has come.
+    pub fn bell(&self) -> Option<&Bell> {
+        match &self.0 {
+            Kind::Thread(watch) => Some(&watch.bell),
+            Kind::File(_) => None,
+        }
+    }
+
+    /// What has come by `now`, which is not the default.
+    pub fn take(&mut self, now: Moment) -> Option<Evidence> {
+        match &mut self.0 {
+            Kind::Thread(watch) => watch.evidence.try_recv().ok(),
+            Kind::File(laid) => laid.take(now),
+        }
+    }
+
+    /// Packets with names that were lost or could not be read.
+    pub fn lost(&self) -> u64 {
+        match &self.0 {
+            Kind::Thread(watch) => watch.lost.load(Ordering::Relaxed),
+            Kind::File(laid) => laid.evidence.unread(),
+        }
+    }
+
+    /// What is wrong with it, if anything is.
+    pub fn problem(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Thread(_) => None,
+            Kind::File(laid) => {
+                laid.evidence.broken().map(|what| format!("the capture file is cut short: {what}"))
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Not waited for: a thread that reads a pipe ends only when its writer does.
+        self.stop.raise();
+    }
+}
+
+/// A capture beside the time in which its names are wanted.
+struct Laid {
+    evidence: CaptureEvidence,
+    /// When its last packet was seen.
+    last_ms: Option<i64>,
+    /// How much later than it says its evidence counts: nothing where it reaches into the observation. One that
+    /// ended before is laid so that it ends as the observation begins, as if what it says had been learned just now.
+    ahead_ms: Option<i64>,
+}
+
+impl Laid {
+    fn take(&mut self, now: Moment) -> Option<Evidence> {
+        let last_ms = self.last_ms?;
+        let ahead_ms = *self.ahead_ms.get_or_insert_with(|| now.unix_ms.saturating_sub(last_ms).max(0));
+        let at = self.evidence.peek()?.at();
+        let age_ms = now.unix_ms.saturating_sub(at.unix_ms.saturating_add(ahead_ms));
+        let age_ms = u64::try_from(age_ms).ok()?;
+        let mut evidence = self.evidence.take()?;
+        *evidence.at_mut() = Moment {
+            boot_ns: now.boot_ns.saturating_sub(age_ms.saturating_mul(1_000_000)),
+            unix_ms: now.unix_ms.saturating_sub_unsigned(age_ms),
+        };
+        Some(evidence)
+    }
+}
+
+/// Reads a capture as it is written, until its end.
+fn follow(path: &Path, sender: &Sender) {
+    let Ok(packets) = capture_file::open(path) else { return sender.lost(1) };
+    let mut evidence = CaptureEvidence::new(packets);
+    while let Some(mut found) = evidence.take() {
+        let now = crate::source::now();
+        let age_ms = now.unix_ms.saturating_sub(found.at().unix_ms).max(0);
+        *found.at_mut() = Moment {
+            boot_ns: now.boot_ns.saturating_sub(age_ms.unsigned_abs().saturating_mul(1_000_000)),
+            unix_ms: now.unix_ms - age_ms,
+        };
+        if sender.stop.is_raised() || !sender.send_patiently(found) {
+            break;
+        }
+    }
+    sender.lost(evidence.unread());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::capture_file::tests::{legacy, lookup};
+
+    fn at(unix_ms: i64) -> Moment {
+        Moment { boot_ns: 5_000_000_000 + unix_ms.unsigned_abs() * 1_000_000, unix_ms }
+    }
+
+    fn feed(packets: &[(u64, Vec<u8>)]) -> Feed {
+        let file = tempfile::NamedTempFile::new().expect("made");
+        std::fs::write(file.path(), legacy(101, packets)).expect("written");
+        Feed::from_file(file.path()).expect("a capture")
+    }
+
+    fn taken(feed: &mut Feed, now: Moment) -> Vec<Moment> {
+        std::iter::from_fn(|| feed.take(now)).map(|evidence| evidence.at()).collect()
+    }
+
+    #[test]
+    fn a_capture_that_was_made_meanwhile_is_told_as_time_goes_on() {
+        let mut feed = feed(&[lookup(1_000, "a.example"), lookup(4_000, "b.example")].concat());
+        assert_eq!(taken(&mut feed, at(900)), []);
+        assert_eq!(taken(&mut feed, at(3_000)), [at(1_001)]);
+        assert_eq!(taken(&mut feed, at(3_500)), []);
+        assert_eq!(taken(&mut feed, at(9_000)), [at(4_001)]);
+    }
+
+    #[test]
+    fn a_capture_from_before_ends_as_the_observation_begins() {
+        let mut feed = feed(&[lookup(1_000, "a.example"), lookup(4_000, "b.example")].concat());
+        assert_eq!(taken(&mut feed, at(1_000_000)), [at(997_000), at(1_000_000)]);
+    }
+
+    #[test]
+    fn what_is_no_capture_is_refused() {
+        let file = tempfile::NamedTempFile::new().expect("made");
+        std::fs::write(file.path(), "GET / HTTP/1.1").expect("written");
+        let error = Feed::from_file(file.path()).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        assert!(error.contains("no capture file"), "{error}");
+        assert!(Feed::from_file(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let (done, is_done) = std::sync::mpsc::channel();
+        let mut feed = Feed::from_thread(move |sender| {
+            let mut file = feed_of_one();
+            let evidence = file.take(at(1)).expect("there");
+            for _ in 0..WAITING_MAX + 3 {
+                sender.send(evidence.clone());
+            }
+            done.send(()).expect("awaited");
+        })
+        .expect("started");
+        is_done.recv().expect("sent");
+        assert_eq!((feed.lost(), taken(&mut feed, at(9)).len()), (3, WAITING_MAX));
+    }
+
+    fn feed_of_one() -> Feed {
+        feed(&lookup(0, "a.example"))
+    }
+}

@@ -1,0 +1,113 @@
+//! libpcap on the device `any`, with a filter in the kernel, on a thread of its own.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+
+use anyhow::{Context as _, Result, bail};
+use pcap::{Active, Capture, Packet};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::event::Moment;
+use crate::names::feed::{Feed, Sender};
+use crate::names::packet::{self, Link};
+use crate::names::reader::{Reader, Seen};
+use crate::source;
+
+/// Packets are cut behind so many bytes: room for a `ClientHello` that a device takes in one piece.
+const LENGTH_MAX: i32 = 4096;
+/// Room in the kernel for packets that were not read yet.
+const BUFFER: i32 = 4 << 20;
+
+/// Only what may hold a name passes: DNS; the SYN and the first segment of a TLS connection on any port, whatever
+/// follows it on port 443 as long as it is small (a hello's second segment, which nothing marks; what uploads send is
+/// larger, because devices take it in pieces of up to 64 KiB); Initial packets of QUIC.
+///
+/// The accessors `tcp[]` and `udp[]` are for IPv4; IPv6 is written out, and packets with extension headers pass.
+/// What it misses: the second segment of a hello on another port, fragments.
+const FILTER: &str = "port 53 \
+    or (tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn) \
+    or (tcp[((tcp[12] & 0xf0) >> 2):2] = 0x1603) \
+    or (tcp dst port 443 and ip[2:2] < 4096 and ip[2:2] > ((ip[0] & 0xf) << 2) + ((tcp[12] & 0xf0) >> 2)) \
+    or (udp[9:4] = 1 and udp[8] & 0xf0 = 0xc0) \
+    or (udp[9:4] = 0x6b3343cf and udp[8] & 0xf0 = 0xd0) \
+    or (ip6 and (ip6[6] = 0 or ip6[6] = 43 or ip6[6] = 60 \
+        or (ip6[6] = 6 and (ip6[53] & 0x12 = 0x02 \
+            or ip6[40 + ((ip6[52] & 0xf0) >> 2):2] = 0x1603 \
+            or (ip6[42:2] = 443 and ip6[4:2] < 4096 and ip6[4:2] > (ip6[52] & 0xf0) >> 2))) \
+        or (ip6[6] = 17 and ((ip6[49:4] = 1 and ip6[48] & 0xf0 = 0xc0) \
+            or (ip6[49:4] = 0x6b3343cf and ip6[48] & 0xf0 = 0xd0)))))";
+
+pub(super) fn open() -> Result<Feed> {
+    let mut capture = Capture::from_device("any")
+        .and_then(|any| any.snaplen(LENGTH_MAX).buffer_size(BUFFER).immediate_mode(true).open())
+        .context("watch packets (it takes root, or CAP_NET_RAW)")?;
+    capture.filter(FILTER, true).context("filter packets")?;
+    let number = capture.get_datalink().0;
+    let Some(link) = Link::from_number(number) else { bail!("packets come in an unknown form ({number})") };
+    let capture = capture.setnonblock().context("watch packets without blocking")?;
+    Feed::from_thread(move |sender| Watcher::new(capture, link).run(&sender))
+}
+
+struct Watcher {
+    capture: Capture<Active>,
+    link: Link,
+    reader: Reader,
+    /// What was reported as lost.
+    lost: u64,
+}
+
+impl Watcher {
+    fn new(capture: Capture<Active>, link: Link) -> Self {
+        Self { capture, link, reader: Reader::default(), lost: 0 }
+    }
+
+    fn run(mut self, sender: &Sender) {
+        let mut out = Vec::new();
+        while !sender.stop.is_raised() && self.wait(sender) {
+            let now = source::now();
+            loop {
+                match self.capture.next_packet() {
+                    Ok(packet) => read(&mut self.reader, self.link, &packet, now, &mut out),
+                    Err(pcap::Error::TimeoutExpired) => break,
+                    // The device `any` does not go away; what is lost with it cannot be counted.
+                    Err(_) => return sender.lost(1),
+                }
+                for evidence in out.drain(..) {
+                    sender.send(evidence);
+                }
+            }
+            self.count(sender);
+        }
+    }
+
+    /// Until there is a packet; `false` where that can no longer be told.
+    fn wait(&self, sender: &Sender) -> bool {
+        // SAFETY: the capture is open as long as `self` is, and so is its descriptor.
+        let packets = unsafe { BorrowedFd::borrow_raw(self.capture.as_raw_fd()) };
+        let stop = sender.stop.fd();
+        let mut fds =
+            [PollFd::new(&packets, PollFlags::IN), PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
+        matches!(poll(&mut fds, None), Ok(_) | Err(rustix::io::Errno::INTR))
+    }
+
+    fn count(&mut self, sender: &Sender) {
+        let dropped = self.capture.stats().map_or(0, |stats| u64::from(stats.dropped));
+        let lost = dropped + self.reader.unread;
+        sender.lost(lost.saturating_sub(self.lost));
+        self.lost = self.lost.max(lost);
+    }
+}
+
+fn read(
+    reader: &mut Reader,
+    link: Link,
+    packet: &Packet<'_>,
+    now: Moment,
+    out: &mut Vec<crate::names::Evidence>,
+) {
+    let Some(segment) = packet::parse(link, packet.data) else { return };
+    let micros = packet.header.ts.tv_sec * 1_000_000 + packet.header.ts.tv_usec;
+    let unix_ms = (micros / 1000).min(now.unix_ms);
+    let age_ns = (now.unix_ms - unix_ms).unsigned_abs().saturating_mul(1_000_000);
+    let at = Moment { boot_ns: now.boot_ns.saturating_sub(age_ns), unix_ms };
+    reader.read(at, Seen::OnTheWay, &segment, out);
+}

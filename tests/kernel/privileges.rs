@@ -1,0 +1,168 @@
+//! What rano may still do once its programs are attached, and how little it needs to attach them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::fs::XattrFlags;
+
+use crate::support::actor::{Actor, Ending, Transport};
+use crate::support::namespace::User;
+use crate::support::rano::Launch;
+use crate::support::scene::Scene;
+use crate::support::{stage, wait_until};
+
+crate::tests![
+    once_attached_each_thread_keeps_what_it_needs,
+    what_comes_after_is_known_as_well_as_before,
+    the_write_ahead_log_of_another_users_database_is_taken_away,
+    three_capabilities_on_the_file_are_enough,
+    with_fewer_capabilities_the_reason_is_said,
+];
+
+/// include/uapi/linux/capability.h
+const CAP_CHOWN: u64 = 1 << 0;
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+const CAP_FOWNER: u64 = 1 << 3;
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+const CAP_PERFMON: u64 = 1 << 38;
+const CAP_BPF: u64 = 1 << 39;
+
+/// A line of a thread's status.
+fn status(task: &Path, key: &str) -> Result<String> {
+    let text = fs::read_to_string(task.join("status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
+    Ok(line.with_context(|| format!("no {key} in {text}"))?.to_owned())
+}
+
+fn sets(task: &Path) -> Result<[u64; 3]> {
+    let set = |key| -> Result<u64> { Ok(u64::from_str_radix(&status(task, key)?, 16)?) };
+    Ok([set("CapEff")?, set("CapPrm")?, set("CapBnd")?])
+}
+
+fn threads(pid: u32) -> Result<Vec<PathBuf>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+    tasks.map(|task| Ok(task?.path())).collect()
+}
+
+fn once_attached_each_thread_keeps_what_it_needs() -> Result<()> {
+    let mut scene = crate::scene()?;
+    let rano = scene.observe(&["--source", "ebpf"])?;
+    // What is told of afterwards was read afterwards.
+    scene.let_it_look(&rano)?;
+    let mut names = Vec::new();
+    for task in threads(rano.pid())? {
+        let name = status(&task, "Name")?;
+        let allowed = match name.as_str() {
+            "rano" => CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH,
+            "rano-store" => CAP_DAC_OVERRIDE | CAP_CHOWN | CAP_FOWNER,
+            _ => 0,
+        };
+        let found = sets(&task)?;
+        // Where the kernel demands it for a look into a map, CAP_BPF stays.
+        let found = if name == "rano" { found.map(|set| set & !CAP_BPF) } else { found };
+        ensure!(found == [allowed; 3], "{name}: {found:x?}, not {allowed:x}");
+        ensure!(status(&task, "NoNewPrivs")? == "1", "{name} could gain privileges");
+        names.push(name);
+    }
+    ensure!(names.iter().any(|name| name == "rano-store"), "{names:?}");
+    rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+fn what_comes_after_is_known_as_well_as_before() -> Result<()> {
+    let mut scene = crate::scene()?;
+    let rano = scene.observe(&["--source", "ebpf"])?;
+    scene.let_it_look(&rano)?;
+    // The kernel programs tell the path as it was typed, /proc what it leads to.
+    let place = scene.place.with_user(User::Ordinary);
+    let mut claude = Actor::start(&place, "./claude")?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let totals = claude.exchange(connection, 100, 200)?;
+    claude.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("close", tuple)?;
+    rano.interrupt()?.expect_code(0)?;
+    let database = scene.database()?;
+    let rows = database.events_of(Transport::Tcp, tuple)?;
+    let [connect, close] = &rows[..] else { anyhow::bail!("{rows:#?}") };
+    ensure!(connect.uid == Some(place.uid()) && connect.owner_quality == "exact", "{connect:#?}");
+    ensure!(close.bytes_sent == Some(i64::try_from(totals.sent)?), "{close:#?}");
+    let exe = database.text(&format!("SELECT exe FROM events WHERE pid = {}", claude.pid()))?;
+    ensure!(exe.ends_with("/claude") && !exe.contains("/./"), "{exe}");
+    Ok(())
+}
+
+/// Under sudo, in a directory that nobody but the invoking user may enter.
+fn the_write_ahead_log_of_another_users_database_is_taken_away() -> Result<()> {
+    let scene = crate::scene()?;
+    let ordinary = scene.place.with_user(User::Ordinary);
+    let directory = stage::directory(&ordinary)?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))?;
+    let id = ordinary.uid().to_string();
+    let launch = Launch::new(&scene.place, directory.path())?.args(["--source", "ebpf"]);
+    let launch = launch.env("SUDO_UID", &id).env("SUDO_GID", &id).env("SUDO_USER", "someone");
+    let mut marker = scene.agent("gemini")?;
+    let (_, older) = marker.connect(Transport::Tcp, scene.tcp)?;
+    let rano = launch.start()?;
+    rano.wait_for_event("connect", older)?;
+    let log = directory.path().join("observer.sqlite-wal");
+    wait_until("the log is there", || Ok(log.exists()))?;
+    rano.interrupt()?.expect_code(0)?;
+    ensure!(!log.exists(), "{} is left", log.display());
+    Ok(())
+}
+
+/// A copy of rano that gives who runs it these capabilities (`struct vfs_cap_data`, revision 2, effective at once).
+fn rano_with(directory: &Path, capabilities: u64) -> Result<PathBuf> {
+    let program = directory.join("rano-with-capabilities");
+    fs::copy(stage::rano()?, &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let [low, high] = [capabilities & u64::from(u32::MAX), capabilities >> 32];
+    let words = [0x0200_0001, low, 0, high, 0];
+    let bytes: Vec<u8> =
+        words.iter().flat_map(|word| u32::try_from(*word).unwrap_or(0).to_le_bytes()).collect();
+    rustix::fs::setxattr(&program, "security.capability", &bytes, XattrFlags::empty())
+        .context("give the program capabilities")?;
+    Ok(program)
+}
+
+fn three_capabilities_on_the_file_are_enough() -> Result<()> {
+    crate::scene()?;
+    let scene = Scene::new(User::Ordinary)?;
+    let directory = tempfile::tempdir_in(scene.directory().parent().context("the stage")?)?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let program = rano_with(directory.path(), CAP_BPF | CAP_PERFMON | CAP_NET_ADMIN)?;
+    let mut claude = scene.agent("claude")?;
+    let (_, older) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let rano = Launch::of(&program, &scene.place, scene.directory()).args(["--source", "ebpf"]).start()?;
+    rano.wait_for_event("connect", older)?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    claude.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("close", tuple)?;
+    for task in threads(rano.pid())? {
+        let [effective, permitted, _] = sets(&task)?.map(|set| set & !CAP_BPF);
+        ensure!((effective, permitted) == (0, 0), "{effective:x} {permitted:x} are left");
+    }
+    rano.interrupt()?.expect_code(0)?;
+    let rows = scene.database()?.events_of(Transport::Tcp, tuple)?;
+    ensure!(
+        rows.iter().all(|row| row.pid == Some(claude.pid()) && row.owner_quality == "exact"),
+        "{rows:#?}"
+    );
+    Ok(())
+}
+
+fn with_fewer_capabilities_the_reason_is_said() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    crate::scene()?;
+    let directory = tempfile::tempdir_in(scene.directory().parent().context("the stage")?)?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let program = rano_with(directory.path(), CAP_PERFMON | CAP_NET_ADMIN)?;
+    let run = Launch::of(&program, &scene.place, scene.directory()).args(["--source", "ebpf"]).run()?;
+    run.expect_code(4)?;
+    ensure!(run.stderr.contains("not permitted"), "{}", run.stderr);
+    Ok(())
+}
