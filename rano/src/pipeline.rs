@@ -448,7 +448,7 @@ impl Intake for Pipeline {
             SocketChange::State { id, state, at } => self.state(id, state, at),
             SocketChange::Local { id, local, .. } => {
                 if let Some(live) = self.live.get_mut(&id) {
-                    live.opened.local.get_or_insert(local);
+                    live.opened.local = Some(local);
                 }
             }
             SocketChange::Named { id, name, by, at } => {

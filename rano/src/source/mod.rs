@@ -55,7 +55,7 @@ pub enum SocketChange {
     Opened(Opened),
     /// The state of an open socket changed (connecting to established, established to `close_wait`).
     State { id: SocketId, state: SocketState, at: Moment },
-    /// Its local end became known after it was opened.
+    /// Its local end became known, or better known, after it was opened.
     Local { id: SocketId, local: Address, at: Moment },
     /// A name of its remote end became known.
     Named { id: SocketId, name: Arc<str>, by: DomainSource, at: Moment },

@@ -181,7 +181,7 @@ impl Sockets {
             self.flows_full += 1;
         }
         match opened(flow.id, Protocol::Udp, None, record, at) {
-            SocketChange::Opened(opened) if flow.is_connected && opened.local.is_none() => {
+            SocketChange::Opened(opened) if flow.is_connected && !is_whole(opened.local.as_ref()) => {
                 self.held.push_back((record.header.at_ns.saturating_add(HOLD_NS), opened));
             }
             change => out.push(change),
@@ -196,7 +196,7 @@ impl Sockets {
         // Came from nobody knows whom: that is only clear where there is but one.
         let nameless = if is_connected { 0 } else { record.bytes_received };
         let is_released = record.header.kind == SocketKind::Released as u32;
-        let local = local(record).filter(|_| is_connected && is_released);
+        let local = local(record).filter(|local| is_connected && is_released && is_whole(Some(local)));
         for flow in &flows {
             let counted = if flow.is_connected {
                 Some([record.bytes_sent, record.bytes_received])
@@ -234,7 +234,7 @@ impl Sockets {
     fn release_held(&mut self, id: SocketId, local: Option<&Address>, out: &mut Vec<SocketChange>) -> bool {
         let Some(place) = self.held.iter().position(|(_, held)| held.id == id) else { return false };
         if let Some((_, mut held)) = self.held.remove(place) {
-            held.local = held.local.or_else(|| local.cloned());
+            held.local = local.cloned().or(held.local);
             out.push(SocketChange::Opened(held));
         }
         true
@@ -262,6 +262,11 @@ impl Sockets {
     fn was_bound_by_kernel(&self, record: &SocketRecord) -> bool {
         record.local == [0; 16] && self.ephemeral.contains(&record.local_port)
     }
+}
+
+/// Whether a local end is more than a port.
+fn is_whole(local: Option<&Address>) -> bool {
+    local.and_then(Address::ip_addr).is_some_and(|ip| !ip.is_unspecified())
 }
 
 /// Under which the kernel programs count a flow.
