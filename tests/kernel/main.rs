@@ -11,6 +11,7 @@ mod support;
 
 mod cgroup;
 mod connections;
+mod facts;
 mod ladder;
 mod lockdown;
 mod loss;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         connections::all(),
+        facts::all(),
         ladder::all(),
         lockdown::all(),
         loss::all(),
