@@ -8,6 +8,7 @@ use clap::{ArgMatches, Command};
 use super::{Context, history, load, print};
 use crate::config::Configuration;
 use crate::exit::Code;
+use crate::names::{pcap, resolver};
 use crate::output::doctor::{self, Diagnosis};
 use crate::source::examine::{self, Check, Outcome};
 
@@ -42,9 +43,15 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     Ok(if diagnosis.is_failed() { Code::Findings } else { Code::Fine }.into())
 }
 
-/// Where names of remote ends come from.
+/// Where names of remote ends come from, beside the programs in the kernel.
 fn names() -> Vec<Check> {
-    Vec::new()
+    let pcap = match pcap::open_live() {
+        Ok(_) => Check::new("pcap", Outcome::Fine, "libpcap can watch the devices (--pcap)".to_owned()),
+        Err(error) => Check::new("pcap", Outcome::Note, format!("{error:#}")),
+    };
+    let servers: Vec<String> = resolver::servers().iter().map(ToString::to_string).collect();
+    let asked = format!("reverse look-ups ask {}", servers.join(", "));
+    vec![pcap, Check::new("ptr", Outcome::Fine, asked)]
 }
 
 fn history_file(configuration: &Configuration) -> Check {
