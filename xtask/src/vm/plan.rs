@@ -128,9 +128,15 @@ impl Scenario<'_> {
         if self.size == Size::Quick {
             script.push_str("export RANO_TEST_SIZE=small\n");
         }
-        let filter = filter.or(self.tests).unwrap_or_default();
-        let _ =
-            writeln!(script, "ulimit -n 65536\n{} --color never --test-threads 2 {filter}", test.display());
+        let _ = write!(script, "ulimit -n 65536\n{} --color never --test-threads 2", test.display());
+        if let Some(filter) = filter.or(self.tests) {
+            let _ = write!(script, " {filter}");
+        } else {
+            for file in self.skip {
+                let _ = write!(script, " --skip {file}::");
+            }
+        }
+        script.push('\n');
         script
     }
 
