@@ -13,6 +13,7 @@ mod cgroup;
 mod connections;
 mod ladder;
 mod loss;
+mod names;
 mod privileges;
 mod swarm;
 mod verifier;
@@ -28,8 +29,15 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials =
-        [connections::all(), ladder::all(), loss::all(), privileges::all(), swarm::all(), verifier::all()];
+    let trials = [
+        connections::all(),
+        ladder::all(),
+        loss::all(),
+        names::all(),
+        privileges::all(),
+        swarm::all(),
+        verifier::all(),
+    ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()

@@ -200,10 +200,10 @@ impl<'a> Run<'a> {
                 let message = "--source ebpf does not show listening, unix or unattributed sockets";
                 return Err(Failure::new(Code::Usage, message).hint("use --source proc for these").into());
             }
-            SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling)) {
+            SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling, names)) {
                 Ok(source) => {
                     if names.wants_ebpf(self.settings) {
-                        names.ebpf(self.settings, Some("not yet"));
+                        names.ebpf(self.settings, source.without_names());
                     }
                     return Ok(Box::new(source));
                 }
@@ -220,11 +220,11 @@ impl<'a> Run<'a> {
         Ok(Box::new(ProcSource::start(polling)?.instead_of(reason)))
     }
 
-    fn ebpf(&self, polling: ProcSettings) -> EbpfSettings {
+    fn ebpf(&self, polling: ProcSettings, names: &NameSources) -> EbpfSettings {
         EbpfSettings {
             polling,
             ring_bytes: self.settings.ring_bytes,
-            names: true,
+            names: names.wants_ebpf(self.settings),
             files_of: self.owner.map(|(uid, _)| uid),
         }
     }
