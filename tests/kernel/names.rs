@@ -205,7 +205,7 @@ fn names_out_of_a_capture_file() -> Result<()> {
     let capture = directory.join("capture.pcap");
     let mut command = Command::new(tcpdump);
     command
-        .args(["-i", "any", "-U", "-Z", "root", "-w"])
+        .args(["-i", "any", "--immediate-mode", "-U", "-Z", "root", "-w"])
         .arg(&capture)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
@@ -226,6 +226,10 @@ fn names_out_of_a_capture_file() -> Result<()> {
     ])?;
     let pids = stand.play(&rano, false)?;
     rano.interrupt()?.expect_code(0)?;
+    let last = CASES.last().map_or("", |case| case.name).as_bytes();
+    crate::support::wait_until("the last hello in the capture", || {
+        Ok(std::fs::read(&capture)?.windows(last.len()).any(|bytes| bytes == last))
+    })?;
     rustix::process::kill_process(crate::support::pid_of(dump.child()), rustix::process::Signal::INT)?;
     dump.ended()?;
     let launch = stand.scene.launch()?.args(["--replay", &record, "--json"]).env("RANO_PCAP_FILE", &capture);
@@ -251,13 +255,9 @@ fn a_quic_connection_is_named_by_its_first_packet() -> Result<()> {
     for mode in modes {
         let rano = stand.observe(mode)?;
         let mut command = Command::new(&claude);
-        command.args([
-            "-q",
-            "--exit-on-all-streams-close",
-            "127.0.1.5",
-            "4433",
-            "https://quic.example:4433/",
-        ]);
+        command.args(["-q", "--exit-on-all-streams-close", "quic.example", "4433"]);
+        command.arg("https://quic.example:4433/");
+        mounted(&mut command, &stand.resolv_conf, "/etc/resolv.conf")?;
         let mut client = Service::start(&stand.scene.place, command)?;
         let pid = format!("\"pid\":{},", client.pid());
         client.ended()?;
