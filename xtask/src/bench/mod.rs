@@ -4,6 +4,7 @@
 pub(crate) mod load;
 mod measure;
 mod memory;
+mod names;
 mod notify;
 mod poll;
 mod report;
@@ -29,7 +30,7 @@ enum Bench {
     OfRano,
 }
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("poll", Bench::InWorld(poll::measure)),
     ("notify", Bench::InWorld(notify::measure)),
     ("store", Bench::OfRano),
@@ -37,6 +38,7 @@ const BENCHES: [(&str, Bench); 7] = [
     ("memory", Bench::InWorld(memory::measure)),
     ("startup", Bench::InWorld(startup::measure)),
     ("alerts", Bench::OfRano),
+    ("names", Bench::Here(names::measure)),
 ];
 
 /// Makes a database to try things on; not a measurement.
@@ -49,7 +51,10 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
         return cargo::bench("database", arguments.iter().cloned());
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
-        eprintln!("error: no bench '{}': poll notify store report memory startup alerts", unknown.display());
+        eprintln!(
+            "error: no bench '{}': poll notify store report memory startup alerts names",
+            unknown.display()
+        );
         return Ok(ExitCode::from(2));
     }
     let rano = cargo::build_rano()?;
