@@ -12,10 +12,12 @@ mod support;
 mod cgroup;
 mod connections;
 mod ladder;
+mod lockdown;
 mod loss;
 mod names;
 mod privileges;
 mod swarm;
+mod taken_away;
 mod verifier;
 
 use std::process::ExitCode;
@@ -32,10 +34,12 @@ fn main() -> ExitCode {
     let trials = [
         connections::all(),
         ladder::all(),
+        lockdown::all(),
         loss::all(),
         names::all(),
         privileges::all(),
         swarm::all(),
+        taken_away::all(),
         verifier::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());

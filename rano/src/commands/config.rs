@@ -183,7 +183,7 @@ fn shown(configuration: &Configuration) -> String {
         }
     }
     let providers = provider_rows(&configuration.providers);
-    let mut text = format!("{}\n# [providers]\n{}", aligned(&rows, ""), aligned(&providers, "# "));
+    let text = format!("{}\n# [providers]\n{}", aligned(&rows, ""), aligned(&providers, "# "));
     let endpoints: Vec<(String, String)> = configuration
         .endpoints
         .entries
@@ -193,10 +193,7 @@ fn shown(configuration: &Configuration) -> String {
             (format!("{} = {names}", entry.class.name()), Escaped(&entry.origin.to_string()).to_string())
         })
         .collect();
-    if !endpoints.is_empty() {
-        text.push_str(&format!("\n# [endpoints]\n{}", aligned(&endpoints, "# ")));
-    }
-    text
+    if endpoints.is_empty() { text } else { format!("{text}\n# [endpoints]\n{}", aligned(&endpoints, "# ")) }
 }
 
 fn provider_rows(providers: &ProvidersConfig) -> Vec<(String, String)> {

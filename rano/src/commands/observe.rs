@@ -215,7 +215,7 @@ impl<'a> Run<'a> {
             },
         };
         if names.wants_ebpf(self.settings) {
-            names.ebpf(self.settings, Some(reason.as_deref().unwrap_or("--source proc was asked for")));
+            names.not_ebpf(self.settings, reason.as_deref().unwrap_or("--source proc was asked for"));
         }
         Ok(Box::new(ProcSource::start(polling)?.instead_of(reason)))
     }

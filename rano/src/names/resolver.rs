@@ -280,8 +280,7 @@ impl Worker {
     fn receive(&mut self) {
         let mut buffer = [0; 4096];
         for place in 0..self.sockets.len() {
-            loop {
-                let Some(socket) = &self.sockets[place] else { break };
+            while let Some(socket) = &self.sockets[place] {
                 match socket.recv_from(&mut buffer) {
                     Ok((length, from)) => self.received(&buffer[..length], from),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -361,6 +360,11 @@ impl Worker {
     fn reply(&self, reply: Reply) {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(reply);
     }
+}
+
+/// Whom reverse look-ups would ask here.
+pub fn servers() -> Vec<SocketAddr> {
+    config::servers(&config::read(&ResolverFiles::default().resolv_conf))
 }
 
 /// What the two files say.

@@ -1,14 +1,17 @@
 //! The summary at the end of an observation: sums, rankings, and what may be missing.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::event::Bytes;
 use crate::output::escape::Escaped;
 use crate::output::human::Size;
 use crate::output::style::Styles;
 use crate::source::SourceHealth;
-use crate::totals::Totals;
+use crate::totals::{ClassTotals, Totals};
 
 /// Everything the end of an observation tells.
 #[derive(Debug, Clone)]
@@ -61,7 +64,9 @@ impl Summary {
                 writeln!(out, "    {count} {}", Escaped(provider))?;
             }
         }
+        self.top_domains(out, styles)?;
         self.top_ips(out, styles)?;
+        self.endpoints(out, styles)?;
         self.completeness(out, styles)
     }
 
@@ -78,6 +83,40 @@ impl Summary {
         let hidden = ranking.len().saturating_sub(self.top);
         if hidden > 0 {
             writeln!(out, "    … and {hidden} more")?;
+        }
+        Ok(())
+    }
+
+    fn top_domains(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
+        let ranking = &self.totals.domains;
+        if ranking.is_empty() || self.top == 0 {
+            return Ok(());
+        }
+        let heading = styles.heading;
+        writeln!(out, "  {heading}Top Domains{heading:#}")?;
+        for (name, count) in ranking.top(self.top) {
+            writeln!(out, "    {count} {}", Escaped(&name))?;
+        }
+        let hidden = ranking.len().saturating_sub(self.top);
+        if hidden > 0 {
+            writeln!(out, "    … and {hidden} more")?;
+        }
+        Ok(())
+    }
+
+    fn endpoints(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
+        let is_empty = |class: &ClassTotals| class.connects == 0 && class.bytes == Bytes::default();
+        let mut classes: Vec<_> =
+            self.totals.classes.iter().filter(|(_, totals)| !is_empty(totals)).collect();
+        if classes.is_empty() {
+            return Ok(());
+        }
+        classes.sort_by_key(|(class, totals)| (Reverse(totals.connects), **class));
+        let heading = styles.heading;
+        writeln!(out, "  {heading}Endpoints{heading:#}")?;
+        for (class, ClassTotals { connects, bytes }) in classes {
+            let (sent, received) = (Size(bytes.sent), Size(bytes.received));
+            writeln!(out, "    {connects} {}   sent {sent}   received {received}", class.name())?;
         }
         Ok(())
     }
@@ -120,12 +159,24 @@ impl Summary {
             alerts_held_back: u64,
             bytes_sent: u64,
             bytes_recv: u64,
-            providers: &'a std::collections::BTreeMap<std::sync::Arc<str>, u64>,
+            providers: &'a BTreeMap<std::sync::Arc<str>, u64>,
+            endpoints: BTreeMap<&'static str, EndpointJson>,
             source: &'static str,
             source_reason: Option<&'a str>,
             names: &'a str,
-            missed: std::collections::BTreeMap<&'static str, u64>,
+            missed: BTreeMap<&'static str, u64>,
         }
+        #[derive(Serialize)]
+        struct EndpointJson {
+            connects: u64,
+            bytes_sent: u64,
+            bytes_recv: u64,
+        }
+        let endpoint = |totals: &ClassTotals| EndpointJson {
+            connects: totals.connects,
+            bytes_sent: totals.bytes.sent,
+            bytes_recv: totals.bytes.received,
+        };
         let totals = &self.totals;
         serde_json::to_string(&SummaryJson {
             v: crate::output::event_json::VERSION,
@@ -143,6 +194,7 @@ impl Summary {
             bytes_sent: totals.bytes.sent,
             bytes_recv: totals.bytes.received,
             providers: &totals.providers,
+            endpoints: totals.classes.iter().map(|(class, sums)| (class.name(), endpoint(sums))).collect(),
             source: self.health.kind.name(),
             source_reason: self.health.reason.as_deref(),
             names: &self.names,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::{Live, Pipeline};
-use crate::event::{Address, Class, Domain, DomainSource, Event, EventKind, KnownName, Moment};
+use crate::event::{Address, Bytes, Class, Domain, DomainSource, Event, EventKind, KnownName, Moment};
 use crate::names::book::{Book, Learned};
 use crate::names::classes::{Classes, Reach, reach};
 use crate::names::pointers::{PointerName, Pointers};
@@ -69,6 +69,8 @@ pub(super) struct Known {
     classified_by: Option<KnownName>,
     /// A reverse look-up may give a name yet.
     awaits_pointer: bool,
+    /// Payload that was told with its end.
+    bytes: Option<Bytes>,
     /// It counts as unresolved.
     is_unresolved: bool,
     /// It is to be told of unless its class becomes known.
@@ -258,6 +260,7 @@ impl Pipeline {
             Domain::Observed { by, .. } => self.names.book.is_on() && *by > DomainSource::Quic,
         };
         if may_get_better {
+            live.known.bytes = event.bytes;
             self.ended.keep(Box::new(live), event.at.boot_ns);
         }
     }
@@ -304,7 +307,7 @@ impl Pipeline {
     }
 
     fn name_live(&mut self, learned: &Learned, confirmed: bool, live: &mut Live, has_ended: bool) {
-        let before = live.known.domain.clone();
+        let (before, class_before) = (live.known.domain.clone(), live.known.class);
         let naming = live.known.add(learned);
         if naming == Naming::Nothing {
             return;
@@ -319,6 +322,9 @@ impl Pipeline {
             }
         }
         let event = self.enrich(live, EventKind::Connect, learned.at);
+        if live.connected && naming == Naming::Better {
+            self.totals.renamed(&event, live.known.bytes, &before, class_before);
+        }
         if is_written {
             for sink in &mut self.sinks {
                 if naming == Naming::Better {

@@ -1,6 +1,7 @@
 //! Measurements of rano beside a peer in the same run. Each happens in a world of its own: network, process and
 //! mount namespaces that hold only what the measurement put there and end with it.
 
+pub(crate) mod hooks;
 pub(crate) mod load;
 mod measure;
 mod memory;
@@ -33,6 +34,7 @@ enum Bench {
 const BENCHES: [(&str, Bench); 8] = [
     ("poll", Bench::InWorld(poll::measure)),
     ("notify", Bench::InWorld(notify::measure)),
+    ("hooks", Bench::InWorld(hooks::measure)),
     ("store", Bench::OfRano),
     ("report", Bench::Here(report::measure)),
     ("memory", Bench::InWorld(memory::measure)),
@@ -52,7 +54,7 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
         eprintln!(
-            "error: no bench '{}': poll notify store report memory startup alerts names",
+            "error: no bench '{}': poll notify hooks store report memory startup alerts names",
             unknown.display()
         );
         return Ok(ExitCode::from(2));

@@ -37,6 +37,8 @@ pub(super) struct NameSources {
     pub(super) packets: Packets,
     /// Names that are told from outside of the source of events.
     feed: Option<Feed>,
+    /// Why it is not more, where nobody asked for it.
+    reason: Option<String>,
     /// What works less well than was asked for.
     pub(super) warnings: Vec<String>,
 }
@@ -48,22 +50,32 @@ impl NameSources {
         by_mode && self.packets == Packets::Nobody && !settings.once
     }
 
-    /// The source of events tells names, or it does not for a reason.
+    /// The source of events is eBPF, and tells names too, or does not for a reason.
     pub(super) fn ebpf(&mut self, settings: &Settings, without: Option<&str>) {
         match without {
             None => self.packets = Packets::Ebpf,
-            // Nobody asked for it.
-            Some(_) if settings.domain_mode != DomainMode::Ebpf => {}
-            Some(why) => match pcap::open_live() {
-                Ok(feed) => {
-                    self.warnings.push(format!("warning: no names by eBPF: {why}; taking them with libpcap"));
-                    (self.packets, self.feed) = (Packets::Pcap, Some(feed));
-                }
-                Err(error) => self.warnings.push(format!(
-                    "warning: no names by eBPF: {why}; nor with libpcap: {error:#}; {}",
-                    what_is_left(settings)
-                )),
-            },
+            Some(why) => {
+                self.reason = Some(format!("no names by eBPF: {why}"));
+                self.not_ebpf(settings, why);
+            }
+        }
+    }
+
+    /// Names by eBPF cannot be had: the next best, if it was them that were asked for.
+    pub(super) fn not_ebpf(&mut self, settings: &Settings, why: &str) {
+        if settings.domain_mode != DomainMode::Ebpf {
+            return;
+        }
+        self.reason = None;
+        match pcap::open_live() {
+            Ok(feed) => {
+                self.warnings.push(format!("warning: no names by eBPF: {why}; taking them with libpcap"));
+                (self.packets, self.feed) = (Packets::Pcap, Some(feed));
+            }
+            Err(error) => self.warnings.push(format!(
+                "warning: no names by eBPF: {why}; nor with libpcap: {error:#}; {}",
+                what_is_left(settings)
+            )),
         }
     }
 
@@ -84,7 +96,8 @@ impl Run<'_> {
     /// Before the source of events is opened, which may give up the privileges that it takes.
     pub(super) fn name_sources(&self) -> Result<NameSources> {
         let settings = self.settings;
-        let mut sources = NameSources { packets: Packets::Nobody, feed: None, warnings: Vec::new() };
+        let mut sources =
+            NameSources { packets: Packets::Nobody, feed: None, reason: None, warnings: Vec::new() };
         if let Some(path) = &settings.pcap_file {
             let feed = pcap::open_file(path).map_err(|error| cannot_open("capture file", path, error))?;
             (sources.packets, sources.feed) = (Packets::File(path.clone()), Some(feed));
@@ -150,12 +163,16 @@ impl Run<'_> {
             Packets::Nobody if settings.replay.is_some() => Some("recording".to_owned()),
             Packets::Nobody => None,
         };
-        match (packets, asks) {
+        let from = match (packets, asks) {
             (Some(packets), true) => format!("{packets}, ptr where it tells none"),
             (Some(packets), false) => packets,
             (None, true) => "ptr".to_owned(),
             (None, false) if settings.once => "none: a single look does not wait for them".to_owned(),
             (None, false) => "none".to_owned(),
+        };
+        match &sources.reason {
+            Some(reason) => format!("{from} ({reason})"),
+            None => from,
         }
     }
 }

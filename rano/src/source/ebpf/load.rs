@@ -18,7 +18,7 @@ use super::btf::Btf;
 
 /// Made by `cargo xtask ebpf`; `rano.bpf.txt` beside it says from what.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.bpf.o");
-const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
+pub const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Attached programs and their maps; detached when dropped.
 pub struct Programs {
@@ -232,7 +232,7 @@ fn offsets() -> Result<[u32; OFFSET_COUNT]> {
 }
 
 /// The root of the cgroup v2 hierarchy, wherever it is mounted.
-fn cgroup2() -> Result<PathBuf> {
+pub fn cgroup2() -> Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
     let found = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
