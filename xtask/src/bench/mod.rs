@@ -31,7 +31,7 @@ enum Bench {
     OfRano,
 }
 
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("poll", Bench::InWorld(poll::measure)),
     ("notify", Bench::InWorld(notify::measure)),
     ("hooks", Bench::InWorld(hooks::measure)),
