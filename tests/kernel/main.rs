@@ -12,6 +12,7 @@ mod support;
 mod cgroup;
 mod connections;
 mod ladder;
+mod lockdown;
 mod loss;
 mod privileges;
 mod swarm;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let trials = [
         connections::all(),
         ladder::all(),
+        lockdown::all(),
         loss::all(),
         privileges::all(),
         swarm::all(),

@@ -44,9 +44,10 @@ fn hide(directory: &std::ffi::CStr) -> io::Result<()> {
 
 /// `bpf(2)` answers EPERM, as in a container (seccomp(2), mode 2).
 fn refuse_bpf() -> io::Result<()> {
-    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    // include/uapi/linux/bpf_common.h: LD W ABS, JMP JEQ K, RET K.
+    const LOAD_NUMBER: u16 = 0x20;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
     let word = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let bpf = u32::try_from(libc::SYS_bpf).unwrap_or(0);
     let refusal = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
