@@ -215,6 +215,7 @@ fn recording(events: u64, told: Told) -> Vec<u8> {
                 preexisting: false,
                 at: at(step),
                 netns: 1,
+                peer_pid: None,
             })));
             if told == Told::Outright {
                 write(&RawEvent::Socket(SocketChange::Named {
