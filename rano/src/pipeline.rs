@@ -386,6 +386,7 @@ impl Pipeline {
             owner_quality: live.opened.quality,
             preexisting: live.opened.preexisting,
             netns: live.opened.netns,
+            peer_pid: live.opened.peer_pid,
             alert: live.notes.alert,
         }
     }
