@@ -299,8 +299,9 @@ impl Pipeline {
             Domain::Unknown => None,
         };
         if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
+            let was_marked = live.notes.alert;
             let reasons = judge.named(&event, &name, &mut live.notes);
-            self.warn_late(&event, &reasons, &mut live);
+            self.warn_late(&event, &reasons, &live, was_marked);
         }
         self.live.insert(id, live);
     }
@@ -322,9 +323,10 @@ impl Pipeline {
         if live.connection == due.connection {
             let event = self.enrich(&live, EventKind::Connect, now);
             let open_for = now.since(live.opened.at);
+            let was_marked = live.notes.alert;
             let judge = self.judge.as_mut();
             let reason = judge.and_then(|judge| judge.overdue(due.wait, &event, open_for, &mut live.notes));
-            self.warn_late(&event, reason.as_slice(), &mut live);
+            self.warn_late(&event, reason.as_slice(), &live, was_marked);
         }
         self.live.insert(due.socket, live);
     }
@@ -369,18 +371,18 @@ impl Pipeline {
         }
     }
 
-    /// Judged before any sink sees it, so that all of them know whether it raised an alert.
+    /// Judged before any sink sees it, so that all of them know whether it gave reason for an alert. A cooldown keeps only
+    /// the telling back: whoever asks the history for what matched is to find all of it.
     fn send(&mut self, mut event: Event, live: &mut Live) {
         self.totals.count(&event);
+        let was_marked = live.notes.alert;
         let reasons = self.judged(&event, live);
-        let is_late = event.kind == EventKind::Close && !reasons.is_empty() && !live.notes.alert;
-        live.notes.alert |= !reasons.is_empty();
         event.alert = live.notes.alert;
         for sink in &mut self.sinks {
             sink.event(&event);
         }
         self.warn(&event, &reasons);
-        if is_late {
+        if event.kind == EventKind::Close && live.notes.alert && !was_marked {
             self.mark(event.connection);
         }
     }
@@ -394,19 +396,16 @@ impl Pipeline {
                 judge.connected(event, self.totals.active, socket, &mut live.notes)
             }
             EventKind::Close => judge.closed(event, &mut live.notes),
-            EventKind::Fail => judge.failed(event),
+            EventKind::Fail => judge.failed(event, &mut live.notes),
             EventKind::Accept | EventKind::Listen => Vec::new(),
         }
     }
 
     /// An alert between the events of a connection: the row of its connect, if there is one, is marked afterwards.
-    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &mut Live) {
+    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &Live, was_marked: bool) {
         self.warn(event, reasons);
-        if !reasons.is_empty() && !live.notes.alert {
-            live.notes.alert = true;
-            if live.connected {
-                self.mark(event.connection);
-            }
+        if live.notes.alert && !was_marked && live.connected {
+            self.mark(event.connection);
         }
     }
 

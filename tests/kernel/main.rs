@@ -28,14 +28,8 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = [
-        connections::all(),
-        ladder::all(),
-        loss::all(),
-        privileges::all(),
-        swarm::all(),
-        verifier::all(),
-    ];
+    let trials =
+        [connections::all(), ladder::all(), loss::all(), privileges::all(), swarm::all(), verifier::all()];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()

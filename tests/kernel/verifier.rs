@@ -134,7 +134,8 @@ fn tell(name: &[u8], log: &[u8]) {
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     };
     let (name, log) = (text(name), text(log));
-    let count = log.lines().find_map(|line| line.strip_prefix("processed ")?.split(' ').next().map(str::to_owned));
+    let count =
+        log.lines().find_map(|line| line.strip_prefix("processed ")?.split(' ').next().map(str::to_owned));
     // The library tries with small programs what the kernel can do.
     if let Some(count) = count.filter(|_| !name.is_empty() && !name.starts_with("aya_")) {
         println!("{name} {count}");
