@@ -150,8 +150,13 @@ impl Pipeline {
     }
 
     fn finish(&mut self, source: &dyn Source, top: usize) -> Summary {
-        let mut summary =
-            Summary { totals: self.totals.clone(), health: self.health(source), top, output_failed: false };
+        let mut summary = Summary {
+            totals: self.totals.clone(),
+            health: self.health(source),
+            top,
+            log_lost: 0,
+            output_failed: false,
+        };
         for at in 0..self.sinks.len() {
             // Earlier sinks' last words come before the summary.
             self.pass_notices();
