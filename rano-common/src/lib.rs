@@ -4,18 +4,20 @@
 
 mod decode;
 mod offsets;
+mod packet;
 mod process;
 mod socket;
 mod words;
 
 pub use decode::{Malformed, Record, Told, decode};
 pub use offsets::{OFFSET_COUNT, OFFSETS_GLOBAL, Offset};
+pub use packet::{HELLO_MAX, PACKET_CLASSES, PacketBytes, PacketKind, PacketRecord};
 pub use process::{ARGUMENT_CLASSES, ImageRecord, PATH, ProcessKind, ProcessRecord};
 pub use socket::{SocketKind, SocketRecord};
 pub use words::{Judgement, JudgementWords, Owner, OwnerWords, Verdict, flags};
 
 /// Version of the record layout. The loader refuses an object that was built for another one.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Bytes that may wait in the ring buffer, unless the loader asks for another size. A power of two of pages.
 pub const RING_BYTES: u32 = 4 << 20;
@@ -25,12 +27,14 @@ pub const JUDGEMENTS_MAX: u32 = 1 << 16;
 pub const OWNERS_MAX: u32 = 1 << 16;
 /// Destinations of unconnected datagram sockets that are told apart.
 pub const FLOWS_MAX: u32 = 1 << 14;
+/// Connections of which a part of the `ClientHello` was sent.
+pub const HELLOS_MAX: u32 = 1 << 10;
 
 /// What every record begins with.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// [`SocketKind`] or [`ProcessKind`].
+    /// [`SocketKind`], [`ProcessKind`] or [`PacketKind`].
     pub kind: u32,
     /// Bytes of the whole record, this header included.
     pub size: u32,
@@ -52,17 +56,20 @@ pub enum Loss {
     JudgementsFull = 3,
     /// The process that connects could not be read.
     TaskUnread = 4,
+    /// A packet with a name was left out: the ring buffer was half full, or full.
+    PacketRecord = 5,
     /// No room for any record of a socket until it ended: nothing is known of it.
     Unheard = 8,
 }
 
 impl Loss {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SocketRecord,
         Self::ProcessRecord,
         Self::OwnersFull,
         Self::JudgementsFull,
         Self::TaskUnread,
+        Self::PacketRecord,
         Self::Unheard,
     ];
     /// One more than the greatest.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rano::event::{
-    Address, Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality, Protocol,
-    SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
+    Protocol, SocketState, SourceKind,
 };
 use rano::process::{Ancestor, Process, ProcessId};
 use rano::source::health::{Gap, Gaps};
@@ -89,6 +89,7 @@ struct Endpoint {
     remote: Address,
     /// One in five has none.
     domain: Domain,
+    class: Class,
 }
 
 /// One session being made.
@@ -163,7 +164,8 @@ impl<'a> Run<'a> {
             }
             if self.random.below(100) == 0 {
                 let name: Arc<str> = format!("late-{}.example.net", self.random.below(40)).into();
-                store.update_domain(event.connection, &Domain::Observed { name, by: DomainSource::Ptr });
+                let domain = Domain::Observed { name, by: DomainSource::Ptr };
+                store.update_domain(event.connection, &domain, event.class);
             }
         }
         self.totals.active = self.open.len() as u64;
@@ -238,6 +240,8 @@ impl<'a> Run<'a> {
             local: Some(Address::Ip(SocketAddr::new(local, port))),
             remote: Some(endpoint.remote.clone()),
             domain: endpoint.domain.clone(),
+            others: Vec::new(),
+            class: endpoint.class,
             duration: None,
             bytes: None,
             error: None,
@@ -308,7 +312,9 @@ fn endpoint(number: u64) -> Endpoint {
             by: DomainSource::Dns,
         }
     };
-    Endpoint { remote: Address::Ip(SocketAddr::new(ip, 443)), domain }
+    let classes = [Class::LlmApi, Class::CodeHost, Class::Registry, Class::Telemetry, Class::Unknown];
+    let class = classes[usize::try_from(number % 5).expect("below five")];
+    Endpoint { remote: Address::Ip(SocketAddr::new(ip, 443)), domain, class }
 }
 
 /// xorshift64, so that each run is the same.

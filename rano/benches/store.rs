@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rano::event::{
-    Address, Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality, Protocol,
-    SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
+    Protocol, SocketState, SourceKind,
 };
 use rano::process::{Ancestor, Process, ProcessId};
 use rano::store::{Progress, Session, Store, StoreOptions};
@@ -235,6 +235,8 @@ fn realistic(count: u64) -> Vec<Event> {
             local: Some(Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 23)), port))),
             remote: Some(remote),
             domain,
+            others: Vec::new(),
+            class: Class::LlmApi,
             duration: None,
             bytes: None,
             error: None,

@@ -221,6 +221,63 @@ pub enum Domain {
     Unknown,
 }
 
+/// A name and how it became known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownName {
+    pub name: Arc<str>,
+    pub by: DomainSource,
+}
+
+/// What the remote end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Class {
+    LlmApi,
+    CodeHost,
+    Registry,
+    Telemetry,
+    Localhost,
+    Private,
+    /// A unix socket.
+    Ipc,
+    Dns,
+    #[default]
+    Unknown,
+}
+
+impl Class {
+    pub const ALL: [Self; 9] = [
+        Self::LlmApi,
+        Self::CodeHost,
+        Self::Registry,
+        Self::Telemetry,
+        Self::Localhost,
+        Self::Private,
+        Self::Ipc,
+        Self::Dns,
+        Self::Unknown,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LlmApi => "llm_api",
+            Self::CodeHost => "code_host",
+            Self::Registry => "registry",
+            Self::Telemetry => "telemetry",
+            Self::Localhost => "localhost",
+            Self::Private => "private",
+            Self::Ipc => "ipc",
+            Self::Dns => "dns",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The class a person means by a word; `github` is another word for `code_host`.
+    pub fn parse(word: &str) -> Option<Self> {
+        let word = if word == "github" { Self::CodeHost.name() } else { word };
+        Self::ALL.into_iter().find(|class| class.name() == word)
+    }
+}
+
 /// Number of a connection within one run of rano: its connect and its close carry the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
@@ -239,6 +296,9 @@ pub struct Event {
     pub local: Option<Address>,
     pub remote: Option<Address>,
     pub domain: Domain,
+    /// Other names it may go by, weaker ones and those of which one is as likely as the other.
+    pub others: Vec<KnownName>,
+    pub class: Class,
     /// From connect to close, where both are known.
     pub duration: Option<Duration>,
     pub bytes: Option<Bytes>,

@@ -1,6 +1,8 @@
 //! The fixed order every event takes: track → enrich → sinks. One loop, one owner of all state; it runs on recorded
 //! events as on live ones and never reads a clock.
 
+mod names;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +10,10 @@ use anyhow::Result;
 use rustc_hash::FxHashMap;
 
 use crate::event::{
-    Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, Protocol, SocketState, SourceKind,
+    Bytes, ConnectionId, Event, EventKind, KnownName, Moment, Protocol, SocketState, SourceKind,
 };
-use crate::names::{Evidence, Greeting, Party};
+use crate::names::Evidence;
+use crate::names::book::Learned;
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
@@ -20,6 +23,9 @@ use crate::source::health::Gap;
 use crate::source::{Closed, Intake, Opened, Pumped, Role, SocketChange, SocketId, Source};
 use crate::stop::Stop;
 use crate::totals::Totals;
+
+pub use names::Names;
+use names::{Ended, Known};
 
 /// What is shown and stored, of what a source delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +51,20 @@ pub struct Pipeline {
     sinks: Vec<Box<dyn Sink>>,
     judge: Option<Judge>,
     live: FxHashMap<SocketId, Live>,
+    names: Names,
+    ended: Ended,
     next_connection: u64,
     totals: Totals,
     /// Provider of what nobody is known to own.
     unknown: Arc<str>,
     unattributed: u64,
     table_full: u64,
+    /// Connections to public addresses that have no name.
+    unresolved: u64,
     /// Said once if the first look finds nobody to watch.
     idle_notice: Option<String>,
+    /// Said first.
+    warnings: Vec<String>,
 }
 
 /// A socket that is open.
@@ -62,9 +74,12 @@ struct Live {
     process: Option<Arc<Process>>,
     /// A connect event was sent, so that a close will follow.
     connected: bool,
-    domain: Domain,
+    known: Known,
     notes: Notes,
 }
+
+/// How long evidence of a recording waits for its socket.
+const RECORDED_HOLD: Duration = Duration::from_secs(3);
 
 impl Pipeline {
     /// `sinks` in the order in which they see an event; the last one shows notices.
@@ -76,13 +91,24 @@ impl Pipeline {
             sinks,
             judge: None,
             live: FxHashMap::default(),
+            names: Names::recorded(RECORDED_HOLD),
+            ended: Ended::default(),
             next_connection: 1,
             totals: Totals::default(),
             unknown: Arc::from(provider::UNKNOWN),
             unattributed: 0,
             table_full: 0,
+            unresolved: 0,
             idle_notice: None,
+            warnings: Vec::new(),
         }
+    }
+
+    /// What to say before anything else.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
     }
 
     /// What to say if the first look finds nobody to watch.
@@ -103,6 +129,10 @@ impl Pipeline {
     /// a recording is made.
     pub fn run(mut self, source: &mut dyn Source, stop: &Stop, top: usize) -> Result<Summary> {
         let mut outcome = Ok(());
+        self.names_passed(source.now());
+        for warning in std::mem::take(&mut self.warnings) {
+            self.say(&warning);
+        }
         while !stop.is_raised() {
             let until = self.next_tick();
             match source.pump(until, stop, &mut self) {
@@ -127,6 +157,7 @@ impl Pipeline {
             while let Some(due) = self.judge.as_mut().and_then(Judge::take_nameless) {
                 self.overdue(due, source.now());
             }
+            self.tell_of_suspects(source.now());
         }
         self.tick(source);
         let summary = self.finish(source, top);
@@ -136,10 +167,14 @@ impl Pipeline {
     fn next_tick(&self) -> Moment {
         let ticks = self.sinks.iter().filter_map(|sink| sink.next_tick()).map(|at| at.boot_ns);
         let due = self.judge.as_ref().and_then(Judge::next_due);
-        Moment { boot_ns: ticks.chain(due).min().unwrap_or(u64::MAX), unix_ms: i64::MAX }
+        Moment {
+            boot_ns: ticks.chain(due).chain(self.names_due()).min().unwrap_or(u64::MAX),
+            unix_ms: i64::MAX,
+        }
     }
 
     fn tick(&mut self, source: &dyn Source) {
+        self.names_passed(source.now());
         self.look_at_overdue(source.now());
         let health = self.health(source);
         let frame = Frame { now: source.now(), totals: &self.totals, health: &health };
@@ -153,6 +188,7 @@ impl Pipeline {
         let mut summary = Summary {
             totals: self.totals.clone(),
             health: self.health(source),
+            names: self.names.from.clone(),
             top,
             log_lost: 0,
             output_failed: false,
@@ -170,6 +206,8 @@ impl Pipeline {
         let mut health = source.health();
         health.gaps.add(Gap::Unattributed, self.unattributed);
         health.gaps.add(Gap::TableFull, self.table_full);
+        health.gaps.add(Gap::Unresolved, self.unresolved);
+        health.gaps.add(Gap::NamesForgotten, self.names.book.forgotten() + self.names.pointers.forgotten);
         health
     }
 
@@ -198,7 +236,11 @@ impl Pipeline {
         if opened.owner.is_none() && opened.role == Role::Connect {
             self.unattributed += 1;
         }
+        let learned = self.look_up(&opened);
         if !self.in_scope(&opened) || self.live.contains_key(&opened.id) {
+            for learned in learned {
+                self.learned(&learned);
+            }
             return;
         }
         let process = match opened.owner {
@@ -210,8 +252,8 @@ impl Pipeline {
         self.next_connection += 1;
         let pending = opened.state == Some(SocketState::Connecting) && !self.scope.pending;
         let connected = opened.role == Role::Connect && !pending;
-        let domain = Domain::Unknown;
-        let mut live = Live { connection, opened, process, connected, domain, notes: Notes::default() };
+        let known = self.first_names(&opened, learned);
+        let mut live = Live { connection, opened, process, connected, known, notes: Notes::default() };
         if !pending {
             let kind = match live.opened.role {
                 Role::Connect => EventKind::Connect,
@@ -256,6 +298,7 @@ impl Pipeline {
     }
 
     fn closed(&mut self, closed: &Closed) {
+        self.names.book.closed(closed);
         let Some(mut live) = self.live.remove(&closed.id) else { return };
         if live.opened.role != Role::Connect {
             return;
@@ -277,38 +320,8 @@ impl Pipeline {
             let known = kind == EventKind::Close && seen_open;
             known.then(|| closed.at.since(live.opened.at))
         });
-        self.send(event, &mut live);
-    }
-
-    /// The better name stays; every name is judged.
-    fn named(&mut self, id: SocketId, name: &Arc<str>, by: DomainSource, at: Moment) {
-        let Some(mut live) = self.live.remove(&id) else { return };
-        let before = live.domain.clone();
-        let better = match &before {
-            Domain::Observed { by: known_by, .. } => by < *known_by,
-            Domain::Unknown => true,
-        };
-        if better {
-            live.domain = Domain::Observed { name: Arc::clone(name), by };
-        }
-        let event = self.enrich(&live, EventKind::Connect, at);
-        if live.connected && better {
-            for sink in &mut self.sinks {
-                sink.named(&event, &before);
-            }
-        }
-        // The best name of an attempt is judged when it succeeds or fails.
-        let to_judge = match before {
-            _ if live.connected || !better => Some(Arc::clone(name)),
-            Domain::Observed { name, .. } => Some(name),
-            Domain::Unknown => None,
-        };
-        if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
-            let was_marked = live.notes.alert;
-            let reasons = judge.named(&event, &name, &mut live.notes);
-            self.warn_late(&event, &reasons, &live, was_marked);
-        }
-        self.live.insert(id, live);
+        let event = self.send(event, &mut live);
+        self.await_late_names(&event, live);
     }
 
     /// What time alone makes worth an alert.
@@ -331,7 +344,8 @@ impl Pipeline {
             let was_marked = live.notes.alert;
             let judge = self.judge.as_mut();
             let reason = judge.and_then(|judge| judge.overdue(due.wait, &event, open_for, &mut live.notes));
-            self.warn_late(&event, reason.as_slice(), &live, was_marked);
+            let is_new = live.notes.alert && !was_marked;
+            self.warn_late(&event, reason.as_slice(), is_new && live.connected);
         }
         self.live.insert(due.socket, live);
     }
@@ -363,7 +377,9 @@ impl Pipeline {
             protocol: live.opened.protocol,
             local: live.opened.local.clone(),
             remote: live.opened.remote.clone(),
-            domain: live.domain.clone(),
+            domain: live.known.domain.clone(),
+            others: live.known.others.clone(),
+            class: live.known.class,
             duration: None,
             bytes: None,
             error: None,
@@ -378,7 +394,7 @@ impl Pipeline {
 
     /// Judged before any sink sees it, so that all of them know whether it gave reason for an alert. A cooldown keeps only
     /// the telling back: whoever asks the history for what matched is to find all of it.
-    fn send(&mut self, mut event: Event, live: &mut Live) {
+    fn send(&mut self, mut event: Event, live: &mut Live) -> Event {
         self.totals.count(&event);
         let was_marked = live.notes.alert;
         let reasons = self.judged(&event, live);
@@ -390,6 +406,10 @@ impl Pipeline {
         if event.kind == EventKind::Close && live.notes.alert && !was_marked {
             self.mark(event.connection);
         }
+        if event.kind == EventKind::Connect {
+            self.await_names(&event, live);
+        }
+        event
     }
 
     fn judged(&mut self, event: &Event, live: &mut Live) -> Vec<Reason> {
@@ -406,10 +426,10 @@ impl Pipeline {
         }
     }
 
-    /// An alert between the events of a connection: the row of its connect, if there is one, is marked afterwards.
-    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &Live, was_marked: bool) {
+    /// An alert between the events of a connection, or after them. `is_to_mark`: it is the first one, and rows are written.
+    fn warn_late(&mut self, event: &Event, reasons: &[Reason], is_to_mark: bool) {
         self.warn(event, reasons);
-        if live.notes.alert && !was_marked && live.connected {
+        if is_to_mark {
             self.mark(event.connection);
         }
     }
@@ -438,18 +458,21 @@ impl Intake for Pipeline {
 
     fn socket(&mut self, change: SocketChange) {
         self.look_at_overdue(change.at());
+        self.names.book.passed(change.at());
         match change {
             SocketChange::Opened(opened) => self.opened(opened),
             SocketChange::State { id, state, at } => self.state(id, state, at),
-            SocketChange::Named { id, name, by, at } => self.named(id, &name, by, at),
+            SocketChange::Named { id, name, by, at } => {
+                let name = KnownName { name, by };
+                self.learned(&Learned { socket: id, name, is_certain: true, at });
+            }
             SocketChange::Closed(closed) => self.closed(&closed),
         }
     }
 
     fn evidence(&mut self, evidence: Evidence) {
-        if let Evidence::Greeting(Greeting { at, from: Party::Socket(id), name, by }) = evidence {
-            self.named(id, &name, by, at);
-        }
+        self.look_at_overdue(evidence.at());
+        self.told(evidence);
     }
 
     fn unattributed(&mut self, count: u64) {

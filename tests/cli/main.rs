@@ -14,6 +14,7 @@ mod config_check;
 mod diff;
 mod export;
 mod harness;
+mod names;
 mod observe;
 mod odd_sockets;
 mod output;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let trials = [
         harness::all(),
         alerts::all(),
+        names::all(),
         observe::all(),
         odd_sockets::all(),
         short_connections::all(),

@@ -12,9 +12,11 @@ mod support;
 mod cgroup;
 mod connections;
 mod ladder;
+mod lockdown;
 mod loss;
 mod privileges;
 mod swarm;
+mod taken_away;
 mod verifier;
 
 use std::process::ExitCode;
@@ -28,8 +30,16 @@ fn main() -> ExitCode {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials =
-        [connections::all(), ladder::all(), loss::all(), privileges::all(), swarm::all(), verifier::all()];
+    let trials = [
+        connections::all(),
+        ladder::all(),
+        lockdown::all(),
+        loss::all(),
+        privileges::all(),
+        swarm::all(),
+        taken_away::all(),
+        verifier::all(),
+    ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
     conclusion.exit_code()

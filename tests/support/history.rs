@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rano::event::{
-    Address, Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality, Protocol,
-    SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
+    Protocol, SocketState, SourceKind,
 };
 use rano::process::{Process, ProcessId};
 use rano::store::{Progress, Session, Store, StoreOptions};
@@ -83,6 +83,8 @@ impl Connection {
                 Some(name) => Domain::Observed { name: name.as_str().into(), by: DomainSource::Dns },
                 None => Domain::Unknown,
             },
+            others: Vec::new(),
+            class: Class::Unknown,
             duration: None,
             bytes: None,
             error: self.fails.then_some(111),

@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod database;
+pub mod dns;
 pub mod history;
 pub mod namespace;
 pub mod rano;

@@ -1,5 +1,6 @@
 //! The hooks, one family a file.
 
+mod names;
 mod process;
 mod sockets;
 mod tcp;

@@ -1,5 +1,7 @@
 //! `rano` without a command: observe until told to stop.
 
+mod names;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, fchown};
@@ -36,6 +38,7 @@ use crate::source::replay::{Recorder, Replay};
 use crate::source::{self, Source};
 use crate::stop::Stop;
 use crate::store::{Session, Store, StoreOptions};
+use names::NameSources;
 
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
     let stop = Stop::new()?;
@@ -45,20 +48,23 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let rules = run.rules()?;
     let tree = Tree::new(rules, run.providers(), run.redaction());
     let logs = run.log_files()?;
-    let mut source = run.source()?;
+    let mut name_sources = run.name_sources()?;
+    let mut source = run.source(&mut name_sources)?;
+    let names = run.names(&mut name_sources);
     let store = run.store(&*source)?;
     let _registration = store
         .as_ref()
         .and(run.settings.sqlite.as_deref())
         .and_then(|database| super::history::register(context, &run.id, database));
     let terminal = run.terminal(&stop);
-    run.banner(&*source, &terminal.stderr_styles());
+    run.banner(&*source, &names.from, &terminal.stderr_styles());
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
     let mut pipeline =
         Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
+    pipeline = pipeline.with_names(names).with_warnings(name_sources.warnings);
     if let Some(judge) = run.judge() {
         pipeline = pipeline.with_judge(judge);
     }
@@ -155,10 +161,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn source(&self) -> Result<Box<dyn Source>> {
+    fn source(&self, names: &mut NameSources) -> Result<Box<dyn Source>> {
         if let Some(path) = &self.settings.replay {
             let replay = Replay::open(path).map_err(|error| cannot_open("recording", path, error))?;
-            return Ok(Box::new(replay));
+            return Ok(names.around(Box::new(replay)));
         }
         let settings = ProcSettings {
             interval: Duration::from_millis(self.settings.interval_ms),
@@ -169,7 +175,8 @@ impl<'a> Run<'a> {
             once: self.settings.once,
             receive_buffer: self.settings.notify_buffer,
         };
-        let source = self.live_source(settings)?;
+        let source = self.live_source(settings, names)?;
+        let source = names.around(source);
         match &self.settings.record {
             Some(path) => {
                 let file = create(path, self.owner, Existing::Truncate)
@@ -181,7 +188,7 @@ impl<'a> Run<'a> {
     }
 
     /// The ladder: the best that works here, unless one was asked for.
-    fn live_source(&self, polling: ProcSettings) -> Result<Box<dyn Source>> {
+    fn live_source(&self, polling: ProcSettings, names: &mut NameSources) -> Result<Box<dyn Source>> {
         let shows_more = polling.listening || polling.unix || polling.unattributed;
         let reason = match self.settings.source {
             SourceChoice::Proc => None,
@@ -193,8 +200,13 @@ impl<'a> Run<'a> {
                 let message = "--source ebpf does not show listening, unix or unattributed sockets";
                 return Err(Failure::new(Code::Usage, message).hint("use --source proc for these").into());
             }
-            SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling)) {
-                Ok(source) => return Ok(Box::new(source)),
+            SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling, names)) {
+                Ok(source) => {
+                    if names.wants_ebpf(self.settings) {
+                        names.ebpf(self.settings, source.without_names());
+                    }
+                    return Ok(Box::new(source));
+                }
                 Err(error) if self.settings.source == SourceChoice::Ebpf => {
                     let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");
                     return Err(failure.because(error).hint(ebpf_hint()).into());
@@ -202,13 +214,17 @@ impl<'a> Run<'a> {
                 Err(error) => Some(format!("no eBPF: {error:#}")),
             },
         };
+        if names.wants_ebpf(self.settings) {
+            names.not_ebpf(self.settings, reason.as_deref().unwrap_or("--source proc was asked for"));
+        }
         Ok(Box::new(ProcSource::start(polling)?.instead_of(reason)))
     }
 
-    fn ebpf(&self, polling: ProcSettings) -> EbpfSettings {
+    fn ebpf(&self, polling: ProcSettings, names: &NameSources) -> EbpfSettings {
         EbpfSettings {
             polling,
             ring_bytes: self.settings.ring_bytes,
+            names: names.wants_ebpf(self.settings),
             files_of: self.owner.map(|(uid, _)| uid),
         }
     }
@@ -330,7 +346,7 @@ impl<'a> Run<'a> {
         super::styles(self.configuration, &self.context.environment, is_terminal)
     }
 
-    fn banner(&self, source: &dyn Source, styles: &Styles) {
+    fn banner(&self, source: &dyn Source, names: &str, styles: &Styles) {
         if !self.settings.banner {
             return;
         }
@@ -341,6 +357,7 @@ impl<'a> Run<'a> {
             watching: &self.watching(),
             source: health.kind,
             source_reason: health.reason.as_deref(),
+            names,
             interval: polls.then(|| Duration::from_millis(self.settings.interval_ms)),
             history: self.settings.sqlite.as_deref(),
             files: &self.config_files(),

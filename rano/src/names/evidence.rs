@@ -75,4 +75,10 @@ pub struct Pointer {
     pub address: IpAddr,
     /// `None`: it has none, or nobody answered in time.
     pub name: Option<Arc<str>>,
+    /// The name leads back to the address: whoever has the address did not just make it up.
+    #[serde(default)]
+    pub confirmed: bool,
+    /// How long the answer holds, or how long not to ask again.
+    #[serde(default)]
+    pub lasts: Duration,
 }

@@ -1,16 +1,23 @@
 //! From addresses to names: what packets and look-ups tell, before it is joined with sockets and processes.
 
+pub mod book;
 pub mod bounded;
 pub mod capture_file;
+pub mod classes;
 pub mod dns;
 pub mod evidence;
 pub mod feed;
+mod held;
 pub mod host_name;
+pub mod lookups;
 pub mod packet;
 pub mod pcap;
+pub mod pointers;
 pub mod quic;
 pub mod reader;
+pub mod resolver;
 pub mod stream;
 pub mod tls;
+pub mod unknown;
 
 pub use evidence::{Answer, Evidence, Greeting, Party, Pointer};

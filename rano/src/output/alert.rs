@@ -1,8 +1,10 @@
 //! An alert, as a line of text or of JSON.
 
+use std::net::SocketAddr;
+
 use serde::Serialize;
 
-use crate::event::{Address, Domain, EventKind};
+use crate::event::{Address, Domain, Event, EventKind};
 use crate::output::escape::Escaped;
 use crate::output::human::{timestamp_millis, timestamp_seconds};
 use crate::output::style::Styles;
@@ -36,6 +38,19 @@ fn message(reason: &Reason) -> String {
         }
         Reason::UnknownDomain { remote } => format!("{remote} has no name"),
     }
+}
+
+/// What is said of an endpoint of which nobody knows what it is. No newline.
+pub fn unknown_endpoint(event: &Event, remote: SocketAddr) -> String {
+    let who = event
+        .process
+        .as_ref()
+        .map_or_else(String::new, |process| format!(" | {} ({})", Escaped(&process.comm), process.id.pid));
+    let domain = match &event.domain {
+        Domain::Observed { name, .. } => format!(" | domain={}", Escaped(name)),
+        Domain::Unknown => String::new(),
+    };
+    format!("⚠ Unknown endpoint: {remote}{who}{domain}")
 }
 
 #[derive(Serialize)]

@@ -47,6 +47,7 @@ struct EventJson<'a> {
     remote_ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote_port: Option<u16>,
+    endpoint_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes_sent: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +115,7 @@ fn write_as(line: &mut Vec<u8>, word: &'static str, event: &Event, run_id: &str)
         local_port: port(&event.local),
         remote_ip: ip(&event.remote),
         remote_port: port(&event.remote),
+        endpoint_type: event.class.name(),
         bytes_sent: event.bytes.map(|bytes| bytes.sent),
         bytes_recv: event.bytes.map(|bytes| bytes.received),
         error: event.error.map(error_name),

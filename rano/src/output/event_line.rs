@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::event::{Address, Domain, Event, EventKind, OwnerQuality, SocketState};
+use crate::event::{Address, Class, Domain, Event, EventKind, OwnerQuality, SocketState};
 use crate::output::escape::Escaped;
 use crate::output::human::{Size, timestamp_seconds};
 use crate::output::style::Styles;
@@ -66,6 +66,9 @@ fn details(out: &mut Columns<'_>, event: &Event, styles: &Styles) {
     if let Some(bytes) = event.bytes {
         out.column(format_args!("sent={}", Size(bytes.sent)));
         out.column(format_args!("recv={}", Size(bytes.received)));
+    }
+    if event.class != Class::Unknown {
+        out.column(format_args!("class={}", event.class.name()));
     }
     if let Some(errno) = event.error {
         let paint = styles.fail;

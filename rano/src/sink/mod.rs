@@ -7,7 +7,7 @@ pub mod stats;
 pub mod store;
 pub mod terminal;
 
-use crate::event::{ConnectionId, Domain, Event, Moment};
+use crate::event::{ConnectionId, Domain, Event, KnownName, Moment};
 use crate::output::summary::Summary;
 use crate::sink::alerts::Alert;
 use crate::source::SourceHealth;
@@ -25,6 +25,8 @@ pub trait Sink {
     fn event(&mut self, event: &Event);
     /// A name became known after the connect, or a better one than `before`; `event` is the connection as it stands now.
     fn named(&mut self, _event: &Event, _before: &Domain) {}
+    /// Another name became known, which is not the one that is shown.
+    fn also_named(&mut self, _connection: ConnectionId, _name: &KnownName) {}
     /// A connection raised an alert after its connect was shown.
     fn alerted(&mut self, _connection: ConnectionId) {}
     /// An alert is to be shown, if this is the sink that talks to a person.

@@ -1,6 +1,6 @@
 //! Hands events to the store, whose own thread writes them.
 
-use crate::event::{ConnectionId, Domain, Event};
+use crate::event::{ConnectionId, Domain, Event, KnownName};
 use crate::output::summary::Summary;
 use crate::sink::{Frame, Sink};
 use crate::source::health::{Gap, Gaps};
@@ -36,7 +36,13 @@ impl Sink for StoreSink {
 
     fn named(&mut self, event: &Event, _before: &Domain) {
         if let Some(store) = &self.store {
-            store.update_domain(event.connection, &event.domain);
+            store.update_domain(event.connection, &event.domain, event.class);
+        }
+    }
+
+    fn also_named(&mut self, connection: ConnectionId, name: &KnownName) {
+        if let Some(store) = &self.store {
+            store.add_name(connection, name);
         }
     }
 

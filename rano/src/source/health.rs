@@ -26,12 +26,16 @@ pub enum Gap {
     Unread,
     /// Packets with names that found no room, came too fast or were not understood.
     NamesLost,
+    /// Connections to public addresses whose name is not known.
+    Unresolved,
+    /// Answers, greetings and look-ups that found no room among those that wait to be joined with a connection.
+    NamesForgotten,
     /// Events that SQLite did not get, because its queue was full or it failed.
     SqliteDropped,
 }
 
 impl Gap {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
@@ -42,6 +46,8 @@ impl Gap {
         Self::KernelUnfollowed,
         Self::Unread,
         Self::NamesLost,
+        Self::Unresolved,
+        Self::NamesForgotten,
         Self::SqliteDropped,
     ];
 
@@ -58,6 +64,8 @@ impl Gap {
             Self::KernelUnfollowed => "kernel_unfollowed",
             Self::Unread => "unread",
             Self::NamesLost => "names_lost",
+            Self::Unresolved => "unresolved",
+            Self::NamesForgotten => "names_forgotten",
             Self::SqliteDropped => "sqlite_dropped",
         }
     }
@@ -89,6 +97,10 @@ impl Gap {
                 "unread: looks that failed, for lack of descriptors or memory, or were not understood"
             }
             Self::NamesLost => "names lost: packets with names that found no room or were not understood",
+            Self::Unresolved => "unresolved: connections to public addresses whose name is not known",
+            Self::NamesForgotten => {
+                "names forgotten: answers that found no room until their connection was seen"
+            }
             Self::SqliteDropped => "sqlite dropped: events that are not in the database",
         }
     }

@@ -2,6 +2,7 @@
 //! learns from the answer which processes are watched, so that it can leave the others alone.
 
 pub mod ebpf;
+pub mod examine;
 pub mod health;
 pub mod named;
 pub mod proc;

@@ -11,8 +11,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, para
 
 use crate::errno;
 use crate::event::{
-    Address, ConnectionId, Domain, DomainSource, Event, EventKind, OwnerQuality, Protocol, SocketState,
-    SourceKind,
+    Address, Class, ConnectionId, Domain, DomainSource, Event, EventKind, KnownName, OwnerQuality, Protocol,
+    SocketState, SourceKind,
 };
 use crate::process::{Process, ancestry};
 
@@ -106,6 +106,7 @@ struct EndpointKey {
     protocol: Protocol,
     remote: Option<Host>,
     domain: Option<(Arc<str>, DomainSource)>,
+    class: Class,
 }
 
 /// Ids of the rows an event refers to.
@@ -205,11 +206,12 @@ impl Interned {
                 Domain::Observed { name, by } => Some((Arc::clone(name), *by)),
                 Domain::Unknown => None,
             },
+            class: event.class,
         };
         self.endpoints.get_or_insert(&key, || {
             let remote = key.remote.as_ref().map(Host::text);
             let domain = key.domain.as_ref().map(|(name, by)| (name.as_ref(), by.name()));
-            endpoint(connection, key.protocol.name(), remote.as_deref(), domain)
+            endpoint(connection, key.protocol.name(), remote.as_deref(), domain, key.class)
         })
     }
 }
@@ -282,14 +284,15 @@ fn endpoint(
     protocol: &str,
     remote: Option<&str>,
     domain: Option<(&str, &str)>,
+    class: Class,
 ) -> rusqlite::Result<i64> {
     find_or_insert(
         connection,
         "SELECT id FROM endpoint WHERE ifnull(remote, '') = ifnull(?2, '') AND protocol = ?1
              AND ifnull(domain, '') = ifnull(?3, '') AND ifnull(domain_source, '') = ifnull(?4, '')
-             AND ifnull(type, '') = ''",
-        "INSERT INTO endpoint (protocol, remote, domain, domain_source) VALUES (?1, ?2, ?3, ?4)",
-        params![protocol, remote, domain.map(|(name, _)| name), domain.map(|(_, by)| by)],
+             AND ifnull(type, '') = ?5",
+        "INSERT INTO endpoint (protocol, remote, domain, domain_source, type) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![protocol, remote, domain.map(|(name, _)| name), domain.map(|(_, by)| by), class.name()],
     )
 }
 
@@ -418,8 +421,8 @@ pub(super) struct Moved {
 pub(super) fn rename(
     connection: &Connection,
     row: i64,
-    name: &str,
-    by: DomainSource,
+    KnownName { name, by }: &KnownName,
+    class: Class,
 ) -> rusqlite::Result<Option<Moved>> {
     let mut find = connection.prepare_cached(
         "SELECT endpoint.protocol, endpoint.remote, endpoint.domain, endpoint.domain_source, event.ts, kind.event,
@@ -434,26 +437,39 @@ pub(super) fn rename(
     let Some(found) = rows.next()? else { return Ok(None) };
     let (protocol, remote): (String, Option<String>) = (found.get(0)?, found.get(1)?);
     let (old_name, old_source): (Option<String>, Option<String>) = (found.get(2)?, found.get(3)?);
-    if old_name.as_deref() == Some(name) && old_source.as_deref() == Some(by.name()) {
+    if old_name.as_deref() == Some(&**name) && old_source.as_deref() == Some(by.name()) {
         return Ok(None);
     }
     let event: String = found.get(5)?;
     let Some(kind) = EventKind::ALL.into_iter().find(|kind| kind.name() == event) else { return Ok(None) };
     let (ts, actor, from) = (found.get(4)?, found.get(6)?, found.get(9)?);
     let bytes = (found.get(7)?, found.get(8)?);
-    let to = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())))?;
+    let to = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())), class)?;
     execute(connection.prepare_cached("UPDATE event SET endpoint = ?2 WHERE id = ?1")?, params![row, to])?;
     if let (Some(old_name), Some(old_source)) = (old_name, old_source)
-        && old_name != name
+        && old_name != **name
     {
-        execute(
-            connection.prepare_cached(
-                "INSERT OR IGNORE INTO event_names (event_id, name, source) VALUES (?1, ?2, ?3)",
-            )?,
-            params![row, old_name, old_source],
-        )?;
+        insert_name(connection, row, &old_name, &old_source)?;
     }
+    execute(
+        connection.prepare_cached("DELETE FROM event_names WHERE event_id = ?1 AND name = ?2")?,
+        params![row, name],
+    )?;
     Ok(Some(Moved { ts, kind, actor, bytes, from, to }))
+}
+
+/// Keeps another name that a row may go by.
+pub(super) fn keep_name(connection: &Connection, row: i64, known: &KnownName) -> rusqlite::Result<()> {
+    insert_name(connection, row, &known.name, known.by.name())
+}
+
+fn insert_name(connection: &Connection, row: i64, name: &str, source: &str) -> rusqlite::Result<()> {
+    execute(
+        connection.prepare_cached(
+            "INSERT OR IGNORE INTO event_names (event_id, name, source) VALUES (?1, ?2, ?3)",
+        )?,
+        params![row, name, source],
+    )
 }
 
 fn execute(mut statement: CachedStatement<'_>, params: impl Params) -> rusqlite::Result<()> {

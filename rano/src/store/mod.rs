@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::event::{ConnectionId, Domain, Event, SourceKind};
+use crate::event::{Class, ConnectionId, Domain, Event, KnownName, SourceKind};
 use crate::privileges;
 use crate::source::health::Gaps;
 
@@ -120,10 +120,16 @@ impl Store {
 
     /// Gives the rows of a connection a name that became known after they were pushed. A name that they already had
     /// is kept in `event_names`.
-    pub fn update_domain(&self, connection: ConnectionId, domain: &Domain) {
+    pub fn update_domain(&self, connection: ConnectionId, domain: &Domain, class: Class) {
         if let Domain::Observed { name, by } = domain {
-            self.shared.push_name(connection, name, *by);
+            let name = KnownName { name: Arc::clone(name), by: *by };
+            self.shared.push_name(connection, name, class);
         }
+    }
+
+    /// Another name that the rows of a connection may go by, for `event_names`.
+    pub fn add_name(&self, connection: ConnectionId, name: &KnownName) {
+        self.shared.push_other_name(connection, name.clone());
     }
 
     /// Marks the rows of a connection that raised an alert after they were pushed.

@@ -3,11 +3,11 @@
 
 use std::mem;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Progress, StoreOptions};
-use crate::event::{ConnectionId, DomainSource, Event};
+use crate::event::{Class, ConnectionId, Event, KnownName};
 
 /// Between two warnings about the same thing.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +19,8 @@ const NOTICES_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) enum Message {
     Event(Event),
-    Name { connection: ConnectionId, name: Arc<str>, by: DomainSource },
+    Name { connection: ConnectionId, name: KnownName, class: Class },
+    OtherName { connection: ConnectionId, name: KnownName },
     Alert { connection: ConnectionId },
 }
 
@@ -95,8 +96,12 @@ impl Shared {
         self.queued(state);
     }
 
-    pub(super) fn push_name(&self, connection: ConnectionId, name: &Arc<str>, by: DomainSource) {
-        self.push_late(Message::Name { connection, name: Arc::clone(name), by });
+    pub(super) fn push_name(&self, connection: ConnectionId, name: KnownName, class: Class) {
+        self.push_late(Message::Name { connection, name, class });
+    }
+
+    pub(super) fn push_other_name(&self, connection: ConnectionId, name: KnownName) {
+        self.push_late(Message::OtherName { connection, name });
     }
 
     pub(super) fn push_alert(&self, connection: ConnectionId) {
@@ -203,7 +208,9 @@ impl Shared {
         for message in batch.drain(..).chain(queue) {
             match message {
                 Message::Event(_) => state.dropped += 1,
-                Message::Name { .. } | Message::Alert { .. } => state.names_dropped += 1,
+                Message::Name { .. } | Message::OtherName { .. } | Message::Alert { .. } => {
+                    state.names_dropped += 1;
+                }
             }
         }
         state.in_flight = 0;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
-use super::intern::{Interned, RecentRows, integer, mark_alert, rename};
+use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename};
 use super::open::{OpenProblem, Opened};
 use super::prune::{self, Pruner, Slice};
 use super::queue::{End, Message, Shared, Work};
@@ -231,12 +231,20 @@ impl Writer {
             for message in batch {
                 match message {
                     Message::Event(event) => self.ledger.insert(connection, &mut insert, event)?,
-                    Message::Name { connection: id, name, by } => {
+                    Message::Name { connection: id, name, class } => {
                         let mut found = false;
                         for row in self.ledger.recent.get(*id) {
-                            if let Some(moved) = rename(connection, row, name, *by)? {
+                            if let Some(moved) = rename(connection, row, name, *class)? {
                                 self.ledger.rollup.rename(&moved);
                             }
+                            found = true;
+                        }
+                        names_dropped += u64::from(!found);
+                    }
+                    Message::OtherName { connection: id, name } => {
+                        let mut found = false;
+                        for row in self.ledger.recent.get(*id) {
+                            keep_name(connection, row, name)?;
                             found = true;
                         }
                         names_dropped += u64::from(!found);
@@ -366,6 +374,9 @@ impl Ledger {
         insert.raw_bind_parameter(10, event.bytes.map(|bytes| integer(bytes.received)))?;
         insert.raw_execute()?;
         let row = connection.last_insert_rowid();
+        for name in &event.others {
+            keep_name(connection, row, name)?;
+        }
         self.recent.insert(event.connection, event.kind, row);
         self.rollup.count(event, &references, row, ts);
         self.counters.count(event);

@@ -4,6 +4,7 @@
 mod guest;
 mod image;
 mod kernels;
+mod page;
 mod plan;
 mod results;
 
@@ -22,12 +23,14 @@ use crate::system::find_in_path;
 use guest::{Ended, Guest};
 use image::Image;
 use kernels::{Archive, Kernel};
+use page::Shown;
 use plan::{KERNELS, Scenario, Size};
 use results::{Outcome, Results};
 
 const USAGE: &str = "\
-usage: cargo xtask vm [--full] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
+usage: cargo xtask vm [--full] [--write] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
   --full     100,000 connections in each guest, every kernel with full preemption too
+  --write    put what was seen into docs/kernels.md
   --kernel   only this kernel, such as 6.12
   --rung     only this one: fentry, kprobe, tracepoint
   TEST       only tests whose names contain it
@@ -71,13 +74,17 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     }
     let base = base_image(&built)?;
     let scenarios = plan::scenarios(&kernels, &options.rungs, options.size);
-    run_guests(&home, &base, &built, &scenarios, &options, &mut tally)?;
+    let shown = run_guests(&home, &base, &built, &scenarios, &options, &mut tally);
+    if options.write {
+        page::write(&cargo::workspace(), &shown)?;
+    }
     println!("\nvm: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Options {
     size: Size,
+    write: bool,
     kernels: Vec<String>,
     rungs: Vec<String>,
     filter: Option<String>,
@@ -85,11 +92,13 @@ struct Options {
 
 impl Options {
     fn parse(arguments: &[OsString]) -> Option<Self> {
-        let mut options = Self { size: Size::Quick, kernels: Vec::new(), rungs: Vec::new(), filter: None };
+        let mut options =
+            Self { size: Size::Quick, write: false, kernels: Vec::new(), rungs: Vec::new(), filter: None };
         let mut words = arguments.iter().map(|argument| argument.to_str());
         while let Some(word) = words.next() {
             match word? {
                 "--full" => options.size = Size::Full,
+                "--write" => options.write = true,
                 "--kernel" => options.kernels.push(words.next()??.to_owned()),
                 "--rung" => options.rungs.push(words.next()??.to_owned()),
                 "--" => options.filter = Some(words.next()??.to_owned()),
@@ -160,8 +169,9 @@ fn run_guests(
     scenarios: &[Scenario<'_>],
     options: &Options,
     tally: &mut Tally,
-) -> Result<()> {
+) -> Vec<Shown> {
     let begin = Instant::now();
+    let mut shown = Vec::new();
     let waiting: Mutex<VecDeque<_>> = Mutex::new(scenarios.iter().collect());
     let (sender, ended) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -178,12 +188,10 @@ fn run_guests(
             });
         }
         drop(sender);
-        for (scenario, ended) in ended {
-            tell(scenario, ended, tally);
-        }
+        shown.extend(ended.into_iter().filter_map(|(scenario, ended)| tell(scenario, ended, tally)));
     });
     println!("{} guests in {} s", scenarios.len(), begin.elapsed().as_secs());
-    Ok(())
+    shown
 }
 
 fn next<'a, T>(waiting: &Mutex<VecDeque<&'a T>>) -> Option<&'a T> {
@@ -217,14 +225,14 @@ fn run_guest(
 }
 
 /// A line for each guest, and everything where something is wrong.
-fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) {
+fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) -> Option<Shown> {
     let Kernel { series, release, .. } = scenario.kernel;
     let ended = match ended {
         Ok(ended) => ended,
         Err(error) => {
             println!("{}: FAILED: {error:#}", scenario.name);
             tally.failed += 1;
-            return;
+            return None;
         }
     };
     let mut results = Results::parse(&ended.output);
@@ -251,4 +259,5 @@ fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) {
     if failed > 0 || !results.complete {
         println!("{}", ended.output);
     }
+    Some(Shown { series, release: release.clone(), rung: scenario.rung, results })
 }

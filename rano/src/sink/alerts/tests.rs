@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::event::{DomainSource, EventKind, OwnerQuality, Protocol, SourceKind};
+use crate::event::{Class, DomainSource, EventKind, OwnerQuality, Protocol, SourceKind};
 
 fn at(ms: u64) -> Moment {
     Moment { boot_ns: ms * 1_000_000, unix_ms: i64::try_from(ms).unwrap() }
@@ -23,6 +23,8 @@ fn event(kind: EventKind, connection: u64, ms: u64) -> Event {
         local: None,
         remote: Some(Address::ip("203.0.113.7:443".parse().unwrap())),
         domain: Domain::Unknown,
+        others: Vec::new(),
+        class: Class::Unknown,
         duration: None,
         bytes: None,
         error: None,

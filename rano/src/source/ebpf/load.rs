@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint, SockOps};
+use aya::programs::{
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, ProgramError,
+    RawTracePoint, SockOps,
+};
 use aya::{Ebpf, EbpfLoader};
 use rano_common::{
     Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords, flags,
@@ -15,7 +18,7 @@ use super::btf::Btf;
 
 /// Made by `cargo xtask ebpf`; `rano.bpf.txt` beside it says from what.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.bpf.o");
-const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
+pub const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Attached programs and their maps; detached when dropped.
 pub struct Programs {
@@ -25,6 +28,8 @@ pub struct Programs {
     lost: PerCpuArray<MapData, u64>,
     /// Hooks that are good to have and could not be attached, each with the reason.
     pub missing: Vec<String>,
+    /// Why packets with names are not told of, if they are not.
+    pub without_names: Option<String>,
     /// Keeps the programs attached.
     ebpf: Option<Ebpf>,
 }
@@ -35,6 +40,7 @@ enum Kind {
     CgroupSocket,
     SockOps,
     RawTracepoint(&'static str),
+    CgroupPacket(CgroupSkbAttachType),
 }
 
 struct Hook {
@@ -62,9 +68,16 @@ const HOOKS: [Hook; 10] = [
     Hook { program: "socket_connect6", kind: Kind::CgroupAddress, without: None },
 ];
 
+/// Packets with names.
+const NAME_HOOKS: [Hook; 2] = [
+    Hook { program: "names_sent", kind: Kind::CgroupPacket(CgroupSkbAttachType::Egress), without: None },
+    Hook { program: "names_received", kind: Kind::CgroupPacket(CgroupSkbAttachType::Ingress), without: None },
+];
+
 impl Programs {
     /// Loads and attaches everything; an error says which step failed. `ring_bytes`: room for records, 0 for the usual.
-    pub fn attach(ring_bytes: u32) -> Result<Self> {
+    /// `names`: packets that may hold names are to be told of too.
+    pub fn attach(ring_bytes: u32, names: bool) -> Result<Self> {
         let offsets = offsets()?;
         let cgroup = cgroup2()?;
         let group = File::open(&cgroup).with_context(|| format!("open {}", cgroup.display()))?;
@@ -90,6 +103,7 @@ impl Programs {
                 (Err(error), None) => return Err(error),
             }
         }
+        let without_names = if names { attach_names(&mut ebpf, &group).err() } else { None };
         let mut take =
             |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         Ok(Self {
@@ -98,6 +112,7 @@ impl Programs {
             owners: HashMap::try_from(take("OWNERS")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
             missing,
+            without_names: without_names.map(|error| format!("{error:#}")),
             ebpf: Some(ebpf),
         })
     }
@@ -162,6 +177,14 @@ fn is_statistics(line: &str) -> bool {
     })
 }
 
+/// An answer without its question is none, so it is both or neither.
+fn attach_names(ebpf: &mut Ebpf, group: &File) -> Result<()> {
+    for hook in &NAME_HOOKS {
+        attach(ebpf, hook, group).with_context(|| format!("attach the kernel program {}", hook.program))?;
+    }
+    Ok(())
+}
+
 fn attach(ebpf: &mut Ebpf, hook: &Hook, group: &File) -> Result<()> {
     let program = ebpf.program_mut(hook.program).context("it is not in the object")?;
     // AllowMultiple makes link_create answer EINVAL; a link is always one of several.
@@ -181,6 +204,11 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, group: &File) -> Result<()> {
             let program: &mut SockOps = program.try_into()?;
             program.load().map_err(brief)?;
             program.attach(group, mode)?;
+        }
+        Kind::CgroupPacket(direction) => {
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.load().map_err(brief)?;
+            program.attach(group, direction, mode)?;
         }
         Kind::RawTracepoint(name) => {
             let program: &mut RawTracePoint = program.try_into()?;
@@ -204,7 +232,7 @@ fn offsets() -> Result<[u32; OFFSET_COUNT]> {
 }
 
 /// The root of the cgroup v2 hierarchy, wherever it is mounted.
-fn cgroup2() -> Result<PathBuf> {
+pub fn cgroup2() -> Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
     let found = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');

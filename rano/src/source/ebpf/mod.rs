@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod load;
+pub mod names;
 pub mod older;
 pub mod orphans;
 pub mod processes;
@@ -24,6 +25,7 @@ use crate::source::{self, Intake, Pumped, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
 use load::Programs;
+use names::Names;
 use older::OlderSockets;
 use orphans::Orphans;
 use processes::{Acquaintance, Processes};
@@ -41,6 +43,8 @@ pub struct EbpfSettings {
     pub polling: ProcSettings,
     /// Room for records in the kernel; 0 for the usual.
     pub ring_bytes: u32,
+    /// Packets that hold names are looked at.
+    pub names: bool,
     /// The user who invoked sudo, whose files rano works with.
     pub files_of: Option<u32>,
 }
@@ -51,6 +55,7 @@ pub struct EbpfSource {
     programs: Programs,
     processes: Processes,
     sockets: Sockets,
+    names: Names,
     orphans: Orphans,
     started: bool,
     malformed: u64,
@@ -73,13 +78,14 @@ fn give_back_memory() {
 impl EbpfSource {
     /// Attaches the programs; an error says why this is not possible here.
     pub fn start(settings: EbpfSettings) -> Result<Self> {
-        let programs = Programs::attach(settings.ring_bytes)?;
+        let programs = Programs::attach(settings.ring_bytes, settings.names)?;
         give_back_memory();
         Ok(Self {
             settings,
             programs,
             processes: Processes::new()?,
             sockets: Sockets::default(),
+            names: Names::default(),
             orphans: Orphans::default(),
             started: false,
             malformed: 0,
@@ -87,6 +93,11 @@ impl EbpfSource {
             lost_at_scan: 0,
             changes: Vec::new(),
         })
+    }
+
+    /// Why no names come from packets although they were asked for.
+    pub fn without_names(&self) -> Option<&str> {
+        self.programs.without_names.as_deref()
     }
 
     /// What there is already: processes, then what has happened since the programs were attached, then older sockets.
@@ -119,6 +130,10 @@ impl EbpfSource {
         while count < BATCH {
             let Some(item) = self.programs.ring.next() else { break };
             count += 1;
+            if let Ok(Record::Packet(kind, packet, content)) = decode(&item) {
+                self.names.read(kind, &packet, content, moment(packet.header.at_ns, now), intake);
+                continue;
+            }
             let mut bytes = [0_u8; LONGEST];
             let length = item.len().min(LONGEST);
             bytes[..length].copy_from_slice(&item[..length]);
@@ -146,6 +161,8 @@ impl EbpfSource {
                     let at = moment(told.process.header.at_ns, now);
                     self.processes.record(&told, at, &mut self.programs, intake);
                 }
+                // Told above.
+                Ok(Record::Packet(..)) => {}
                 Err(_) => self.malformed += 1,
             }
         }
@@ -238,6 +255,7 @@ impl Source for EbpfSource {
             lost(Loss::OwnersFull) + lost(Loss::TaskUnread) + lost(Loss::Unheard) + self.unheard,
         );
         gaps.set(Gap::TableFull, self.sockets.flows_full);
+        gaps.set(Gap::NamesLost, lost(Loss::PacketRecord) + self.names.unread());
         gaps.set(Gap::Vanished, self.processes.vanished());
         let missing = &self.programs.missing;
         let reason = (!missing.is_empty()).then(|| missing.join("; "));

@@ -35,6 +35,8 @@ CREATE TABLE session (
     table_full         INTEGER NOT NULL DEFAULT 0,
     unread             INTEGER NOT NULL DEFAULT 0,
     names_lost         INTEGER NOT NULL DEFAULT 0,
+    unresolved         INTEGER NOT NULL DEFAULT 0,
+    names_forgotten    INTEGER NOT NULL DEFAULT 0,
     sqlite_dropped     INTEGER NOT NULL DEFAULT 0,
     kernel_dropped     INTEGER NOT NULL DEFAULT 0,
     kernel_unfollowed  INTEGER NOT NULL DEFAULT 0
@@ -182,7 +184,7 @@ CREATE TABLE process_traffic (
     last_seen  INTEGER NOT NULL
 );
 
--- Names an event was known by and that gave way to a better one.
+-- Names an event may go by and that are not its domain: weaker ones, and those of which one is as likely as the other.
 CREATE TABLE event_names (
     event_id INTEGER NOT NULL,
     name     TEXT    NOT NULL,
@@ -262,6 +264,8 @@ SELECT run_id,
        table_full,
        unread,
        names_lost,
+       unresolved,
+       names_forgotten,
        sqlite_dropped,
        kernel_dropped,
        kernel_unfollowed

@@ -45,7 +45,7 @@ fn write_some(store: &Store, ids: std::ops::Range<u64>) {
             store.push(&Event { kind: EventKind::Close, bytes, ..connect });
         }
         if id % 5 == 0 {
-            store.update_domain(ConnectionId(id), &named(&name, DomainSource::Dns));
+            store.update_domain(ConnectionId(id), &named(&name, DomainSource::Dns), Class::Unknown);
         }
     }
 }

@@ -18,8 +18,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{Finished, Progress, Session, Store, StoreOptions};
 use crate::event::{
-    Address, Bytes, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality, Protocol,
-    SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, KnownName, Moment,
+    OwnerQuality, Protocol, SocketState, SourceKind,
 };
 use crate::process::{Ancestor, Process, ProcessId};
 
@@ -82,6 +82,8 @@ fn event(kind: EventKind, connection: u64) -> Event {
         local: Some(ip("192.168.1.23:54012")),
         remote: Some(ip("203.0.113.7:443")),
         domain: Domain::Unknown,
+        others: Vec::new(),
+        class: Class::Unknown,
         duration: None,
         bytes: None,
         error: None,

@@ -28,7 +28,11 @@ fn write_session(path: &Path, run_id: &str, started_at: i64, pairs: u64, clean: 
             ..event(EventKind::Connect, id)
         };
         store.push(&connect);
-        store.update_domain(ConnectionId(id), &named(&format!("h{}.example", id % 50), DomainSource::Dns));
+        store.update_domain(
+            ConnectionId(id),
+            &named(&format!("h{}.example", id % 50), DomainSource::Dns),
+            Class::Unknown,
+        );
         store.push(&Event { kind: EventKind::Close, ..connect });
     }
     if clean {

@@ -64,6 +64,7 @@ fn every_field_of_an_event_comes_back() {
     let path = directory.path().join("observer.sqlite");
     let close = Event {
         domain: named("api.example.com", DomainSource::Sni),
+        class: Class::LlmApi,
         error: Some(104),
         preexisting: true,
         alert: true,
@@ -91,7 +92,7 @@ fn every_field_of_an_event_comes_back() {
         Value::Integer(1700),
         Value::Integer(1000),
         text("/usr/bin/claude"),
-        Value::Null,
+        text("llm_api"),
         Value::Integer(11),
         Value::Integer(22),
         text("ECONNRESET"),
@@ -118,7 +119,7 @@ fn what_is_not_known_is_null_or_says_so() {
         ..event(EventKind::Connect, 1)
     };
     write(&path, &[stranger]);
-    let columns = "provider, comm, owner_quality, domain_source, alert, preexisting";
+    let columns = "provider, comm, owner_quality, domain_source, endpoint_type, alert, preexisting";
     assert_eq!(
         row(&path, &format!("SELECT {columns} FROM events")),
         [
@@ -126,12 +127,13 @@ fn what_is_not_known_is_null_or_says_so() {
             text("unknown"),
             text("unattributed"),
             text("none"),
+            text("unknown"),
             Value::Integer(0),
             Value::Integer(0)
         ]
     );
     let absent = "pid, ppid, uid, cmdline, exe, ancestry_path, local_ip, local_port, remote_ip, remote_port, domain, \
-                  duration_ms, bytes_sent, bytes_recv, error, state, endpoint_type";
+                  duration_ms, bytes_sent, bytes_recv, error, state";
     assert!(row(&path, &format!("SELECT {absent} FROM events")).iter().all(|value| *value == Value::Null));
 }
 
@@ -270,24 +272,29 @@ fn a_late_name_reaches_both_rows_and_the_name_before_it_is_kept() {
     let store = Store::start(&patient(&path), &session()).expect("a new database");
     store.push(&event(EventKind::Connect, 1));
     store.push(&event(EventKind::Connect, 2));
-    store.update_domain(ConnectionId(1), &named("host-7.example.net", DomainSource::Ptr));
+    store.update_domain(ConnectionId(1), &named("host-7.example.net", DomainSource::Ptr), Class::Unknown);
     store.push(&Event { domain: named("host-7.example.net", DomainSource::Ptr), ..close(1, 1, 1) });
-    store.update_domain(ConnectionId(1), &named("api.example.com", DomainSource::Sni));
-    store.update_domain(ConnectionId(1), &Domain::Unknown);
-    store.update_domain(ConnectionId(9), &named("nobody.example", DomainSource::Ptr));
+    let other = |name: &str, by| KnownName { name: name.into(), by };
+    store.add_name(ConnectionId(1), &other("api.example.com", DomainSource::SharedDns));
+    store.add_name(ConnectionId(2), &other("other.example", DomainSource::SharedDns));
+    store.update_domain(ConnectionId(1), &named("api.example.com", DomainSource::Sni), Class::LlmApi);
+    store.update_domain(ConnectionId(1), &Domain::Unknown, Class::Unknown);
+    store.update_domain(ConnectionId(9), &named("nobody.example", DomainSource::Ptr), Class::Unknown);
     let finished = store.finish(Progress::default(), NOON);
     assert_eq!(
         finished,
         Finished { stored: 3, dropped: 0, names_dropped: 1, error: None, warnings: Vec::new() }
     );
-    let sql =
-        "SELECT group_concat(event || ' ' || ifnull(domain, '-') || ' ' || domain_source, ';') FROM events";
+    let sql = "SELECT group_concat(concat_ws(' ', event, ifnull(domain, '-'), domain_source, endpoint_type), ';') FROM events";
     assert_eq!(
         one::<String>(&path, sql),
-        "connect api.example.com sni;connect - none;close api.example.com sni"
+        "connect api.example.com sni llm_api;connect - none unknown;close api.example.com sni llm_api"
     );
     let sql = "SELECT group_concat(event_id || ' ' || name || ' ' || source, ';') FROM event_names";
-    assert_eq!(one::<String>(&path, sql), "1 host-7.example.net ptr;3 host-7.example.net ptr");
+    assert_eq!(
+        one::<String>(&path, sql),
+        "1 host-7.example.net ptr;2 other.example shared_dns;3 host-7.example.net ptr"
+    );
     assert_sums(&path);
 }
 
@@ -299,7 +306,7 @@ fn a_name_for_a_connection_long_gone_touches_nobody_elses_row() {
     store.push(&event(EventKind::Connect, 5));
     store.push(&event(EventKind::Connect, 5 + (1 << 16)));
     store.push(&close(5, 1, 1));
-    store.update_domain(ConnectionId(5), &named("late.example", DomainSource::Ptr));
+    store.update_domain(ConnectionId(5), &named("late.example", DomainSource::Ptr), Class::Unknown);
     assert_eq!(store.finish(Progress::default(), NOON).names_dropped, 1);
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM events WHERE domain IS NOT NULL"), 0);
 }

@@ -1,0 +1,423 @@
+//! Joins what is told of names with sockets: whose answer it was, whose greeting, and which connection each belongs to.
+//! Learns of every socket that is opened, also of those that are not shown. It never reads a clock: time comes with
+//! what happens.
+//!
+//! A greeting belongs to the socket that sent it, by cookie or by tuple and time: a tuple is used again, and what one
+//! connection said is not said of the next. A DNS answer belongs to its receiver, see `lookups.rs`.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::event::{Address, DomainSource, KnownName, Moment, OwnerQuality, Protocol};
+use crate::names::held::Held;
+use crate::names::lookups::{Connect, Found, Lookups, Receiver};
+use crate::names::{Answer, Evidence, Greeting, Party};
+use crate::process::ProcessId;
+use crate::source::{Closed, Opened, Role, SocketId};
+
+/// Sockets that are known at a time; more are not joined with anything, and counted.
+const SOCKETS_MAX: usize = 1 << 17;
+/// How long an ended socket is remembered for evidence that comes late.
+const LINGER: Duration = Duration::from_secs(5);
+/// Ended sockets that are remembered; the oldest is forgotten first.
+const ENDED_MAX: usize = 8192;
+/// Connections without a name for which an answer may still be under way.
+const NAMELESS_MAX: usize = 256;
+/// How much later than a connection an answer may be delivered that was received before it.
+const DELIVERY: Duration = Duration::from_secs(3);
+/// Kernel and packets are stamped by different clocks that are put on one afterwards.
+const CLOCK_SLACK: Duration = Duration::from_millis(5);
+
+/// A name that a connection may go by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Learned {
+    pub socket: SocketId,
+    pub name: KnownName,
+    /// It is what the connection goes by, unless a better one is known; otherwise one of several that fit.
+    pub is_certain: bool,
+    pub at: Moment,
+}
+
+/// The ends of a flow as its owner sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Flow {
+    protocol: Protocol,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+impl Flow {
+    fn party(self) -> Party {
+        Party::Flow { protocol: self.protocol, local: self.local, remote: self.remote }
+    }
+
+    fn of(opened: &Opened) -> Option<Self> {
+        match (&opened.local, &opened.remote) {
+            (Some(Address::Ip(local)), Some(Address::Ip(remote))) if local.port() != 0 => {
+                Some(Self { protocol: opened.protocol, local: *local, remote: *remote })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The sockets that have or had a flow.
+#[derive(Debug, Clone, Copy)]
+struct Holders {
+    latest: SocketId,
+    before: Option<SocketId>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    flow: Option<Flow>,
+    owner: Receiver,
+    role: Role,
+    protocol: Protocol,
+    remote: Option<IpAddr>,
+    opened_ns: u64,
+    /// `opened_ns` is when it began.
+    exact: bool,
+    /// What a packet of its flow said earlier was said of another socket.
+    not_before_ns: u64,
+    ended_ns: Option<u64>,
+}
+
+impl Socket {
+    fn fits(&self, at_ns: u64) -> bool {
+        let slack_ns = nanos(CLOCK_SLACK);
+        let until_ns = self.ended_ns.map_or(u64::MAX, |ended| ended.saturating_add(slack_ns));
+        self.not_before_ns <= at_ns && at_ns <= until_ns
+    }
+
+    fn connect(&self) -> Option<Connect> {
+        Some(Connect {
+            address: self.remote.filter(|_| self.role == Role::Connect)?,
+            protocol: self.protocol,
+            by: self.owner,
+            at_ns: self.opened_ns,
+            exact: self.exact,
+        })
+    }
+}
+
+/// All that is known of names and whose they are.
+#[derive(Debug)]
+pub struct Book {
+    /// Somebody reads packets; otherwise there is nothing to join.
+    is_on: bool,
+    now_ns: u64,
+    sockets: FxHashMap<SocketId, Socket>,
+    flows: FxHashMap<Flow, Holders>,
+    /// Datagram sockets by namespace and cookie: a flow of theirs, and how many they have.
+    datagrams: FxHashMap<(u32, u64), (SocketId, u32)>,
+    ended: VecDeque<(u64, SocketId)>,
+    lookups: Lookups,
+    held: Held,
+    /// Connections that no answer named, by time.
+    nameless: VecDeque<(u64, IpAddr, SocketId)>,
+    sockets_full: u64,
+}
+
+impl Book {
+    /// `hold`: how much later than its packets a socket may be found.
+    pub fn new(hold: Duration) -> Self {
+        Self {
+            is_on: true,
+            now_ns: 0,
+            sockets: FxHashMap::default(),
+            flows: FxHashMap::default(),
+            datagrams: FxHashMap::default(),
+            ended: VecDeque::new(),
+            lookups: Lookups::default(),
+            held: Held::new(nanos(hold)),
+            nameless: VecDeque::new(),
+            sockets_full: 0,
+        }
+    }
+
+    /// One that nobody will tell anything.
+    pub fn closed_for_good() -> Self {
+        Self { is_on: false, ..Self::new(Duration::ZERO) }
+    }
+
+    /// Whether names may still be told.
+    pub fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// What found no room.
+    pub fn forgotten(&self) -> u64 {
+        self.lookups.forgotten + self.held.forgotten + self.sockets_full
+    }
+
+    /// Time has come this far.
+    pub fn passed(&mut self, now: Moment) {
+        self.now_ns = self.now_ns.max(now.boot_ns);
+        while let Some((ended_ns, id)) = self.ended.front().copied()
+            && (ended_ns.saturating_add(nanos(LINGER)) < self.now_ns || self.ended.len() > ENDED_MAX)
+        {
+            self.ended.pop_front();
+            self.forget(id, ended_ns);
+        }
+        self.held.expire(self.now_ns);
+    }
+
+    /// A socket was opened, or more became known of it. `root` is that of its owner's tracked tree. Names that are known
+    /// for it go to `out`.
+    pub fn opened(&mut self, opened: &Opened, root: Option<ProcessId>, out: &mut Vec<Learned>) {
+        if !self.is_on {
+            return;
+        }
+        let is_open = self.sockets.get(&opened.id).map(|socket| socket.ended_ns.is_none());
+        if is_open == Some(true) {
+            self.complete(opened, out);
+            return;
+        }
+        if self.sockets.len() >= SOCKETS_MAX {
+            self.sockets_full += 1;
+            return;
+        }
+        let exact = opened.quality == OwnerQuality::Exact && !opened.preexisting;
+        let opened_ns = opened.at.boot_ns;
+        let socket = Socket {
+            flow: None,
+            owner: Receiver { process: opened.owner, root },
+            role: opened.role,
+            protocol: opened.protocol,
+            remote: match &opened.remote {
+                Some(Address::Ip(remote)) if remote.port() != 0 => Some(remote.ip()),
+                Some(Address::Ip(_) | Address::Path(_)) | None => None,
+            },
+            opened_ns,
+            exact,
+            not_before_ns: match (opened.preexisting, exact) {
+                (true, _) => 0,
+                (false, true) => opened_ns.saturating_sub(nanos(CLOCK_SLACK)),
+                (false, false) => opened_ns.saturating_sub(self.held.lasts_ns()),
+            },
+            ended_ns: None,
+        };
+        let connect = socket.connect();
+        if let SocketId::Flow { netns, cookie, .. } = opened.id
+            && is_open.is_none()
+        {
+            let (latest, count) = self.datagrams.entry((netns, cookie)).or_insert((opened.id, 0));
+            *latest = opened.id;
+            *count += 1;
+        }
+        self.sockets.insert(opened.id, socket);
+        if let Some(connect) = connect {
+            let found = self.lookups.connected(connect);
+            if found == Found::default() {
+                if self.nameless.len() >= NAMELESS_MAX {
+                    self.nameless.pop_front();
+                }
+                self.nameless.push_back((opened_ns, connect.address, opened.id));
+            }
+            learn(found, opened.id, opened.at, out);
+        }
+        self.settle(Party::Socket(opened.id), out);
+        if let SocketId::Flow { netns, cookie, .. } = opened.id {
+            self.settle(Party::Socket(SocketId::Cookie { netns, cookie }), out);
+        }
+        self.complete(opened, out);
+    }
+
+    /// A local end is often known only once the call has gone on.
+    fn complete(&mut self, opened: &Opened, out: &mut Vec<Learned>) {
+        let Some(flow) = Flow::of(opened) else { return };
+        let Some(socket) = self.sockets.get_mut(&opened.id) else { return };
+        if socket.flow == Some(flow) {
+            return;
+        }
+        let former = socket.flow.replace(flow);
+        if let Some(former) = former {
+            self.leave(former, opened.id);
+        }
+        let before = self.flows.get(&flow).map(|holders| holders.latest).filter(|id| *id != opened.id);
+        self.flows.insert(flow, Holders { latest: opened.id, before });
+        // A socket that had the flow before has what was said before its end.
+        let ended_ns = before.and_then(|before| self.sockets.get(&before)?.ended_ns);
+        if let (Some(ended_ns), Some(socket)) = (ended_ns, self.sockets.get_mut(&opened.id)) {
+            socket.not_before_ns = socket.not_before_ns.max(ended_ns);
+        }
+        self.settle(flow.party(), out);
+    }
+
+    pub fn closed(&mut self, closed: &Closed) {
+        let Some(socket) = self.sockets.get_mut(&closed.id) else { return };
+        if socket.ended_ns.is_none() {
+            socket.ended_ns = Some(closed.at.boot_ns);
+            self.ended.push_back((closed.at.boot_ns, closed.id));
+        }
+    }
+
+    /// What a piece of evidence means to sockets goes to `out`. Reverse look-ups are not this book's.
+    pub fn evidence(&mut self, evidence: Evidence, out: &mut Vec<Learned>) {
+        match evidence {
+            Evidence::Answer(answer) => self.answer(answer, out),
+            Evidence::Greeting(greeting) => {
+                if !self.greet(&greeting, out) {
+                    self.held.hold(greeting.from, Evidence::Greeting(greeting), self.now_ns);
+                }
+            }
+            Evidence::Pointer(_) => {}
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, out: &mut Vec<Learned>) {
+        let receiver = self.receiver(answer.to, answer.at.boot_ns);
+        self.lookups.answered(&answer, receiver.unwrap_or_default());
+        self.name_the_nameless(&answer, out);
+        if receiver.is_none() {
+            self.held.hold(answer.to, Evidence::Answer(answer), self.now_ns);
+        }
+    }
+
+    /// An answer that is delivered after the connection to which it led.
+    fn name_the_nameless(&mut self, answer: &Answer, out: &mut Vec<Learned>) {
+        let answered_ns = answer.at.boot_ns;
+        let oldest_ns = self.now_ns.saturating_sub(nanos(DELIVERY));
+        let concerns = |&&(opened_ns, address, _): &&(u64, IpAddr, SocketId)| {
+            let gives = answer.addresses.iter().any(|(given, _)| given.to_canonical() == address);
+            opened_ns >= answered_ns && opened_ns >= oldest_ns && gives
+        };
+        let concerned: Vec<SocketId> =
+            self.nameless.iter().rev().filter(concerns).map(|(.., id)| *id).collect();
+        for id in concerned.into_iter().rev() {
+            let Some(connect) = self.sockets.get(&id).and_then(Socket::connect) else { continue };
+            let found = self.lookups.connected(connect);
+            if found != Found::default() {
+                self.nameless.retain(|(.., nameless)| *nameless != id);
+                learn(found, id, answer.at, out);
+            }
+        }
+    }
+
+    /// Whether its socket is known.
+    fn greet(&mut self, greeting: &Greeting, out: &mut Vec<Learned>) -> bool {
+        let Some(id) = self.socket(greeting.from, greeting.at.boot_ns) else { return false };
+        let name = KnownName { name: Arc::clone(&greeting.name), by: greeting.by };
+        if greeting.by != DomainSource::EchOuter
+            && let Some(connect) = self.sockets.get(&id).and_then(Socket::connect)
+        {
+            self.lookups.used(connect, &greeting.name);
+        }
+        out.push(Learned { socket: id, name, is_certain: true, at: greeting.at });
+        true
+    }
+
+    /// What was held for a socket that is known now.
+    fn settle(&mut self, party: Party, out: &mut Vec<Learned>) {
+        for evidence in self.held.take(party) {
+            match evidence {
+                Evidence::Answer(answer) => {
+                    if let Some(receiver) = self.receiver(answer.to, answer.at.boot_ns) {
+                        self.lookups.answered(&answer, receiver);
+                    }
+                }
+                Evidence::Greeting(greeting) => {
+                    self.greet(&greeting, out);
+                }
+                Evidence::Pointer(_) => {}
+            }
+        }
+    }
+
+    /// Who a packet was for; `None` where its socket is not known.
+    fn receiver(&self, party: Party, at_ns: u64) -> Option<Receiver> {
+        let datagram = |id| match id {
+            SocketId::Cookie { netns, cookie } => self.datagrams.get(&(netns, cookie)).map(|(id, _)| *id),
+            SocketId::Inode { .. } | SocketId::Flow { .. } => None,
+        };
+        let id = self.socket(party, at_ns).or(match party {
+            Party::Socket(id) => datagram(id),
+            Party::Flow { .. } => None,
+        })?;
+        self.sockets.get(&id).map(|socket| socket.owner).filter(|owner| owner.process.is_some())
+    }
+
+    fn socket(&self, party: Party, at_ns: u64) -> Option<SocketId> {
+        match party {
+            Party::Socket(id) if self.sockets.contains_key(&id) => Some(id),
+            Party::Socket(SocketId::Flow { netns, cookie, .. }) => {
+                // One that is older than the observation is known as a whole.
+                Some(SocketId::Cookie { netns, cookie }).filter(|id| self.sockets.contains_key(id))
+            }
+            Party::Socket(SocketId::Cookie { netns, cookie }) => match self.datagrams.get(&(netns, cookie)) {
+                Some((id, 1)) => Some(*id),
+                Some(_) | None => None,
+            },
+            Party::Socket(SocketId::Inode { .. }) => None,
+            Party::Flow { protocol, local, remote } => {
+                let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+                let flow = Flow { protocol, local: canonical(local), remote: canonical(remote) };
+                self.holder(flow, at_ns)
+            }
+        }
+    }
+
+    /// Whose a flow was at a time; nobody's where two sockets have it, in two network namespaces.
+    fn holder(&self, flow: Flow, at_ns: u64) -> Option<SocketId> {
+        let holders = self.flows.get(&flow)?;
+        let fits = |id: &SocketId| self.sockets.get(id).is_some_and(|socket| socket.fits(at_ns));
+        let has_ended = |id| self.sockets.get(&id).is_some_and(|socket| socket.ended_ns.is_some());
+        match (Some(holders.latest).filter(fits), holders.before.filter(fits)) {
+            (Some(latest), Some(before)) if has_ended(before) => Some(latest),
+            (Some(id), None) | (None, Some(id)) => Some(id),
+            (Some(_), Some(_)) | (None, None) => None,
+        }
+    }
+
+    fn forget(&mut self, id: SocketId, ended_ns: u64) {
+        // Its identity may be in use again: that of a flow of datagrams.
+        if self.sockets.get(&id).is_none_or(|socket| socket.ended_ns != Some(ended_ns)) {
+            return;
+        }
+        let Some(socket) = self.sockets.remove(&id) else { return };
+        if let Some(flow) = socket.flow {
+            self.leave(flow, id);
+        }
+        if let SocketId::Flow { netns, cookie, .. } = id
+            && let Some((_, count)) = self.datagrams.get_mut(&(netns, cookie))
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.datagrams.remove(&(netns, cookie));
+            }
+        }
+    }
+
+    fn leave(&mut self, flow: Flow, id: SocketId) {
+        let Some(holders) = self.flows.get_mut(&flow) else { return };
+        if holders.before == Some(id) {
+            holders.before = None;
+        }
+        if holders.latest == id {
+            match holders.before.take() {
+                Some(before) => holders.latest = before,
+                None => {
+                    self.flows.remove(&flow);
+                }
+            }
+        }
+    }
+}
+
+fn learn(found: Found, socket: SocketId, at: Moment, out: &mut Vec<Learned>) {
+    let chosen = found.name.into_iter().map(|name| (name, true));
+    let others = found.others.into_iter().map(|name| (name, false));
+    out.extend(chosen.chain(others).map(|(name, is_certain)| Learned { socket, name, is_certain, at }));
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,339 @@
+//! What an endpoint is: told by its name, as `endpoints.toml` and the user's files have it, else by its address. A name
+//! that somebody may have written who is watched (`./rano.toml`) counts last.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::Deserialize;
+use wildmatch::WildMatch;
+
+use crate::event::{Address, Class};
+
+/// The classes and names that rano knows by itself.
+pub const BUILT_IN: &str = include_str!("endpoints.toml");
+
+/// Ports on which names are asked for: DNS, DNS over TLS and QUIC (RFC 7858, RFC 9250), multicast DNS (RFC 6762).
+const DNS_PORTS: [u16; 3] = [53, 853, 5353];
+
+/// How far the one is believed who says what a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Authority {
+    /// A user's own file: goes before what is built in.
+    User,
+    BuiltIn,
+    /// The file in the working directory: only what is of no class otherwise.
+    AddOnly,
+}
+
+/// A class and the entries of one place that belong to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassEntry {
+    pub class: Class,
+    /// Domains, which stand for all below them too, or globs (`*`, `?`), whatever their case.
+    pub names: Vec<String>,
+    pub authority: Authority,
+}
+
+/// All entries, ready to be asked. The patterns are compiled once.
+#[derive(Debug)]
+pub struct Classes {
+    user: Names,
+    built_in: Names,
+    add_only: Names,
+}
+
+impl Classes {
+    /// What is built in, and what the user's files say; of two that say the same the later counts.
+    pub fn new(entries: &[ClassEntry]) -> Self {
+        let [mut user, mut built_in, mut add_only] = [const { Names::new() }; 3];
+        for entry in built_in_entries().iter().chain(entries) {
+            let names = match entry.authority {
+                Authority::User => &mut user,
+                Authority::BuiltIn => &mut built_in,
+                Authority::AddOnly => &mut add_only,
+            };
+            for name in &entry.names {
+                names.add(name, entry.class);
+            }
+        }
+        Self { user, built_in, add_only }
+    }
+
+    /// `name` in lower case, without the final dot; `None` where none is known that may be relied on.
+    pub fn of(&self, name: Option<&str>, remote: Option<&Address>) -> Class {
+        let trusted = name.and_then(|name| self.user.find(name).or_else(|| self.built_in.find(name)));
+        trusted
+            .or_else(|| remote.and_then(by_address))
+            .or_else(|| name.and_then(|name| self.add_only.find(name)))
+            .unwrap_or(Class::Unknown)
+    }
+}
+
+/// The entries of `endpoints.toml`.
+pub fn built_in_entries() -> Vec<ClassEntry> {
+    #[derive(Deserialize)]
+    struct File {
+        endpoints: HashMap<String, Vec<String>>,
+    }
+    let file: File = toml::from_str(BUILT_IN).expect("a test reads the built-in endpoints");
+    let entry = |(word, names): (String, Vec<String>)| ClassEntry {
+        class: Class::parse(&word).expect("a test reads the built-in endpoints"),
+        names,
+        authority: Authority::BuiltIn,
+    };
+    file.endpoints.into_iter().map(entry).collect()
+}
+
+fn by_address(remote: &Address) -> Option<Class> {
+    let remote = match remote {
+        Address::Path(_) => return Some(Class::Ipc),
+        Address::Ip(remote) => remote,
+    };
+    if DNS_PORTS.contains(&remote.port()) {
+        return Some(Class::Dns);
+    }
+    match reach(remote.ip()) {
+        Reach::Host => Some(Class::Localhost),
+        Reach::Site => Some(Class::Private),
+        Reach::World => None,
+    }
+}
+
+/// How far an address reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// This machine.
+    Host,
+    /// A private, shared, link-local or multicast address (RFC 1918, 4193, 6598, 3927, 4291).
+    Site,
+    World,
+}
+
+pub fn reach(ip: IpAddr) -> Reach {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => reach_v4(ip),
+        IpAddr::V6(ip) => reach_v6(ip),
+    }
+}
+
+fn reach_v4(ip: Ipv4Addr) -> Reach {
+    let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+    if ip.is_loopback() || ip.is_unspecified() {
+        Reach::Host
+    } else if ip.is_private() || ip.is_link_local() || shared || ip.is_multicast() || ip.is_broadcast() {
+        Reach::Site
+    } else {
+        Reach::World
+    }
+}
+
+fn reach_v6(ip: Ipv6Addr) -> Reach {
+    if ip.is_loopback() || ip.is_unspecified() {
+        Reach::Host
+    } else if ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_multicast() {
+        Reach::Site
+    } else {
+        Reach::World
+    }
+}
+
+/// Entries of one authority.
+#[derive(Debug)]
+struct Names {
+    /// A domain, and whether the class holds for the domain itself too.
+    domains: Option<HashMap<Box<str>, Domain>>,
+    globs: Vec<Glob>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Domain {
+    with_itself: Option<Class>,
+    below: Option<Class>,
+}
+
+#[derive(Debug)]
+struct Glob {
+    pattern: WildMatch,
+    /// Characters that are no wildcard.
+    length: usize,
+    class: Class,
+}
+
+impl Names {
+    const fn new() -> Self {
+        Self { domains: None, globs: Vec::new() }
+    }
+
+    fn add(&mut self, name: &str, class: Class) {
+        let name = name.trim_matches('.').to_lowercase();
+        let has_wildcard = |text: &str| text.contains(['*', '?']);
+        let domains = self.domains.get_or_insert_default();
+        match name.strip_prefix("*.") {
+            Some(domain) if !has_wildcard(domain) => {
+                domains.entry(domain.into()).or_default().below = Some(class);
+            }
+            _ if has_wildcard(&name) => {
+                let length = name.chars().filter(|c| !matches!(c, '*' | '?')).count();
+                self.globs.push(Glob { pattern: WildMatch::new(&name), length, class });
+            }
+            _ => domains.entry(name.into()).or_default().with_itself = Some(class),
+        }
+    }
+
+    /// By the longest entry; of two as long, by the later one, a glob before a domain.
+    fn find(&self, name: &str) -> Option<Class> {
+        let by_domain = self.domain(name);
+        let longest = by_domain.map_or(0, |(length, _)| length);
+        let glob = self
+            .globs
+            .iter()
+            .filter(|glob| glob.length >= longest && glob.pattern.matches(name))
+            .max_by_key(|glob| glob.length);
+        glob.map(|glob| glob.class).or(by_domain.map(|(_, class)| class))
+    }
+
+    fn domain(&self, name: &str) -> Option<(usize, Class)> {
+        let domains = self.domains.as_ref()?;
+        let mut rest = name;
+        loop {
+            if let Some(domain) = domains.get(rest) {
+                let class = if rest.len() == name.len() {
+                    domain.with_itself
+                } else {
+                    domain.below.or(domain.with_itself)
+                };
+                if let Some(class) = class {
+                    return Some((rest.len(), class));
+                }
+            }
+            rest = rest.split_once('.')?.1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(classes: &Classes, name: &str, remote: &str, expected: Class) {
+        let name = Some(name).filter(|name| !name.is_empty());
+        let remote = match remote {
+            path if path.starts_with('/') => Address::Path(path.into()),
+            remote => Address::ip(remote.parse().expect("an address")),
+        };
+        assert_eq!(classes.of(name, Some(&remote)), expected, "{name:?} {remote:?}");
+    }
+
+    #[test]
+    fn a_name_tells_more_than_an_address() {
+        let classes = Classes::new(&[]);
+        for (name, expected) in [
+            ("api.anthropic.com", Class::LlmApi),
+            ("api.openai.com", Class::LlmApi),
+            ("generativelanguage.googleapis.com", Class::LlmApi),
+            ("europe-west4-aiplatform.googleapis.com", Class::LlmApi),
+            ("bedrock-runtime.eu-west-1.amazonaws.com", Class::LlmApi),
+            ("api.cursor.sh", Class::LlmApi),
+            ("api.continue.dev", Class::LlmApi),
+            ("github.com", Class::CodeHost),
+            ("api.github.com", Class::CodeHost),
+            ("raw.githubusercontent.com", Class::CodeHost),
+            ("bitbucket.org", Class::CodeHost),
+            ("registry.npmjs.org", Class::Registry),
+            ("files.pythonhosted.org", Class::Registry),
+            ("index.crates.io", Class::Registry),
+            ("proxy.golang.org", Class::Registry),
+            ("deb.debian.org", Class::Registry),
+            ("ghcr.io", Class::Registry),
+            ("o1.ingest.us.sentry.io", Class::Telemetry),
+            ("statsig.anthropic.com", Class::Telemetry),
+            ("browser-intake-us5-datadoghq.com", Class::Telemetry),
+            ("evil-github.com", Class::Unknown),
+            ("github.com.evil.example", Class::Unknown),
+            ("com", Class::Unknown),
+            ("", Class::Unknown),
+        ] {
+            check(&classes, name, "203.0.113.7:443", expected);
+        }
+        check(&classes, "api.anthropic.com", "127.0.0.1:443", Class::LlmApi);
+    }
+
+    #[test]
+    fn an_address_tells_what_no_name_does() {
+        let classes = Classes::new(&[]);
+        for (remote, expected) in [
+            ("127.0.0.1:443", Class::Localhost),
+            ("[::1]:443", Class::Localhost),
+            ("[::ffff:127.0.0.1]:443", Class::Localhost),
+            ("10.1.2.3:443", Class::Private),
+            ("172.31.0.1:443", Class::Private),
+            ("100.64.0.1:443", Class::Private),
+            ("169.254.169.254:80", Class::Private),
+            ("[fd00::1]:443", Class::Private),
+            ("[fe80::1]:443", Class::Private),
+            ("239.255.255.250:1900", Class::Private),
+            ("9.9.9.9:53", Class::Dns),
+            ("127.0.0.53:53", Class::Dns),
+            ("9.9.9.9:853", Class::Dns),
+            ("/run/docker.sock", Class::Ipc),
+            ("203.0.113.7:443", Class::Unknown),
+            ("100.128.0.1:443", Class::Unknown),
+            ("[2001:db8::1]:443", Class::Unknown),
+        ] {
+            check(&classes, "", remote, expected);
+        }
+    }
+
+    fn entry(class: Class, names: &[&str], authority: Authority) -> ClassEntry {
+        ClassEntry { class, names: names.iter().map(|&name| name.into()).collect(), authority }
+    }
+
+    #[test]
+    fn a_user_adds_and_overrides_and_the_longest_entry_counts() {
+        let classes = Classes::new(&[
+            entry(Class::LlmApi, &["*.Corp.example", "?pi.lab.example"], Authority::User),
+            entry(Class::Telemetry, &["api.anthropic.com", "log.*"], Authority::User),
+            entry(Class::CodeHost, &["git.corp.example"], Authority::User),
+        ]);
+        for (name, expected) in [
+            ("llm.corp.example", Class::LlmApi),
+            ("a.b.corp.example", Class::LlmApi),
+            ("corp.example", Class::Unknown),
+            ("git.corp.example", Class::CodeHost),
+            ("x.git.corp.example", Class::CodeHost),
+            ("api.lab.example", Class::LlmApi),
+            ("log.example", Class::Telemetry),
+            ("api.anthropic.com", Class::Telemetry),
+            ("claude.ai", Class::LlmApi),
+        ] {
+            check(&classes, name, "203.0.113.7:443", expected);
+        }
+    }
+
+    #[test]
+    fn who_can_only_add_reclassifies_nothing() {
+        let classes = Classes::new(&[entry(
+            Class::LlmApi,
+            &["evil.example", "*.github.com", "deep.o1.ingest.sentry.io", "*"],
+            Authority::AddOnly,
+        )]);
+        for (name, remote, expected) in [
+            ("evil.example", "203.0.113.7:443", Class::LlmApi),
+            ("api.github.com", "203.0.113.7:443", Class::CodeHost),
+            ("deep.o1.ingest.sentry.io", "203.0.113.7:443", Class::Telemetry),
+            ("x.example", "10.0.0.1:443", Class::Private),
+            ("x.example", "9.9.9.9:53", Class::Dns),
+        ] {
+            check(&classes, name, remote, expected);
+        }
+    }
+
+    #[test]
+    fn no_built_in_entry_is_there_twice() {
+        let mut all: Vec<String> = built_in_entries().into_iter().flat_map(|entry| entry.names).collect();
+        all.sort();
+        let twice: Vec<_> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?}");
+        assert!(all.iter().all(|name| *name == name.to_lowercase() && !name.starts_with('.')));
+    }
+}

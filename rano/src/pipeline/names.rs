@@ -1,0 +1,422 @@
+//! What names mean to connections: the best one is shown and the others are kept, late ones reach what was written
+//! already, and the class follows from the name. Nothing here waits.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use super::{Live, Pipeline};
+use crate::event::{Address, Bytes, Class, Domain, DomainSource, Event, EventKind, KnownName, Moment};
+use crate::names::book::{Book, Learned};
+use crate::names::classes::{Classes, Reach, reach};
+use crate::names::pointers::{PointerName, Pointers};
+use crate::names::unknown::{UnknownEndpoints, Waiting};
+use crate::names::{Evidence, Pointer};
+use crate::output::alert::unknown_endpoint;
+use crate::sink::alerts::NAME_PATIENCE;
+use crate::source::{Opened, SocketId};
+
+/// How long a connection that has ended is kept for names that come late.
+const LINGER: Duration = Duration::from_secs(5);
+/// Ended connections that are kept; the oldest goes first.
+const ENDED_MAX: usize = 4096;
+/// Other names that are kept of a connection.
+const OTHERS_MAX: usize = 8;
+
+/// Where names come from and what becomes of them.
+pub struct Names {
+    pub book: Book,
+    /// Who tells them, in words.
+    pub from: String,
+    pub pointers: Pointers,
+    pub classes: Classes,
+    /// `None`: unknown endpoints are nothing to talk about.
+    pub unknown: Option<UnknownEndpoints>,
+}
+
+impl Names {
+    /// What a recording holds.
+    pub fn recorded(hold: Duration) -> Self {
+        Self {
+            book: Book::new(hold),
+            from: "recording".to_owned(),
+            pointers: Pointers::recorded(),
+            ..Self::none()
+        }
+    }
+
+    /// Nothing is told of names.
+    pub fn none() -> Self {
+        Self {
+            book: Book::closed_for_good(),
+            from: "none".to_owned(),
+            pointers: Pointers::none(),
+            classes: Classes::new(&[]),
+            unknown: None,
+        }
+    }
+}
+
+/// The names of one connection, kept with it.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) domain: Domain,
+    pub(super) others: Vec<KnownName>,
+    pub(super) class: Class,
+    /// What the class was told by.
+    classified_by: Option<KnownName>,
+    /// A reverse look-up may give a name yet.
+    awaits_pointer: bool,
+    /// Payload that was told with its end.
+    bytes: Option<Bytes>,
+    /// It counts as unresolved.
+    is_unresolved: bool,
+    /// It is to be told of unless its class becomes known.
+    is_suspect: bool,
+}
+
+/// What naming made of it.
+#[derive(Debug, PartialEq, Eq)]
+enum Naming {
+    /// It was known.
+    Nothing,
+    Better,
+    Another,
+}
+
+impl Known {
+    fn add(&mut self, learned: &Learned) -> Naming {
+        let KnownName { name, by } = &learned.name;
+        let known = match &self.domain {
+            Domain::Observed { name, by } => Some((name, *by)),
+            Domain::Unknown => None,
+        };
+        let is_better = learned.is_certain && known.is_none_or(|(_, known_by)| *by < known_by);
+        if is_better {
+            let former =
+                std::mem::replace(&mut self.domain, Domain::Observed { name: name.clone(), by: *by });
+            self.others.retain(|other| other.name != *name);
+            if let Domain::Observed { name: former, by } = former
+                && former != *name
+            {
+                self.keep(KnownName { name: former, by });
+            }
+            return Naming::Better;
+        }
+        let is_shown = known.is_some_and(|(known, _)| known == name);
+        if is_shown || self.others.iter().any(|other| other.name == *name) {
+            return Naming::Nothing;
+        }
+        if self.keep(learned.name.clone()) { Naming::Another } else { Naming::Nothing }
+    }
+
+    fn keep(&mut self, name: KnownName) -> bool {
+        let has_room = self.others.len() < OTHERS_MAX;
+        if has_room {
+            self.others.push(name);
+        }
+        has_room
+    }
+}
+
+/// Connections that ended and may still get a name.
+#[derive(Default)]
+pub(super) struct Ended {
+    by_socket: FxHashMap<SocketId, (u64, Box<Live>)>,
+    order: VecDeque<(u64, SocketId)>,
+}
+
+impl Ended {
+    fn keep(&mut self, live: Box<Live>, now_ns: u64) {
+        let until_ns = now_ns.saturating_add(nanos(LINGER));
+        self.order.push_back((until_ns, live.opened.id));
+        self.by_socket.insert(live.opened.id, (until_ns, live));
+        while self.order.len() > ENDED_MAX {
+            self.drop_first();
+        }
+    }
+
+    fn passed(&mut self, now_ns: u64) {
+        while self.order.front().is_some_and(|(until_ns, _)| *until_ns < now_ns) {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some((until_ns, id)) = self.order.pop_front()
+            && self.by_socket.get(&id).is_some_and(|(until, _)| *until == until_ns)
+        {
+            self.by_socket.remove(&id);
+        }
+    }
+}
+
+impl Pipeline {
+    /// How names become known, where it is not from a recording.
+    #[must_use]
+    pub fn with_names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// What is known of a socket's names as it is opened, and of others' through it.
+    pub(super) fn look_up(&mut self, opened: &Opened) -> Vec<Learned> {
+        let mut learned = Vec::new();
+        if self.names.book.is_on() {
+            let root = opened.owner.and_then(|owner| self.tree.root(owner));
+            self.names.book.opened(opened, root, &mut learned);
+        }
+        learned
+    }
+
+    /// The names of a connection that is seen for the first time.
+    pub(super) fn first_names(&mut self, opened: &Opened, learned: Vec<Learned>) -> Known {
+        let mut known = Known::default();
+        for learned in learned {
+            if learned.socket == opened.id {
+                known.add(&learned);
+            } else {
+                self.learned(&learned);
+            }
+        }
+        let remote = opened.remote.as_ref().and_then(Address::ip_addr);
+        let mut confirmed = false;
+        if let Some(PointerName { name, confirmed: is_confirmed }) =
+            remote.and_then(|ip| self.names.pointers.known(ip))
+        {
+            confirmed = *is_confirmed;
+            let name = KnownName { name: name.clone(), by: DomainSource::Ptr };
+            known.add(&Learned { socket: opened.id, name, is_certain: true, at: opened.at });
+        }
+        self.classify(&mut known, opened.remote.as_ref(), confirmed);
+        known
+    }
+
+    /// By the name, if it is one that the address's owner cannot just make up.
+    fn classify(&self, known: &mut Known, remote: Option<&Address>, confirmed: bool) {
+        let name = match &known.domain {
+            Domain::Observed { name, by } if *by != DomainSource::Ptr || confirmed => {
+                Some(KnownName { name: name.clone(), by: *by })
+            }
+            Domain::Observed { .. } | Domain::Unknown => None,
+        };
+        known.class = self.names.classes.of(name.as_ref().map(|known| &*known.name), remote);
+        known.classified_by = name;
+    }
+
+    /// After a connect was sent.
+    pub(super) fn await_names(&mut self, event: &Event, live: &mut Live) {
+        let Some(Address::Ip(remote)) = event.remote else { return };
+        if event.domain == Domain::Unknown {
+            let known = &mut live.known;
+            known.is_unresolved = reach(remote.ip()) == Reach::World && known.class == Class::Unknown;
+            self.unresolved += u64::from(known.is_unresolved);
+            known.awaits_pointer = self.names.pointers.want(remote.ip(), live.opened.id, event.at);
+        }
+        self.suspect(event, remote, live);
+    }
+
+    fn suspect(&mut self, event: &Event, remote: SocketAddr, live: &mut Live) {
+        let Some(unknown) = &mut self.names.unknown else { return };
+        let concerns = event.class == Class::Unknown && event.process.is_some() && !unknown.was_told(&remote);
+        if !concerns {
+            return;
+        }
+        let is_named = match &event.domain {
+            Domain::Observed { by, .. } => *by != DomainSource::Ptr,
+            Domain::Unknown => false,
+        };
+        let due_ns = event.at.boot_ns.saturating_add(nanos(NAME_PATIENCE));
+        let waiting = Waiting { due_ns, socket: live.opened.id, connection: live.connection };
+        live.known.is_suspect = !is_named && unknown.wait(waiting);
+        if !live.known.is_suspect {
+            self.tell_of_unknown(event, remote);
+        }
+    }
+
+    /// Once an endpoint.
+    fn tell_of_unknown(&mut self, event: &Event, remote: SocketAddr) {
+        if self.names.unknown.as_mut().is_some_and(|unknown| unknown.is_news(remote)) {
+            self.say(&unknown_endpoint(event, remote));
+        }
+    }
+
+    /// A connection ended, and was sent; it may be kept for names that come late.
+    pub(super) fn await_late_names(&mut self, event: &Event, mut live: Live) {
+        if let (true, Some(Address::Ip(remote))) = (live.known.is_suspect, &event.remote) {
+            live.known.is_suspect = false;
+            self.tell_of_unknown(event, *remote);
+        }
+        let Some(remote) = live.opened.remote.as_ref().and_then(Address::ip_addr) else { return };
+        if event.domain == Domain::Unknown {
+            self.names.pointers.want_now(remote, live.opened.id);
+        }
+        let may_get_better = match &event.domain {
+            Domain::Unknown => {
+                live.known.awaits_pointer || event.kind == EventKind::Fail || self.names.book.is_on()
+            }
+            Domain::Observed { by, .. } => self.names.book.is_on() && *by > DomainSource::Quic,
+        };
+        if may_get_better {
+            live.known.bytes = event.bytes;
+            self.ended.keep(Box::new(live), event.at.boot_ns);
+        }
+    }
+
+    pub(super) fn told(&mut self, evidence: Evidence) {
+        match evidence {
+            Evidence::Pointer(pointer) => self.pointer(&pointer),
+            evidence @ (Evidence::Answer(_) | Evidence::Greeting(_)) => {
+                let mut learned = Vec::new();
+                self.names.book.evidence(evidence, &mut learned);
+                for learned in learned {
+                    self.learned(&learned);
+                }
+            }
+        }
+    }
+
+    fn pointer(&mut self, pointer: &Pointer) {
+        let (name, sockets) = self.names.pointers.answered(pointer);
+        for socket in sockets {
+            if let Some(live) = self.live.get_mut(&socket) {
+                live.known.awaits_pointer = false;
+            }
+            let Some(PointerName { name, confirmed }) = name.clone() else { continue };
+            let name = KnownName { name, by: DomainSource::Ptr };
+            self.name_connection(&Learned { socket, name, is_certain: true, at: pointer.at }, confirmed);
+        }
+    }
+
+    pub(super) fn learned(&mut self, learned: &Learned) {
+        self.name_connection(learned, true);
+    }
+
+    /// The better name stays, the other is kept; every name is judged that the connection surely goes by.
+    fn name_connection(&mut self, learned: &Learned, confirmed: bool) {
+        let id = learned.socket;
+        if let Some(mut live) = self.live.remove(&id) {
+            self.name_live(learned, confirmed, &mut live, false);
+            self.live.insert(id, live);
+        } else if let Some((until_ns, mut live)) = self.ended.by_socket.remove(&id) {
+            self.name_live(learned, confirmed, &mut live, true);
+            self.ended.by_socket.insert(id, (until_ns, live));
+        }
+    }
+
+    fn name_live(&mut self, learned: &Learned, confirmed: bool, live: &mut Live, has_ended: bool) {
+        let (before, class_before) = (live.known.domain.clone(), live.known.class);
+        let naming = live.known.add(learned);
+        if naming == Naming::Nothing {
+            return;
+        }
+        let is_written = live.connected || has_ended;
+        if naming == Naming::Better {
+            let remote = live.opened.remote.clone();
+            self.classify(&mut live.known, remote.as_ref(), confirmed);
+            if live.known.is_unresolved {
+                live.known.is_unresolved = false;
+                self.unresolved = self.unresolved.saturating_sub(1);
+            }
+        }
+        let event = self.enrich(live, EventKind::Connect, learned.at);
+        if live.connected && naming == Naming::Better {
+            self.totals.renamed(&event, live.known.bytes, &before, class_before);
+        }
+        if is_written {
+            for sink in &mut self.sinks {
+                if naming == Naming::Better {
+                    sink.named(&event, &before);
+                } else {
+                    sink.also_named(event.connection, &learned.name);
+                }
+            }
+        }
+        self.judge_name(learned, &event, before, live, is_written, naming == Naming::Better);
+        if let (true, Some(Address::Ip(remote))) = (live.known.is_suspect, &event.remote) {
+            let is_named = learned.is_certain && learned.name.by != DomainSource::Ptr;
+            let is_told = is_named && event.class == Class::Unknown;
+            live.known.is_suspect = !is_named && event.class == Class::Unknown;
+            if is_told {
+                self.tell_of_unknown(&event, *remote);
+            }
+        }
+    }
+
+    fn judge_name(
+        &mut self,
+        learned: &Learned,
+        event: &Event,
+        before: Domain,
+        live: &mut Live,
+        is_written: bool,
+        is_better: bool,
+    ) {
+        // One of several that fit may not be its name at all.
+        if !learned.is_certain {
+            return;
+        }
+        // The best name of an attempt is judged when it succeeds or fails.
+        let to_judge = match before {
+            _ if is_written || !is_better => Some(learned.name.name.clone()),
+            Domain::Observed { name, .. } => Some(name),
+            Domain::Unknown => None,
+        };
+        if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
+            let was_marked = live.notes.alert;
+            let reasons = judge.named(event, &name, &mut live.notes);
+            self.warn_late(event, &reasons, is_written && live.notes.alert && !was_marked);
+        }
+    }
+
+    /// What time alone brings: answers to look-ups, and the end of patience.
+    pub(super) fn names_passed(&mut self, now: Moment) {
+        self.names.book.passed(now);
+        self.ended.passed(now.boot_ns);
+        let mut pointers = Vec::new();
+        let nameless = |live: &Live| live.known.domain == Domain::Unknown;
+        let (live, ended) = (&self.live, &self.ended.by_socket);
+        let wants = |id: SocketId| {
+            live.get(&id).is_some_and(nameless) || ended.get(&id).is_some_and(|(_, live)| nameless(live))
+        };
+        self.names.pointers.passed(now, wants, &mut pointers);
+        for pointer in pointers {
+            self.pointer(&pointer);
+        }
+        while let Some(waiting) =
+            self.names.unknown.as_mut().and_then(|unknown| unknown.take_due(now.boot_ns))
+        {
+            self.suspect_is_due(waiting, now);
+        }
+    }
+
+    /// Those that still wait, at the end of a single look: no name will come any more.
+    pub(super) fn tell_of_suspects(&mut self, now: Moment) {
+        while let Some(waiting) = self.names.unknown.as_mut().and_then(|unknown| unknown.take_due(u64::MAX)) {
+            self.suspect_is_due(waiting, now);
+        }
+    }
+
+    fn suspect_is_due(&mut self, waiting: Waiting, now: Moment) {
+        let Some(live) = self.live.get_mut(&waiting.socket) else { return };
+        if live.connection != waiting.connection || !std::mem::take(&mut live.known.is_suspect) {
+            return;
+        }
+        let Some(live) = self.live.get(&waiting.socket) else { return };
+        let event = self.enrich(live, EventKind::Connect, now);
+        if let Some(Address::Ip(remote)) = event.remote {
+            self.tell_of_unknown(&event, remote);
+        }
+    }
+
+    pub(super) fn names_due(&self) -> impl Iterator<Item = u64> {
+        let unknown = self.names.unknown.as_ref().and_then(UnknownEndpoints::next_due);
+        unknown.into_iter().chain(self.names.pointers.next_due())
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
