@@ -15,6 +15,7 @@ mod facts;
 mod ladder;
 mod lockdown;
 mod loss;
+mod names;
 mod odd_client;
 mod odd_sockets;
 mod privileges;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         ladder::all(),
         lockdown::all(),
         loss::all(),
+        names::all(),
         odd_sockets::all(),
         privileges::all(),
         swarm::all(),

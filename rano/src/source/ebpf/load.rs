@@ -81,6 +81,11 @@ impl Programs {
         self.hooks.cgroups && self.owners.insert(cookie, owner.to_words(), 0).is_ok()
     }
 
+    /// Forgets a socket; whether it was followed still.
+    pub fn unfollow(&mut self, cookie: u64) -> bool {
+        self.owners.remove(&cookie).is_ok()
+    }
+
     /// Asks for what a listener accepts that is older than the programs.
     pub fn listen(&mut self, place: ListenerKey, cookie: u64, owner: Owner) {
         let who = u64::from(owner.pid) | u64::from(owner.exec_id) << 32;
