@@ -10,6 +10,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::Source as _;
 use super::ebpf::load::{self, Programs};
+use super::ebpf::lockdown;
 use super::proc::{ProcSettings, ProcSource};
 use crate::event::SourceKind;
 
@@ -219,7 +220,7 @@ fn programs() -> (Vec<Rung>, Vec<Hook>) {
             (vec![rung], hooks.collect())
         }
         Err(error) => {
-            let refused = Some(format!("{error:#}"));
+            let refused = Some(format!("{:#}", lockdown::explained(error)));
             (vec![Rung { kind: SourceKind::EbpfTracepoint, refused, fix: programs_fix() }], Vec::new())
         }
     }
@@ -235,6 +236,9 @@ fn programs_fix() -> Option<String> {
     }
     if load::cgroup2().is_err() {
         return Some(cgroups_fix());
+    }
+    if lockdown::is_confidential() {
+        return Some(lockdown::FIX.to_owned());
     }
     Some("run it outside of the container or sandbox".to_owned())
 }

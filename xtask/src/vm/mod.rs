@@ -28,9 +28,10 @@ use plan::{KERNELS, Scenario, Size};
 use results::{Outcome, Results};
 
 const USAGE: &str = "\
-usage: cargo xtask vm [--full] [--write] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
+usage: cargo xtask vm [--full] [--write] [--dev] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
   --full     100,000 connections in each guest, every kernel with full preemption too
   --write    put what was seen into docs/kernels.md
+  --dev      an unoptimised build: sooner there, slower in the guests
   --kernel   only this kernel, such as 6.12
   --rung     only this one: fentry, kprobe, tracepoint
   TEST       only tests whose names contain it
@@ -63,7 +64,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
         Ok(archive) => archive,
         Err(error) => return Ok(skip_all(&format!("{error:#}"))),
     };
-    let built = cargo::build_test("kernel")?;
+    let built = cargo::build_test("kernel", options.profile)?;
     let mut tally = Tally::default();
     let mut kernels = Vec::new();
     for series in KERNELS.iter().filter(|series| options.wants_kernel(series)) {
@@ -85,6 +86,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
 struct Options {
     size: Size,
     write: bool,
+    profile: &'static str,
     kernels: Vec<String>,
     rungs: Vec<String>,
     filter: Option<String>,
@@ -92,13 +94,20 @@ struct Options {
 
 impl Options {
     fn parse(arguments: &[OsString]) -> Option<Self> {
-        let mut options =
-            Self { size: Size::Quick, write: false, kernels: Vec::new(), rungs: Vec::new(), filter: None };
+        let mut options = Self {
+            size: Size::Quick,
+            write: false,
+            profile: "release",
+            kernels: Vec::new(),
+            rungs: Vec::new(),
+            filter: None,
+        };
         let mut words = arguments.iter().map(|argument| argument.to_str());
         while let Some(word) = words.next() {
             match word? {
                 "--full" => options.size = Size::Full,
                 "--write" => options.write = true,
+                "--dev" => options.profile = "dev",
                 "--kernel" => options.kernels.push(words.next()??.to_owned()),
                 "--rung" => options.rungs.push(words.next()??.to_owned()),
                 "--" => options.filter = Some(words.next()??.to_owned()),
@@ -219,7 +228,13 @@ fn run_guest(
         append: scenario.append,
         patience: scenario.patience,
     };
-    let ended = guest.run(&directory);
+    let mut ended = guest.run(&directory);
+    if let Ok(Ended { status: None, timed_out: false, output, console, .. }) = &ended
+        && output.is_empty()
+    {
+        println!("{}: booted again, for it did not come up:\n{console}", scenario.name);
+        ended = guest.run(&directory);
+    }
     fs::remove_file(&initramfs).context("remove the initramfs")?;
     ended
 }

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod load;
+pub mod lockdown;
 pub mod names;
 pub mod older;
 pub mod orphans;
@@ -78,7 +79,7 @@ fn give_back_memory() {
 impl EbpfSource {
     /// Attaches the programs; an error says why this is not possible here.
     pub fn start(settings: EbpfSettings) -> Result<Self> {
-        let programs = Programs::attach(settings.ring_bytes, settings.names)?;
+        let programs = Programs::attach(settings.ring_bytes, settings.names).map_err(lockdown::explained)?;
         give_back_memory();
         Ok(Self {
             settings,
