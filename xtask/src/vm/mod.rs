@@ -197,7 +197,11 @@ fn run_guests(
             });
         }
         drop(sender);
-        shown.extend(ended.into_iter().filter_map(|(scenario, ended)| tell(scenario, ended, tally)));
+        shown.extend(
+            ended
+                .into_iter()
+                .filter_map(|(scenario, ended)| tell(scenario, ended, options.filter.as_deref(), tally)),
+        );
     });
     println!("{} guests in {} s", scenarios.len(), begin.elapsed().as_secs());
     shown
@@ -240,7 +244,12 @@ fn run_guest(
 }
 
 /// A line for each guest, and everything where something is wrong.
-fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) -> Option<Shown> {
+fn tell(
+    scenario: &Scenario<'_>,
+    ended: Result<Ended>,
+    filter: Option<&str>,
+    tally: &mut Tally,
+) -> Option<Shown> {
     let Kernel { series, release, .. } = scenario.kernel;
     let ended = match ended {
         Ok(ended) => ended,
@@ -251,7 +260,7 @@ fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) -> Opt
         }
     };
     let mut results = Results::parse(&ended.output);
-    scenario.expect(&mut results);
+    scenario.expect(&mut results, filter);
     tally.add(&results);
     let failed = results.count(|outcome| *outcome == Outcome::Failed);
     println!(
