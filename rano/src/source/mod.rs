@@ -91,6 +91,9 @@ pub struct Opened {
     /// When it was opened as far as the source knows; for a polled socket the poll.
     pub at: Moment,
     pub netns: u32,
+    /// Who holds the other end of a unix socket, where that could be seen.
+    #[serde(default)]
+    pub peer_pid: Option<u32>,
 }
 
 /// How a socket ended.

@@ -238,6 +238,12 @@ impl Rest {
     fn remove_processes(&self, connection: &Connection) -> rusqlite::Result<()> {
         let last = self.last_process.min(self.next_process + STEP - 1);
         connection
+            .prepare_cached(
+                "DELETE FROM process_traffic WHERE process BETWEEN ?1 AND ?2
+                 AND (SELECT session FROM process WHERE process.id = process_traffic.process) = ?3",
+            )?
+            .execute([self.next_process, last, self.session])?;
+        connection
             .prepare_cached("DELETE FROM process WHERE id BETWEEN ?1 AND ?2 AND session = ?3")?
             .execute([self.next_process, last, self.session])?;
         connection

@@ -52,6 +52,7 @@ impl Reader {
             preexisting: false,
             at: at(ms),
             netns,
+            peer_pid: None,
         }
     }
 

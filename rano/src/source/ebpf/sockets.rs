@@ -125,6 +125,7 @@ fn opened(
         preexisting: false,
         at,
         netns: record.netns,
+        peer_pid: None,
     })
 }
 
