@@ -187,6 +187,7 @@ impl Pipeline {
             health: self.health(source),
             names: self.names.from.clone(),
             top,
+            log_lost: 0,
             output_failed: false,
         };
         for at in 0..self.sinks.len() {
@@ -337,10 +338,11 @@ impl Pipeline {
         if live.connection == due.connection {
             let event = self.enrich(&live, EventKind::Connect, now);
             let open_for = now.since(live.opened.at);
+            let was_marked = live.notes.alert;
             let judge = self.judge.as_mut();
             let reason = judge.and_then(|judge| judge.overdue(due.wait, &event, open_for, &mut live.notes));
-            let is_written = live.connected;
-            self.warn_late(&event, reason.as_slice(), &mut live, is_written);
+            let is_new = live.notes.alert && !was_marked;
+            self.warn_late(&event, reason.as_slice(), is_new && live.connected);
         }
         self.live.insert(due.socket, live);
     }
@@ -388,18 +390,18 @@ impl Pipeline {
         }
     }
 
-    /// Judged before any sink sees it, so that all of them know whether it raised an alert.
+    /// Judged before any sink sees it, so that all of them know whether it gave reason for an alert. A cooldown keeps only
+    /// the telling back: whoever asks the history for what matched is to find all of it.
     fn send(&mut self, mut event: Event, live: &mut Live) -> Event {
         self.totals.count(&event);
+        let was_marked = live.notes.alert;
         let reasons = self.judged(&event, live);
-        let is_late = event.kind == EventKind::Close && !reasons.is_empty() && !live.notes.alert;
-        live.notes.alert |= !reasons.is_empty();
         event.alert = live.notes.alert;
         for sink in &mut self.sinks {
             sink.event(&event);
         }
         self.warn(&event, &reasons);
-        if is_late {
+        if event.kind == EventKind::Close && live.notes.alert && !was_marked {
             self.mark(event.connection);
         }
         if event.kind == EventKind::Connect {
@@ -417,19 +419,16 @@ impl Pipeline {
                 judge.connected(event, self.totals.active, socket, &mut live.notes)
             }
             EventKind::Close => judge.closed(event, &mut live.notes),
-            EventKind::Fail => judge.failed(event),
+            EventKind::Fail => judge.failed(event, &mut live.notes),
             EventKind::Accept | EventKind::Listen => Vec::new(),
         }
     }
 
-    /// An alert between the events of a connection, or after them: the rows that are written are marked afterwards.
-    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &mut Live, is_written: bool) {
+    /// An alert between the events of a connection, or after them. `is_to_mark`: it is the first one, and rows are written.
+    fn warn_late(&mut self, event: &Event, reasons: &[Reason], is_to_mark: bool) {
         self.warn(event, reasons);
-        if !reasons.is_empty() && !live.notes.alert {
-            live.notes.alert = true;
-            if is_written {
-                self.mark(event.connection);
-            }
+        if is_to_mark {
+            self.mark(event.connection);
         }
     }
 

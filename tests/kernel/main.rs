@@ -14,6 +14,7 @@ mod connections;
 mod ladder;
 mod lockdown;
 mod loss;
+mod names;
 mod privileges;
 mod swarm;
 mod taken_away;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         ladder::all(),
         lockdown::all(),
         loss::all(),
+        names::all(),
         privileges::all(),
         swarm::all(),
         taken_away::all(),

@@ -4,7 +4,7 @@ mod names;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _};
-use std::os::unix::fs::{OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -407,9 +407,12 @@ fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Res
         .append(existing == Existing::Append)
         .write(true)
         .truncate(existing == Existing::Truncate);
+    // A named pipe that nobody reads is to be told, not waited for.
+    let mut flags = libc::O_NONBLOCK;
     if rustix::process::geteuid().is_root() {
-        options.custom_flags(libc::O_NOFOLLOW);
+        flags |= libc::O_NOFOLLOW;
     }
+    options.custom_flags(flags);
     let file = match options.clone().create_new(true).open(path) {
         Ok(file) => {
             if let Some((uid, gid)) = owner {
@@ -417,10 +420,23 @@ fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Res
             }
             file
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path).map_err(unread)?,
         Err(error) => return Err(error),
     };
+    // A pipe whose reader has stopped does not stop rano; terminals are as always.
+    if !file.metadata()?.file_type().is_fifo() {
+        rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - rustix::fs::OFlags::NONBLOCK)?;
+    }
     Ok(file)
+}
+
+/// What opening a named pipe without a reader fails with (open(2), ENXIO) says little.
+fn unread(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(libc::ENXIO) {
+        io::Error::new(error.kind(), "it is a pipe that nobody reads")
+    } else {
+        error
+    }
 }
 
 /// Next step where there is no directory for logs.

@@ -215,7 +215,8 @@ options! {
     alert_bell: bool = option(Alerts).default("false");
     /// Time in which an alert is not repeated, in milliseconds
     alert_cooldown_ms: u64 = option(Alerts).value_name("MS").range(0, 24 * HOUR_MS).default("10000").details(
-        "Per kind and subject: the name, the provider, the address. What is held back is counted in the summary.");
+        "Per kind and subject: the name, the provider, the address. What is held back is counted in the summary, and its \
+         connection marked in the history all the same.");
     /// Give alerts that were asked for
     alerts: bool = option(Alerts).default("true").spelled(&[
         Spelling { key: "no_alerts", effect: Invert, help: "Give no alerts, whatever asks for them" },

@@ -16,6 +16,10 @@ use crate::stop::{Bell, Stop};
 /// Evidence that may wait for the pipeline.
 const WAITING_MAX: usize = 8192;
 
+/// Two tools that look at the same thing may date it by so much differently: a capture may be ahead of what it is laid
+/// beside by this.
+const JITTER_MS: i64 = 5;
+
 /// Where evidence comes from, other than from the source itself.
 pub struct Feed(Kind);
 
@@ -150,7 +154,10 @@ impl Laid {
         let ahead_ms = *self.ahead_ms.get_or_insert_with(|| now.unix_ms.saturating_sub(last_ms).max(0));
         let at = self.evidence.peek()?.at();
         let age_ms = now.unix_ms.saturating_sub(at.unix_ms.saturating_add(ahead_ms));
-        let age_ms = u64::try_from(age_ms).ok()?;
+        if age_ms < -JITTER_MS {
+            return None;
+        }
+        let age_ms = u64::try_from(age_ms).unwrap_or(0);
         let mut evidence = self.evidence.take()?;
         *evidence.at_mut() = Moment {
             boot_ns: now.boot_ns.saturating_sub(age_ms.saturating_mul(1_000_000)),

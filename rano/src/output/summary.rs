@@ -22,6 +22,8 @@ pub struct Summary {
     pub names: String,
     /// How long the rankings are.
     pub top: usize,
+    /// Lines that a log file lacks.
+    pub log_lost: u64,
     /// Something that was asked for could not be written: standard output or a log file.
     pub output_failed: bool,
 }
@@ -135,6 +137,14 @@ impl Summary {
             complete = false;
             writeln!(out, "    {warning}{count}{warning:#} {}", gap.meaning())?;
         }
+        if self.log_lost > 0 {
+            complete = false;
+            writeln!(
+                out,
+                "    {warning}{}{warning:#} log lost: lines that could not be written to a log file",
+                self.log_lost
+            )?;
+        }
         if complete {
             writeln!(out, "    nothing missed")?;
         }
@@ -198,7 +208,13 @@ impl Summary {
             source: self.health.kind.name(),
             source_reason: self.health.reason.as_deref(),
             names: &self.names,
-            missed: self.health.gaps.present().map(|(gap, count)| (gap.name(), count)).collect(),
+            missed: self
+                .health
+                .gaps
+                .present()
+                .map(|(gap, count)| (gap.name(), count))
+                .chain((self.log_lost > 0).then_some(("log_lost", self.log_lost)))
+                .collect(),
         })
         .expect("plain fields always serialize")
     }

@@ -366,8 +366,9 @@ impl Pipeline {
             Domain::Unknown => None,
         };
         if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
+            let was_marked = live.notes.alert;
             let reasons = judge.named(event, &name, &mut live.notes);
-            self.warn_late(event, &reasons, live, is_written);
+            self.warn_late(event, &reasons, is_written && live.notes.alert && !was_marked);
         }
     }
 

@@ -127,12 +127,17 @@ fn table(first: &str, series: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<_> = (0..heading.len()).map(width).collect();
     let mut text = String::new();
     for (number, line) in lines().enumerate() {
-        let cells: String =
-            line.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} |")).collect();
-        let _ = writeln!(text, "|{cells}");
+        text.push('|');
+        for (cell, width) in line.iter().zip(&widths) {
+            let _ = write!(text, " {cell:<width$} |");
+        }
+        text.push('\n');
         if number == 0 {
-            let rule: String = widths.iter().map(|width| format!("{}|", "-".repeat(width + 2))).collect();
-            let _ = writeln!(text, "|{rule}");
+            text.push('|');
+            for width in &widths {
+                let _ = write!(text, "{}|", "-".repeat(width + 2));
+            }
+            text.push('\n');
         }
     }
     text
