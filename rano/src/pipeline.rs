@@ -78,9 +78,6 @@ struct Live {
     notes: Notes,
 }
 
-/// How long evidence of a recording waits for its socket.
-const RECORDED_HOLD: Duration = Duration::from_secs(3);
-
 impl Pipeline {
     /// `sinks` in the order in which they see an event; the last one shows notices.
     pub fn new(tree: Tree, scope: Scope, source: SourceKind, sinks: Vec<Box<dyn Sink>>) -> Self {
@@ -91,7 +88,7 @@ impl Pipeline {
             sinks,
             judge: None,
             live: FxHashMap::default(),
-            names: Names::recorded(RECORDED_HOLD),
+            names: Names::none(),
             ended: Ended::default(),
             next_connection: 1,
             totals: Totals::default(),

@@ -11,6 +11,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::Source as _;
 use super::ebpf::hooks::Hooks;
 use super::ebpf::load::{self, Programs, Wanted};
+use super::ebpf::lockdown;
 use super::proc::{ProcSettings, ProcSource};
 use crate::event::SourceKind;
 
@@ -214,7 +215,7 @@ fn programs() -> (Vec<Rung>, Vec<Hook>) {
     match Programs::attach(Wanted { listening: true, names: true, ..Wanted::default() }) {
         Ok(programs) => (IN_KERNEL.map(|kind| rung(kind, &programs.hooks)).into(), hooks_of(&programs.hooks)),
         Err(error) => {
-            let refused = format!("{error:#}");
+            let refused = format!("{:#}", lockdown::explained(error));
             let rung = |kind| Rung { kind, refused: Some(refused.clone()), fix: programs_fix() };
             (IN_KERNEL.map(rung).into(), Vec::new())
         }
@@ -282,6 +283,9 @@ fn programs_fix() -> Option<String> {
     }
     if load::cgroup2().is_err() {
         return Some(cgroups_fix());
+    }
+    if lockdown::is_confidential() {
+        return Some(lockdown::FIX.to_owned());
     }
     Some("run it outside of the container or sandbox".to_owned())
 }

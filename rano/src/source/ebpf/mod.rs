@@ -4,6 +4,7 @@
 pub mod btf;
 pub mod hooks;
 pub mod load;
+pub mod lockdown;
 pub mod names;
 pub mod older;
 pub mod orphans;
@@ -91,7 +92,7 @@ impl EbpfSource {
             ring_bytes: settings.ring_bytes,
             names: settings.names,
         };
-        let programs = Programs::attach(wanted)?;
+        let programs = Programs::attach(wanted).map_err(lockdown::explained)?;
         give_back_memory();
         let unix = settings.polling.unix && !settings.polling.once;
         let counts_datagrams = programs.hooks.has(hooks::DATAGRAM_BYTES);
