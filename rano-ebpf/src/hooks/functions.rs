@@ -101,7 +101,7 @@ fn named(address: usize) -> Option<Destination> {
 
 /// Programs on the return of a function: the body takes the socket, the second argument and what was returned.
 macro_rules! exits {
-    ($($body:ident($count:expr): $fexit:ident, $entry:ident, $kretprobe:ident;)+) => {$(
+    ($($body:ident($count:expr, $family:expr): $fexit:ident, $entry:ident, $kretprobe:ident;)+) => {$(
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
             // `FExitContext::ret` takes Linux 5.17; what is returned lies behind the arguments.
@@ -113,14 +113,14 @@ macro_rules! exits {
         #[kprobe]
         pub fn $entry(ctx: ProbeContext) -> u32 {
             if let (Some(sk), Some(second)) = (ctx.arg(0), ctx.arg(1)) {
-                enter(sk, second);
+                enter(sk, second, $family);
             }
             0
         }
 
         #[kretprobe]
         pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
-            if let Some((sk, second)) = leave() {
+            if let Some((sk, second)) = leave($family) {
                 $body(sk, second, ctx.ret());
             }
             0
@@ -129,17 +129,35 @@ macro_rules! exits {
 }
 
 exits! {
-    connected4(3): fexit_tcp_connect4, enter_tcp_connect4, leave_tcp_connect4;
-    connected6(3): fexit_tcp_connect6, enter_tcp_connect6, leave_tcp_connect6;
-    tied(3): fexit_udp_connect4, enter_udp_connect4, leave_udp_connect4;
-    tied(3): fexit_udp_connect6, enter_udp_connect6, leave_udp_connect6;
-    sent4(3): fexit_udp_send4, enter_udp_send4, leave_udp_send4;
-    sent6(3): fexit_udp_send6, enter_udp_send6, leave_udp_send6;
+    connected4(3, Family::Four): fexit_tcp_connect4, enter_tcp_connect4, leave_tcp_connect4;
+    connected6(3, Family::Any): fexit_tcp_connect6, enter_tcp_connect6, leave_tcp_connect6;
+    tied(3, Family::Four): fexit_udp_connect4, enter_udp_connect4, leave_udp_connect4;
+    tied(3, Family::Any): fexit_udp_connect6, enter_udp_connect6, leave_udp_connect6;
+    sent4(3, Family::Four): fexit_udp_send4, enter_udp_send4, leave_udp_send4;
+    sent6(3, Family::Any): fexit_udp_send6, enter_udp_send6, leave_udp_send6;
+}
+
+/// Whose calls a function takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Any,
+    /// Of IPv4 sockets. Those of the others came by way of their own function, which is still to return.
+    Four,
+}
+
+impl Family {
+    #[inline(always)]
+    fn takes(self, sk: usize) -> bool {
+        matches!(self, Self::Any) || !is_six(sk)
+    }
 }
 
 /// Remembers a call until it returns, if its socket is followed.
 #[inline(always)]
-fn enter(sk: usize, second: usize) {
+fn enter(sk: usize, second: usize, family: Family) {
+    if !family.takes(sk) {
+        return;
+    }
     let Some(key) = key_of(sk) else { return };
     // SAFETY: nothing but the presence is looked at.
     let followed = unsafe { OWNERS.get(key) }.is_some();
@@ -151,10 +169,13 @@ fn enter(sk: usize, second: usize) {
 }
 
 #[inline(always)]
-fn leave() -> Option<(usize, usize)> {
+fn leave(family: Family) -> Option<(usize, usize)> {
     let thread = thread();
     // SAFETY: nobody else looks for this thread's entry.
     let [sk, second] = unsafe { CALLS.get(thread) }.copied()?;
+    if !family.takes(sk as usize) {
+        return None;
+    }
     let _ = CALLS.remove(thread);
     Some((sk as usize, second as usize))
 }
@@ -209,14 +230,14 @@ macro_rules! receives {
             if let (Some(sk), Some(fourth), Some(fifth)) =
                 (ctx.arg(0), ctx.arg::<usize>(3), ctx.arg::<usize>(4))
             {
-                enter(sk, if setting(Setting::ReceiveFlags) == 3 { fourth } else { fifth });
+                enter(sk, if setting(Setting::ReceiveFlags) == 3 { fourth } else { fifth }, Family::Any);
             }
             0
         }
 
         #[kretprobe]
         pub fn $leave(ctx: RetProbeContext) -> u32 {
-            if let Some((sk, flags)) = leave() {
+            if let Some((sk, flags)) = leave(Family::Any) {
                 received(sk, ctx.ret(), flags as u32);
             }
             0

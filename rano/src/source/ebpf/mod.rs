@@ -139,7 +139,8 @@ impl EbpfSource {
             privileges::handle_files_as(uid);
         }
         let mut keep = privileges::OTHERS_PROCESSES;
-        if !privileges::works_without(privileges::OWN_MAPS, || self.programs.are_within_reach()) {
+        let probed = privileges::OWN_MAPS.union(privileges::INSTEAD_OF_OWN_MAPS);
+        if !privileges::works_without(probed, || self.programs.are_within_reach()) {
             keep |= privileges::OWN_MAPS;
         }
         privileges::keep_only(keep);
