@@ -13,5 +13,9 @@ pub fn is_confidential() -> bool {
 
 /// `error` of attaching programs, with this reason where it is the reason.
 pub fn explained(error: anyhow::Error) -> anyhow::Error {
-    if is_confidential() { error.context("the kernel is locked down (lockdown=confidentiality)") } else { error }
+    if is_confidential() {
+        error.context("the kernel is locked down (lockdown=confidentiality)")
+    } else {
+        error
+    }
 }
