@@ -58,7 +58,10 @@ offsets! {
     SockLocal6 = "sock_common", "skc_v6_rcv_saddr";
     SockNet = "sock_common", "skc_net";
     NetInode = "net", "ns", "inum";
+    SockCookie = "sock_common", "skc_cookie";
     SockError = "sock", "sk_err";
+    SockProtocol = "sock", "sk_protocol";
+    MessageName = "msghdr", "msg_name";
     TcpBytesSent = "tcp_sock", "bytes_sent";
     TcpBytesRetransmitted = "tcp_sock", "bytes_retrans";
     TcpBytesReceived = "tcp_sock", "bytes_received";

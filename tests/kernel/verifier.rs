@@ -7,9 +7,11 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rano::event::SourceKind;
 use rano::source::ebpf::{EbpfSettings, EbpfSource};
 use rano::source::proc::ProcSettings;
 
+use crate::support::rano::RUNG;
 use crate::support::stage;
 use crate::support::trial::skip;
 
@@ -22,7 +24,8 @@ const ENOUGH: u64 = 100_000;
 
 pub fn play_if_asked() -> Option<ExitCode> {
     std::env::var_os(MARKER)?;
-    let settings = EbpfSettings { polling: polling(), ring_bytes: 0, names: true, files_of: None };
+    let settings =
+        EbpfSettings { polling: polling(), rung: rung(), ring_bytes: 0, names: true, files_of: None };
     Some(match EbpfSource::start(settings) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -32,13 +35,23 @@ pub fn play_if_asked() -> Option<ExitCode> {
     })
 }
 
+fn rung() -> Option<SourceKind> {
+    match std::env::var(RUNG).ok()?.as_str() {
+        "fentry" => Some(SourceKind::EbpfFentry),
+        "kprobe" => Some(SourceKind::EbpfKprobe),
+        "tracepoint" => Some(SourceKind::EbpfTracepoint),
+        _ => None,
+    }
+}
+
 fn polling() -> ProcSettings {
     ProcSettings {
         interval: Duration::from_secs(1),
         udp: true,
-        listening: false,
+        listening: true,
         unix: false,
         unattributed: false,
+        only_unix: false,
         once: true,
         receive_buffer: 0,
     }

@@ -1,22 +1,24 @@
 //! Sockets that are older than the kernel programs: found by looking, as without privileges, then followed by cookie.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
-use rano_common::{Owner, flags};
+use rano_common::{ListenerKey, Owner, SocketRecord, flags};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::load::Programs;
 use super::processes::start_ns;
-use crate::event::Protocol;
+use super::sockets::{local, remote};
+use crate::event::{Address, Protocol};
 use crate::names::Evidence;
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::proc::inet::States;
 use crate::source::proc::sock_diag::{Dumper, Info};
 use crate::source::proc::{ProcSettings, ProcSource};
-use crate::source::{self, Intake, Opened, SocketChange, SocketId, Source as _};
+use crate::source::{self, Intake, Opened, Role, SocketChange, SocketId, Source as _};
 use crate::stop::Stop;
 
 /// What one look found.
@@ -31,7 +33,8 @@ impl OlderSockets {
     pub fn look(polling: ProcSettings, intake: &mut dyn Intake) -> Result<Self> {
         let mut held = Held { inner: intake, found: Vec::new() };
         let mut poll =
-            ProcSource::start(ProcSettings { once: true, ..polling }).context("look for sockets")?;
+            ProcSource::start(ProcSettings { once: true, unix: polling.unix && polling.once, ..polling })
+                .context("look for sockets")?;
         poll.pump(source::now(), &Stop::new()?, &mut held)?;
         let mut older = Self { found: held.found, cookies: FxHashMap::default() };
         for opened in &older.found {
@@ -43,7 +46,7 @@ impl OlderSockets {
     }
 
     /// Passes on all but those that the programs have told of, and asks the programs for their end.
-    pub fn tell(self, told: &FxHashSet<u64>, programs: &mut Programs, intake: &mut dyn Intake) {
+    pub fn tell(self, told: &Told, programs: &mut Programs, intake: &mut dyn Intake) {
         for mut opened in self.found {
             if let SocketId::Inode { netns, inode } = opened.id
                 && let Some(&cookie) = self.cookies.get(&netns).and_then(|cookies| cookies.get(&inode))
@@ -51,25 +54,69 @@ impl OlderSockets {
                 opened.id = SocketId::Cookie { netns, cookie };
             }
             if let SocketId::Cookie { cookie, .. } = opened.id {
-                if told.contains(&cookie) {
+                if told.holds(cookie, &opened) {
                     continue;
                 }
                 if let Some(id) = opened.owner {
                     let datagram = if opened.protocol == Protocol::Udp { flags::DATAGRAM } else { 0 };
+                    let listener = if opened.role == Role::Listen { flags::LISTENER } else { 0 };
                     let owner = Owner {
                         start_ns: start_ns(id),
                         established_ns: 0,
                         pid: id.pid,
                         exec_id: 0,
-                        flags: flags::PREEXISTING | datagram,
+                        flags: flags::PREEXISTING | datagram | listener,
                         remote: [0; 2],
                         remote_port: 0,
+                        sent: 0,
+                        received: 0,
                     };
                     programs.follow(cookie, owner);
+                    if let Some(place) = place(&opened).filter(|_| datagram == 0 && listener != 0) {
+                        programs.listen(place, cookie, owner);
+                    }
                 }
             }
             intake.socket(SocketChange::Opened(opened));
         }
+    }
+}
+
+/// Where a listener waits. One for any IPv4 address may be of either family: it is taken for IPv4.
+fn place(opened: &Opened) -> Option<ListenerKey> {
+    let Some(Address::Ip(local)) = opened.local else { return None };
+    let mut bytes = [0; 16];
+    let family = match local.ip() {
+        IpAddr::V4(ip) => {
+            bytes[..4].copy_from_slice(&ip.octets());
+            libc::AF_INET
+        }
+        IpAddr::V6(ip) => {
+            bytes = ip.octets();
+            libc::AF_INET6
+        }
+    };
+    let family = u16::try_from(family).ok()?;
+    Some(ListenerKey { netns: opened.netns, port: local.port(), family, local: bytes })
+}
+
+/// The sockets that records told of before the older ones were passed on.
+#[derive(Default)]
+pub struct Told {
+    cookies: FxHashSet<u64>,
+    /// Local and remote ends: without hooks of cgroups the programs do not know a socket by its cookie.
+    ends: FxHashSet<(Option<Address>, Option<Address>)>,
+}
+
+impl Told {
+    pub fn add(&mut self, record: &SocketRecord) {
+        self.cookies.insert(record.cookie);
+        self.ends.insert((local(record), remote(record).map(Address::ip)));
+    }
+
+    fn holds(&self, cookie: u64, opened: &Opened) -> bool {
+        self.cookies.contains(&cookie)
+            || opened.remote.is_some() && self.ends.contains(&(opened.local.clone(), opened.remote.clone()))
     }
 }
 
