@@ -134,11 +134,11 @@ impl ListenerKey {
             bytes.copy_from_slice(&self.local[at..at + 8]);
             u64::from_ne_bytes(bytes)
         };
-        let mut place = [0; 8];
-        place[..4].copy_from_slice(&self.netns.to_ne_bytes());
-        place[4..6].copy_from_slice(&self.port.to_ne_bytes());
-        place[6..].copy_from_slice(&self.family.to_ne_bytes());
-        [u64::from_ne_bytes(place), half(0), half(8)]
+        let mut first = [0; 8];
+        first[..4].copy_from_slice(&self.netns.to_ne_bytes());
+        first[4..6].copy_from_slice(&self.port.to_ne_bytes());
+        first[6..].copy_from_slice(&self.family.to_ne_bytes());
+        [u64::from_ne_bytes(first), half(0), half(8)]
     }
 }
 
