@@ -5,6 +5,7 @@
     unreachable_pub,
     reason = "a test program has no outside: `pub` marks what a file offers the others"
 )]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,6 +15,7 @@ mod config_check;
 mod diff;
 mod export;
 mod harness;
+mod layers;
 mod names;
 mod observe;
 mod odd_sockets;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         harness::all(),
+        layers::all(),
         alerts::all(),
         names::all(),
         observe::all(),

@@ -42,9 +42,9 @@ pub(crate) struct Built {
     pub rano: PathBuf,
 }
 
-/// Builds what `cargo test --release --test NAME` would run.
-pub(crate) fn build_test(name: &str) -> Result<Built> {
-    let mut command = cargo(&["test", "--release", "--no-run", "--package", "rano", "--test", name]);
+/// Builds what `cargo test --profile PROFILE --test NAME` would run.
+pub(crate) fn build_test(name: &str, profile: &str) -> Result<Built> {
+    let mut command = cargo(&["test", "--no-run", "--profile", profile, "--package", "rano", "--test", name]);
     let output = command
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(std::process::Stdio::inherit())

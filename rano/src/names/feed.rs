@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use anyhow::{Context as _, Result};
+use rustix::thread::CapabilitySet;
 
 use super::Evidence;
 use super::capture_file::{self, CaptureEvidence};
 use crate::event::Moment;
+use crate::privileges;
 use crate::stop::{Bell, Stop};
 
 /// Evidence that may wait for the pipeline.
@@ -77,7 +79,11 @@ impl Feed {
             Sender { evidence: sender, bell: bell.clone(), lost: Arc::clone(&lost), stop: stop.clone() };
         std::thread::Builder::new()
             .name("rano-packets".to_owned())
-            .spawn(move || watch(sender))
+            .spawn(move || {
+                // A pipe is opened by path; devices have been opened.
+                privileges::keep_only(CapabilitySet::DAC_READ_SEARCH);
+                watch(sender);
+            })
             .context("start a thread for packets")?;
         Ok(Self(Kind::Thread(Watch { evidence, bell, lost, stop })))
     }
