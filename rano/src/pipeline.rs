@@ -230,11 +230,12 @@ impl Pipeline {
     }
 
     fn opened(&mut self, opened: Opened) {
-        if opened.owner.is_none() && opened.role == Role::Connect {
+        let is_known = self.live.contains_key(&opened.id);
+        if opened.owner.is_none() && opened.role == Role::Connect && !is_known {
             self.unattributed += 1;
         }
         let learned = self.look_up(&opened);
-        if !self.in_scope(&opened) || self.live.contains_key(&opened.id) {
+        if is_known || !self.in_scope(&opened) {
             for learned in learned {
                 self.learned(&learned);
             }
@@ -460,6 +461,11 @@ impl Intake for Pipeline {
         match change {
             SocketChange::Opened(opened) => self.opened(opened),
             SocketChange::State { id, state, at } => self.state(id, state, at),
+            SocketChange::Local { id, local, .. } => {
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.opened.local = Some(local);
+                }
+            }
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
                 self.learned(&Learned { socket: id, name, is_certain: true, at });

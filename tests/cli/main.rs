@@ -15,6 +15,7 @@ mod config_check;
 mod diff;
 mod export;
 mod harness;
+mod layers;
 mod names;
 mod observe;
 mod odd_sockets;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         harness::all(),
+        layers::all(),
         alerts::all(),
         names::all(),
         observe::all(),

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use anyhow::{Context as _, Result};
+use rustix::thread::CapabilitySet;
 
 use super::Evidence;
 use super::capture_file::{self, CaptureEvidence};
 use crate::event::Moment;
+use crate::privileges;
 use crate::stop::{Bell, Stop};
 
 /// Evidence that may wait for the pipeline.
@@ -77,7 +79,11 @@ impl Feed {
             Sender { evidence: sender, bell: bell.clone(), lost: Arc::clone(&lost), stop: stop.clone() };
         std::thread::Builder::new()
             .name("rano-packets".to_owned())
-            .spawn(move || watch(sender))
+            .spawn(move || {
+                // A pipe is opened by path; devices have been opened.
+                privileges::keep_only(CapabilitySet::DAC_READ_SEARCH);
+                watch(sender);
+            })
             .context("start a thread for packets")?;
         Ok(Self(Kind::Thread(Watch { evidence, bell, lost, stop })))
     }
@@ -174,10 +180,10 @@ fn follow(path: &Path, sender: &Sender) {
     while let Some(mut found) = evidence.take() {
         let now = crate::source::now();
         let age_ms = now.unix_ms.saturating_sub(found.at().unix_ms).max(0);
-        *found.at_mut() = Moment {
-            boot_ns: now.boot_ns.saturating_sub(age_ms.unsigned_abs().saturating_mul(1_000_000)),
-            unix_ms: now.unix_ms - age_ms,
-        };
+        // Rather a millisecond too old than too young: an answer comes just before the connection that it names.
+        let age_ns = (age_ms.unsigned_abs() + 1).saturating_mul(1_000_000);
+        *found.at_mut() =
+            Moment { boot_ns: now.boot_ns.saturating_sub(age_ns), unix_ms: now.unix_ms - age_ms };
         if sender.stop.is_raised() || !sender.send_patiently(found) {
             break;
         }

@@ -31,35 +31,35 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
     let wire = Wire::new()?;
     let agent = scratch.path().join("claude");
     std::fs::copy(program("iperf3")?, &agent)?;
-    let (mut nobody, mut without, mut with) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut nobody, mut plain, mut named) = (Vec::new(), Vec::new(), Vec::new());
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
         nobody.push(wire.transfer(&agent)?);
-        let plain = {
+        let rate_before = {
             let _observer = Observer::start(rano, scratch.path(), &observe("ptr"))?;
             wire.transfer(&agent)?
         };
-        let named = {
+        let rate = {
             let _observer = Observer::start(rano, scratch.path(), &observe("ebpf"))?;
             wire.transfer(&agent)?
         };
-        without.push(plain);
-        with.push(named);
-        ratios.push(named * 1000 / plain.max(1));
+        plain.push(rate_before);
+        named.push(rate);
+        ratios.push(rate * 1000 / rate_before.max(1));
     }
-    let spent = {
+    let [outwards, inwards] = {
         let _counting = Counting::start()?;
         let observer = Observer::start(rano, scratch.path(), &observe("ebpf"))?;
         wire.transfer(&agent)?;
         time_a_packet(observer.pid())?
     };
     let dash = || "–".to_owned();
-    let [sent, received] = spent;
+
     table.row(vec!["nobody observes".into(), median(nobody).to_string(), dash(), dash(), dash()]);
-    table.row(vec!["rano without names".into(), median(without).to_string(), "1.00".into(), dash(), dash()]);
+    table.row(vec!["rano without names".into(), median(plain).to_string(), "1.00".into(), dash(), dash()]);
     let ratio = median(ratios);
     let ratio = format!("{}.{:02}", ratio / 1000, ratio % 1000 / 10);
-    table.row(vec!["rano with names".into(), median(with).to_string(), ratio, sent, received]);
+    table.row(vec!["rano with names".into(), median(named).to_string(), ratio, outwards, inwards]);
     Ok(table)
 }
 

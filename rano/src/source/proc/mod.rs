@@ -50,6 +50,8 @@ pub struct ProcSettings {
     pub unix: bool,
     /// Connections without an owner are passed on and not only counted.
     pub unattributed: bool,
+    /// Nothing but unix sockets: of the others another source tells.
+    pub only_unix: bool,
     /// One poll, then the source is exhausted.
     pub once: bool,
     /// Bytes to ask for as receive buffer of the notifications; 0 leaves it to the system.
@@ -114,6 +116,11 @@ impl ProcSource {
         self
     }
 
+    /// Boot clock.
+    pub fn next_poll_ns(&self) -> u64 {
+        self.next_poll_ns
+    }
+
     fn poll(&mut self, intake: &mut dyn Intake) {
         let now = source::now();
         let is_first = self.polls == 0;
@@ -125,8 +132,10 @@ impl ProcSource {
         let missed = self.own.look(is_round, now, &mut changes);
         let newly_watched = !self.scanner.scan(now, intake).is_empty();
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
-        let missed =
-            missed + self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        let mut missed = missed;
+        if !self.settings.only_unix {
+            missed += self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        }
         if missed > 0 {
             intake.unattributed(missed);
         }
@@ -294,7 +303,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 /// The ports from which the kernel chooses by itself; Linux's default where it does not say.
-fn ephemeral_ports() -> RangeInclusive<u16> {
+pub fn ephemeral_ports() -> RangeInclusive<u16> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut ports = text.split_ascii_whitespace().filter_map(|port| port.parse().ok());
     match (ports.next(), ports.next()) {

@@ -194,9 +194,11 @@ fn assert_sums(path: &Path) {
              GROUP BY provider, session, pid, start_time, comm"
         ),
     );
-    let seen = "SELECT count(*) FROM provider_ips AS shown WHERE (first_seen, last_seen) IS NOT
-                    (SELECT min(ts), max(ts) FROM events WHERE provider = shown.provider AND remote_ip = shown.remote_ip
-                     AND event IN ('connect', 'close', 'fail') AND proto <> 'unix')";
+    let seen = "SELECT count(*) FROM provider_ips
+                JOIN (SELECT provider, remote_ip, min(ts) AS first, max(ts) AS last FROM events
+                      WHERE event IN ('connect', 'close', 'fail') AND proto <> 'unix' GROUP BY provider, remote_ip)
+                USING (provider, remote_ip)
+                WHERE (first_seen, last_seen) IS NOT (first, last)";
     assert_eq!(one::<i64>(path, seen), 0);
     let activity = "SELECT ifnull(sum(connects + closes + fails + accepts + listens), 0) FROM activity";
     assert_eq!(one::<i64>(path, activity), one::<i64>(path, "SELECT count(*) FROM event"));
