@@ -18,6 +18,8 @@ crate::tests![
     names_by_libpcap,
     names_by_libpcap_of_polled_sockets,
     names_out_of_a_capture_file,
+    answers_over_tcp_name_too,
+    a_greeting_in_many_segments_is_read,
     a_quic_connection_is_named_by_its_first_packet,
     an_answer_to_a_resolver_daemon_is_shared,
     what_is_only_pointed_at_is_ptr,
@@ -237,6 +239,61 @@ fn names_out_of_a_capture_file() -> Result<()> {
     check(&stand.scene.database()?, &pids, &OF_SOMEBODY)
 }
 
+/// How names can be seen live here.
+fn live_modes() -> Vec<&'static [&'static str]> {
+    let mut modes: Vec<&[&str]> = vec![&["--source", "ebpf", "--domain-mode", "ebpf"]];
+    if cfg!(feature = "pcap") {
+        modes.push(&["--source", "ebpf", "--pcap"]);
+    }
+    modes
+}
+
+/// The first line of rano that names a connection of a client that does `arguments`.
+fn first_name(stand: &mut Stand, mode: &[&str], arguments: &[&str]) -> Result<String> {
+    let rano = stand.observe(mode)?;
+    let client = stand.client(arguments)?;
+    let pid = format!("\"pid\":{},", client.pid());
+    let line = rano.stdout.wait_for("a name", |line| {
+        line.contains(&pid) && line.contains("\"domain\":") && line.contains("\"remote_port\":443")
+    })?;
+    rano.interrupt()?.expect_code(0)?;
+    Ok(line)
+}
+
+fn answers_over_tcp_name_too() -> Result<()> {
+    let mut stand = Stand::new()?;
+    std::fs::write(&stand.resolv_conf, "nameserver 127.0.0.1\noptions use-vc\n")?;
+    for mode in live_modes() {
+        let line = first_name(&mut stand, mode, &["-connect", "alias.example:443", NO_SNI])?;
+        ensure!(line.contains("\"domain\":\"alias.example\""), "{mode:?} {line}");
+        ensure!(line.contains("\"domain_source\":\"dns\""), "{mode:?} {line}");
+    }
+    Ok(())
+}
+
+/// A list of protocols makes it long, and a device that does not take large pieces makes many of it.
+fn a_greeting_in_many_segments_is_read() -> Result<()> {
+    let (ip, ethtool) = (program("ip")?, program("ethtool")?);
+    let mut stand = Stand::new()?;
+    for (tool, arguments) in [
+        (&ip, &["link", "set", "lo", "mtu", "1280"][..]),
+        (&ethtool, &["-K", "lo", "tso", "off", "gso", "off"]),
+    ] {
+        let mut command = Command::new(tool);
+        command.args(arguments);
+        Service::start(&stand.scene.place, command)?.ended()?;
+    }
+    let protocols: Vec<String> = (100..130).map(|number| format!("{number}{}", "p".repeat(150))).collect();
+    let protocols = protocols.join(",");
+    let arguments = ["-connect", "127.0.1.2:443", "-servername", "long.example", "-alpn", &protocols];
+    for mode in live_modes() {
+        let line = first_name(&mut stand, mode, &arguments)?;
+        ensure!(line.contains("\"domain\":\"long.example\""), "{mode:?} {line}");
+        ensure!(line.contains("\"domain_source\":\"sni\""), "{mode:?} {line}");
+    }
+    Ok(())
+}
+
 fn a_quic_connection_is_named_by_its_first_packet() -> Result<()> {
     let (server, client) = (program("gtlsserver")?, program("gtlsclient")?);
     let mut stand = Stand::new()?;
@@ -248,11 +305,7 @@ fn a_quic_connection_is_named_by_its_first_packet() -> Result<()> {
     command.current_dir(&directory).args(["-q", "127.0.1.5", "4433", "key.pem", "certificate.pem"]);
     let server = Service::start(&stand.scene.place, command)?;
     server.wait_for_port("udp", 4433)?;
-    let mut modes: Vec<&[&str]> = vec![&["--source", "ebpf", "--domain-mode", "ebpf"]];
-    if cfg!(feature = "pcap") {
-        modes.push(&["--source", "ebpf", "--pcap"]);
-    }
-    for mode in modes {
+    for mode in live_modes() {
         let rano = stand.observe(mode)?;
         let mut command = Command::new(&claude);
         command.args(["-q", "--exit-on-all-streams-close", "quic.example", "4433"]);

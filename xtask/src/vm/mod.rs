@@ -29,8 +29,8 @@ use results::{Outcome, Results};
 
 const USAGE: &str = "\
 usage: cargo xtask vm [--full] [--write] [--dev] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
-  --full     100,000 connections in each guest, every kernel with full preemption too
-  --write    put what was seen into docs/kernels.md
+  --full     every test in each guest, 100,000 connections, every kernel with full preemption too
+  --write    what differs by rung on every kernel, and what was seen put into docs/kernels.md
   --dev      an unoptimised build: sooner there, slower in the guests
   --kernel   only this kernel, such as 6.12
   --rung     only this one: fentry, kprobe, tracepoint
@@ -114,6 +114,9 @@ impl Options {
                 _ => return None,
             }
         }
+        if options.write && options.size == Size::Quick {
+            options.size = Size::Table;
+        }
         Some(options)
     }
 
@@ -165,6 +168,7 @@ impl Tally {
 /// What every guest has, without the end of the archive: a kernel's modules and the command come behind it.
 fn base_image(built: &Built) -> Result<Vec<u8>> {
     let mut image = Image::base()?;
+    image.peers()?;
     image.program(&built.test, &built.test)?;
     // Where the test program looks for it.
     image.program(&built.rano, &built.rano)?;
