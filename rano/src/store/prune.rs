@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const STEP: i64 = 1000;
 
 /// Byte of the database file that stands for the session 0: far behind the file's end and the bytes SQLite locks
-/// (sqlite.org/fileformat.html#the_lock_byte_page).
+/// (<https://sqlite.org/fileformat.html#the_lock_byte_page>).
 const FIRST_LOCK: i64 = 1 << 60;
 
 /// Sessions that ended before this moment, in Unix milliseconds, are not to be kept.
