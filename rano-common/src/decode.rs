@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn any_bytes_are_a_record_or_an_error() {
         assert_eq!(decode(b""), Err(Malformed::TooShort));
-        assert_eq!(decode(&record(9, 0, 16, 0)), Err(Malformed::UnknownKind(9)));
+        assert_eq!(decode(&record(15, 0, 16, 0)), Err(Malformed::UnknownKind(15)));
         assert_eq!(decode(&record(1, 121, 120, 0)), Err(Malformed::Size(121)));
         for kind in 0..64 {
             for length in 0..400 {

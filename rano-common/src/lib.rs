@@ -6,6 +6,7 @@ mod decode;
 mod offsets;
 mod packet;
 mod process;
+mod settings;
 mod socket;
 mod words;
 
@@ -13,11 +14,14 @@ pub use decode::{Malformed, Record, Told, decode};
 pub use offsets::{OFFSET_COUNT, OFFSETS_GLOBAL, Offset};
 pub use packet::{HELLO_MAX, PACKET_CLASSES, PacketBytes, PacketKind, PacketRecord};
 pub use process::{ARGUMENT_CLASSES, ImageRecord, PATH, ProcessKind, ProcessRecord};
+pub use settings::{SETTING_COUNT, SETTINGS_GLOBAL, Setting};
 pub use socket::{SocketKind, SocketRecord};
-pub use words::{Judgement, JudgementWords, Owner, OwnerWords, Verdict, flags};
+pub use words::{
+    FlowBytes, Judgement, JudgementWords, ListenerWords, Owner, OwnerWords, Verdict, flags, owner_words,
+};
 
 /// Version of the record layout. The loader refuses an object that was built for another one.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Bytes that may wait in the ring buffer, unless the loader asks for another size. A power of two of pages.
 pub const RING_BYTES: u32 = 4 << 20;
@@ -29,6 +33,10 @@ pub const OWNERS_MAX: u32 = 1 << 16;
 pub const FLOWS_MAX: u32 = 1 << 14;
 /// Connections of which a part of the `ClientHello` was sent.
 pub const HELLOS_MAX: u32 = 1 << 10;
+/// Places at which somebody listens.
+pub const LISTENERS_MAX: u32 = 1 << 12;
+/// Threads that are in the middle of a call.
+pub const CALLS_MAX: u32 = 1 << 14;
 
 /// What every record begins with.
 #[repr(C)]
@@ -57,23 +65,30 @@ pub enum Loss {
     /// The process that connects could not be read.
     TaskUnread = 4,
     /// A packet with a name was left out: the ring buffer was half full, or full.
-    PacketRecord = 5,
+    PacketRecord = 9,
+    /// No room for another listener: what it accepts is not told.
+    ListenersFull = 5,
+    /// Several processes listen at one place: whose what came is, is not known.
+    ListenersShared = 6,
+    /// No room to remember a call until it returns: what it returned is not known.
+    CallsFull = 7,
     /// No room for any record of a socket until it ended: nothing is known of it.
     Unheard = 8,
 }
 
 impl Loss {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::SocketRecord,
         Self::ProcessRecord,
         Self::OwnersFull,
         Self::JudgementsFull,
         Self::TaskUnread,
         Self::PacketRecord,
+        Self::ListenersFull,
+        Self::ListenersShared,
+        Self::CallsFull,
         Self::Unheard,
     ];
-    /// One more than the greatest.
-    pub const COUNT: usize = 9;
 }
 
 /// The flow of datagrams from a socket to one destination.
@@ -86,7 +101,49 @@ pub struct FlowKey {
     pub remote_port: u64,
 }
 
+impl FlowKey {
+    /// As user space gives it to the map.
+    pub fn to_words(self) -> [u64; 4] {
+        let half = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&self.remote[at..at + 8]);
+            u64::from_ne_bytes(bytes)
+        };
+        [self.cookie, half(0), half(8), self.remote_port]
+    }
+}
+
+/// Where somebody listens.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerKey {
+    /// Inode of the network namespace.
+    pub netns: u32,
+    pub port: u16,
+    /// Of the socket.
+    pub family: u16,
+    /// As in a [`SocketRecord`]; zero is any.
+    pub local: [u8; 16],
+}
+
+impl ListenerKey {
+    /// As user space gives it to the map.
+    pub fn to_words(self) -> [u64; 3] {
+        let half = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&self.local[at..at + 8]);
+            u64::from_ne_bytes(bytes)
+        };
+        let mut first = [0; 8];
+        first[..4].copy_from_slice(&self.netns.to_ne_bytes());
+        first[4..6].copy_from_slice(&self.port.to_ne_bytes());
+        first[6..].copy_from_slice(&self.family.to_ne_bytes());
+        [u64::from_ne_bytes(first), half(0), half(8)]
+    }
+}
+
 const _: () = {
     assert!(size_of::<Header>() == 16);
     assert!(size_of::<FlowKey>() == 32);
+    assert!(size_of::<ListenerKey>() == 24);
 };

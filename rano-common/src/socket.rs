@@ -18,11 +18,29 @@ pub enum SocketKind {
     Released = 4,
     /// The first datagram of an unconnected socket to this destination.
     Datagram = 5,
+    /// A connect that got no further than the call: no route, no port. `error` is what it returned, 0 where that was not
+    /// seen.
+    Failed = 6,
+    /// The local end of a connected datagram socket is known: the connect succeeded.
+    Bound = 7,
+    /// A listener's connection was taken.
+    Accepted = 8,
+    /// TCP: it listens. UDP: it was bound to an address.
+    Listening = 9,
 }
 
 impl SocketKind {
-    pub const ALL: [Self; 5] =
-        [Self::Attempt, Self::Established, Self::Closed, Self::Released, Self::Datagram];
+    pub const ALL: [Self; 9] = [
+        Self::Attempt,
+        Self::Established,
+        Self::Closed,
+        Self::Released,
+        Self::Datagram,
+        Self::Failed,
+        Self::Bound,
+        Self::Accepted,
+        Self::Listening,
+    ];
 }
 
 /// A socket and its owner; native byte order, except for addresses.
@@ -35,9 +53,9 @@ pub struct SocketRecord {
     pub owner_start_ns: u64,
     /// When it was established; 0 if it was not, or before the observation.
     pub established_ns: u64,
-    /// TCP payload without retransmissions.
+    /// TCP payload without retransmissions. UDP: to where it is, or was until this connect, connected.
     pub bytes_sent: u64,
-    /// TCP payload; a FIN of the other side counts one.
+    /// TCP payload; a FIN of the other side counts one. UDP: from there, and from whoever was not asked for their name.
     pub bytes_received: u64,
     pub pid: u32,
     /// The owner's `self_exec_id` at connect.
@@ -46,7 +64,7 @@ pub struct SocketRecord {
     pub flags: u32,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// `sk_err`.
+    /// `sk_err`, or what the call returned.
     pub error: u32,
     pub local_port: u16,
     pub remote_port: u16,

@@ -50,9 +50,38 @@ pub mod flags {
     pub const PREEXISTING: u32 = 2;
     /// A datagram socket.
     pub const DATAGRAM: u32 = 4;
+    /// It came from a listener.
+    pub const ACCEPTED: u32 = 8;
+    /// It waits for others.
+    pub const LISTENER: u32 = 16;
+    /// The owner is that of the listener; who took the connection is not known.
+    pub const INHERITED: u32 = 32;
+    /// That it was accepted was told.
+    pub const TOLD: u32 = 64;
+    /// A datagram socket that is connected.
+    pub const CONNECTED: u32 = 128;
+    /// Its local end was told.
+    pub const BOUND: u32 = 256;
     /// A record of it found room before this one.
     pub const HEARD: u32 = 512;
+    /// In a record of an end: the other side's FIN came, and is counted in the bytes received.
+    pub const FIN: u32 = 1024;
 }
+
+/// Indices into [`OwnerWords`] of what the programs change in place.
+pub mod owner_words {
+    pub const ESTABLISHED: usize = 1;
+    /// The flags are the lower half.
+    pub const FLAGS: usize = 3;
+    pub const SENT: usize = 6;
+    pub const RECEIVED: usize = 7;
+}
+
+/// What went to one destination of an unconnected datagram socket, and came from it: sent, received.
+pub type FlowBytes = [u64; 2];
+
+/// Who listens: the socket's cookie, start, pid and exec id of the owner. A pid of 0: several do.
+pub type ListenerWords = [u64; 3];
 
 /// Who opened a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +95,12 @@ pub struct Owner {
     /// Where a connect went, in the bytes of the address: a socket that found no route does not know it.
     pub remote: [u64; 2],
     pub remote_port: u16,
+    /// Payload of a datagram socket; see the record's fields.
+    pub sent: u64,
+    pub received: u64,
 }
 
-pub type OwnerWords = [u64; 6];
+pub type OwnerWords = [u64; 8];
 
 impl Owner {
     #[inline]
@@ -80,6 +112,8 @@ impl Owner {
             self.flags as u64 | (self.remote_port as u64) << 32,
             self.remote[0],
             self.remote[1],
+            self.sent,
+            self.received,
         ]
     }
 
@@ -94,6 +128,8 @@ impl Owner {
             flags: words[3] as u32,
             remote: [words[4], words[5]],
             remote_port: (words[3] >> 32) as u16,
+            sent: words[6],
+            received: words[7],
         }
     }
 }
@@ -121,6 +157,8 @@ mod tests {
             flags: 7,
             remote: [1, u64::MAX],
             remote_port: 443,
+            sent: 8,
+            received: u64::MAX,
         };
         assert_eq!(Owner::from_words(owner.to_words()), owner);
     }

@@ -1,11 +1,15 @@
-//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, and `hooks/`, one family a file.
+//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `listen`, and `hooks/`, one family a file.
 //! Compiled for the BPF target only; no std, no allocation, no parsing beyond finding what to copy.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "the library has no atomic addition for this target, which has one")]
 #![expect(unreachable_pub, reason = "programs have no outside: `pub` marks what a file offers the others")]
 
 mod emit;
+mod follow;
 mod hooks;
+mod listen;
 mod maps;
 mod socket;
 mod task;

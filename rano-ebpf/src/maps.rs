@@ -1,10 +1,10 @@
 //! All state of the kernel programs.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
-    FLOWS_MAX, FlowKey, JUDGEMENTS_MAX, JudgementWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords,
-    RING_BYTES,
+    CALLS_MAX, FLOWS_MAX, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX, ListenerKey,
+    ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting,
 };
 
 #[map]
@@ -14,25 +14,50 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 #[map]
 pub static JUDGEMENTS: HashMap<u32, JudgementWords> = HashMap::with_max_entries(JUDGEMENTS_MAX, 0);
 
-/// By socket cookie.
+/// By socket cookie, or without hooks of cgroups by the socket's address.
 #[map]
 pub static OWNERS: HashMap<u64, OwnerWords> = HashMap::with_max_entries(OWNERS_MAX, 0);
 
-/// Destinations that were told. A forgotten one is told again, and user space knows it.
+/// Destinations that were told, and what went there. A forgotten one is told again, and user space knows it.
 #[map]
-pub static FLOWS: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+pub static FLOWS: LruHashMap<FlowKey, FlowBytes> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+
+/// By thread: with whom the datagram is exchanged that is just being sent or received.
+#[map]
+pub static TALKS: LruHashMap<u64, FlowKey> = LruHashMap::with_max_entries(CALLS_MAX, 0);
+
+/// By thread: the socket with which a function was called that has not returned, and its flags.
+#[map]
+pub static CALLS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(CALLS_MAX, 0);
 
 #[map]
-pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT as u32, 0);
+pub static LISTENERS: HashMap<ListenerKey, ListenerWords> = HashMap::with_max_entries(LISTENERS_MAX, 0);
+
+/// 1 once the function that accepts is hooked: it then tells, and not the handshake.
+#[map]
+pub static ACCEPT_HOOKED: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
 
 /// Set by the loader from the running kernel's BTF; `rano_common::OFFSETS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_OFFSETS_4: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
+static RANO_OFFSETS_5: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
+
+/// Set by the loader; `rano_common::SETTINGS_GLOBAL` is its name.
+#[unsafe(no_mangle)]
+static RANO_SETTINGS_5: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
 
 #[inline(always)]
 pub fn offset(of: Offset) -> usize {
     // SAFETY: the index is that of a variant, and so within the array; volatile because the loader changes it.
-    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_4[of as usize]) as usize }
+    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_5[of as usize]) as usize }
+}
+
+#[inline(always)]
+pub fn setting(of: Setting) -> u32 {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_5[of as usize]) }
 }
 
 #[inline(always)]

@@ -1,15 +1,21 @@
 //! What is told of a socket, read from `struct sock` at the places that the running kernel's BTF gives.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use rano_common::{Header, Loss, Offset, Owner, SocketKind, SocketRecord};
+use aya_ebpf::maps::ring_buf::RingBufEntry;
+use rano_common::{Header, ListenerKey, Loss, Offset, Owner, Setting, SocketKind, SocketRecord, flags};
 
 use crate::emit::{Batch, now};
-use crate::maps::{lost, offset};
+use crate::maps::{lost, offset, setting};
 use crate::task::read;
 
-const AF_INET6: u16 = 10;
+pub const AF_INET6: u16 = 10;
+/// `1 << SOCK_DONE` (`enum sock_flags` in include/net/sock.h): `tcp_fin()` was here.
+const SOCK_DONE: u64 = 1 << 1;
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
+
+/// Address and port; IPv4 as its mapped IPv6 address.
+pub type Destination = ([u8; 16], u16);
 
 /// What the hook knows of the socket besides what is in it.
 #[derive(Clone, Copy)]
@@ -17,22 +23,96 @@ pub struct Told {
     pub kind: SocketKind,
     pub cookie: u64,
     pub owner: Owner,
-    pub protocol: u8,
     /// TCP state before `Closed`.
     pub state_before: u8,
-    /// Of the datagram; else it is read from the socket.
-    pub remote: Option<([u8; 16], u16)>,
+    /// Else it is read from the socket.
+    pub error: Option<u32>,
+    /// Else it is read from the socket.
+    pub remote: Option<Destination>,
 }
 
-/// Tells of the socket to which the context has a pointer: `ctx.sk`, or a `bpf_sock` context itself. The verifier
-/// forbids arithmetic on such a pointer; one that has been through memory is a plain address to it. Whether there was
-/// room.
+impl Told {
+    #[inline(always)]
+    pub const fn new(kind: SocketKind, cookie: u64, owner: Owner) -> Self {
+        Self { kind, cookie, owner, state_before: 0, error: None, remote: None }
+    }
+}
+
+/// A record that is filled but not told yet.
+pub struct Draft {
+    room: RingBufEntry<SocketRecord>,
+    batch: Batch,
+}
+
+impl Draft {
+    #[inline(always)]
+    pub fn tell(self) {
+        self.batch.submit(self.room);
+    }
+
+    #[inline(always)]
+    pub fn discard(self) {
+        self.room.discard(0);
+    }
+
+    /// Where the socket is, as a listener.
+    #[inline(always)]
+    pub fn place(&mut self) -> ListenerKey {
+        // SAFETY: every field was written.
+        let record = unsafe { &*self.room.as_ptr() };
+        ListenerKey {
+            netns: record.netns,
+            port: record.local_port,
+            family: record.family,
+            local: record.local,
+        }
+    }
+
+    /// Gives it to another owner.
+    #[inline(always)]
+    pub fn give_to(&mut self, owner: Owner) {
+        let record = self.room.as_mut_ptr();
+        // SAFETY: it points to a filled record.
+        unsafe {
+            (*record).owner_start_ns = owner.start_ns;
+            (*record).established_ns = owner.established_ns;
+            (*record).pid = owner.pid;
+            (*record).exec_id = owner.exec_id;
+            (*record).flags = owner.flags;
+        }
+    }
+}
+
+/// By what a socket is known. `None`: nothing gave it a cookie, and so nobody follows it.
+#[inline(always)]
+pub fn key_of(sk: usize) -> Option<u64> {
+    if setting(Setting::Alone) != 0 {
+        return Some(sk as u64);
+    }
+    read::<u64>(sk, Offset::SockCookie).filter(|&cookie| cookie != 0)
+}
+
+/// Tells of the socket to which the context has a pointer: `ctx.sk`, a `bpf_sock` context itself, or a plain address.
+/// Whether there was room.
 #[inline(always)]
 pub fn tell<T>(socket: *const T, told: Told) -> bool {
+    match draft(socket, told) {
+        Some(draft) => {
+            draft.tell();
+            true
+        }
+        None => false,
+    }
+}
+
+/// The verifier forbids arithmetic on a pointer from a context; one that has been through memory is a plain address
+/// to it.
+#[inline(always)]
+pub fn draft<T>(socket: *const T, told: Told) -> Option<Draft> {
     let batch = Batch::begin();
     let Some(mut room) = batch.reserve::<SocketRecord>() else {
         lost(Loss::SocketRecord);
-        return false;
+        return None;
     };
     let record = room.as_mut_ptr();
     // SAFETY: `record` points to room for a record, of which every field is written before it is submitted.
@@ -42,17 +122,18 @@ pub fn tell<T>(socket: *const T, told: Told) -> bool {
         let sk = core::ptr::read_volatile(place);
         fill(record, sk, &told);
     }
-    batch.submit(room);
-    true
+    Some(Draft { room, batch })
 }
 
+/// A program of its own: it is long, and called from many.
+///
 /// # Safety
 /// `record` points to room for a record.
-#[inline(always)]
+#[inline(never)]
 unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
     let family: u16 = read(sk, Offset::SockFamily).unwrap_or(0);
     let port: u16 = read(sk, Offset::SockRemotePort).unwrap_or(0);
-    let tcp = told.protocol == IPPROTO_TCP;
+    let is_datagram = told.owner.flags & flags::DATAGRAM != 0;
     let net: usize = read(sk, Offset::SockNet).unwrap_or(0);
     // SAFETY: the caller's promise; each helper call checks the address it reads.
     unsafe {
@@ -65,15 +146,25 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
         (*record).exec_id = told.owner.exec_id;
         (*record).flags = told.owner.flags;
         (*record).netns = read(net, Offset::NetInode).unwrap_or(0);
-        (*record).error = read(sk, Offset::SockError).unwrap_or(0);
+        (*record).error = match told.error {
+            Some(error) => error,
+            None => read(sk, Offset::SockError).unwrap_or(0),
+        };
         (*record).local_port = read(sk, Offset::SockLocalPort).unwrap_or(0);
         (*record).remote_port = u16::from_be(port);
         (*record).family = family;
-        (*record).protocol = told.protocol;
+        (*record).protocol = if is_datagram { IPPROTO_UDP } else { IPPROTO_TCP };
         (*record).state_before = told.state_before;
         (*record).padding = 0;
-        let counted = tcp && told.kind as u32 >= SocketKind::Closed as u32;
-        let (sent, again, received): (u64, u64, u64) = if counted {
+        let kind = told.kind as u32;
+        let is_end = kind == SocketKind::Closed as u32 || kind == SocketKind::Released as u32;
+        let (sent, again, received): (u64, u64, u64) = if is_datagram {
+            (told.owner.sent, 0, told.owner.received)
+        } else if is_end {
+            let state: u64 = read(sk, Offset::SockFlags).unwrap_or(0);
+            if state & SOCK_DONE != 0 {
+                (*record).flags |= flags::FIN;
+            }
             (
                 read(sk, Offset::TcpBytesSent).unwrap_or(0),
                 read(sk, Offset::TcpBytesRetransmitted).unwrap_or(0),
@@ -87,7 +178,8 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
         (*record).local = address(sk, family, Offset::SockLocal4, Offset::SockLocal6);
         match told.remote {
             Some((remote, port)) => {
-                (*record).remote = remote;
+                let four = words(remote)[3];
+                (*record).remote = if family == AF_INET6 { remote } else { bytes([four, 0, 0, 0]) };
                 (*record).remote_port = port;
             }
             None => (*record).remote = address(sk, family, Offset::SockRemote4, Offset::SockRemote6),
@@ -96,17 +188,43 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
 }
 
 #[inline(always)]
-fn address(sk: usize, family: u16, four: Offset, six: Offset) -> [u8; 16] {
+pub fn address(sk: usize, family: u16, four: Offset, six: Offset) -> [u8; 16] {
     if family == AF_INET6 {
         return read(sk, six).unwrap_or([0; 16]);
     }
     // SAFETY: the helper checks the address.
-    let four: [u8; 4] =
-        unsafe { bpf_probe_read_kernel((sk + offset(four)) as *const [u8; 4]) }.unwrap_or([0; 4]);
-    let mut all = [0; 16];
-    all[0] = four[0];
-    all[1] = four[1];
-    all[2] = four[2];
-    all[3] = four[3];
-    all
+    let four: u32 = unsafe { bpf_probe_read_kernel((sk + offset(four)) as *const u32) }.unwrap_or(0);
+    bytes([four, 0, 0, 0])
+}
+
+/// The destination of a connected socket.
+#[inline(always)]
+pub fn destination(sk: usize) -> Destination {
+    let family: u16 = read(sk, Offset::SockFamily).unwrap_or(0);
+    let port: u16 = read(sk, Offset::SockRemotePort).unwrap_or(0);
+    let remote = if family == AF_INET6 {
+        read(sk, Offset::SockRemote6).unwrap_or([0; 16])
+    } else {
+        mapped(read(sk, Offset::SockRemote4).unwrap_or(0))
+    };
+    (remote, u16::from_be(port))
+}
+
+/// An IPv4 address in network byte order, as IPv6.
+#[inline(always)]
+pub fn mapped(four: u32) -> [u8; 16] {
+    bytes([0, 0, 0xffff_u32.to_be(), four])
+}
+
+/// An address of words in network byte order.
+#[inline(always)]
+pub fn bytes(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: both are sixteen bytes, of which any are valid.
+    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
+}
+
+#[inline(always)]
+fn words(bytes: [u8; 16]) -> [u32; 4] {
+    // SAFETY: as above.
+    unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(bytes) }
 }

@@ -32,12 +32,33 @@ pub fn read<T>(base: usize, field: Offset) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + offset(field)) as *const T) }.ok()
 }
 
+/// The current thread, by what no other has as long as it lives. Its number would need a helper that programs on cgroups
+/// have only from Linux 6.2 on.
+#[inline(always)]
+pub fn thread() -> u64 {
+    current() as u64
+}
+
+/// Reads kernel memory.
+#[inline(always)]
+pub fn read_at<T>(address: usize) -> Option<T> {
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
 impl Identity {
     #[inline(always)]
     pub fn of(task: usize) -> Option<Self> {
-        let leader: usize = read(task, Offset::TaskLeader)?;
+        // Mostly it is its own leader, which is seen without asking for that: the two numbers lie side by side.
+        let (pid, group): (u32, u32) = if offset(Offset::TaskTgid) == offset(Offset::TaskPid) + 4 {
+            let both: u64 = read(task, Offset::TaskPid)?;
+            (both as u32, (both >> 32) as u32)
+        } else {
+            (read(task, Offset::TaskPid)?, read(task, Offset::TaskTgid)?)
+        };
+        let leader = if pid == group { task } else { read(task, Offset::TaskLeader)? };
         Some(Self {
-            pid: read(leader, Offset::TaskTgid)?,
+            pid: group,
             exec_id: read(leader, Offset::TaskExecId)?,
             start_ns: read(leader, Offset::TaskStart)?,
         })
@@ -57,6 +78,33 @@ impl Identity {
         if JUDGEMENTS.insert(self.pid, judgement.to_words(), BPF_ANY as u64).is_err() {
             lost(Loss::JudgementsFull);
         }
+    }
+}
+
+/// Who the caller is, unless it is ignored. A process that was never judged is told of first.
+#[inline(always)]
+pub fn caller() -> Option<Identity> {
+    let task = current();
+    let Some(identity) = Identity::of(task) else {
+        lost(Loss::TaskUnread);
+        return None;
+    };
+    match identity.verdict() {
+        Some(Verdict::Ignored) => return None,
+        Some(Verdict::Tracked | Verdict::Asked) => {}
+        None => ask(task, &identity),
+    }
+    Some(identity)
+}
+
+/// A program of its own: it is long, and called from many.
+#[inline(never)]
+fn ask(task: usize, identity: &Identity) {
+    // Before the record, so that the answer to it comes later.
+    identity.judge(Verdict::Asked);
+    if !tell_image(task, *identity, ProcessKind::Sight, 0) {
+        // To be told of with its next socket.
+        let _ = JUDGEMENTS.remove(identity.pid);
     }
 }
 
@@ -134,14 +182,23 @@ fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) 
         return false;
     };
     let image = room.as_mut_ptr();
-    let length = if record.arguments_total > N as u32 { N as u32 } else { record.arguments_total };
+    let total = record.arguments_total;
+    // The mask is for verifiers before 6.4, which lose what the comparison says; the volatile read is for the compiler,
+    // which would leave it out.
+    // SAFETY: it is a number on the stack.
+    let masked = unsafe { core::ptr::read_volatile(&raw const total) } & (N as u32 - 1);
     // SAFETY: `image` points to room for the record; each place is written before it is submitted, except for what is
-    // behind the arguments, which user space does not look at. The helper writes `length` bytes, at most `N`.
+    // behind the arguments, which user space does not look at. The helper writes at most `N` bytes.
     unsafe {
         (*image).process = record;
         (*image).process.header.size = size_of::<ImageRecord<N>>() as u32;
         (*image).path[0] = 0;
-        let read = bpf_probe_read_user((&raw mut (*image).arguments).cast(), length, start as *const _);
+        let room = (&raw mut (*image).arguments).cast();
+        let (read, length) = if total >= N as u32 {
+            (bpf_probe_read_user(room, N as u32, start as *const _), N as u32)
+        } else {
+            (bpf_probe_read_user(room, masked, start as *const _), masked)
+        };
         (*image).process.arguments = if read == 0 { length } else { 0 };
         if path != 0 {
             let room: &mut [u8; PATH] = &mut (*image).path;

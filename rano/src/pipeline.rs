@@ -78,9 +78,6 @@ struct Live {
     notes: Notes,
 }
 
-/// How long evidence of a recording waits for its socket.
-const RECORDED_HOLD: Duration = Duration::from_secs(3);
-
 impl Pipeline {
     /// `sinks` in the order in which they see an event; the last one shows notices.
     pub fn new(tree: Tree, scope: Scope, source: SourceKind, sinks: Vec<Box<dyn Sink>>) -> Self {
@@ -91,7 +88,7 @@ impl Pipeline {
             sinks,
             judge: None,
             live: FxHashMap::default(),
-            names: Names::recorded(RECORDED_HOLD),
+            names: Names::none(),
             ended: Ended::default(),
             next_connection: 1,
             totals: Totals::default(),
@@ -233,11 +230,12 @@ impl Pipeline {
     }
 
     fn opened(&mut self, opened: Opened) {
-        if opened.owner.is_none() && opened.role == Role::Connect {
+        let is_known = self.live.contains_key(&opened.id);
+        if opened.owner.is_none() && opened.role == Role::Connect && !is_known {
             self.unattributed += 1;
         }
         let learned = self.look_up(&opened);
-        if !self.in_scope(&opened) || self.live.contains_key(&opened.id) {
+        if is_known || !self.in_scope(&opened) {
             for learned in learned {
                 self.learned(&learned);
             }
@@ -388,6 +386,7 @@ impl Pipeline {
             owner_quality: live.opened.quality,
             preexisting: live.opened.preexisting,
             netns: live.opened.netns,
+            peer_pid: live.opened.peer_pid,
             alert: live.notes.alert,
         }
     }
@@ -462,6 +461,11 @@ impl Intake for Pipeline {
         match change {
             SocketChange::Opened(opened) => self.opened(opened),
             SocketChange::State { id, state, at } => self.state(id, state, at),
+            SocketChange::Local { id, local, .. } => {
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.opened.local = Some(local);
+                }
+            }
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
                 self.learned(&Learned { socket: id, name, is_certain: true, at });

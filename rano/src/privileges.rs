@@ -15,6 +15,8 @@ pub const OTHERS_FILES: CapabilitySet =
 
 /// On some kernels a program that lacks it cannot even look into its own maps.
 pub const OWN_MAPS: CapabilitySet = CapabilitySet::BPF;
+/// What stands in for [`OWN_MAPS`] where it is held: to find out whether that is needed, do without both.
+pub const INSTEAD_OF_OWN_MAPS: CapabilitySet = CapabilitySet::SYS_ADMIN;
 
 /// Leaves the calling thread at most `keep` of what it has. Best effort: where this is refused, there is nothing to give up or a
 /// sandbox already sees to it.

@@ -5,6 +5,7 @@
     unreachable_pub,
     reason = "a test program has no outside: `pub` marks what a file offers the others"
 )]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 

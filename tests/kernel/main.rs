@@ -11,9 +11,13 @@ mod support;
 
 mod cgroup;
 mod connections;
+mod facts;
 mod ladder;
 mod lockdown;
 mod loss;
+mod names;
+mod odd_client;
+mod odd_sockets;
 mod privileges;
 mod swarm;
 mod taken_away;
@@ -32,9 +36,12 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         connections::all(),
+        facts::all(),
         ladder::all(),
         lockdown::all(),
         loss::all(),
+        names::all(),
+        odd_sockets::all(),
         privileges::all(),
         swarm::all(),
         taken_away::all(),
@@ -47,7 +54,10 @@ fn main() -> ExitCode {
 
 /// The end of a process that plays a part in a test.
 fn played() -> Option<ExitCode> {
-    swarm::play_if_asked().or_else(verifier::play_if_asked).or_else(support::actor::play_if_asked)
+    swarm::play_if_asked()
+        .or_else(odd_client::play_if_asked)
+        .or_else(verifier::play_if_asked)
+        .or_else(support::actor::play_if_asked)
 }
 
 /// A scene in which rano can load its programs; skips where it cannot.
@@ -55,12 +65,11 @@ fn scene() -> anyhow::Result<Scene> {
     static REFUSED: OnceLock<Option<String>> = OnceLock::new();
     let scene = Scene::new(User::Root)?;
     // Loading is slow in an emulated machine, so it is tried once.
-    let refused = match REFUSED.get() {
-        Some(refused) => refused,
-        None => {
-            let refused = try_loading(&scene)?;
-            REFUSED.get_or_init(|| refused)
-        }
+    let refused = if let Some(refused) = REFUSED.get() {
+        refused
+    } else {
+        let refused = try_loading(&scene)?;
+        REFUSED.get_or_init(|| refused)
     };
     match refused {
         Some(reason) => Err(support::trial::skip(reason.as_str())),

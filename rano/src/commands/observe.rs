@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::Context;
-use crate::config::{Configuration, LogFormat, Origin, Settings, SourceChoice};
+use crate::config::{Configuration, LogFormat, Origin, RungChoice, Settings, SourceChoice};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
 use crate::output::banner::Banner;
@@ -172,6 +172,7 @@ impl<'a> Run<'a> {
             listening: self.settings.listening,
             unix: self.settings.unix,
             unattributed: self.settings.unattributed,
+            only_unix: false,
             once: self.settings.once,
             receive_buffer: self.settings.notify_buffer,
         };
@@ -189,17 +190,9 @@ impl<'a> Run<'a> {
 
     /// The ladder: the best that works here, unless one was asked for.
     fn live_source(&self, polling: ProcSettings, names: &mut NameSources) -> Result<Box<dyn Source>> {
-        let shows_more = polling.listening || polling.unix || polling.unattributed;
         let reason = match self.settings.source {
             SourceChoice::Proc => None,
             SourceChoice::Auto if polling.once => None,
-            SourceChoice::Auto if shows_more => {
-                Some("listening, unix and unattributed sockets are looked for in /proc".to_owned())
-            }
-            SourceChoice::Ebpf if shows_more => {
-                let message = "--source ebpf does not show listening, unix or unattributed sockets";
-                return Err(Failure::new(Code::Usage, message).hint("use --source proc for these").into());
-            }
             SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling, names)) {
                 Ok(source) => {
                     if names.wants_ebpf(self.settings) {
@@ -221,8 +214,15 @@ impl<'a> Run<'a> {
     }
 
     fn ebpf(&self, polling: ProcSettings, names: &NameSources) -> EbpfSettings {
+        let rung = match self.settings.rung {
+            RungChoice::Any => None,
+            RungChoice::Fentry => Some(SourceKind::EbpfFentry),
+            RungChoice::Kprobe => Some(SourceKind::EbpfKprobe),
+            RungChoice::Tracepoint => Some(SourceKind::EbpfTracepoint),
+        };
         EbpfSettings {
             polling,
+            rung,
             ring_bytes: self.settings.ring_bytes,
             names: names.wants_ebpf(self.settings),
             files_of: self.owner.map(|(uid, _)| uid),

@@ -37,6 +37,17 @@ choices! {
 }
 
 choices! {
+    /// Which rung of kernel programs is to be taken.
+    pub enum RungChoice {
+        /// The best one.
+        Any = "any",
+        Fentry = "fentry",
+        Kprobe = "kprobe",
+        Tracepoint = "tracepoint",
+    }
+}
+
+choices! {
     /// Shape of the log file.
     pub enum LogFormat {
         /// As stdout.
@@ -240,6 +251,8 @@ options! {
     record: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();
     /// Room for records in the kernel, in bytes; 0 for the usual
     ring_bytes: u32 = option(Capture).value_name("BYTES").range(0, 1 << 30).default("0").hidden();
+    /// Take no other rung of kernel programs than this
+    rung: RungChoice = option(Capture).value_name("RUNG").default("any").hidden();
     /// Receive buffer for destroy notifications, in bytes; 0 for the usual
     notify_buffer: usize = option(Capture).value_name("BYTES").range(0, 1 << 30).default("4194304").hidden();
 }

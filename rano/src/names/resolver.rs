@@ -20,9 +20,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::thread::CapabilitySet;
 
 use crate::event::Moment;
 use crate::names::Pointer;
+use crate::privileges;
 use message::{Answered, Question};
 
 /// Questions that are on their way at a time.
@@ -101,7 +103,10 @@ impl Resolver {
         thread::Builder::new()
             .name("rano-names".to_owned())
             .stack_size(STACK)
-            .spawn(move || worker.run())
+            .spawn(move || {
+                privileges::keep_only(CapabilitySet::empty());
+                worker.run();
+            })
             .map(drop)?;
         Ok(Self { questions, answers, wake })
     }

@@ -43,17 +43,18 @@ impl Names {
             book: Book::new(hold),
             from: "recording".to_owned(),
             pointers: Pointers::recorded(),
-            ..Self::none()
+            classes: Classes::new(&[]),
+            unknown: None,
         }
     }
 
-    /// Nothing is told of names.
+    /// Nothing is told of names but by the source of events itself.
     pub fn none() -> Self {
         Self {
             book: Book::closed_for_good(),
             from: "none".to_owned(),
             pointers: Pointers::none(),
-            classes: Classes::new(&[]),
+            classes: Classes::default(),
             unknown: None,
         }
     }
@@ -154,7 +155,7 @@ impl Ended {
 }
 
 impl Pipeline {
-    /// How names become known, where it is not from a recording.
+    /// How names become known.
     #[must_use]
     pub fn with_names(mut self, names: Names) -> Self {
         self.names = names;

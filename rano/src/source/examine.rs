@@ -9,7 +9,9 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::Source as _;
-use super::ebpf::load::{self, Programs};
+use super::ebpf::hooks::Hooks;
+use super::ebpf::load::{self, Programs, Wanted};
+use super::ebpf::lockdown;
 use super::proc::{ProcSettings, ProcSource};
 use crate::event::SourceKind;
 
@@ -205,24 +207,70 @@ fn is_filtered() -> bool {
     status.lines().find_map(|line| line.strip_prefix("Seccomp:")).is_some_and(|mode| mode.trim() == "2")
 }
 
+const IN_KERNEL: [SourceKind; 3] =
+    [SourceKind::EbpfFentry, SourceKind::EbpfKprobe, SourceKind::EbpfTracepoint];
+
 /// The rungs in the kernel, and their hooks.
 fn programs() -> (Vec<Rung>, Vec<Hook>) {
-    match Programs::attach(0, true) {
-        Ok(programs) => {
-            let rung = Rung { kind: SourceKind::EbpfTracepoint, refused: None, fix: None };
-            let hooks = programs.missing.iter().map(|missing| Hook {
-                name: missing.clone(),
-                way: "cgroup",
-                refused: Some(missing.clone()),
-                without: None,
-            });
-            (vec![rung], hooks.collect())
-        }
+    match Programs::attach(Wanted { listening: true, names: true, ..Wanted::default() }) {
+        Ok(programs) => (IN_KERNEL.map(|kind| rung(kind, &programs.hooks)).into(), hooks_of(&programs.hooks)),
         Err(error) => {
-            let refused = Some(format!("{error:#}"));
-            (vec![Rung { kind: SourceKind::EbpfTracepoint, refused, fix: programs_fix() }], Vec::new())
+            let refused = format!("{:#}", lockdown::explained(error));
+            let rung = |kind| Rung { kind, refused: Some(refused.clone()), fix: programs_fix() };
+            (IN_KERNEL.map(rung).into(), Vec::new())
         }
     }
+}
+
+fn rung(kind: SourceKind, hooks: &Hooks) -> Rung {
+    let refused = match hooks.why_not(kind) {
+        Some(refused) => Some(refused.to_owned()),
+        // Below one that works, another was not tried.
+        None if kind == hooks.rung || kind == SourceKind::EbpfTracepoint => None,
+        None => Some("not tried: a better one works".to_owned()),
+    };
+    let fix = refused.as_deref().and_then(|reason| rung_fix(kind, reason));
+    Rung { kind, refused, fix }
+}
+
+/// What would help where programs are let in, but not on functions.
+fn rung_fix(kind: SourceKind, reason: &str) -> Option<String> {
+    if reason.starts_with("not tried") {
+        return None;
+    }
+    match kind {
+        SourceKind::EbpfKprobe if reason == "not in this kernel" => {
+            Some("a kernel with CONFIG_KPROBE_EVENTS=y".to_owned())
+        }
+        SourceKind::EbpfKprobe if ["EPERM", "EACCES"].iter().any(|errno| reason.contains(errno)) => {
+            let path = "/proc/sys/kernel/perf_event_paranoid";
+            let level: i32 = fs::read_to_string(path).ok()?.trim().parse().ok()?;
+            // Debian's 3 keeps out everybody but root.
+            (level > 2).then(|| "sudo sysctl kernel.perf_event_paranoid=2".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn hooks_of(hooks: &Hooks) -> Vec<Hook> {
+    let attached = hooks.attached.iter().map(|(name, way)| Hook {
+        name: (*name).to_owned(),
+        way: way.name(),
+        refused: None,
+        without: None,
+    });
+    // What was learned in another way is not missing.
+    let missing = hooks.refused.iter().filter(|refused| !hooks.has(refused.hook));
+    let refused = missing.map(|refused| Hook {
+        name: refused.hook.to_owned(),
+        way: refused.way.name(),
+        refused: Some(match &*refused.reason {
+            "" => "not on this rung".to_owned(),
+            reason => reason.to_owned(),
+        }),
+        without: refused.without.map(str::to_owned),
+    });
+    attached.chain(refused).collect()
 }
 
 /// What would let programs in at all.
@@ -236,6 +284,9 @@ fn programs_fix() -> Option<String> {
     if load::cgroup2().is_err() {
         return Some(cgroups_fix());
     }
+    if lockdown::is_confidential() {
+        return Some(lockdown::FIX.to_owned());
+    }
     Some("run it outside of the container or sandbox".to_owned())
 }
 
@@ -248,6 +299,7 @@ fn polling() -> (Rung, Check) {
         unattributed: false,
         once: false,
         receive_buffer: 0,
+        only_unix: false,
     };
     let kind = SourceKind::Proc;
     match ProcSource::start(settings) {

@@ -56,6 +56,8 @@ pub enum SocketChange {
     Opened(Opened),
     /// The state of an open socket changed (connecting to established, established to `close_wait`).
     State { id: SocketId, state: SocketState, at: Moment },
+    /// Its local end became known, or better known, after it was opened.
+    Local { id: SocketId, local: Address, at: Moment },
     /// A name of its remote end became known.
     Named { id: SocketId, name: Arc<str>, by: DomainSource, at: Moment },
     /// It is gone. For a socket that was never `Opened` this is ignored; a source that knows more sends
@@ -67,7 +69,7 @@ impl SocketChange {
     pub fn at(&self) -> Moment {
         match self {
             Self::Opened(opened) => opened.at,
-            Self::State { at, .. } | Self::Named { at, .. } => *at,
+            Self::State { at, .. } | Self::Local { at, .. } | Self::Named { at, .. } => *at,
             Self::Closed(closed) => closed.at,
         }
     }
@@ -91,6 +93,9 @@ pub struct Opened {
     /// When it was opened as far as the source knows; for a polled socket the poll.
     pub at: Moment,
     pub netns: u32,
+    /// Who holds the other end of a unix socket, where that could be seen.
+    #[serde(default)]
+    pub peer_pid: Option<u32>,
 }
 
 /// How a socket ended.

@@ -5,6 +5,7 @@ pub(crate) mod hooks;
 pub(crate) mod load;
 mod measure;
 mod memory;
+mod names;
 mod notify;
 mod poll;
 mod report;
@@ -30,7 +31,7 @@ enum Bench {
     OfRano,
 }
 
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("poll", Bench::InWorld(poll::measure)),
     ("notify", Bench::InWorld(notify::measure)),
     ("hooks", Bench::InWorld(hooks::measure)),
@@ -39,6 +40,7 @@ const BENCHES: [(&str, Bench); 8] = [
     ("memory", Bench::InWorld(memory::measure)),
     ("startup", Bench::InWorld(startup::measure)),
     ("alerts", Bench::OfRano),
+    ("names", Bench::Here(names::measure)),
 ];
 
 /// Makes a database to try things on; not a measurement.
@@ -52,7 +54,7 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
         eprintln!(
-            "error: no bench '{}': poll notify hooks store report memory startup alerts",
+            "error: no bench '{}': poll notify hooks store report memory startup alerts names",
             unknown.display()
         );
         return Ok(ExitCode::from(2));

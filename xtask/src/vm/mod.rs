@@ -28,9 +28,10 @@ use plan::{KERNELS, Scenario, Size};
 use results::{Outcome, Results};
 
 const USAGE: &str = "\
-usage: cargo xtask vm [--full] [--write] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
-  --full     100,000 connections in each guest, every kernel with full preemption too
-  --write    put what was seen into docs/kernels.md
+usage: cargo xtask vm [--full] [--write] [--dev] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
+  --full     every test in each guest, 100,000 connections, every kernel with full preemption too
+  --write    what differs by rung on every kernel, and what was seen put into docs/kernels.md
+  --dev      an unoptimised build: sooner there, slower in the guests
   --kernel   only this kernel, such as 6.12
   --rung     only this one: fentry, kprobe, tracepoint
   TEST       only tests whose names contain it
@@ -63,7 +64,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
         Ok(archive) => archive,
         Err(error) => return Ok(skip_all(&format!("{error:#}"))),
     };
-    let built = cargo::build_test("kernel")?;
+    let built = cargo::build_test("kernel", options.profile)?;
     let mut tally = Tally::default();
     let mut kernels = Vec::new();
     for series in KERNELS.iter().filter(|series| options.wants_kernel(series)) {
@@ -85,6 +86,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
 struct Options {
     size: Size,
     write: bool,
+    profile: &'static str,
     kernels: Vec<String>,
     rungs: Vec<String>,
     filter: Option<String>,
@@ -92,18 +94,28 @@ struct Options {
 
 impl Options {
     fn parse(arguments: &[OsString]) -> Option<Self> {
-        let mut options =
-            Self { size: Size::Quick, write: false, kernels: Vec::new(), rungs: Vec::new(), filter: None };
+        let mut options = Self {
+            size: Size::Quick,
+            write: false,
+            profile: "release",
+            kernels: Vec::new(),
+            rungs: Vec::new(),
+            filter: None,
+        };
         let mut words = arguments.iter().map(|argument| argument.to_str());
         while let Some(word) = words.next() {
             match word? {
                 "--full" => options.size = Size::Full,
                 "--write" => options.write = true,
+                "--dev" => options.profile = "dev",
                 "--kernel" => options.kernels.push(words.next()??.to_owned()),
                 "--rung" => options.rungs.push(words.next()??.to_owned()),
                 "--" => options.filter = Some(words.next()??.to_owned()),
                 _ => return None,
             }
+        }
+        if options.write && options.size == Size::Quick {
+            options.size = Size::Table;
         }
         Some(options)
     }
@@ -156,6 +168,7 @@ impl Tally {
 /// What every guest has, without the end of the archive: a kernel's modules and the command come behind it.
 fn base_image(built: &Built) -> Result<Vec<u8>> {
     let mut image = Image::base()?;
+    image.peers()?;
     image.program(&built.test, &built.test)?;
     // Where the test program looks for it.
     image.program(&built.rano, &built.rano)?;
@@ -188,7 +201,11 @@ fn run_guests(
             });
         }
         drop(sender);
-        shown.extend(ended.into_iter().filter_map(|(scenario, ended)| tell(scenario, ended, tally)));
+        shown.extend(
+            ended
+                .into_iter()
+                .filter_map(|(scenario, ended)| tell(scenario, ended, options.filter.as_deref(), tally)),
+        );
     });
     println!("{} guests in {} s", scenarios.len(), begin.elapsed().as_secs());
     shown
@@ -219,13 +236,24 @@ fn run_guest(
         append: scenario.append,
         patience: scenario.patience,
     };
-    let ended = guest.run(&directory);
+    let mut ended = guest.run(&directory);
+    if let Ok(Ended { status: None, timed_out: false, output, console, .. }) = &ended
+        && output.is_empty()
+    {
+        println!("{}: booted again, for it did not come up:\n{console}", scenario.name);
+        ended = guest.run(&directory);
+    }
     fs::remove_file(&initramfs).context("remove the initramfs")?;
     ended
 }
 
 /// A line for each guest, and everything where something is wrong.
-fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) -> Option<Shown> {
+fn tell(
+    scenario: &Scenario<'_>,
+    ended: Result<Ended>,
+    filter: Option<&str>,
+    tally: &mut Tally,
+) -> Option<Shown> {
     let Kernel { series, release, .. } = scenario.kernel;
     let ended = match ended {
         Ok(ended) => ended,
@@ -236,7 +264,7 @@ fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) -> Opt
         }
     };
     let mut results = Results::parse(&ended.output);
-    scenario.expect(&mut results);
+    scenario.expect(&mut results, filter);
     tally.add(&results);
     let failed = results.count(|outcome| *outcome == Outcome::Failed);
     println!(

@@ -7,8 +7,11 @@ use rustc_hash::FxHashMap;
 const MAGIC: u16 = 0xeb9f;
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
+const PARAMETER: usize = 8;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNCTION: u32 = 12;
+const PROTOTYPE: u32 = 13;
 /// Nesting of structures that are looked into.
 const MAX_DEPTH: u32 = 8;
 
@@ -61,6 +64,32 @@ impl<'a> Btf<'a> {
         }
         ensure!(bits.is_multiple_of(8), "{structure}.{} does not begin with a byte", path.join("."));
         Ok(bits / 8)
+    }
+
+    /// Names of the arguments of those functions that the kernel has.
+    pub fn arguments<'f>(
+        &self,
+        functions: impl IntoIterator<Item = &'f str>,
+    ) -> FxHashMap<&'f str, Vec<&'a [u8]>> {
+        let wanted: FxHashMap<&[u8], &str> =
+            functions.into_iter().map(|function| (function.as_bytes(), function)).collect();
+        let mut found = FxHashMap::default();
+        for &place in self.places.iter().skip(1) {
+            let Some(function) = self.at(place).filter(|found| found.kind == FUNCTION) else { continue };
+            let name = u32_at(self.types, place).and_then(|name| self.string(name));
+            if let Some(name) = name.and_then(|name| wanted.get(name))
+                && let Some(arguments) = self.parameters(function.target)
+            {
+                found.insert(*name, arguments);
+            }
+        }
+        found
+    }
+
+    fn parameters(&self, prototype: u32) -> Option<Vec<&'a [u8]>> {
+        let prototype = self.resolve(prototype).filter(|found| found.kind == PROTOTYPE)?;
+        let name = |index| self.string(u32_at(self.types, prototype.place + TYPE + index * PARAMETER)?);
+        (0..prototype.length).map(name).collect()
     }
 
     fn index(&mut self) -> Result<()> {

@@ -3,118 +3,72 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, ProgramError,
-    RawTracePoint, SockOps,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe,
+    Program, ProgramError, RawTracePoint, SockOps,
 };
-use aya::{Ebpf, EbpfLoader};
+use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
-    Judgement, JudgementWords, Loss, OFFSET_COUNT, OFFSETS_GLOBAL, Offset, Owner, OwnerWords, flags,
+    FlowBytes, FlowKey, Judgement, JudgementWords, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
+    OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags,
 };
 
+use rustc_hash::FxHashMap;
+
 use super::btf::Btf;
+use super::hooks::{self, Attach, Fact, Hooks, PacketWay, Refused, Way, When};
+use crate::event::SourceKind;
 
 /// Made by `cargo xtask ebpf`; `rano.bpf.txt` beside it says from what.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.bpf.o");
 pub const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
+/// What to attach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Only this rung, for tests.
+    pub rung: Option<SourceKind>,
+    /// Listeners, and what they accept.
+    pub listening: bool,
+    /// Room for records in the ring buffer; 0 for the usual.
+    pub ring_bytes: u32,
+    /// Packets that may hold names.
+    pub names: bool,
+}
+
 /// Attached programs and their maps; detached when dropped.
 pub struct Programs {
     pub ring: RingBuf<MapData>,
+    pub hooks: Hooks,
     judgements: HashMap<MapData, u32, JudgementWords>,
     owners: HashMap<MapData, u64, OwnerWords>,
+    flows: HashMap<MapData, [u64; 4], FlowBytes>,
+    listeners: HashMap<MapData, [u64; 3], ListenerWords>,
     lost: PerCpuArray<MapData, u64>,
-    /// Hooks that are good to have and could not be attached, each with the reason.
-    pub missing: Vec<String>,
-    /// Why packets with names are not told of, if they are not.
-    pub without_names: Option<String>,
     /// Keeps the programs attached.
     ebpf: Option<Ebpf>,
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    CgroupAddress,
-    CgroupSocket,
-    SockOps,
-    RawTracepoint(&'static str),
-    CgroupPacket(CgroupSkbAttachType),
-}
-
-struct Hook {
-    program: &'static str,
-    kind: Kind,
-    /// What is not seen without it; `None`: it cannot do without.
-    without: Option<&'static str>,
-}
-
-const HOOKS: [Hook; 10] = [
-    // Processes first: whoever connects afterwards is known.
-    Hook { program: "process_fork", kind: Kind::RawTracepoint("sched_process_fork"), without: None },
-    Hook { program: "process_exec", kind: Kind::RawTracepoint("sched_process_exec"), without: None },
-    Hook { program: "process_exit", kind: Kind::RawTracepoint("sched_process_exit"), without: None },
-    Hook {
-        program: "process_rename",
-        kind: Kind::RawTracepoint("task_rename"),
-        without: Some("agents by a name that a process gives itself"),
-    },
-    Hook { program: "tcp_events", kind: Kind::SockOps, without: None },
-    Hook { program: "socket_release", kind: Kind::CgroupSocket, without: None },
-    Hook { program: "socket_sendmsg4", kind: Kind::CgroupAddress, without: Some("datagrams over IPv4") },
-    Hook { program: "socket_sendmsg6", kind: Kind::CgroupAddress, without: Some("datagrams over IPv6") },
-    Hook { program: "socket_connect4", kind: Kind::CgroupAddress, without: None },
-    Hook { program: "socket_connect6", kind: Kind::CgroupAddress, without: None },
-];
-
-/// Packets with names.
-const NAME_HOOKS: [Hook; 2] = [
-    Hook { program: "names_sent", kind: Kind::CgroupPacket(CgroupSkbAttachType::Egress), without: None },
-    Hook { program: "names_received", kind: Kind::CgroupPacket(CgroupSkbAttachType::Ingress), without: None },
-];
-
 impl Programs {
-    /// Loads and attaches everything; an error says which step failed. `ring_bytes`: room for records, 0 for the usual.
-    /// `names`: packets that may hold names are to be told of too.
-    pub fn attach(ring_bytes: u32, names: bool) -> Result<Self> {
-        let offsets = offsets()?;
-        let cgroup = cgroup2()?;
-        let group = File::open(&cgroup).with_context(|| format!("open {}", cgroup.display()))?;
-        let mut loader = EbpfLoader::new();
-        loader.override_global(OFFSETS_GLOBAL, &offsets[..], true);
-        if ring_bytes != 0 {
-            loader.map_max_entries("EVENTS", ring_bytes);
+    /// Loads, and attaches as much as is to be had; an error says which step failed.
+    pub fn attach(wanted: Wanted) -> Result<Self> {
+        // Up to Linux 5.10 the memory of maps counts against this limit.
+        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+        let kernel = Kernel::read()?;
+        let mut hooks = Hooks::none();
+        let mut loaded = Loaded::load(&kernel, wanted, hooks::CGROUPS.when)?;
+        loaded.attach_base(&mut hooks)?;
+        if !hooks.cgroups {
+            // Another way to know a socket: programs that are loaded already cannot change to it.
+            loaded = Loaded::load(&kernel, wanted, When::Alone)?;
+            loaded.attach_alone(&mut hooks)?;
         }
-        let mut ebpf = match loader.load(OBJECT) {
-            Ok(ebpf) => ebpf,
-            Err(error) if is_refusal(&error) => {
-                bail!("not permitted (it takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")
-            }
-            Err(error) => return Err(error).context("load the kernel programs"),
-        };
-        let mut missing = Vec::new();
-        for hook in &HOOKS {
-            let attached = attach(&mut ebpf, hook, &group)
-                .with_context(|| format!("attach the kernel program {}", hook.program));
-            match (attached, hook.without) {
-                (Ok(()), _) => {}
-                (Err(error), Some(without)) => missing.push(format!("without {without} ({error:#})")),
-                (Err(error), None) => return Err(error),
-            }
-        }
-        let without_names = if names { attach_names(&mut ebpf, &group).err() } else { None };
-        let mut take =
-            |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
-        Ok(Self {
-            ring: RingBuf::try_from(take("EVENTS")?).context("open the ring buffer")?,
-            judgements: HashMap::try_from(take("JUDGEMENTS")?)?,
-            owners: HashMap::try_from(take("OWNERS")?)?,
-            lost: PerCpuArray::try_from(take("LOST")?)?,
-            missing,
-            without_names: without_names.map(|error| format!("{error:#}")),
-            ebpf: Some(ebpf),
-        })
+        loaded.climb(wanted, &mut hooks)?;
+        loaded.attach_rest(wanted, &mut hooks);
+        loaded.into_programs(hooks)
     }
 
     /// Answers what is to become of a process. A table that is full only means that it is told of again.
@@ -124,7 +78,31 @@ impl Programs {
 
     /// Asks for the end of a socket that is older than the programs.
     pub fn follow(&mut self, cookie: u64, owner: Owner) -> bool {
-        self.owners.insert(cookie, owner.to_words(), 0).is_ok()
+        self.hooks.cgroups && self.owners.insert(cookie, owner.to_words(), 0).is_ok()
+    }
+
+    /// Forgets a socket; whether it was followed still.
+    pub fn unfollow(&mut self, cookie: u64) -> bool {
+        self.owners.remove(&cookie).is_ok()
+    }
+
+    /// Asks for what a listener accepts that is older than the programs.
+    pub fn listen(&mut self, place: ListenerKey, cookie: u64, owner: Owner) {
+        let who = u64::from(owner.pid) | u64::from(owner.exec_id) << 32;
+        let place = place.to_words();
+        let words = match self.listeners.get(&place, 0) {
+            Ok(known) if known[1..] != [owner.start_ns, who] => [0; 3],
+            Ok(_) | Err(_) => [cookie, owner.start_ns, who],
+        };
+        let _ = self.listeners.insert(place, words, 0);
+    }
+
+    /// What was sent and received in a flow, which is then forgotten. `None`: it was forgotten before.
+    pub fn take_flow(&mut self, flow: FlowKey) -> Option<FlowBytes> {
+        let key = flow.to_words();
+        let bytes = self.flows.get(&key, 0).ok()?;
+        let _ = self.flows.remove(&key);
+        Some(bytes)
     }
 
     /// Whether the maps may be looked into.
@@ -151,6 +129,297 @@ impl Programs {
     }
 }
 
+/// What the programs must know of the running kernel.
+struct Kernel {
+    offsets: [u32; OFFSET_COUNT],
+    settings: [u32; SETTING_COUNT],
+    /// How many arguments a function takes, if the first is a socket.
+    arguments: FxHashMap<&'static str, usize>,
+}
+
+impl Kernel {
+    fn read() -> Result<Self> {
+        let bytes = std::fs::read(KERNEL_TYPES)
+            .with_context(|| format!("read {KERNEL_TYPES} (the kernel needs CONFIG_DEBUG_INFO_BTF)"))?;
+        let btf = Btf::parse(&bytes).with_context(|| format!("understand {KERNEL_TYPES}"))?;
+        let mut offsets = [0; OFFSET_COUNT];
+        for field in Offset::ALL {
+            let (structure, path) = field.path();
+            offsets[field as usize] = btf.offset(structure, path)?;
+        }
+        let arguments = btf.arguments(hooks::functions());
+        let flags =
+            arguments.get("udp_recvmsg").and_then(|names| names.iter().position(|name| *name == b"flags"));
+        let mut settings = [0; SETTING_COUNT];
+        settings[Setting::ReceiveFlags as usize] = flags.and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
+        let of_sockets = arguments.into_iter().filter(|(_, names)| names.first() == Some(&&b"sk"[..]));
+        let arguments = of_sockets.map(|(function, names)| (function, names.len())).collect();
+        Ok(Self { offsets, settings, arguments })
+    }
+}
+
+/// The object with its maps in the kernel, and what it takes to attach its programs.
+struct Loaded<'a> {
+    kernel: &'a Kernel,
+    ebpf: Ebpf,
+    /// Type information of the kernel, once a trampoline was tried: aya wants its own.
+    types: Option<AyaBtf>,
+    group: Result<File>,
+}
+
+impl<'a> Loaded<'a> {
+    fn load(kernel: &'a Kernel, wanted: Wanted, when: When) -> Result<Self> {
+        let mut settings = kernel.settings;
+        settings[Setting::Listening as usize] = u32::from(wanted.listening);
+        settings[Setting::Alone as usize] = u32::from(when == When::Alone);
+        let mut loader = EbpfLoader::new();
+        loader.override_global(OFFSETS_GLOBAL, &kernel.offsets[..], true);
+        loader.override_global(SETTINGS_GLOBAL, &settings[..], true);
+        if wanted.ring_bytes != 0 {
+            loader.map_max_entries("EVENTS", wanted.ring_bytes);
+        }
+        match loader.load(OBJECT) {
+            Ok(ebpf) => Ok(Self { kernel, ebpf, types: None, group: open_cgroup() }),
+            Err(error) if is_refusal(&error) => {
+                bail!("not permitted (it takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")
+            }
+            Err(error) => Err(error).context("load the kernel programs"),
+        }
+    }
+
+    /// Processes first: whoever connects afterwards is known.
+    fn attach_base(&mut self, hooks: &mut Hooks) -> Result<()> {
+        if let Err(refused) = self.learn(&hooks::PROCESSES, hooks, |_| true) {
+            bail!("attach {}: {}", refused.hook, refused.reason);
+        }
+        hooks.cgroups = self.learn(&hooks::CGROUPS, hooks, |_| true).is_ok();
+        Ok(())
+    }
+
+    fn attach_alone(&mut self, hooks: &mut Hooks) -> Result<()> {
+        hooks.attached.clear();
+        for fact in [&hooks::PROCESSES, &hooks::STATES] {
+            if let Err(refused) = self.learn(fact, hooks, |_| true) {
+                let reasons = hooks.reason().unwrap_or_default();
+                bail!("attach {}: {}; {reasons}", refused.hook, refused.reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rung is that of the way in which `tcp_connect` is hooked.
+    fn climb(&mut self, wanted: Wanted, hooks: &mut Hooks) -> Result<()> {
+        let allowed = |way: Way| match wanted.rung {
+            None => true,
+            Some(rung) => way.rung() == Some(rung),
+        };
+        let _ = self.learn(&hooks::CONNECT, hooks, allowed);
+        let way = hooks.attached.iter().find(|(name, _)| *name == hooks::CONNECT.name).map(|(_, way)| *way);
+        hooks.rung = way.and_then(Way::rung).unwrap_or(SourceKind::EbpfTracepoint);
+        match wanted.rung {
+            Some(rung) if rung != hooks.rung => bail!("{}", hooks.reason().unwrap_or_default()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn attach_rest(&mut self, wanted: Wanted, hooks: &mut Hooks) {
+        for fact in hooks::FACTS {
+            let is_wanted = match fact.when {
+                When::Always => true,
+                When::Listening => wanted.listening,
+                When::WithCgroups => hooks.cgroups,
+                When::ListeningWithCgroups => hooks.cgroups && wanted.listening,
+                When::Alone => !hooks.cgroups,
+                When::Names => wanted.names,
+            };
+            // A way that did not work for the rung's mark does not work for others.
+            let rung = hooks.rung;
+            let allowed = |way: Way| match way.rung() {
+                None => true,
+                Some(SourceKind::EbpfKprobe) if wanted.rung.is_none() => rung != SourceKind::EbpfTracepoint,
+                Some(of_way) => of_way == rung,
+            };
+            if is_wanted {
+                let _ = self.learn(fact, hooks, allowed);
+            }
+        }
+    }
+
+    /// Attaches what it takes to learn a fact, in the first of the ways that works.
+    fn learn(
+        &mut self,
+        fact: &Fact,
+        hooks: &mut Hooks,
+        allowed: impl Fn(Way) -> bool,
+    ) -> Result<(), Refused> {
+        let before = hooks.refused.len();
+        for (way, programs) in fact.ways.iter().filter(|(way, _)| allowed(*way)) {
+            match self.attach_all(programs) {
+                Ok(()) => {
+                    hooks.attached.push((fact.name, *way));
+                    for refused in &mut hooks.refused[before..] {
+                        refused.without = None;
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    let without = None;
+                    hooks.refused.push(Refused { hook: fact.name, way: *way, reason, without });
+                }
+            }
+        }
+        let without = Some(fact.without).filter(|without| !without.is_empty());
+        if let Some(last) = hooks.refused[before..].last_mut() {
+            last.without = without;
+            return Err(last.clone());
+        }
+        let way = fact.ways.first().map_or(Way::RawTracepoint, |(way, _)| *way);
+        let refused = Refused { hook: fact.name, way, reason: String::new(), without };
+        if fact.name != hooks::CONNECT.name {
+            hooks.refused.push(refused.clone());
+        }
+        Err(refused)
+    }
+
+    /// All, or none.
+    fn attach_all(&mut self, programs: &[Attach]) -> Result<()> {
+        for (at, program) in programs.iter().enumerate() {
+            if let Err(error) = self.attach(program) {
+                for program in programs[..=at].iter().flat_map(Attach::programs) {
+                    self.detach(program);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, what: &Attach) -> Result<()> {
+        // AllowMultiple makes link_create answer EINVAL; a link is always one of several.
+        let mode = CgroupAttachMode::Single;
+        if let Attach::Entry(..) | Attach::Exit(..) | Attach::ExitOf(..) = what
+            && self.types.is_none()
+        {
+            self.types = Some(AyaBtf::from_sys_fs().context("read the kernel's types")?);
+        }
+        let arguments = |function: &str| self.kernel.arguments.get(function).copied();
+        let name = match what {
+            Attach::ExitOf(programs, functions) => {
+                let count = functions.iter().find_map(|function| arguments(function));
+                let fits = programs.iter().find(|(_, takes)| Some(*takes) == count);
+                fits.context("the function is of another shape")?.0
+            }
+            one => one.programs()[0],
+        };
+        let program = self.ebpf.program_mut(name).context("it is not in the object")?;
+        let group = || self.group.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"));
+        match what {
+            Attach::CgroupAddress(_) => {
+                let program: &mut CgroupSockAddr = program.try_into()?;
+                let group = group()?;
+                program.load().map_err(brief)?;
+                program.attach(group, mode)?;
+            }
+            Attach::CgroupSocket(_) => {
+                let program: &mut CgroupSock = program.try_into()?;
+                let group = group()?;
+                program.load().map_err(brief)?;
+                program.attach(group, mode)?;
+            }
+            Attach::SockOps(_) => {
+                let program: &mut SockOps = program.try_into()?;
+                let group = group()?;
+                program.load().map_err(brief)?;
+                program.attach(group, mode)?;
+            }
+            Attach::CgroupPacket(_, way) => {
+                let way = match way {
+                    PacketWay::Sent => CgroupSkbAttachType::Egress,
+                    PacketWay::Received => CgroupSkbAttachType::Ingress,
+                };
+                let program: &mut CgroupSkb = program.try_into()?;
+                program.load().map_err(brief)?;
+                program.attach(group()?, way, mode)?;
+            }
+            Attach::RawTracepoint(_, tracepoint) => {
+                let program: &mut RawTracePoint = program.try_into()?;
+                program.load().map_err(brief)?;
+                program.attach(tracepoint).map_err(brief)?;
+            }
+            Attach::Entry(_, functions) => {
+                let program: &mut FEntry = program.try_into()?;
+                let types = self.types.as_ref().context("it was read above")?;
+                first(functions, |function| program.load(function, types))?;
+                program.attach().map_err(brief)?;
+            }
+            Attach::Exit(_, functions, _) | Attach::ExitOf(_, functions) => {
+                if let Attach::Exit(_, _, takes) = what {
+                    let fits = functions.iter().any(|function| arguments(function) == Some(*takes));
+                    ensure!(fits, "the function is of another shape");
+                }
+                let program: &mut FExit = program.try_into()?;
+                let types = self.types.as_ref().context("it was read above")?;
+                first(functions, |function| program.load(function, types))?;
+                program.attach().map_err(brief)?;
+            }
+            Attach::Probe(_, functions) => {
+                ensure!(cfg!(target_arch = "x86_64"), "built for x86_64 only");
+                let program: &mut KProbe = program.try_into()?;
+                program.load().map_err(brief)?;
+                first(functions, |function| program.attach(function, 0).map(|_| ()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back a program that may be attached.
+    fn detach(&mut self, name: &str) {
+        let _ = match self.ebpf.program_mut(name) {
+            Some(Program::SockOps(program)) => program.unload(),
+            Some(Program::CgroupSock(program)) => program.unload(),
+            Some(Program::CgroupSockAddr(program)) => program.unload(),
+            Some(Program::RawTracePoint(program)) => program.unload(),
+            Some(Program::FEntry(program)) => program.unload(),
+            Some(Program::FExit(program)) => program.unload(),
+            Some(Program::KProbe(program)) => program.unload(),
+            Some(_) | None => Ok(()),
+        };
+    }
+
+    fn into_programs(self, hooks: Hooks) -> Result<Programs> {
+        let mut ebpf = self.ebpf;
+        let mut take =
+            |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        if hooks.has(hooks::ACCEPT) {
+            let mut hooked: Array<_, u32> = Array::try_from(take("ACCEPT_HOOKED")?)?;
+            hooked.set(0, 1, 0).context("say that accept is hooked")?;
+        }
+        Ok(Programs {
+            ring: RingBuf::try_from(take("EVENTS")?).context("open the ring buffer")?,
+            judgements: HashMap::try_from(take("JUDGEMENTS")?)?,
+            owners: HashMap::try_from(take("OWNERS")?)?,
+            flows: HashMap::try_from(take("FLOWS")?)?,
+            listeners: HashMap::try_from(take("LISTENERS")?)?,
+            lost: PerCpuArray::try_from(take("LOST")?)?,
+            hooks,
+            ebpf: Some(ebpf),
+        })
+    }
+}
+
+/// Tries names until one works; the reason is that of the last.
+fn first(functions: &[&str], mut attach: impl FnMut(&str) -> Result<(), ProgramError>) -> Result<()> {
+    let mut outcome = Ok(());
+    for function in functions {
+        outcome = attach(function).map_err(brief);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
 /// Whether the first thing that was asked of the kernel was refused for lack of privileges.
 fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
@@ -164,9 +433,27 @@ fn brief(error: ProgramError) -> anyhow::Error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             let said = log.lines().rev().find(|line| !is_statistics(line)).unwrap_or_default().trim();
-            anyhow::Error::new(io_error).context(format!("the kernel refuses it: {said}"))
+            match (said.is_empty(), errno(&io_error)) {
+                (true, errno) => anyhow::anyhow!("refused: {errno}"),
+                (false, errno) => anyhow::anyhow!("refused: {said} ({errno})"),
+            }
+        }
+        ProgramError::SyscallError(error) => anyhow::anyhow!("{}", errno(&error.io_error)),
+        // aya looks up how to open one.
+        ProgramError::KProbeError(error)
+            if error.to_string().contains("event_source/devices/kprobe/type") =>
+        {
+            anyhow::anyhow!("not in this kernel")
         }
         other => other.into(),
+    }
+}
+
+fn errno(error: &std::io::Error) -> String {
+    match error.raw_os_error().and_then(crate::errno::name) {
+        Some(name) => name.to_owned(),
+        None if error.kind() == std::io::ErrorKind::NotFound => "not in this kernel".to_owned(),
+        None => error.to_string(),
     }
 }
 
@@ -177,58 +464,9 @@ fn is_statistics(line: &str) -> bool {
     })
 }
 
-/// An answer without its question is none, so it is both or neither.
-fn attach_names(ebpf: &mut Ebpf, group: &File) -> Result<()> {
-    for hook in &NAME_HOOKS {
-        attach(ebpf, hook, group).with_context(|| format!("attach the kernel program {}", hook.program))?;
-    }
-    Ok(())
-}
-
-fn attach(ebpf: &mut Ebpf, hook: &Hook, group: &File) -> Result<()> {
-    let program = ebpf.program_mut(hook.program).context("it is not in the object")?;
-    // AllowMultiple makes link_create answer EINVAL; a link is always one of several.
-    let mode = CgroupAttachMode::Single;
-    match hook.kind {
-        Kind::CgroupAddress => {
-            let program: &mut CgroupSockAddr = program.try_into()?;
-            program.load().map_err(brief)?;
-            program.attach(group, mode)?;
-        }
-        Kind::CgroupSocket => {
-            let program: &mut CgroupSock = program.try_into()?;
-            program.load().map_err(brief)?;
-            program.attach(group, mode)?;
-        }
-        Kind::SockOps => {
-            let program: &mut SockOps = program.try_into()?;
-            program.load().map_err(brief)?;
-            program.attach(group, mode)?;
-        }
-        Kind::CgroupPacket(direction) => {
-            let program: &mut CgroupSkb = program.try_into()?;
-            program.load().map_err(brief)?;
-            program.attach(group, direction, mode)?;
-        }
-        Kind::RawTracepoint(name) => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load().map_err(brief)?;
-            program.attach(name)?;
-        }
-    }
-    Ok(())
-}
-
-fn offsets() -> Result<[u32; OFFSET_COUNT]> {
-    let bytes = std::fs::read(KERNEL_TYPES)
-        .with_context(|| format!("read {KERNEL_TYPES} (the kernel needs CONFIG_DEBUG_INFO_BTF)"))?;
-    let btf = Btf::parse(&bytes).with_context(|| format!("understand {KERNEL_TYPES}"))?;
-    let mut offsets = [0; OFFSET_COUNT];
-    for field in Offset::ALL {
-        let (structure, path) = field.path();
-        offsets[field as usize] = btf.offset(structure, path)?;
-    }
-    Ok(offsets)
+fn open_cgroup() -> Result<File> {
+    let place = cgroup2()?;
+    File::open(&place).with_context(|| format!("open {}", place.display()))
 }
 
 /// The root of the cgroup v2 hierarchy, wherever it is mounted.
@@ -255,8 +493,27 @@ mod tests {
             println!("skipped: no {KERNEL_TYPES}");
             return;
         }
-        let offsets = offsets().expect("found");
-        assert_eq!(offsets[Offset::SockRemote4 as usize], 0, "the first field of struct sock_common");
-        assert_eq!(offsets[Offset::SockFamily as usize], 16);
+        let kernel = Kernel::read().expect("read");
+        assert_eq!(kernel.offsets[Offset::SockRemote4 as usize], 0, "the first field of struct sock_common");
+        assert_eq!(kernel.offsets[Offset::SockFamily as usize], 16);
+        let flags = kernel.settings[Setting::ReceiveFlags as usize];
+        assert!((3..=4).contains(&flags), "the flags of udp_recvmsg are argument {flags}");
+    }
+
+    #[test]
+    fn the_object_has_every_program() {
+        let object = aya_object();
+        for fact in
+            hooks::FACTS.iter().chain([&hooks::PROCESSES, &hooks::CGROUPS, &hooks::CONNECT, &hooks::STATES])
+        {
+            for program in fact.ways.iter().flat_map(|(_, programs)| *programs).flat_map(Attach::programs) {
+                let name = program.as_bytes();
+                assert!(object.windows(name.len()).any(|window| window == name), "{program}");
+            }
+        }
+    }
+
+    fn aya_object() -> &'static [u8] {
+        OBJECT
     }
 }

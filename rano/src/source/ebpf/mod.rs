@@ -1,35 +1,39 @@
-//! The source that sees every connection as it happens: kernel programs (`rano-ebpf`) on cgroup hooks and raw
-//! tracepoints, read from a ring buffer and joined by socket cookie.
+//! The source that sees every connection as it happens: kernel programs (`rano-ebpf`) on cgroup hooks, raw
+//! tracepoints and functions, read from a ring buffer and joined by socket cookie.
 
 pub mod btf;
+pub mod hooks;
 pub mod load;
+pub mod lockdown;
 pub mod names;
 pub mod older;
 pub mod orphans;
 pub mod processes;
 pub mod sockets;
+pub mod unix;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rano_common::{Loss, Record, SocketKind, SocketRecord, decode, flags};
-use rustc_hash::FxHashSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::event::{Moment, SourceKind};
+use crate::event::{Moment, OwnerQuality, SourceKind};
 use crate::privileges;
-use crate::process::Verdict;
+use crate::process::{ProcessId, Verdict};
 use crate::source::health::{Gap, Gaps};
-use crate::source::proc::ProcSettings;
+use crate::source::proc::{ProcSettings, ephemeral_ports};
 use crate::source::{self, Intake, Pumped, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
-use load::Programs;
+use hooks::Hooks;
+use load::{Programs, Wanted};
 use names::Names;
-use older::OlderSockets;
+use older::{OlderSockets, Told};
 use orphans::Orphans;
 use processes::{Acquaintance, Processes};
 use sockets::Sockets;
+use unix::UnixSockets;
 
 /// What comes within this time of a first record is read with it: one wake-up for all.
 const COALESCE: Duration = Duration::from_millis(20);
@@ -41,6 +45,8 @@ const BATCH: usize = 8192;
 pub struct EbpfSettings {
     /// How to look for what is older than the observation.
     pub polling: ProcSettings,
+    /// Only this rung.
+    pub rung: Option<SourceKind>,
     /// Room for records in the kernel; 0 for the usual.
     pub ring_bytes: u32,
     /// Packets that hold names are looked at.
@@ -57,6 +63,8 @@ pub struct EbpfSource {
     sockets: Sockets,
     names: Names,
     orphans: Orphans,
+    /// Where unix sockets are wanted.
+    unix: Option<UnixSockets>,
     started: bool,
     malformed: u64,
     /// Sockets that are open at the end and of which every record was lost.
@@ -78,14 +86,23 @@ fn give_back_memory() {
 impl EbpfSource {
     /// Attaches the programs; an error says why this is not possible here.
     pub fn start(settings: EbpfSettings) -> Result<Self> {
-        let programs = Programs::attach(settings.ring_bytes, settings.names)?;
+        let wanted = Wanted {
+            rung: settings.rung,
+            listening: settings.polling.listening,
+            ring_bytes: settings.ring_bytes,
+            names: settings.names,
+        };
+        let programs = Programs::attach(wanted).map_err(lockdown::explained)?;
         give_back_memory();
+        let unix = settings.polling.unix && !settings.polling.once;
+        let counts_datagrams = programs.hooks.has(hooks::DATAGRAM_BYTES);
         Ok(Self {
             settings,
             programs,
             processes: Processes::new()?,
-            sockets: Sockets::default(),
             names: Names::default(),
+            sockets: Sockets::new(counts_datagrams, ephemeral_ports()),
+            unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
             orphans: Orphans::default(),
             started: false,
             malformed: 0,
@@ -97,14 +114,19 @@ impl EbpfSource {
 
     /// Why no names come from packets although they were asked for.
     pub fn without_names(&self) -> Option<&str> {
-        self.programs.without_names.as_deref()
+        self.settings.names.then(|| self.programs.hooks.why_no_names()).flatten()
+    }
+
+    /// Which hooks are in use, and why not others.
+    pub fn hooks(&self) -> &Hooks {
+        &self.programs.hooks
     }
 
     /// What there is already: processes, then what has happened since the programs were attached, then older sockets.
     fn begin(&mut self, intake: &mut dyn Intake) -> Result<()> {
         self.processes.read_all(source::now(), intake);
         let older = OlderSockets::look(self.settings.polling, intake)?;
-        let mut told = FxHashSet::default();
+        let mut told = Told::default();
         while self.drain(intake, Some(&mut told)) == BATCH {}
         older.tell(&told, &mut self.programs, intake);
         self.give_up_privileges();
@@ -117,14 +139,15 @@ impl EbpfSource {
             privileges::handle_files_as(uid);
         }
         let mut keep = privileges::OTHERS_PROCESSES;
-        if !privileges::works_without(privileges::OWN_MAPS, || self.programs.are_within_reach()) {
+        let probed = privileges::OWN_MAPS.union(privileges::INSTEAD_OF_OWN_MAPS);
+        if !privileges::works_without(probed, || self.programs.are_within_reach()) {
             keep |= privileges::OWN_MAPS;
         }
         privileges::keep_only(keep);
     }
 
     /// Reads at most [`BATCH`] records; how many there were. `told` collects the sockets they are about.
-    fn drain(&mut self, intake: &mut dyn Intake, mut told: Option<&mut FxHashSet<u64>>) -> usize {
+    fn drain(&mut self, intake: &mut dyn Intake, mut told: Option<&mut Told>) -> usize {
         let now = source::now();
         let mut count = 0;
         while count < BATCH {
@@ -141,24 +164,14 @@ impl EbpfSource {
             match decode(&bytes[..length]) {
                 Ok(Record::Socket(kind, record)) => {
                     if let Some(told) = &mut told {
-                        told.insert(record.cookie);
+                        told.add(&record);
                     }
-                    let at = moment(record.header.at_ns, now);
-                    self.judge(kind, &record, at, intake);
-                    self.sockets.changes(kind, &record, at, &mut self.changes);
-                    let changed = self.processes.has_changed(&record);
-                    for change in self.changes.drain(..) {
-                        if changed && matches!(change, SocketChange::Opened(_)) {
-                            // Whoever opened it then was not watched, or it was told of then, or that was lost.
-                            let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
-                            intake.unattributed(u64::from(is_first));
-                        } else {
-                            intake.socket(change);
-                        }
-                    }
+                    self.socket(kind, &record, moment(record.header.at_ns, now), intake);
                 }
                 Ok(Record::Process(told)) => {
                     let at = moment(told.process.header.at_ns, now);
+                    let id = processes::identity(told.process.pid, told.process.start_ns);
+                    self.release(at.boot_ns, Some(id), intake);
                     self.processes.record(&told, at, &mut self.programs, intake);
                 }
                 // Told above.
@@ -174,18 +187,65 @@ impl EbpfSource {
         count
     }
 
+    fn socket(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
+        let is_owned = self.judge(kind, record, at, intake);
+        let changed = self.processes.has_changed(record);
+        let Self { programs, sockets, .. } = self;
+        sockets.changes(kind, record, at, &mut |flow| programs.take_flow(flow), &mut self.changes);
+        if changed {
+            // It is not waited for what will not be told.
+            let owner = processes::identity(record.pid, record.owner_start_ns);
+            sockets.release(0, Some(owner), &mut self.changes);
+        }
+        for mut change in self.changes.drain(..) {
+            if let SocketChange::Opened(opened) = &mut change {
+                if changed {
+                    // Whoever opened it then was not watched, or it was told of then, or that was lost.
+                    let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
+                    intake.unattributed(u64::from(is_first));
+                    continue;
+                }
+                if !is_owned {
+                    opened.owner = None;
+                    opened.quality = OwnerQuality::Unattributed;
+                }
+            }
+            intake.socket(change);
+        }
+    }
+
     /// A socket of a process that is ignored tells that its verdict did not arrive. One of a process that nobody knows
-    /// tells that records were lost: /proc may still have it.
-    fn judge(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
+    /// tells that records were lost: /proc may still have it. Whether the socket is to be passed on as its owner's.
+    fn judge(
+        &mut self,
+        kind: SocketKind,
+        record: &SocketRecord,
+        at: Moment,
+        intake: &mut dyn Intake,
+    ) -> bool {
         let owner = processes::identity(record.pid, record.owner_start_ns);
         if intake.verdict(owner) != Verdict::Tracked {
             match self.processes.meet(record, at, &mut self.programs, intake) {
                 Acquaintance::Alive => self.processes.answer(record.pid, &mut self.programs),
                 Acquaintance::Departed => {}
-                Acquaintance::Unknown => return intake.unattributed(self.orphans.told(kind, record)),
+                // Shown, it is counted as it is.
+                Acquaintance::Unknown if self.settings.polling.unattributed => return false,
+                Acquaintance::Unknown => {
+                    intake.unattributed(self.orphans.told(kind, record));
+                    return true;
+                }
             }
         }
         self.orphans.adopted(record.cookie);
+        true
+    }
+
+    /// Passes on what was held back for its local end until now, or because its process is about to change.
+    fn release(&mut self, now_ns: u64, of: Option<ProcessId>, intake: &mut dyn Intake) {
+        self.sockets.release(now_ns, of, &mut self.changes);
+        for change in self.changes.drain(..) {
+            intake.socket(change);
+        }
     }
 
     fn wait(&self, patience: Duration, for_records: bool, stop: &Stop) -> Result<bool> {
@@ -214,7 +274,7 @@ fn moment(at_ns: u64, now: Moment) -> Moment {
 
 impl Source for EbpfSource {
     fn kind(&self) -> SourceKind {
-        SourceKind::EbpfTracepoint
+        self.programs.hooks.rung
     }
 
     fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped> {
@@ -227,7 +287,18 @@ impl Source for EbpfSource {
             if self.drain(intake, None) > 0 {
                 return Ok(Pumped::More);
             }
-            let left = until.boot_ns.saturating_sub(source::now().boot_ns);
+            let now = source::now().boot_ns;
+            if let Some(unix) = self.unix.as_mut().filter(|unix| unix.next_due() <= now) {
+                unix.poll(stop, intake)?;
+                return Ok(Pumped::More);
+            }
+            if self.sockets.next_due().is_some_and(|due| due <= now) {
+                self.release(now, None, intake);
+                return Ok(Pumped::More);
+            }
+            let due = [self.sockets.next_due(), self.unix.as_ref().map(UnixSockets::next_due)];
+            let until = due.into_iter().flatten().fold(until.boot_ns, u64::min);
+            let left = until.saturating_sub(now);
             if left == 0 {
                 return Ok(Pumped::More);
             }
@@ -241,24 +312,29 @@ impl Source for EbpfSource {
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
         self.programs.detach();
         while self.drain(intake, None) == BATCH {}
+        self.release(u64::MAX, None, intake);
         intake.unattributed(self.orphans.finish());
         self.unheard = self.programs.unheard();
-        Ok(())
+        match &mut self.unix {
+            Some(unix) => unix.finish(intake),
+            None => Ok(()),
+        }
     }
 
     fn health(&self) -> SourceHealth {
         let lost = |what| self.programs.lost(what);
         let mut gaps = Gaps::default();
         gaps.set(Gap::KernelDropped, lost(Loss::SocketRecord) + lost(Loss::ProcessRecord) + self.malformed);
-        gaps.set(
-            Gap::KernelUnfollowed,
-            lost(Loss::OwnersFull) + lost(Loss::TaskUnread) + lost(Loss::Unheard) + self.unheard,
-        );
+        let unfollowed =
+            [Loss::OwnersFull, Loss::TaskUnread, Loss::Unheard, Loss::ListenersFull, Loss::ListenersShared];
+        gaps.set(Gap::KernelUnfollowed, unfollowed.map(lost).iter().sum::<u64>() + self.unheard);
         gaps.set(Gap::TableFull, self.sockets.flows_full);
         gaps.set(Gap::NamesLost, lost(Loss::PacketRecord) + self.names.unread());
         gaps.set(Gap::Vanished, self.processes.vanished());
-        let missing = &self.programs.missing;
-        let reason = (!missing.is_empty()).then(|| missing.join("; "));
+        if let Some(unix) = &self.unix {
+            unix.add_gaps(&mut gaps);
+        }
+        let reason = self.programs.hooks.reason();
         SourceHealth { kind: self.kind(), reason, gaps }
     }
 

@@ -16,17 +16,18 @@ impl Orphans {
     /// A record of a socket whose process is not known has come; how many connections have to be counted now.
     pub fn told(&mut self, kind: SocketKind, record: &SocketRecord) -> u64 {
         match kind {
-            SocketKind::Closed | SocketKind::Released => {
+            SocketKind::Closed | SocketKind::Released | SocketKind::Failed => {
                 // Of those before this last one, none may have arrived.
                 let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
                 u64::from(self.waiting.remove(&record.cookie) || is_first)
             }
-            SocketKind::Attempt | SocketKind::Established | SocketKind::Datagram => {
+            SocketKind::Accepted | SocketKind::Listening => 0,
+            SocketKind::Attempt | SocketKind::Established | SocketKind::Datagram | SocketKind::Bound => {
                 if self.waiting.len() < MOST || self.waiting.contains(&record.cookie) {
                     self.waiting.insert(record.cookie);
                     return 0;
                 }
-                u64::from(kind != SocketKind::Established)
+                u64::from(!matches!(kind, SocketKind::Established | SocketKind::Bound))
             }
         }
     }

@@ -1,105 +1,280 @@
 //! From records to socket changes. Each record is complete in itself, so a connection of which any one arrives is seen.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use rano_common::{SocketKind, SocketRecord, flags};
+use rano_common::{FlowBytes, FlowKey, SocketKind, SocketRecord, flags};
 use rustc_hash::FxHashMap;
 
 use super::processes::identity;
 use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
+use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 
-/// TCP states in which the other side has sent its FIN, which `bytes_received` counts (`include/net/tcp_states.h`).
-const AFTER_FIN: [u8; 5] = [6, 7, 8, 9, 11];
+/// `include/net/tcp_states.h`
 const SYN_SENT: u8 = 2;
-const FIN_WAIT2: u8 = 5;
 /// Open flows of datagrams that are kept, so that their end can be told.
 const FLOWS_MAX: usize = 1 << 14;
+/// A connected datagram socket gets its local end after the hook; so long its first datagram is waited for, which has it.
+const HOLD_NS: u64 = 50_000_000;
 
 /// What must be remembered from record to record: the flows of each datagram socket.
-#[derive(Default)]
 pub struct Sockets {
-    flows: FxHashMap<u64, Vec<SocketId>>,
+    flows: FxHashMap<u64, Vec<Flow>>,
     flow_count: usize,
+    /// Connected datagram sockets of which the local end is awaited, with the time until when; in order.
+    held: VecDeque<(u64, Opened)>,
+    /// Whether the kernel programs count the bytes of datagrams.
+    counts_datagrams: bool,
+    /// Ports that the kernel gives by itself.
+    ephemeral: RangeInclusive<u16>,
     /// Flows whose end will not be told, because too many are open.
     pub flows_full: u64,
+    /// Flows that the kernel programs had forgotten, so that their bytes are not known.
+    pub flows_forgotten: u64,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Flow {
+    id: SocketId,
+    is_connected: bool,
+    /// Told again: what was counted before is gone.
+    is_forgotten: bool,
+}
+
+/// Fetches what a flow amounted to.
+pub type TakeFlow<'a> = &'a mut dyn FnMut(FlowKey) -> Option<FlowBytes>;
+
 impl Sockets {
+    pub fn new(counts_datagrams: bool, ephemeral: RangeInclusive<u16>) -> Self {
+        Self {
+            flows: FxHashMap::default(),
+            flow_count: 0,
+            held: VecDeque::new(),
+            counts_datagrams,
+            ephemeral,
+            flows_full: 0,
+            flows_forgotten: 0,
+        }
+    }
+
     /// What a record tells.
     pub fn changes(
         &mut self,
         kind: SocketKind,
         record: &SocketRecord,
         at: Moment,
+        take: TakeFlow<'_>,
         out: &mut Vec<SocketChange>,
     ) {
         if record.flags & flags::DATAGRAM != 0 {
-            return self.datagram(kind, record, at, out);
+            return self.datagram(kind, record, at, take, out);
         }
         let id = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
-        let preexisting = record.flags & flags::PREEXISTING != 0;
+        let open = |state| opened(id, Protocol::Tcp, state, record, at);
         match kind {
-            SocketKind::Attempt | SocketKind::Datagram => {
-                out.push(opened(id, Protocol::Tcp, Some(SocketState::Connecting), record, at));
-            }
+            SocketKind::Attempt | SocketKind::Datagram => out.push(open(Some(SocketState::Connecting))),
             SocketKind::Established => {
                 // Ignored if the attempt was told.
-                out.push(opened(id, Protocol::Tcp, Some(SocketState::Established), record, at));
+                out.push(open(Some(SocketState::Established)));
                 out.push(SocketChange::State { id, state: SocketState::Established, at });
             }
             SocketKind::Closed => {
                 let established = record.established_ns != 0 || record.state_before != SYN_SENT;
                 let state = if established { SocketState::Established } else { SocketState::Connecting };
-                out.push(opened(id, Protocol::Tcp, Some(state), record, at));
+                out.push(open(Some(state)));
                 out.push(closed(id, record, established.then(|| bytes(record)), Some(established), at));
             }
-            SocketKind::Released if preexisting => {
+            SocketKind::Released if record.flags & (flags::PREEXISTING | flags::LISTENER) != 0 => {
                 out.push(closed(id, record, Some(bytes(record)), Some(true), at));
             }
-            // No route: it never got as far as a SYN, and the socket does not keep the error.
-            SocketKind::Released => {
-                out.push(opened(id, Protocol::Tcp, Some(SocketState::Connecting), record, at));
+            SocketKind::Released if record.flags & flags::ACCEPTED != 0 => {
+                out.push(open(Some(SocketState::Established)));
+                out.push(closed(id, record, Some(bytes(record)), Some(true), at));
+            }
+            // It never got as far as a SYN, and the socket does not keep the error.
+            SocketKind::Failed | SocketKind::Released => {
+                out.push(open(Some(SocketState::Connecting)));
                 out.push(closed(id, record, None, Some(false), at));
+            }
+            SocketKind::Accepted => out.push(open(Some(SocketState::Established))),
+            SocketKind::Listening => out.push(open(None)),
+            SocketKind::Bound => {}
+        }
+    }
+
+    fn datagram(
+        &mut self,
+        kind: SocketKind,
+        record: &SocketRecord,
+        at: Moment,
+        take: TakeFlow<'_>,
+        out: &mut Vec<SocketChange>,
+    ) {
+        let itself = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
+        let remote = remote(record);
+        let flow = remote.map(|remote| SocketId::Flow { netns: record.netns, cookie: record.cookie, remote });
+        match kind {
+            SocketKind::Attempt | SocketKind::Datagram => {
+                let Some(id) = flow else { return };
+                let is_connected = kind == SocketKind::Attempt;
+                let known = self.flows.get_mut(&record.cookie).and_then(|known| {
+                    known.iter_mut().find(|known| known.id == id && known.is_connected == is_connected)
+                });
+                match known {
+                    Some(known) => known.is_forgotten |= !is_connected,
+                    None => self.begin(Flow { id, is_connected, is_forgotten: false }, record, at, take, out),
+                }
+            }
+            SocketKind::Bound => {
+                let Some(id) = flow else { return };
+                if let Some(local) = local(record)
+                    && !self.release_held(id, Some(&local), out)
+                {
+                    out.push(SocketChange::Local { id, local, at });
+                }
+            }
+            SocketKind::Failed => {
+                let Some(id) = flow else { return };
+                if let Some(place) = self.held.iter().position(|(_, held)| held.id == id)
+                    && let Some((_, held)) = self.held.remove(place)
+                {
+                    let state = Some(SocketState::Connecting);
+                    out.push(SocketChange::Opened(Opened { state, ..held }));
+                }
+                self.forget(record.cookie, id);
+                out.push(closed(id, record, None, Some(false), at));
+            }
+            SocketKind::Released => {
+                self.end(record, at, take, out);
+                if record.flags & (flags::PREEXISTING | flags::LISTENER) != 0 {
+                    out.push(closed(itself, record, None, None, at));
+                }
+            }
+            SocketKind::Listening if !self.was_bound_by_kernel(record) => {
+                out.push(opened(itself, Protocol::Udp, None, record, at));
+            }
+            SocketKind::Listening | SocketKind::Established | SocketKind::Closed | SocketKind::Accepted => {}
+        }
+    }
+
+    fn begin(
+        &mut self,
+        flow: Flow,
+        record: &SocketRecord,
+        at: Moment,
+        take: TakeFlow<'_>,
+        out: &mut Vec<SocketChange>,
+    ) {
+        if flow.is_connected {
+            // It was connected elsewhere before, or not at all.
+            self.end(record, at, take, out);
+        }
+        if self.flow_count < FLOWS_MAX {
+            self.flow_count += 1;
+            self.flows.entry(record.cookie).or_default().push(flow);
+        } else {
+            self.flows_full += 1;
+        }
+        match opened(flow.id, Protocol::Udp, None, record, at) {
+            SocketChange::Opened(opened) if flow.is_connected && !is_whole(opened.local.as_ref()) => {
+                self.held.push_back((record.header.at_ns.saturating_add(HOLD_NS), opened));
+            }
+            change => out.push(change),
+        }
+    }
+
+    /// Ends the flows of a socket.
+    fn end(&mut self, record: &SocketRecord, at: Moment, take: TakeFlow<'_>, out: &mut Vec<SocketChange>) {
+        let flows = self.flows.remove(&record.cookie).unwrap_or_default();
+        self.flow_count -= flows.len();
+        let is_connected = flows.iter().any(|flow| flow.is_connected);
+        // Came from nobody knows whom: that is only clear where there is but one.
+        let nameless = if is_connected { 0 } else { record.bytes_received };
+        let is_released = record.header.kind == SocketKind::Released as u32;
+        let local = local(record).filter(|local| is_connected && is_released && is_whole(Some(local)));
+        for flow in &flows {
+            let counted = if flow.is_connected {
+                Some([record.bytes_sent, record.bytes_received])
+            } else {
+                let counted = key(flow.id).and_then(&mut *take);
+                match counted {
+                    Some([sent, received]) if flows.len() == 1 => Some([sent, received + nameless]),
+                    counted => counted.filter(|_| nameless == 0),
+                }
+            };
+            self.flows_forgotten += u64::from(flow.is_forgotten);
+            let known = self.counts_datagrams && !flow.is_forgotten;
+            let bytes = counted.filter(|_| known).map(|[sent, received]| Bytes { sent, received });
+            if !self.release_held(flow.id, local.as_ref(), out)
+                && let Some(local) = local.clone().filter(|_| flow.is_connected)
+            {
+                out.push(SocketChange::Local { id: flow.id, local, at });
+            }
+            out.push(closed(flow.id, record, bytes, None, at));
+        }
+    }
+
+    fn forget(&mut self, cookie: u64, id: SocketId) {
+        if let Some(flows) = self.flows.get_mut(&cookie) {
+            let before = flows.len();
+            flows.retain(|flow| flow.id != id);
+            self.flow_count -= before - flows.len();
+            if flows.is_empty() {
+                self.flows.remove(&cookie);
             }
         }
     }
 
-    fn datagram(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, out: &mut Vec<SocketChange>) {
-        let ends = |id| closed(id, record, None, None, at);
-        match kind {
-            SocketKind::Attempt | SocketKind::Datagram => {
-                let Some(remote) = remote(record) else { return };
-                let id = SocketId::Flow { netns: record.netns, cookie: record.cookie, remote };
-                let flows = self.flows.entry(record.cookie).or_default();
-                if flows.contains(&id) {
-                    return;
-                }
-                if kind == SocketKind::Attempt {
-                    // Connected elsewhere.
-                    self.flow_count -= flows.len();
-                    out.extend(flows.drain(..).map(ends));
-                }
-                if self.flow_count < FLOWS_MAX {
-                    self.flow_count += 1;
-                    flows.push(id);
-                } else {
-                    self.flows_full += 1;
-                }
-                out.push(opened(id, Protocol::Udp, None, record, at));
-            }
-            SocketKind::Released => {
-                let flows = self.flows.remove(&record.cookie).unwrap_or_default();
-                self.flow_count -= flows.len();
-                out.extend(flows.into_iter().map(ends));
-                if record.flags & flags::PREEXISTING != 0 {
-                    out.push(ends(SocketId::Cookie { netns: record.netns, cookie: record.cookie }));
-                }
-            }
-            SocketKind::Established | SocketKind::Closed => {}
+    /// Passes on what is held back. Whether it was.
+    fn release_held(&mut self, id: SocketId, local: Option<&Address>, out: &mut Vec<SocketChange>) -> bool {
+        let Some(place) = self.held.iter().position(|(_, held)| held.id == id) else { return false };
+        if let Some((_, mut held)) = self.held.remove(place) {
+            held.local = local.cloned().or(held.local);
+            out.push(SocketChange::Opened(held));
         }
+        true
     }
+
+    /// Passes on what was held back until `now`, and what is of a process that is about to change.
+    pub fn release(&mut self, now_ns: u64, of: Option<ProcessId>, out: &mut Vec<SocketChange>) {
+        if self.held.is_empty() {
+            return;
+        }
+        let (due, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|(until, held)| *until <= now_ns || (of.is_some() && held.owner == of));
+        self.held = held;
+        let due: VecDeque<(u64, Opened)> = due;
+        out.extend(due.into_iter().map(|(_, opened)| SocketChange::Opened(opened)));
+    }
+
+    /// Until when something is held back.
+    pub fn next_due(&self) -> Option<u64> {
+        self.held.front().map(|(until, _)| *until)
+    }
+
+    /// An unbound socket that sends gets the wildcard address and a port of the ephemeral range (`inet_autobind()`).
+    fn was_bound_by_kernel(&self, record: &SocketRecord) -> bool {
+        record.local == [0; 16] && self.ephemeral.contains(&record.local_port)
+    }
+}
+
+/// Whether a local end is more than a port.
+fn is_whole(local: Option<&Address>) -> bool {
+    local.and_then(Address::ip_addr).is_some_and(|ip| !ip.is_unspecified())
+}
+
+/// Under which the kernel programs count a flow.
+fn key(flow: SocketId) -> Option<FlowKey> {
+    let SocketId::Flow { cookie, remote, .. } = flow else { return None };
+    let ip = match remote.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    Some(FlowKey { cookie, remote: ip.octets(), remote_port: u64::from(remote.port()) })
 }
 
 fn opened(
@@ -109,23 +284,32 @@ fn opened(
     record: &SocketRecord,
     at: Moment,
 ) -> SocketChange {
-    let remote = remote(record);
+    let is_listener = matches!(id, SocketId::Cookie { .. }) && record.flags & flags::LISTENER != 0;
+    let role = match (is_listener, record.flags & flags::ACCEPTED != 0) {
+        (true, _) => Role::Listen,
+        (false, true) => Role::Accept,
+        (false, false) => Role::Connect,
+    };
+    let inherited = record.flags & flags::INHERITED != 0;
     SocketChange::Opened(Opened {
         id,
-        role: Role::Connect,
+        role,
         protocol,
-        // A datagram socket gets its port only when the call goes on.
-        local: address(record, &record.local, record.local_port)
-            .filter(|local| local.port() != 0)
-            .map(Address::ip),
-        remote: remote.map(Address::ip),
+        local: local(record),
+        remote: remote(record).filter(|_| role != Role::Listen).map(Address::ip),
         state,
         owner: Some(identity(record.pid, record.owner_start_ns)),
-        quality: OwnerQuality::Exact,
+        quality: if inherited { OwnerQuality::Inherited } else { OwnerQuality::Exact },
         preexisting: false,
         at,
         netns: record.netns,
+        peer_pid: None,
     })
+}
+
+/// A datagram socket gets its port only when the call goes on.
+pub fn local(record: &SocketRecord) -> Option<Address> {
+    address(record, &record.local, record.local_port).filter(|local| local.port() != 0).map(Address::ip)
 }
 
 fn closed(
@@ -148,12 +332,12 @@ fn closed(
 }
 
 fn bytes(record: &SocketRecord) -> Bytes {
-    let fin = AFTER_FIN.contains(&record.state_before) || record.state_before == FIN_WAIT2;
-    let received = record.bytes_received.saturating_sub(u64::from(fin && record.error == 0));
+    let fin = record.flags & flags::FIN != 0;
+    let received = record.bytes_received.saturating_sub(u64::from(fin));
     Bytes { sent: record.bytes_sent, received }
 }
 
-fn remote(record: &SocketRecord) -> Option<SocketAddr> {
+pub fn remote(record: &SocketRecord) -> Option<SocketAddr> {
     address(record, &record.remote, record.remote_port)
 }
 
@@ -198,9 +382,14 @@ pub(super) mod tests {
         }
     }
 
+    fn sockets() -> Sockets {
+        Sockets::new(true, 32_768..=60_999)
+    }
+
     fn changes(sockets: &mut Sockets, kind: SocketKind, record: &SocketRecord) -> Vec<SocketChange> {
         let mut out = Vec::new();
-        sockets.changes(kind, record, Moment { boot_ns: 9_000_000, unix_ms: 9 }, &mut out);
+        let at = Moment { boot_ns: 9_000_000, unix_ms: 9 };
+        sockets.changes(kind, record, at, &mut |_| Some([3, 4]), &mut out);
         out
     }
 
@@ -217,9 +406,9 @@ pub(super) mod tests {
         let record = SocketRecord {
             established_ns: 4_000_000,
             state_before: last_ack,
-            ..record(SocketKind::Closed, flags::ATTEMPTED)
+            ..record(SocketKind::Closed, flags::ATTEMPTED | flags::FIN)
         };
-        let changes = changes(&mut Sockets::default(), SocketKind::Closed, &record);
+        let changes = changes(&mut sockets(), SocketKind::Closed, &record);
         let SocketChange::Opened(opened) = &changes[0] else { panic!("{changes:?}") };
         assert_eq!(opened.owner, Some(crate::process::ProcessId { pid: 42, start_time: 5 }));
         assert_eq!(opened.state, Some(SocketState::Established));
@@ -235,14 +424,14 @@ pub(super) mod tests {
     #[test]
     fn an_attempt_that_was_answered_with_a_reset_has_its_reason_and_no_bytes() {
         let refused = SocketRecord { error: 111, state_before: SYN_SENT, ..record(SocketKind::Closed, 0) };
-        let changes = changes(&mut Sockets::default(), SocketKind::Closed, &refused);
+        let changes = changes(&mut sockets(), SocketKind::Closed, &refused);
         let closed = last_closed(&changes);
         assert_eq!((closed.error, closed.established, closed.bytes), (Some(111), Some(false), None));
     }
 
     #[test]
     fn datagrams_to_two_ends_are_two_flows_that_end_with_the_socket() {
-        let mut sockets = Sockets::default();
+        let mut sockets = sockets();
         let first = record(SocketKind::Datagram, flags::DATAGRAM);
         let second = SocketRecord { remote_port: 53, ..first };
         assert_eq!(changes(&mut sockets, SocketKind::Datagram, &first).len(), 1);
@@ -254,7 +443,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_datagram_socket_connected_elsewhere_ends_its_flows() {
-        let mut sockets = Sockets::default();
+        let mut sockets = sockets();
         let first = record(SocketKind::Attempt, flags::DATAGRAM);
         changes(&mut sockets, SocketKind::Attempt, &first);
         let again = changes(&mut sockets, SocketKind::Attempt, &SocketRecord { remote_port: 53, ..first });

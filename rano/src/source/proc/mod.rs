@@ -30,7 +30,7 @@ use anyhow::{Context as _, Result};
 use rustc_hash::FxHashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::event::{Moment, OwnerQuality, SourceKind};
+use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::process::ProcessId;
 use crate::source::health::{Gap, Gaps};
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
@@ -50,6 +50,8 @@ pub struct ProcSettings {
     pub unix: bool,
     /// Connections without an owner are passed on and not only counted.
     pub unattributed: bool,
+    /// Nothing but unix sockets: of the others another source tells.
+    pub only_unix: bool,
     /// One poll, then the source is exhausted.
     pub once: bool,
     /// Bytes to ask for as receive buffer of the notifications; 0 leaves it to the system.
@@ -114,6 +116,11 @@ impl ProcSource {
         self
     }
 
+    /// Boot clock.
+    pub fn next_poll_ns(&self) -> u64 {
+        self.next_poll_ns
+    }
+
     fn poll(&mut self, intake: &mut dyn Intake) {
         let now = source::now();
         let is_first = self.polls == 0;
@@ -125,8 +132,10 @@ impl ProcSource {
         let missed = self.own.look(is_round, now, &mut changes);
         let newly_watched = !self.scanner.scan(now, intake).is_empty();
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
-        let missed =
-            missed + self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        let mut missed = missed;
+        if !self.settings.only_unix {
+            missed += self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+        }
         if missed > 0 {
             intake.unattributed(missed);
         }
@@ -169,6 +178,34 @@ impl ProcSource {
         self.own.table.settle(&found, searched, changes);
         for table in self.others.tables.values_mut() {
             table.settle(&found, searched, changes);
+        }
+        if self.settings.unix {
+            self.find_peers(changes);
+        }
+    }
+
+    /// Who holds the other ends of unix sockets that are new: that takes a walk through everybody's descriptors.
+    fn find_peers(&mut self, changes: &mut [SocketChange]) {
+        let mut wanted = FxHashMap::default();
+        let unix = changes.iter_mut().filter_map(|change| match change {
+            SocketChange::Opened(opened) if opened.protocol == Protocol::Unix && opened.owner.is_some() => {
+                Some(opened)
+            }
+            _ => None,
+        });
+        let mut ends: Vec<_> = unix
+            .filter_map(|opened| {
+                let peer = self.own.table.seen(opened.id)?.peer?;
+                wanted.insert(peer, None);
+                Some((opened, peer))
+            })
+            .collect();
+        if ends.is_empty() {
+            return;
+        }
+        self.scanner.find_holders(&mut wanted);
+        for (opened, peer) in &mut ends {
+            opened.peer_pid = wanted.get(peer).copied().flatten().map(|holder: ProcessId| holder.pid);
         }
     }
 
@@ -266,7 +303,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 /// The ports from which the kernel chooses by itself; Linux's default where it does not say.
-fn ephemeral_ports() -> RangeInclusive<u16> {
+pub fn ephemeral_ports() -> RangeInclusive<u16> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut ports = text.split_ascii_whitespace().filter_map(|port| port.parse().ok());
     match (ports.next(), ports.next()) {

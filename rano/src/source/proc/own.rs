@@ -50,7 +50,7 @@ impl OwnNamespace {
     pub fn open(settings: ProcSettings, netns: u32, ephemeral: RangeInclusive<u16>) -> Self {
         let mut reasons = Vec::new();
         // Before the first look, so that nothing falls between the two.
-        let listener = if settings.once {
+        let listener = if settings.once || settings.only_unix {
             None
         } else {
             listen(settings)
@@ -86,6 +86,13 @@ impl OwnNamespace {
     /// a bound one that connects moves none. Returns how many connections came and went between two looks, where no
     /// notification tells of them.
     pub fn look(&mut self, thorough: bool, now: Moment, out: &mut Vec<SocketChange>) -> u64 {
+        if self.settings.only_unix {
+            self.table.begin_look();
+            if self.read(Protocol::Unix, now, out) {
+                self.table.end_look(&[Protocol::Unix], &[], now, out);
+            }
+            return 0;
+        }
         self.bury_listener();
         let activity = self.gate.as_mut().and_then(|gate| gate.read().ok());
         let reliable = self.is_notified() && self.as_text.is_empty() && !self.table.needs_look();
@@ -306,6 +313,7 @@ impl OwnNamespace {
             remote: Some(Address::ip(remote)),
             state,
             listening: false,
+            peer: None,
             inode: 0,
         })
     }
@@ -380,6 +388,7 @@ pub fn seen(netns: u32, socket: &InetSocket) -> Option<Seen> {
         remote: socket.remote.map(Address::ip),
         state: state.filter(|_| tcp),
         listening: tcp && socket.state == TcpState::Listen,
+        peer: None,
         inode: socket.inode,
     })
 }

@@ -91,10 +91,12 @@ CREATE TABLE endpoint (
     remote        TEXT,
     domain        TEXT,
     domain_source TEXT,
-    type          TEXT
+    type          TEXT,
+    -- Who holds the other end of a unix socket.
+    peer_pid      INTEGER
 );
 CREATE UNIQUE INDEX endpoint_identity
-    ON endpoint (ifnull(remote, ''), protocol, ifnull(domain, ''), ifnull(domain_source, ''), ifnull(type, ''));
+    ON endpoint (ifnull(remote, ''), protocol, ifnull(domain, ''), ifnull(domain_source, ''), ifnull(type, ''), ifnull(peer_pid, 0));
 
 -- The near end: an IP address or a unix socket's path.
 CREATE TABLE address (
@@ -223,7 +225,8 @@ SELECT event.id                               AS id,
        kind.owner_quality                     AS owner_quality,
        ifnull(endpoint.domain_source, 'none') AS domain_source,
        kind.preexisting                       AS preexisting,
-       process.netns                          AS netns
+       process.netns                          AS netns,
+       endpoint.peer_pid                      AS peer_pid
 FROM event
 JOIN kind ON kind.id = event.kind
 JOIN process ON process.id = event.process

@@ -92,6 +92,7 @@ fn event(kind: EventKind, connection: u64) -> Event {
         owner_quality: OwnerQuality::Polled,
         preexisting: false,
         netns: 4_026_531_840,
+        peer_pid: None,
         alert: false,
     }
 }

@@ -1,0 +1,34 @@
+//! What the loader tells the programs before they are loaded: the verifier takes these for constants and leaves out what
+//! is switched off.
+
+/// Name of the global that holds them, one word each. It carries [`ABI_VERSION`](crate::ABI_VERSION).
+pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_5";
+
+/// Index of a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Setting {
+    /// 1: listeners and what they accept are told too.
+    Listening,
+    /// 1: without hooks of cgroups. A socket is then known by its address, because nothing gives it a cookie.
+    Alone,
+    /// Which argument of `udp_recvmsg` and `udpv6_recvmsg` is `flags`: 4, and 3 from Linux 5.19 on.
+    ReceiveFlags,
+}
+
+/// How many there are.
+pub const SETTING_COUNT: usize = 3;
+
+const _: () = assert!(Setting::ReceiveFlags as usize + 1 == SETTING_COUNT);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    #[test]
+    fn the_global_carries_the_version() {
+        assert_eq!(SETTINGS_GLOBAL, std::format!("RANO_SETTINGS_{}", crate::ABI_VERSION));
+    }
+}

@@ -1,0 +1,304 @@
+//! What is done for a socket, whichever hook it comes from: the owner is remembered where the call runs in the process's
+//! own context, and what follows in any context finds it by the socket.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use rano_common::{FlowKey, Loss, Offset, Owner, OwnerWords, SocketKind, flags, owner_words};
+
+use crate::emit::now;
+use crate::maps::{FLOWS, LISTENERS, OWNERS, TALKS, lost};
+use crate::socket::{Destination, IPPROTO_UDP, Told, draft, key_of, tell};
+use crate::task::{Identity, caller, read, thread};
+
+/// `EINPROGRESS`: neither success nor failure.
+const IN_PROGRESS: i32 = -115;
+/// `MSG_PEEK`: what is received stays to be received.
+const PEEK: u32 = 2;
+
+#[inline(always)]
+pub fn owned(identity: Identity, flags: u32, (remote, remote_port): Destination) -> Owner {
+    Owner {
+        start_ns: identity.start_ns,
+        established_ns: 0,
+        pid: identity.pid,
+        exec_id: identity.exec_id,
+        flags,
+        // SAFETY: both are sixteen bytes, of which any are valid.
+        remote: unsafe { core::mem::transmute::<[u8; 16], [u64; 2]>(remote) },
+        remote_port,
+        sent: 0,
+        received: 0,
+    }
+}
+
+#[inline(always)]
+pub fn remember(key: u64, owner: Owner) {
+    if OWNERS.insert(key, owner.to_words(), BPF_ANY as u64).is_err() {
+        lost(Loss::OwnersFull);
+    }
+}
+
+#[inline(always)]
+pub fn owner_of(key: u64) -> Option<Owner> {
+    // SAFETY: an entry belongs to one socket, whose calls come one after another.
+    unsafe { OWNERS.get(key) }.map(|words| Owner::from_words(*words))
+}
+
+#[inline(always)]
+fn words_of(key: u64) -> Option<*mut OwnerWords> {
+    OWNERS.get_ptr_mut(key)
+}
+
+/// Sets flags of a socket that is followed.
+#[inline(always)]
+pub fn mark(key: u64, flags: u32) {
+    if let Some(words) = words_of(key) {
+        // SAFETY: the kernel returned a pointer to the value.
+        unsafe { (*words)[owner_words::FLAGS] |= u64::from(flags) };
+    }
+}
+
+/// Tells of a socket that is followed, and remembers that somebody heard of it.
+#[inline(always)]
+pub fn tell_on<T>(socket: *const T, told: Told) -> bool {
+    let is_told = tell(socket, told);
+    if is_told && told.owner.flags & flags::HEARD == 0 {
+        mark(told.cookie, flags::HEARD);
+    }
+    is_told
+}
+
+/// Tells the last of a socket, which is not followed any more.
+#[inline(always)]
+fn tell_end<T>(socket: *const T, told: Told) {
+    if !tell(socket, told) {
+        unheard(told.owner);
+    }
+}
+
+/// The last of a socket could not be told.
+#[inline(always)]
+fn unheard(owner: Owner) {
+    if owner.flags & (flags::HEARD | flags::PREEXISTING) == 0 {
+        lost(Loss::Unheard);
+    }
+}
+
+/// TCP is about to connect, and how the call ends is not known yet.
+#[inline(always)]
+pub fn stream_begins<T>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
+    if let Some(before) = owner_of(key)
+        && before.flags & (flags::ATTEMPTED | flags::DATAGRAM | flags::PREEXISTING | flags::LISTENER) == 0
+    {
+        // The same socket tried before and got nowhere.
+        tell(
+            socket,
+            Told {
+                error: Some(0),
+                remote: Some(tried(before)),
+                ..Told::new(SocketKind::Failed, key, before)
+            },
+        );
+    }
+    remember(key, owned(identity, 0, destination));
+}
+
+/// A datagram socket connects.
+#[inline(always)]
+pub fn datagrams_begin<T>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
+    let before = owner_of(key);
+    let kept =
+        before.map_or(0, |before| before.flags & (flags::LISTENER | flags::PREEXISTING | flags::HEARD));
+    let owner = owned(identity, flags::DATAGRAM | flags::CONNECTED | kept, destination);
+    remember(key, owner);
+    let (sent, received) = before.map_or((0, 0), |before| (before.sent, before.received));
+    let owner = Owner { sent, received, ..owner };
+    let _ = tell_on(socket, Told { remote: Some(destination), ..Told::new(SocketKind::Attempt, key, owner) });
+}
+
+/// A datagram goes from an unconnected socket.
+#[inline(always)]
+pub fn datagram_goes<T>(socket: *const T, key: u64, destination: Destination) {
+    let flow = FlowKey { cookie: key, remote: destination.0, remote_port: u64::from(destination.1) };
+    // SAFETY: nothing but the presence is looked at.
+    if unsafe { FLOWS.get(flow) }.is_none() {
+        let Some(identity) = caller() else { return };
+        let known = owner_of(key);
+        let heard = known.map_or(0, |known| known.flags & flags::HEARD);
+        let owner = owned(identity, flags::DATAGRAM | heard, destination);
+        // One that is known keeps what is known of it.
+        if known.is_none() && OWNERS.insert(key, owner.to_words(), BPF_NOEXIST as u64).is_err() {
+            lost(Loss::OwnersFull);
+        }
+        let told = Told { remote: Some(destination), ..Told::new(SocketKind::Datagram, key, owner) };
+        if !tell_on(socket, told) {
+            // It is told with its next datagram.
+            return;
+        }
+        let _ = FLOWS.insert(flow, [0; 2], BPF_ANY as u64);
+    }
+    let _ = TALKS.insert(thread(), flow, BPF_ANY as u64);
+}
+
+/// A datagram came to a socket, whose caller asked from where.
+#[inline(always)]
+pub fn datagram_came(key: u64, (remote, port): Destination) {
+    let Some(owner) = owner_of(key) else { return };
+    if owner.flags & (flags::DATAGRAM | flags::CONNECTED) == flags::DATAGRAM {
+        let flow = FlowKey { cookie: key, remote, remote_port: u64::from(port) };
+        let _ = TALKS.insert(thread(), flow, BPF_ANY as u64);
+    }
+}
+
+/// A call that sends returned.
+#[inline(always)]
+pub fn sent(sk: usize, returned: i32) {
+    exchanged(sk, returned, owner_words::SENT, 0);
+}
+
+/// A call that receives returned.
+#[inline(always)]
+pub fn received(sk: usize, returned: i32, flags: u32) {
+    exchanged(sk, returned, owner_words::RECEIVED, flags);
+}
+
+#[inline(always)]
+fn exchanged(sk: usize, returned: i32, place: usize, call_flags: u32) {
+    let protocol: u16 = read(sk, Offset::SockProtocol).unwrap_or(0);
+    if protocol != u16::from(IPPROTO_UDP) {
+        return;
+    }
+    let Some(key) = key_of(sk) else { return };
+    let Some(words) = words_of(key) else { return };
+    let thread = thread();
+    // SAFETY: nobody else looks for this thread's entry.
+    let talk = unsafe { TALKS.get(thread) }.copied();
+    if talk.is_some() {
+        let _ = TALKS.remove(thread);
+    }
+    if returned < 0 || call_flags & PEEK != 0 {
+        return;
+    }
+    let bytes = returned as u64;
+    match talk {
+        Some(flow) if flow.cookie == key => {
+            if let Some(counted) = FLOWS.get_ptr_mut(flow) {
+                let at = place - owner_words::SENT;
+                // SAFETY: the kernel returned a pointer to two words, and `at` is one of them.
+                add(unsafe { &raw mut (*counted)[at] }, bytes);
+            }
+        }
+        // SAFETY: the kernel returned a pointer to the value, and `place` is within it.
+        _ => add(unsafe { &raw mut (*words)[place] }, bytes),
+    }
+    bound(sk, key);
+}
+
+#[inline(always)]
+fn add(to: *mut u64, bytes: u64) {
+    // SAFETY: it points to an aligned word of a map; several CPUs may add at once. What it was before is not asked for:
+    // kernels before 5.12 cannot say.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(to, bytes) };
+}
+
+/// The local end of a connected datagram socket is known; told once.
+#[inline(always)]
+fn bound(sk: usize, key: u64) {
+    let Some(owner) = owner_of(key) else { return };
+    if owner.flags & (flags::CONNECTED | flags::BOUND) == flags::CONNECTED {
+        mark(key, flags::BOUND);
+        let _ = tell_on(sk as *const u8, Told::new(SocketKind::Bound, key, owner));
+    }
+}
+
+/// Where an attempt went, of which the socket itself does not know.
+#[inline(always)]
+fn tried(owner: Owner) -> Destination {
+    // SAFETY: both are sixteen bytes, of which any are valid.
+    (unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(owner.remote) }, owner.remote_port)
+}
+
+/// A call that connects returned. Whether the socket is followed.
+#[inline(always)]
+pub fn connect_returned(sk: usize, key: u64, returned: i32) -> bool {
+    let Some(owner) = owner_of(key) else { return false };
+    if returned == 0 {
+        bound(sk, key);
+    } else if owner.flags & flags::ATTEMPTED == 0 {
+        // What was attempted tells of its end itself.
+        connect_failed(sk, key, owner, returned);
+    }
+    true
+}
+
+#[inline(always)]
+pub fn connect_failed(sk: usize, key: u64, owner: Owner, returned: i32) {
+    if returned >= 0 || returned == IN_PROGRESS {
+        return;
+    }
+    if owner.flags & flags::LISTENER == 0 {
+        let _ = OWNERS.remove(key);
+    }
+    let error = Some(returned.unsigned_abs());
+    tell(
+        sk as *const u8,
+        Told { error, remote: Some(tried(owner)), ..Told::new(SocketKind::Failed, key, owner) },
+    );
+}
+
+/// The SYN is about to be sent, in the caller's context. Whether the socket is followed.
+#[inline(always)]
+pub fn attempted<T>(socket: *const T, key: u64) -> bool {
+    let Some(owner) = owner_of(key) else { return false };
+    if owner.flags & flags::ATTEMPTED == 0 {
+        mark(key, flags::ATTEMPTED);
+        let owner = Owner { flags: owner.flags | flags::ATTEMPTED, ..owner };
+        let _ = tell_on(socket, Told::new(SocketKind::Attempt, key, owner));
+    }
+    true
+}
+
+#[inline(always)]
+pub fn established<T>(socket: *const T, key: u64) {
+    let Some(words) = words_of(key) else { return };
+    // SAFETY: the kernel returned a pointer to the value.
+    let owner = unsafe {
+        (*words)[owner_words::ESTABLISHED] = now();
+        Owner::from_words(*words)
+    };
+    let _ = tell_on(socket, Told::new(SocketKind::Established, key, owner));
+}
+
+/// The state became `CLOSE`.
+#[inline(always)]
+pub fn closed<T>(socket: *const T, key: u64, state_before: u8) {
+    let Some(owner) = owner_of(key) else { return };
+    let _ = OWNERS.remove(key);
+    tell_end(socket, Told { state_before, ..Told::new(SocketKind::Closed, key, owner) });
+}
+
+/// The last descriptor is closed; the protocol's own close comes after. What was attempted will tell of its end itself.
+#[inline(always)]
+pub fn released<T>(socket: *const T, key: u64) {
+    let Some(owner) = owner_of(key) else { return };
+    if owner.flags & flags::ATTEMPTED != 0 {
+        return;
+    }
+    let _ = OWNERS.remove(key);
+    let is_attempt =
+        owner.flags & (flags::DATAGRAM | flags::PREEXISTING | flags::ACCEPTED | flags::LISTENER) == 0;
+    let remote = if is_attempt { Some(tried(owner)) } else { None };
+    let Some(mut draft) = draft(socket, Told { remote, ..Told::new(SocketKind::Released, key, owner) })
+    else {
+        return;
+    };
+    if owner.flags & (flags::LISTENER | flags::DATAGRAM) == flags::LISTENER {
+        let place = draft.place();
+        // SAFETY: nothing but the cookie is looked at.
+        if unsafe { LISTENERS.get(place) }.is_some_and(|words| words[0] == key) {
+            let _ = LISTENERS.remove(place);
+        }
+    }
+    draft.tell();
+}

@@ -1,0 +1,292 @@
+//! Functions of the kernel's TCP and UDP, by fentry and fexit (trampolines, from Linux 5.5 on) or by kprobe and kretprobe:
+//! the same body under each. They add what the hooks of cgroups lack: what a call returned, who accepts, datagrams' bytes.
+//! A firing that comes while another program of the kind runs on the same CPU is skipped, a kretprobe also when its slots
+//! are used up: that costs a fact, the connection is told by others. Without hooks of cgroups they tell of everything.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
+use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
+use rano_common::{Loss, Offset, Setting};
+
+use crate::follow::{
+    attempted, connect_failed, connect_returned, datagram_goes, owned, received, released, remember, sent,
+};
+use crate::listen::accepted;
+use crate::maps::{CALLS, OWNERS, lost, setting};
+use crate::socket::{AF_INET6, Destination, destination, key_of, mapped};
+use crate::task::{caller, read, read_at, thread};
+
+/// Programs on the entry of a function: the body takes so many of its first arguments.
+macro_rules! entries {
+    ($($body:ident($($argument:expr),+): $fentry:ident, $kprobe:ident;)+) => {$(
+        #[fentry]
+        pub fn $fentry(ctx: FEntryContext) -> i32 {
+            $body($(ctx.arg($argument)),+);
+            0
+        }
+
+        #[kprobe]
+        pub fn $kprobe(ctx: ProbeContext) -> u32 {
+            $body($(ctx.arg($argument).unwrap_or(0)),+);
+            0
+        }
+    )+};
+}
+
+entries! {
+    connects(0): fentry_tcp_connect, kprobe_tcp_connect;
+    closes(0): fentry_tcp_close, kprobe_tcp_close;
+    closes(0): fentry_udp_destroy4, kprobe_udp_destroy4;
+    closes(0): fentry_udp_destroy6, kprobe_udp_destroy6;
+    sends4(0, 1): fentry_udp_send4, kprobe_udp_send4;
+    sends6(0, 1): fentry_udp_send6, kprobe_udp_send6;
+}
+
+/// `int tcp_connect(struct sock *sk)`: addresses are known, the SYN is not sent yet.
+#[inline(always)]
+fn connects(sk: usize) {
+    let Some(key) = key_of(sk) else { return };
+    if attempted(sk as *const u8, key) || setting(Setting::Alone) == 0 {
+        return;
+    }
+    let Some(identity) = caller() else { return };
+    remember(key, owned(identity, 0, destination(sk)));
+    let _ = attempted(sk as *const u8, key);
+}
+
+/// `void tcp_close(struct sock *sk, long timeout)`, for listeners and what never connected too, and of inherited sockets
+/// not in the opener's process. `void udp_destroy_sock(struct sock *sk)` and its sister for IPv6 are the
+/// same for datagrams.
+#[inline(always)]
+fn closes(sk: usize) {
+    if let Some(key) = key_of(sk) {
+        released(sk as *const u8, key);
+    }
+}
+
+#[inline(always)]
+fn is_six(sk: usize) -> bool {
+    read::<u16>(sk, Offset::SockFamily) == Some(AF_INET6)
+}
+
+/// `int udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)`. Of an IPv6 socket it is called by the next.
+#[inline(always)]
+fn sends4(sk: usize, message: usize) {
+    if !is_six(sk) {
+        sends6(sk, message);
+    }
+}
+
+/// `int udpv6_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)`
+#[inline(always)]
+fn sends6(sk: usize, message: usize) {
+    if setting(Setting::Alone) == 0 {
+        return;
+    }
+    let name: usize = read(message, Offset::MessageName).unwrap_or(0);
+    let to = if name == 0 { Some(destination(sk)) } else { named(name) };
+    if let (Some(key), Some(to)) = (key_of(sk), to) {
+        datagram_goes(sk as *const u8, key, to);
+    }
+}
+
+/// `struct sockaddr_in` or `struct sockaddr_in6`, in kernel memory.
+#[inline(always)]
+fn named(address: usize) -> Option<Destination> {
+    let family: u16 = read_at(address)?;
+    let port: u16 = read_at(address + 2)?;
+    let ip = if family == AF_INET6 { read_at(address + 8)? } else { mapped(read_at(address + 4)?) };
+    Some((ip, u16::from_be(port)))
+}
+
+/// Programs on the return of a function: the body takes the socket, the second argument and what was returned.
+macro_rules! exits {
+    ($($body:ident($count:expr, $family:expr): $fexit:ident, $entry:ident, $kretprobe:ident;)+) => {$(
+        #[fexit]
+        pub fn $fexit(ctx: FExitContext) -> i32 {
+            // `FExitContext::ret` takes Linux 5.17; what is returned lies behind the arguments.
+            let returned: u64 = ctx.arg($count);
+            $body(ctx.arg(0), ctx.arg(1), returned as i32);
+            0
+        }
+
+        #[kprobe]
+        pub fn $entry(ctx: ProbeContext) -> u32 {
+            if let (Some(sk), Some(second)) = (ctx.arg(0), ctx.arg(1)) {
+                enter(sk, second, $family);
+            }
+            0
+        }
+
+        #[kretprobe]
+        pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
+            if let Some((sk, second)) = leave($family) {
+                $body(sk, second, ctx.ret());
+            }
+            0
+        }
+    )+};
+}
+
+exits! {
+    connected4(3, Family::Four): fexit_tcp_connect4, enter_tcp_connect4, leave_tcp_connect4;
+    connected6(3, Family::Any): fexit_tcp_connect6, enter_tcp_connect6, leave_tcp_connect6;
+    tied(3, Family::Four): fexit_udp_connect4, enter_udp_connect4, leave_udp_connect4;
+    tied(3, Family::Any): fexit_udp_connect6, enter_udp_connect6, leave_udp_connect6;
+    sent4(3, Family::Four): fexit_udp_send4, enter_udp_send4, leave_udp_send4;
+    sent6(3, Family::Any): fexit_udp_send6, enter_udp_send6, leave_udp_send6;
+}
+
+/// Whose calls a function takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Any,
+    /// Of IPv4 sockets. Those of the others came by way of their own function, which is still to return.
+    Four,
+}
+
+impl Family {
+    #[inline(always)]
+    fn takes(self, sk: usize) -> bool {
+        matches!(self, Self::Any) || !is_six(sk)
+    }
+}
+
+/// Remembers a call until it returns, if its socket is followed.
+#[inline(always)]
+fn enter(sk: usize, second: usize, family: Family) {
+    if !family.takes(sk) {
+        return;
+    }
+    let Some(key) = key_of(sk) else { return };
+    // SAFETY: nothing but the presence is looked at.
+    let followed = unsafe { OWNERS.get(key) }.is_some();
+    if (followed || setting(Setting::Alone) != 0)
+        && CALLS.insert(thread(), [sk as u64, second as u64], BPF_ANY as u64).is_err()
+    {
+        lost(Loss::CallsFull);
+    }
+}
+
+#[inline(always)]
+fn leave(family: Family) -> Option<(usize, usize)> {
+    let thread = thread();
+    // SAFETY: nobody else looks for this thread's entry.
+    let [sk, second] = unsafe { CALLS.get(thread) }.copied()?;
+    if !family.takes(sk as usize) {
+        return None;
+    }
+    let _ = CALLS.remove(thread);
+    Some((sk as usize, second as usize))
+}
+
+/// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`. Of an IPv6 socket it is called by the next.
+#[inline(always)]
+fn connected4(sk: usize, address: usize, returned: i32) {
+    if !is_six(sk) {
+        connected6(sk, address, returned);
+    }
+}
+
+/// `int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`
+#[inline(always)]
+fn connected6(sk: usize, address: usize, returned: i32) {
+    let Some(key) = key_of(sk) else { return };
+    if connect_returned(sk, key, returned) || setting(Setting::Alone) == 0 || returned >= 0 {
+        return;
+    }
+    // It did not get as far as a state, of which another hook would have told.
+    let (Some(identity), Some(to)) = (caller(), named(address)) else { return };
+    connect_failed(sk, key, owned(identity, 0, to), returned);
+}
+
+/// `int ip4_datagram_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)` and its sister for IPv6.
+#[inline(always)]
+fn tied(sk: usize, _: usize, returned: i32) {
+    if let Some(key) = key_of(sk) {
+        let _ = connect_returned(sk, key, returned);
+    }
+}
+
+#[inline(always)]
+fn sent4(sk: usize, _: usize, returned: i32) {
+    if !is_six(sk) {
+        sent(sk, returned);
+    }
+}
+
+#[inline(always)]
+fn sent6(sk: usize, _: usize, returned: i32) {
+    sent(sk, returned);
+}
+
+/// `int udp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, …)`, with `int noblock` before the flags
+/// up to Linux 5.18, and its sister for IPv6.
+macro_rules! receives {
+    ($($enter:ident, $leave:ident;)+) => {$(
+        #[kprobe]
+        pub fn $enter(ctx: ProbeContext) -> u32 {
+            // Both are read in any case: the verifier wants constants for places in the context.
+            if let (Some(sk), Some(fourth), Some(fifth)) =
+                (ctx.arg(0), ctx.arg::<usize>(3), ctx.arg::<usize>(4))
+            {
+                enter(sk, if setting(Setting::ReceiveFlags) == 3 { fourth } else { fifth }, Family::Any);
+            }
+            0
+        }
+
+        #[kretprobe]
+        pub fn $leave(ctx: RetProbeContext) -> u32 {
+            if let Some((sk, flags)) = leave(Family::Any) {
+                received(sk, ctx.ret(), flags as u32);
+            }
+            0
+        }
+    )+};
+}
+
+receives! {
+    enter_udp_receive4, leave_udp_receive4;
+    enter_udp_receive6, leave_udp_receive6;
+}
+
+/// The same by fexit: a program for each number of arguments. The loader takes the one that fits.
+macro_rules! receives_directly {
+    ($($fexit:ident: $flags:literal, $count:literal;)+) => {$(
+        #[fexit]
+        pub fn $fexit(ctx: FExitContext) -> i32 {
+            let returned: u64 = ctx.arg($count);
+            received(ctx.arg(0), returned as i32, ctx.arg($flags));
+            0
+        }
+    )+};
+}
+
+receives_directly! {
+    fexit_udp_receive4_of4: 3, 4;
+    fexit_udp_receive4_of5: 3, 5;
+    fexit_udp_receive4_of6: 4, 6;
+    fexit_udp_receive6_of4: 3, 4;
+    fexit_udp_receive6_of5: 3, 5;
+    fexit_udp_receive6_of6: 4, 6;
+}
+
+/// `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`
+#[fexit]
+pub fn fexit_tcp_accept_of2(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(2));
+    0
+}
+
+/// `struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)`, up to Linux 6.9.
+#[fexit]
+pub fn fexit_tcp_accept_of4(ctx: FExitContext) -> i32 {
+    accepted(ctx.arg(4));
+    0
+}
+
+#[kretprobe]
+pub fn leave_tcp_accept(ctx: RetProbeContext) -> u32 {
+    accepted(ctx.ret());
+    0
+}
