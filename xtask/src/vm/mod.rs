@@ -64,7 +64,6 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
         Ok(archive) => archive,
         Err(error) => return Ok(skip_all(&format!("{error:#}"))),
     };
-    let built = cargo::build_test("kernel", options.profile)?;
     let mut tally = Tally::default();
     let mut kernels = Vec::new();
     for series in KERNELS.iter().filter(|series| options.wants_kernel(series)) {
@@ -73,6 +72,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
             Err(error) => tally.skip(&format!("linux {series}: {error:#}")),
         }
     }
+    if kernels.is_empty() {
+        return Ok(skip_all("there is no kernel to boot"));
+    }
+    let built = cargo::build_test("kernel", options.profile)?;
     let base = base_image(&built)?;
     let scenarios = plan::scenarios(&kernels, &options.rungs, options.size);
     let shown = run_guests(&home, &base, &built, &scenarios, &options, &mut tally);
