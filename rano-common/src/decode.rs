@@ -2,7 +2,9 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::{Header, ImageRecord, PATH, ProcessKind, ProcessRecord, SocketKind, SocketRecord};
+use crate::{
+    Header, ImageRecord, PATH, PacketKind, PacketRecord, ProcessKind, ProcessRecord, SocketKind, SocketRecord,
+};
 
 /// Bytes that are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub enum Malformed {
 pub enum Record<'a> {
     Socket(SocketKind, SocketRecord),
     Process(Told<'a>),
+    /// With the packet's bytes, from its IP header on.
+    Packet(PacketKind, PacketRecord, &'a [u8]),
 }
 
 /// What was told of a process.
@@ -38,6 +42,12 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, Malformed> {
     }
     if let Some(kind) = SocketKind::ALL.into_iter().find(|kind| *kind as u32 == header.kind) {
         return socket(header, bytes).map(|record| Record::Socket(kind, record)).ok_or(Malformed::TooShort);
+    }
+    if let Some(kind) = PacketKind::ALL.into_iter().find(|kind| *kind as u32 == header.kind) {
+        let packet = packet(header, bytes).ok_or(Malformed::TooShort)?;
+        let rest = &bytes[size_of::<PacketRecord>()..];
+        let content = rest.get(..packet.length as usize).ok_or(Malformed::Size(packet.length))?;
+        return Ok(Record::Packet(kind, packet, content));
     }
     let Some(kind) = ProcessKind::ALL.into_iter().find(|kind| *kind as u32 == header.kind) else {
         return Err(Malformed::UnknownKind(header.kind));
@@ -108,6 +118,18 @@ fn socket(header: Header, bytes: &[u8]) -> Option<SocketRecord> {
     })
 }
 
+fn packet(header: Header, bytes: &[u8]) -> Option<PacketRecord> {
+    let bytes = bytes.get(..size_of::<PacketRecord>())?;
+    Some(PacketRecord {
+        header,
+        cookie: u64_at(bytes, offset_of!(PacketRecord, cookie))?,
+        netns: u32_at(bytes, offset_of!(PacketRecord, netns))?,
+        length: u32_at(bytes, offset_of!(PacketRecord, length))?,
+        place: u32_at(bytes, offset_of!(PacketRecord, place))?,
+        padding: 0,
+    })
+}
+
 fn process(header: Header, bytes: &[u8]) -> Option<ProcessRecord> {
     Some(ProcessRecord {
         header,
@@ -170,6 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_has_as_many_bytes_as_it_says() {
+        let mut bytes = record(PacketKind::Received as u32, 0, 40, 0);
+        bytes[28] = 3;
+        bytes.extend(b"abcdef");
+        let Ok(Record::Packet(PacketKind::Received, packet, content)) = decode(&bytes) else {
+            panic!("{:?}", decode(&bytes))
+        };
+        assert_eq!((packet.length, content), (3, &b"abc"[..]));
+        bytes[28] = 7;
+        assert_eq!(decode(&bytes), Err(Malformed::Size(7)));
+    }
+
+    #[test]
     fn a_path_without_an_end_is_none() {
         let mut bytes = exec(b"", 0);
         bytes[64..320].fill(b'x');
@@ -181,7 +216,7 @@ mod tests {
         assert_eq!(decode(b""), Err(Malformed::TooShort));
         assert_eq!(decode(&record(15, 0, 16, 0)), Err(Malformed::UnknownKind(15)));
         assert_eq!(decode(&record(1, 121, 120, 0)), Err(Malformed::Size(121)));
-        for kind in 0..32 {
+        for kind in 0..64 {
             for length in 0..400 {
                 for fill in [0, 1, 0xff] {
                     let bytes = record(kind, 0, length.max(16), fill);

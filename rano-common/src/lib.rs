@@ -4,6 +4,7 @@
 
 mod decode;
 mod offsets;
+mod packet;
 mod process;
 mod settings;
 mod socket;
@@ -11,6 +12,7 @@ mod words;
 
 pub use decode::{Malformed, Record, Told, decode};
 pub use offsets::{OFFSET_COUNT, OFFSETS_GLOBAL, Offset};
+pub use packet::{HELLO_MAX, PACKET_CLASSES, PacketBytes, PacketKind, PacketRecord};
 pub use process::{ARGUMENT_CLASSES, ImageRecord, PATH, ProcessKind, ProcessRecord};
 pub use settings::{SETTING_COUNT, SETTINGS_GLOBAL, Setting};
 pub use socket::{SocketKind, SocketRecord};
@@ -19,7 +21,7 @@ pub use words::{
 };
 
 /// Version of the record layout. The loader refuses an object that was built for another one.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Bytes that may wait in the ring buffer, unless the loader asks for another size. A power of two of pages.
 pub const RING_BYTES: u32 = 4 << 20;
@@ -29,6 +31,8 @@ pub const JUDGEMENTS_MAX: u32 = 1 << 16;
 pub const OWNERS_MAX: u32 = 1 << 16;
 /// Destinations of unconnected datagram sockets that are told apart.
 pub const FLOWS_MAX: u32 = 1 << 14;
+/// Connections of which a part of the `ClientHello` was sent.
+pub const HELLOS_MAX: u32 = 1 << 10;
 /// Places at which somebody listens.
 pub const LISTENERS_MAX: u32 = 1 << 12;
 /// Threads that are in the middle of a call.
@@ -38,7 +42,7 @@ pub const CALLS_MAX: u32 = 1 << 14;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// [`SocketKind`] or [`ProcessKind`].
+    /// [`SocketKind`], [`ProcessKind`] or [`PacketKind`].
     pub kind: u32,
     /// Bytes of the whole record, this header included.
     pub size: u32,
@@ -60,6 +64,8 @@ pub enum Loss {
     JudgementsFull = 3,
     /// The process that connects could not be read.
     TaskUnread = 4,
+    /// A packet with a name was left out: the ring buffer was half full, or full.
+    PacketRecord = 9,
     /// No room for another listener: what it accepts is not told.
     ListenersFull = 5,
     /// Several processes listen at one place: whose what came is, is not known.
@@ -71,12 +77,13 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SocketRecord,
         Self::ProcessRecord,
         Self::OwnersFull,
         Self::JudgementsFull,
         Self::TaskUnread,
+        Self::PacketRecord,
         Self::ListenersFull,
         Self::ListenersShared,
         Self::CallsFull,

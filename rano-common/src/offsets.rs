@@ -31,7 +31,7 @@ macro_rules! offsets {
 
 /// Name of the global that holds them. It carries [`ABI_VERSION`](crate::ABI_VERSION), so that an object of another
 /// layout does not load.
-pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_4";
+pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_5";
 
 offsets! {
     TaskLeader = "task_struct", "group_leader";
@@ -59,6 +59,7 @@ offsets! {
     SockNet = "sock_common", "skc_net";
     NetInode = "net", "ns", "inum";
     SockCookie = "sock_common", "skc_cookie";
+    SockFlags = "sock_common", "skc_flags";
     SockError = "sock", "sk_err";
     SockProtocol = "sock", "sk_protocol";
     MessageName = "msghdr", "msg_name";

@@ -64,6 +64,8 @@ pub mod flags {
     pub const BOUND: u32 = 256;
     /// A record of it found room before this one.
     pub const HEARD: u32 = 512;
+    /// In a record of an end: the other side's FIN came, and is counted in the bytes received.
+    pub const FIN: u32 = 1024;
 }
 
 /// Indices into [`OwnerWords`] of what the programs change in place.

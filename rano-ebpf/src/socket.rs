@@ -9,6 +9,8 @@ use crate::maps::{lost, offset, setting};
 use crate::task::read;
 
 pub const AF_INET6: u16 = 10;
+/// `1 << SOCK_DONE` (`enum sock_flags` in include/net/sock.h): `tcp_fin()` was here.
+const SOCK_DONE: u64 = 1 << 1;
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 
@@ -159,6 +161,10 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
         let (sent, again, received): (u64, u64, u64) = if is_datagram {
             (told.owner.sent, 0, told.owner.received)
         } else if is_end {
+            let state: u64 = read(sk, Offset::SockFlags).unwrap_or(0);
+            if state & SOCK_DONE != 0 {
+                (*record).flags |= flags::FIN;
+            }
             (
                 read(sk, Offset::TcpBytesSent).unwrap_or(0),
                 read(sk, Offset::TcpBytesRetransmitted).unwrap_or(0),

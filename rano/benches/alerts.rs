@@ -1,6 +1,6 @@
-//! What alerts and live stats add to the pipeline in CPU time: all kinds of alerts, all four views. The same recording is played with and without them, in turn. The
-//! recording is made here and always the same: connections with a name, a few hundred open at a time, 200,000 events in
-//! each second of its time.
+//! What alerts and live stats add to the pipeline in CPU time: all kinds of alerts, all four views; and what names add that
+//! are joined from DNS answers. The same recording is played with and without them, in turn. The recordings are made here
+//! and always the same: connections with a name, a few hundred open at a time, 200,000 events in each second of their time.
 //!
 //! `cargo bench -p rano --bench alerts -- [--events N] [--runs N]`
 
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rano::event::{Address, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
+use rano::names::{Answer, Evidence, Party};
 use rano::output::style::Styles;
-use rano::pipeline::{Pipeline, Scope};
+use rano::pipeline::{Names, Pipeline, Scope};
 use rano::process::matching::{Origin, Rules, Targets};
 use rano::process::provider::{ProviderEntry, Providers};
 use rano::process::redact::Redaction;
@@ -34,7 +35,8 @@ const STEP_NS: u64 = 5_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (events, runs) = options()?;
-    let recording: Arc<[u8]> = recording(events).into();
+    let answered: Arc<[u8]> = recording(events, Told::ByAnswers).into();
+    let recording: Arc<[u8]> = recording(events, Told::Outright).into();
     println!(
         "alerts: {events} connects and closes and half as many names, {runs} runs each, {} MiB of recording",
         recording.len() >> 20
@@ -42,17 +44,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut plain = Vec::new();
     let mut watched = Vec::new();
     let mut added = Vec::new();
+    let mut joined = Vec::new();
     for _ in 0..runs {
         let without = play(&recording, With::Nothing)?;
         let with = play(&recording, With::AlertsAndStats)?;
         plain.push(without);
         watched.push(with);
         added.push((with.as_secs_f64() / without.as_secs_f64() - 1.0) * 100.0);
+        let without = play(&answered, With::Nothing)?;
+        let with = play(&answered, With::Names)?;
+        joined.push((with.as_secs_f64() / without.as_secs_f64() - 1.0) * 100.0);
     }
     added.sort_unstable_by(f64::total_cmp);
+    joined.sort_unstable_by(f64::total_cmp);
     println!("without             {:>9.0} events/s", rate(events, median(plain)));
     println!("alerts and stats    {:>9.0} events/s", rate(events, median(watched)));
     println!("added               {:>8.1} % (median of pairs)", added[added.len() / 2]);
+    println!(
+        "added by names      {:>8.1} % (median of pairs; an answer and its join for each connection)",
+        joined[joined.len() / 2]
+    );
     Ok(())
 }
 
@@ -79,6 +90,14 @@ fn options() -> Result<(u64, usize), Box<dyn Error>> {
 enum With {
     Nothing,
     AlertsAndStats,
+    Names,
+}
+
+/// How the name of a connection is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Outright,
+    ByAnswers,
 }
 
 fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
@@ -110,7 +129,8 @@ fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
     let nowhere =
         || Stream { writer: Box::new(std::io::sink()), is_terminal: false, styles: Styles::default() };
     let terminal: Box<dyn Sink> = Box::new(Terminal::new(nowhere(), nowhere(), terminal, stop.clone()));
-    let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![terminal]);
+    let names = if with == With::Names { Names::recorded(Duration::from_secs(3)) } else { Names::none() };
+    let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![terminal]).with_names(names);
     if with == With::AlertsAndStats {
         pipeline = pipeline.with_judge(Judge::new(AlertRules {
             domains: vec!["*.malicious.com".to_owned(), "host-7.*".to_owned(), "*tracker*".to_owned()],
@@ -139,7 +159,7 @@ fn cpu_time() -> Duration {
 }
 
 /// `events` connects and closes, each connection with a name between the two.
-fn recording(events: u64) -> Vec<u8> {
+fn recording(events: u64, told: Told) -> Vec<u8> {
     let mut lines = Vec::new();
     let mut write = |event: &RawEvent| {
         serde_json::to_writer(&mut lines, event).expect("raw events always serialize");
@@ -173,6 +193,16 @@ fn recording(events: u64) -> Vec<u8> {
                 if random & 8 == 0 { 443 } else { 80 + (random >> 4 & 3) }
             );
             let address = |text: String| Some(Address::ip(text.parse().expect("an address")));
+            let host: Arc<str> = format!("host-{name}.region-{}.example.com", name % 7).into();
+            if told == Told::ByAnswers {
+                let ip = remote.split(':').next().unwrap_or_default().parse().expect("an address");
+                write(&RawEvent::Evidence(Evidence::Answer(Answer {
+                    at: at(step),
+                    to: Party::Socket(id(u64::MAX)),
+                    asked: Arc::clone(&host),
+                    addresses: vec![(ip, Duration::from_mins(1))],
+                })));
+            }
             write(&RawEvent::Socket(SocketChange::Opened(Opened {
                 id: id(connection),
                 role: Role::Connect,
@@ -185,14 +215,16 @@ fn recording(events: u64) -> Vec<u8> {
                 preexisting: false,
                 at: at(step),
                 netns: 1,
+                peer_pid: None,
             })));
-            let name = format!("host-{name}.region-{}.example.com", name % 7).into();
-            write(&RawEvent::Socket(SocketChange::Named {
-                id: id(connection),
-                name,
-                by: DomainSource::Dns,
-                at: at(step),
-            }));
+            if told == Told::Outright {
+                write(&RawEvent::Socket(SocketChange::Named {
+                    id: id(connection),
+                    name: host,
+                    by: DomainSource::Dns,
+                    at: at(step),
+                }));
+            }
         }
         if connection >= OPEN {
             write(&RawEvent::Socket(SocketChange::Closed(Closed {

@@ -250,6 +250,7 @@ impl<'a> Run<'a> {
             owner_quality: OwnerQuality::Polled,
             preexisting: false,
             netns: 4_026_531_840,
+            peer_pid: None,
             alert: false,
         }
     }

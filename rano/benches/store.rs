@@ -245,6 +245,7 @@ fn realistic(count: u64) -> Vec<Event> {
             owner_quality: OwnerQuality::Polled,
             preexisting: false,
             netns: 4_026_531_840,
+            peer_pid: None,
             alert: false,
         };
         open.push(event.clone());

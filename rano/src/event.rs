@@ -311,6 +311,8 @@ pub struct Event {
     pub preexisting: bool,
     /// Inode number of the network namespace.
     pub netns: u32,
+    /// Who holds the other end of a unix socket, where that could be seen.
+    pub peer_pid: Option<u32>,
     /// Raised an alert.
     pub alert: bool,
 }

@@ -63,6 +63,8 @@ pub struct Pipeline {
     unresolved: u64,
     /// Said once if the first look finds nobody to watch.
     idle_notice: Option<String>,
+    /// Said first.
+    warnings: Vec<String>,
 }
 
 /// A socket that is open.
@@ -76,9 +78,6 @@ struct Live {
     notes: Notes,
 }
 
-/// How long evidence of a recording waits for its socket.
-const RECORDED_HOLD: Duration = Duration::from_secs(3);
-
 impl Pipeline {
     /// `sinks` in the order in which they see an event; the last one shows notices.
     pub fn new(tree: Tree, scope: Scope, source: SourceKind, sinks: Vec<Box<dyn Sink>>) -> Self {
@@ -89,7 +88,7 @@ impl Pipeline {
             sinks,
             judge: None,
             live: FxHashMap::default(),
-            names: Names::recorded(RECORDED_HOLD),
+            names: Names::none(),
             ended: Ended::default(),
             next_connection: 1,
             totals: Totals::default(),
@@ -98,7 +97,15 @@ impl Pipeline {
             table_full: 0,
             unresolved: 0,
             idle_notice: None,
+            warnings: Vec::new(),
         }
+    }
+
+    /// What to say before anything else.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
     }
 
     /// What to say if the first look finds nobody to watch.
@@ -120,6 +127,9 @@ impl Pipeline {
     pub fn run(mut self, source: &mut dyn Source, stop: &Stop, top: usize) -> Result<Summary> {
         let mut outcome = Ok(());
         self.names_passed(source.now());
+        for warning in std::mem::take(&mut self.warnings) {
+            self.say(&warning);
+        }
         while !stop.is_raised() {
             let until = self.next_tick();
             match source.pump(until, stop, &mut self) {
@@ -172,8 +182,14 @@ impl Pipeline {
     }
 
     fn finish(&mut self, source: &dyn Source, top: usize) -> Summary {
-        let mut summary =
-            Summary { totals: self.totals.clone(), health: self.health(source), top, output_failed: false };
+        let mut summary = Summary {
+            totals: self.totals.clone(),
+            health: self.health(source),
+            names: self.names.from.clone(),
+            top,
+            log_lost: 0,
+            output_failed: false,
+        };
         for at in 0..self.sinks.len() {
             // Earlier sinks' last words come before the summary.
             self.pass_notices();
@@ -323,10 +339,11 @@ impl Pipeline {
         if live.connection == due.connection {
             let event = self.enrich(&live, EventKind::Connect, now);
             let open_for = now.since(live.opened.at);
+            let was_marked = live.notes.alert;
             let judge = self.judge.as_mut();
             let reason = judge.and_then(|judge| judge.overdue(due.wait, &event, open_for, &mut live.notes));
-            let is_written = live.connected;
-            self.warn_late(&event, reason.as_slice(), &mut live, is_written);
+            let is_new = live.notes.alert && !was_marked;
+            self.warn_late(&event, reason.as_slice(), is_new && live.connected);
         }
         self.live.insert(due.socket, live);
     }
@@ -369,22 +386,23 @@ impl Pipeline {
             owner_quality: live.opened.quality,
             preexisting: live.opened.preexisting,
             netns: live.opened.netns,
+            peer_pid: live.opened.peer_pid,
             alert: live.notes.alert,
         }
     }
 
-    /// Judged before any sink sees it, so that all of them know whether it raised an alert.
+    /// Judged before any sink sees it, so that all of them know whether it gave reason for an alert. A cooldown keeps only
+    /// the telling back: whoever asks the history for what matched is to find all of it.
     fn send(&mut self, mut event: Event, live: &mut Live) -> Event {
         self.totals.count(&event);
+        let was_marked = live.notes.alert;
         let reasons = self.judged(&event, live);
-        let is_late = event.kind == EventKind::Close && !reasons.is_empty() && !live.notes.alert;
-        live.notes.alert |= !reasons.is_empty();
         event.alert = live.notes.alert;
         for sink in &mut self.sinks {
             sink.event(&event);
         }
         self.warn(&event, &reasons);
-        if is_late {
+        if event.kind == EventKind::Close && live.notes.alert && !was_marked {
             self.mark(event.connection);
         }
         if event.kind == EventKind::Connect {
@@ -402,19 +420,16 @@ impl Pipeline {
                 judge.connected(event, self.totals.active, socket, &mut live.notes)
             }
             EventKind::Close => judge.closed(event, &mut live.notes),
-            EventKind::Fail => judge.failed(event),
+            EventKind::Fail => judge.failed(event, &mut live.notes),
             EventKind::Accept | EventKind::Listen => Vec::new(),
         }
     }
 
-    /// An alert between the events of a connection, or after them: the rows that are written are marked afterwards.
-    fn warn_late(&mut self, event: &Event, reasons: &[Reason], live: &mut Live, is_written: bool) {
+    /// An alert between the events of a connection, or after them. `is_to_mark`: it is the first one, and rows are written.
+    fn warn_late(&mut self, event: &Event, reasons: &[Reason], is_to_mark: bool) {
         self.warn(event, reasons);
-        if !reasons.is_empty() && !live.notes.alert {
-            live.notes.alert = true;
-            if is_written {
-                self.mark(event.connection);
-            }
+        if is_to_mark {
+            self.mark(event.connection);
         }
     }
 

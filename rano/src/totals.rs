@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Bytes, Event, EventKind};
+use crate::event::{Bytes, Class, Domain, Event, EventKind};
 
 /// Sums over all events so far.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,17 @@ pub struct Totals {
     pub providers: BTreeMap<Arc<str>, u64>,
     /// Connects by remote address.
     pub remote_ips: Ranking<IpAddr>,
+    /// Connects by name.
+    pub domains: Ranking<Arc<str>>,
+    /// What each class of endpoints came to.
+    pub classes: BTreeMap<Class, ClassTotals>,
+}
+
+/// Connects to endpoints of one class, and the payload of those that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClassTotals {
+    pub connects: u64,
+    pub bytes: Bytes,
 }
 
 impl Totals {
@@ -42,6 +53,10 @@ impl Totals {
                 if let Some(ip) = event.remote.as_ref().and_then(crate::event::Address::ip_addr) {
                     self.remote_ips.count(&ip);
                 }
+                if let Domain::Observed { name, .. } = &event.domain {
+                    self.domains.count(name);
+                }
+                self.classes.entry(event.class).or_default().connects += 1;
             }
             EventKind::Close => {
                 self.closes += 1;
@@ -54,8 +69,36 @@ impl Totals {
         if let Some(bytes) = event.bytes {
             self.bytes.sent = self.bytes.sent.saturating_add(bytes.sent);
             self.bytes.received = self.bytes.received.saturating_add(bytes.received);
+            add(&mut self.classes.entry(event.class).or_default().bytes, bytes);
         }
     }
+
+    /// A connect that was counted goes by another name; `event` is the connection as it is now, `bytes` what was told
+    /// with its end, if it has ended.
+    pub fn renamed(&mut self, event: &Event, bytes: Option<Bytes>, before: &Domain, class_before: Class) {
+        if let Domain::Observed { name, .. } = before {
+            self.domains.discount(name);
+        }
+        if let Domain::Observed { name, .. } = &event.domain {
+            self.domains.count(name);
+        }
+        if class_before != event.class {
+            let former = self.classes.entry(class_before).or_default();
+            former.connects = former.connects.saturating_sub(1);
+            self.classes.entry(event.class).or_default().connects += 1;
+            if let Some(bytes) = bytes {
+                let former = &mut self.classes.entry(class_before).or_default().bytes;
+                former.sent = former.sent.saturating_sub(bytes.sent);
+                former.received = former.received.saturating_sub(bytes.received);
+                add(&mut self.classes.entry(event.class).or_default().bytes, bytes);
+            }
+        }
+    }
+}
+
+fn add(sum: &mut Bytes, bytes: Bytes) {
+    sum.sent = sum.sent.saturating_add(bytes.sent);
+    sum.received = sum.received.saturating_add(bytes.received);
 }
 
 /// Counts by key for a bounded number of keys; what comes after is counted together.
@@ -88,6 +131,19 @@ impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
             self.counts.insert(key.to_owned(), 1);
         } else {
             self.others += 1;
+        }
+    }
+
+    /// Takes back one occurrence.
+    pub fn discount<Q>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        match self.counts.get_mut(key) {
+            Some(1) => drop(self.counts.remove(key)),
+            Some(count) => *count -= 1,
+            None => self.others = self.others.saturating_sub(1),
         }
     }
 

@@ -32,6 +32,7 @@ crate::tests![
     every_name_is_judged_and_the_best_is_shown,
     a_cooldown_is_by_kind_and_subject,
     the_cooldown_goes_by_the_boot_clock,
+    what_a_cooldown_holds_back_is_marked_in_the_history,
     durations_are_told_as_of_the_time_at_which_they_became_too_long,
     a_name_within_two_seconds_is_no_alert,
     a_hostile_name_reaches_no_terminal_raw,
@@ -361,6 +362,29 @@ fn the_cooldown_goes_by_the_boot_clock() -> Result<()> {
     let recording = named_at(recording, 3, 11_000, "a.malicious.com");
     let (told, held_back) = cooldown(&recording, &[])?;
     ensure!(told.len() == 2 && told[1].starts_with("11") && held_back, "{told:?}");
+    Ok(())
+}
+
+/// The cooldown is for who reads along; the history has every connection that matched.
+fn what_a_cooldown_holds_back_is_marked_in_the_history() -> Result<()> {
+    let mut recording = Recording::new().connect(9, 0, "203.0.113.9:443").name(9, 0, "good.example", "dns");
+    for connection in 1..=3 {
+        let ms = u64::from(connection) * 100;
+        recording = named_at(recording, connection, ms, "a.malicious.com").close(connection, ms + 50);
+    }
+    let (finished, directory) = replay(&recording, &["--alert-domain", "*.malicious.com", "--json"])?;
+    let told = finished.stderr.lines().filter(|line| line.contains("domain_match")).count();
+    ensure!(told == 1, "{finished:#?}");
+    let database = Database::open(&default_database(directory.path()))?;
+    for (sql, expected) in [
+        ("SELECT count(*) FROM events WHERE alert AND domain = 'a.malicious.com'", 6),
+        ("SELECT count(*) FROM events WHERE alert AND domain IS NOT 'a.malicious.com'", 0),
+        ("SELECT alerts FROM sessions", 1),
+    ] {
+        ensure!(database.count(sql)? == expected, "{sql}: {}", database.count(sql)?);
+    }
+    let closes = finished.stdout.lines().filter(|line| line.contains("\"alert\":true")).count();
+    ensure!(closes == 3, "{}", finished.stdout);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::support::actor::{Actor, Service, Transport, invalid_utf8};
 use crate::support::namespace::{Place, User, is_root};
 use crate::support::rano::{Finished, Launch};
+use crate::support::recording::Recording;
 use crate::support::scene::{FAST, Scene};
 use crate::support::stage;
 use crate::support::trial::skip;
@@ -26,6 +28,8 @@ crate::tests![
     a_file_as_log_directory_is_refused,
     a_directory_as_config_file_is_refused,
     a_log_file_that_takes_nothing_is_said_and_ends_with_code_3,
+    a_log_file_that_is_a_pipe_is_never_waited_for,
+    a_recording_without_line_ends_is_refused,
     an_empty_pattern_is_refused,
     an_unknown_flag_gets_a_suggestion,
     a_program_as_command_gets_the_flag_to_watch_it,
@@ -169,6 +173,50 @@ fn a_log_file_that_takes_nothing_is_said_and_ends_with_code_3() -> Result<()> {
     finished.expect_code(3)?;
     ensure!(finished.stderr.contains("cannot write to /dev/full"), "{finished:#?}");
     Ok(())
+}
+
+fn a_log_file_that_is_a_pipe_is_never_waited_for() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let pipe = directory.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").args(["-m", "666"]).arg(&pipe).status()?;
+    ensure!(made.success());
+    let mut recording = Recording::new();
+    for connection in 1..=3000 {
+        recording = recording.connect(connection, u64::from(connection), "203.0.113.7:443");
+    }
+    let recording = recording.write(directory.path())?;
+    let run = || -> Result<Finished> {
+        let launch =
+            Launch::new(&place, directory.path())?.args(["--no-sqlite", "--log-file", "pipe", "--replay"]);
+        launch.args([&recording]).run()
+    };
+    expect_refusal(&run()?, 3, "it is a pipe that nobody reads")?;
+
+    // Opened by somebody who does not read it.
+    let mut reader = fs::OpenOptions::new().read(true).write(true).open(&pipe)?;
+    let finished = run()?;
+    finished.expect_code(3)?;
+    ensure!(
+        finished.stderr.contains("cannot write to pipe") && finished.stdout.contains("log lost:"),
+        "{finished:#?}"
+    );
+    let mut lines = vec![0; 1 << 16];
+    let length = reader.read(&mut lines)?;
+    let text = String::from_utf8_lossy(&lines[..length]).into_owned();
+    let whole =
+        text.lines().take(100).all(|line| line.contains(" | + connect | ") && line.contains("claude"));
+    ensure!(whole && text.lines().count() > 100, "{text}");
+    Ok(())
+}
+
+fn a_recording_without_line_ends_is_refused() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let recording = directory.path().join("recording.jsonl");
+    fs::write(&recording, vec![b' '; 3 << 20])?;
+    let launch = Launch::new(&place, directory.path())?.args(["--no-sqlite", "--replay"]);
+    expect_refusal(&launch.args([&recording]).run()?, 1, "the line is too long for a recording")
 }
 
 fn an_empty_pattern_is_refused() -> Result<()> {

@@ -5,6 +5,7 @@
     unreachable_pub,
     reason = "a test program has no outside: `pub` marks what a file offers the others"
 )]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,6 +15,8 @@ mod config_check;
 mod diff;
 mod export;
 mod harness;
+mod layers;
+mod names;
 mod observe;
 mod odd_sockets;
 mod output;
@@ -37,7 +40,9 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         harness::all(),
+        layers::all(),
         alerts::all(),
+        names::all(),
         observe::all(),
         odd_sockets::all(),
         short_connections::all(),

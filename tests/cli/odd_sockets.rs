@@ -94,7 +94,9 @@ fn unix_sockets_are_shown_on_request_only() -> Result<()> {
     }
     let rano = scene.observe(&["--include-unix"])?;
     let shown = path.display().to_string();
-    rano.stdout.wait_for("a connect", |line| line.contains("connect") && line.contains(&shown))?;
+    let line = rano.stdout.wait_for("a connect", |line| line.contains("connect") && line.contains(&shown))?;
+    let other_end = format!(" | peer={} | class=ipc", scene.server.pid());
+    ensure!(line.contains(&other_end), "{line}");
     claude.end()?;
     rano.stdout.wait_for("a close", |line| line.contains("close") && line.contains(&shown))?;
     rano.interrupt()?.expect_code(0)?;

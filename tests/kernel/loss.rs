@@ -21,6 +21,8 @@ crate::tests![
 /// Room for some thirty records.
 const LITTLE_ROOM: [&str; 4] = ["--source", "ebpf", "--ring-bytes", "4096"];
 
+const CONNECTIONS_AN_AGENT: usize = 4;
+
 /// A rano that is confined to `corner`, after its first look.
 fn observe(scene: &Scene, corner: &Corner, arguments: &[&str]) -> Result<(Rano, Actor)> {
     let mut marker = scene.agent("gemini")?;
@@ -83,7 +85,7 @@ fn connections_of_a_known_process_add_up() -> Result<()> {
 fn connections_of_processes_that_were_lost_add_up() -> Result<()> {
     let lossy = Lossy::swarm(40)?;
     ensure!(lossy.account.dropped > 0, "it was not too small: {:?}", lossy.account);
-    lossy.account.adds_up_to(lossy.agents.len() * swarm::CONNECTIONS_AN_AGENT)
+    lossy.account.adds_up_to(lossy.agents.len() * CONNECTIONS_AN_AGENT)
 }
 
 fn a_run_with_losses_is_not_complete() -> Result<()> {
@@ -123,9 +125,10 @@ impl Lossy {
     fn swarm(agents_a_runner: usize) -> Result<Self> {
         let mut scene = crate::scene()?;
         let corner = Corner::new()?;
-        let server = scene.server.serve(Transport::Tcp, "127.0.0.1:0", Service::Answer)?;
+        let server = scene.server.serve(Transport::Tcp, "127.0.0.1:0", Service::Drain)?;
         let (rano, _marker) = observe(&scene, &corner, &LITTLE_ROOM)?;
-        let agents = swarm::release(&scene, server, agents_a_runner, Some(&corner))?;
+        let size = swarm::Size { agents_a_runner, connections_an_agent: CONNECTIONS_AN_AGENT };
+        let agents = swarm::release(&scene, server, size, Some(&corner))?;
         let finished = rano.interrupt()?;
         finished.expect_code(0)?;
         let account = Account::of(&scene)?;

@@ -13,9 +13,14 @@ mod cgroup;
 mod connections;
 mod facts;
 mod ladder;
+mod lockdown;
 mod loss;
+mod names;
+mod odd_client;
+mod odd_sockets;
 mod privileges;
 mod swarm;
+mod taken_away;
 mod verifier;
 
 use std::process::ExitCode;
@@ -33,9 +38,13 @@ fn main() -> ExitCode {
         connections::all(),
         facts::all(),
         ladder::all(),
+        lockdown::all(),
         loss::all(),
+        names::all(),
+        odd_sockets::all(),
         privileges::all(),
         swarm::all(),
+        taken_away::all(),
         verifier::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
@@ -45,7 +54,10 @@ fn main() -> ExitCode {
 
 /// The end of a process that plays a part in a test.
 fn played() -> Option<ExitCode> {
-    swarm::play_if_asked().or_else(verifier::play_if_asked).or_else(support::actor::play_if_asked)
+    swarm::play_if_asked()
+        .or_else(odd_client::play_if_asked)
+        .or_else(verifier::play_if_asked)
+        .or_else(support::actor::play_if_asked)
 }
 
 /// A scene in which rano can load its programs; skips where it cannot.

@@ -24,7 +24,8 @@ const ENOUGH: u64 = 100_000;
 
 pub fn play_if_asked() -> Option<ExitCode> {
     std::env::var_os(MARKER)?;
-    let settings = EbpfSettings { polling: polling(), rung: rung(), ring_bytes: 0, files_of: None };
+    let settings =
+        EbpfSettings { polling: polling(), rung: rung(), ring_bytes: 0, names: true, files_of: None };
     Some(match EbpfSource::start(settings) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -81,7 +82,7 @@ fn every_program_is_far_from_the_verifiers_limit() -> Result<()> {
 const PROG_LOAD: c_long = 5;
 /// `BPF_LOG_STATS`: nothing but the sums.
 const LOG_STATS: u32 = 4;
-const LOG_BYTES: usize = 4096;
+const LOG_BYTES: u16 = 4096;
 
 /// The beginning of `union bpf_attr` for `BPF_PROG_LOAD` (`linux/bpf.h`).
 #[repr(C)]
@@ -99,7 +100,7 @@ struct Load {
 }
 
 thread_local! {
-    static LOG: RefCell<Box<[u8; LOG_BYTES]>> = RefCell::new(Box::new([0; LOG_BYTES]));
+    static LOG: RefCell<[u8; LOG_BYTES as usize]> = const { RefCell::new([0; LOG_BYTES as usize]) };
 }
 
 /// Stands before the C library's in this test program, and so in the library that loads the programs: it asks for no log when all
@@ -126,7 +127,7 @@ extern "C" fn syscall(
         if wants_log {
             log[0] = 0;
             load.log_level = LOG_STATS;
-            load.log_size = LOG_BYTES as u32;
+            load.log_size = u32::from(LOG_BYTES);
             load.log_buffer = log.as_mut_ptr() as u64;
         }
         let result = forward(number, [first, second, third, rest[0], rest[1], rest[2]]);
@@ -169,7 +170,7 @@ fn forward(number: c_long, arguments: [c_long; 6]) -> c_long {
     }
     if (-4095..0).contains(&result) {
         // SAFETY: the location is this thread's own.
-        unsafe { *libc::__errno_location() = -result as c_int };
+        unsafe { *libc::__errno_location() = c_int::try_from(-result).unwrap_or(libc::EIO) };
         return -1;
     }
     result

@@ -47,6 +47,8 @@ pub enum Service {
     Answer,
     /// Accepts and keeps until `Order::DropAccepted`.
     Keep,
+    /// Waits for the end of each client, one after the other, without a thread for each.
+    Drain,
 }
 
 /// The two ends of a connection as the actor's own socket names them.

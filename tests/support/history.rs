@@ -93,6 +93,7 @@ impl Connection {
             owner_quality: OwnerQuality::Polled,
             preexisting: false,
             netns: 4_026_531_840,
+            peer_pid: None,
             alert: false,
         };
         if self.fails {

@@ -2,7 +2,9 @@
 
 pub mod actor;
 pub mod database;
+pub mod dns;
 pub mod history;
+pub mod lookups;
 pub mod namespace;
 pub mod rano;
 pub mod recording;

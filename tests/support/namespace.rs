@@ -1,6 +1,7 @@
 //! Where a program of a test runs: a network namespace that the test made, as root or as an ordinary user.
 
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -87,6 +88,16 @@ impl Place {
 
     pub fn uid(&self) -> u32 {
         self.ids().0
+    }
+
+    /// A socket in the namespace for the test itself; as root only, because a thread cannot change its user namespace.
+    pub fn udp_socket(&self, at: &str) -> Result<UdpSocket> {
+        let (namespace, at) = (Arc::clone(&self.namespace), at.to_owned());
+        let bound = std::thread::spawn(move || -> Result<UdpSocket> {
+            enter(namespace.pidfd.as_fd())?;
+            UdpSocket::bind(&at).with_context(|| format!("bind {at}"))
+        });
+        bound.join().map_err(|_| anyhow::anyhow!("the thread that binds a socket failed"))?
     }
 
     /// Makes `command` start here. It is killed if the test that started it dies.

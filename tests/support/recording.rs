@@ -44,11 +44,33 @@ impl Recording {
     }
 
     pub fn connect_of(self, pid: u32, connection: u16, ms: u64, remote: &str, state: &str) -> Self {
+        self.opened(pid, connection, ms, ("tcp", remote), state, "polled")
+    }
+
+    /// A connection of claude whose beginning was told as it happened.
+    pub fn exact(self, connection: u16, ms: u64, remote: &str) -> Self {
+        self.opened(42, connection, ms, ("tcp", remote), "established", "exact")
+    }
+
+    /// The same of a datagram socket.
+    pub fn datagrams(self, connection: u16, ms: u64, remote: &str) -> Self {
+        self.opened(42, connection, ms, ("udp", remote), "established", "exact")
+    }
+
+    fn opened(
+        self,
+        pid: u32,
+        connection: u16,
+        ms: u64,
+        (protocol, remote): (&str, &str),
+        state: &str,
+        quality: &str,
+    ) -> Self {
         let at = self.at(ms);
         self.line(&json!({ "socket": { "opened": {
-            "id": id(connection), "role": "connect", "protocol": "tcp",
+            "id": id(connection), "role": "connect", "protocol": protocol,
             "local": { "ip": format!("10.0.0.1:{}", 40_000 + u32::from(connection)) }, "remote": { "ip": remote },
-            "state": state, "owner": { "pid": pid, "start_time": pid }, "quality": "polled",
+            "state": state, "owner": { "pid": pid, "start_time": pid }, "quality": quality,
             "preexisting": false, "at": at, "netns": 1,
         } } }))
     }
@@ -67,11 +89,45 @@ impl Recording {
         )
     }
 
+    /// A DNS answer that was received by a socket of the recording, or by nobody who is known.
+    pub fn answer(self, to: Option<u16>, ms: u64, asked: &str, address: &str, ttl_seconds: u64) -> Self {
+        let at = self.at(ms);
+        let nobody =
+            json!({ "flow": { "protocol": "udp", "local": "10.0.0.1:9", "remote": "10.0.0.53:53" } });
+        let to = to.map_or(nobody, |connection| json!({ "socket": id(connection) }));
+        self.line(&json!({ "evidence": { "answer": {
+            "at": at, "to": to, "asked": asked, "addresses": [[address, { "secs": ttl_seconds, "nanos": 0 }]],
+        } } }))
+    }
+
+    /// What a connection said first.
+    pub fn greeting(self, connection: u16, ms: u64, name: &str, by: &str) -> Self {
+        let at = self.at(ms);
+        let from = json!({ "socket": id(connection) });
+        self.line(&json!({ "evidence": { "greeting": { "at": at, "from": from, "name": name, "by": by } } }))
+    }
+
+    /// What a reverse look-up found.
+    pub fn pointer(self, ms: u64, address: &str, name: &str, confirmed: bool) -> Self {
+        let at = self.at(ms);
+        self.line(&json!({ "evidence": { "pointer": {
+            "at": at, "address": address, "name": name, "confirmed": confirmed,
+        } } }))
+    }
+
     pub fn close(self, connection: u16, ms: u64) -> Self {
         let at = self.at(ms);
         self.line(&json!({ "socket": { "closed": {
             "id": id(connection), "at": at, "bytes": { "sent": 5, "received": 6 }, "error": null,
             "established": true, "duration": null,
+        } } }))
+    }
+
+    /// It never was established.
+    pub fn fail(self, connection: u16, ms: u64) -> Self {
+        let at = self.at(ms);
+        self.line(&json!({ "socket": { "closed": {
+            "id": id(connection), "at": at, "bytes": null, "error": 111, "established": false, "duration": null,
         } } }))
     }
 

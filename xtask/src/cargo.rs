@@ -20,9 +20,15 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// What rano is built with here beyond what every build has.
+fn features() -> &'static [&'static str] {
+    if crate::system::has_libpcap() { &["--features", "rano/pcap"] } else { &[] }
+}
+
 /// Builds rano for use and returns where it lies.
 pub(crate) fn build_rano() -> Result<PathBuf> {
-    let status = cargo(&["build", "--release", "--package", "rano"]).status().context("run cargo")?;
+    let status =
+        cargo(&["build", "--release", "--package", "rano"]).args(features()).status().context("run cargo")?;
     if !status.success() {
         bail!("rano does not build");
     }
@@ -36,9 +42,9 @@ pub(crate) struct Built {
     pub rano: PathBuf,
 }
 
-/// Builds what `cargo test --test NAME` would run.
-pub(crate) fn build_test(name: &str) -> Result<Built> {
-    let mut command = cargo(&["test", "--no-run", "--package", "rano", "--test", name]);
+/// Builds what `cargo test --profile PROFILE --test NAME` would run.
+pub(crate) fn build_test(name: &str, profile: &str) -> Result<Built> {
+    let mut command = cargo(&["test", "--no-run", "--profile", profile, "--package", "rano", "--test", name]);
     let output = command
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(std::process::Stdio::inherit())
@@ -71,7 +77,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
 
 /// Becomes `cargo test`; returns only what went wrong.
 pub(crate) fn test(arguments: &[OsString]) -> Result<ExitCode> {
-    Err(cargo(&["test"]).args(arguments).exec()).context("start cargo test")
+    Err(cargo(&["test"]).args(features()).args(arguments).exec()).context("start cargo test")
 }
 
 /// Runs `cargo bench` of one bench of rano, with `arguments` for it; returns its exit code.

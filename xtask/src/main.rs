@@ -19,7 +19,7 @@ usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, bu
        cargo xtask vm [--full]                 the kernel tests on other kernels, in emulated machines
        cargo xtask fuzz [TARGET]... [--seconds N]
                                                feed what takes bytes from outside with nonsense (each 10 s)
-       cargo xtask bench [NAME]...             measure: poll notify store report memory startup alerts (all)
+       cargo xtask bench [NAME]...             measure: poll notify hooks store report memory startup alerts names (all)
        cargo xtask bench db --events N --out FILE [--seed S]
                                                make a history of so many events
 ";
@@ -55,6 +55,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
         bench::world::INSIDE => bench::world::inside(&arguments),
         bench::load::HOLD => bench::load::hold(&arguments),
         bench::load::CONNECT => bench::load::connect(&arguments),
+        bench::hooks::CLIENT => bench::hooks::be_client(&arguments),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)

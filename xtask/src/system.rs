@@ -1,4 +1,5 @@
-//! What the build needs from the system: a C compiler and the C library's headers, for the SQLite that is built in.
+//! What the build needs from the system: a C compiler and the C library's headers, for the SQLite that is built in; and
+//! what it can do without: libpcap's headers, for `--pcap`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::{Command, Stdio};
@@ -10,19 +11,36 @@ struct Manager {
     program: &'static str,
     install: &'static [&'static str],
     packages: &'static [&'static str],
+    libpcap: &'static str,
 }
 
 /// Tried in this order; a distribution has one of them.
 const MANAGERS: [Manager; 5] = [
-    Manager { program: "apt-get", install: &["install", "-y"], packages: &["gcc", "libc6-dev"] },
-    Manager { program: "dnf", install: &["install", "-y"], packages: &["gcc", "glibc-devel"] },
-    Manager { program: "pacman", install: &["-S", "--needed", "--noconfirm"], packages: &["gcc", "glibc"] },
+    Manager {
+        program: "apt-get",
+        install: &["install", "-y"],
+        packages: &["gcc", "libc6-dev"],
+        libpcap: "libpcap-dev",
+    },
+    Manager {
+        program: "dnf",
+        install: &["install", "-y"],
+        packages: &["gcc", "glibc-devel"],
+        libpcap: "libpcap-devel",
+    },
+    Manager {
+        program: "pacman",
+        install: &["-S", "--needed", "--noconfirm"],
+        packages: &["gcc", "glibc"],
+        libpcap: "libpcap",
+    },
     Manager {
         program: "zypper",
         install: &["--non-interactive", "install"],
         packages: &["gcc", "glibc-devel"],
+        libpcap: "libpcap-devel",
     },
-    Manager { program: "apk", install: &["add"], packages: &["gcc", "musl-dev"] },
+    Manager { program: "apk", install: &["add"], packages: &["gcc", "musl-dev"], libpcap: "libpcap-dev" },
 ];
 
 /// Installs what is missing, or says what to install and how.
@@ -33,7 +51,7 @@ pub(crate) fn prepare() -> Result<()> {
     let Some(manager) = MANAGERS.iter().find(|manager| is_installed(manager.program)) else {
         bail!("no working C compiler (cc)\nhint: install gcc and the headers of the C library");
     };
-    let command = install_command(manager);
+    let command = install_command(manager, manager.packages);
     let Some(mut installer) = as_root(&command) else {
         bail!("no working C compiler (cc)\nhint: sudo {}", command.join(" "));
     };
@@ -45,10 +63,31 @@ pub(crate) fn prepare() -> Result<()> {
     Ok(())
 }
 
-fn install_command(manager: &Manager) -> Vec<&'static str> {
+/// Whether rano can be built with libpcap. As root it is installed where it is missing; nothing else depends on it.
+pub(crate) fn has_libpcap() -> bool {
+    if libpcap_works() {
+        return true;
+    }
+    let manager = MANAGERS.iter().find(|manager| is_installed(manager.program));
+    if let Some(manager) = manager
+        && rustix::process::geteuid().is_root()
+    {
+        let command = install_command(manager, &[manager.libpcap]);
+        eprintln!("installing libpcap's headers: {}", command.join(" "));
+        let installed = as_root(&command).is_some_and(|mut installer| installer.status().is_ok());
+        if installed && libpcap_works() {
+            return true;
+        }
+    }
+    let package = manager.map_or("libpcap's headers", |manager| manager.libpcap);
+    eprintln!("without libpcap, rano is built without --pcap (install {package} for it)");
+    false
+}
+
+fn install_command(manager: &Manager, packages: &[&'static str]) -> Vec<&'static str> {
     let mut words = vec![manager.program];
     words.extend(manager.install);
-    words.extend(manager.packages);
+    words.extend(packages);
     words
 }
 
@@ -70,9 +109,18 @@ fn as_root(command: &[&str]) -> Option<Command> {
 
 /// Compiles and links a program that includes a header of the C library.
 fn compiler_works() -> bool {
+    compiles("#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n", &[])
+}
+
+fn libpcap_works() -> bool {
+    compiles("#include <pcap/pcap.h>\nint main(void) { return pcap_lib_version() == 0; }\n", &["-lpcap"])
+}
+
+fn compiles(program: &str, libraries: &[&str]) -> bool {
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let started = Command::new(compiler)
         .args(["-x", "c", "-", "-o", "/dev/null"])
+        .args(libraries)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -80,7 +128,7 @@ fn compiler_works() -> bool {
     let Ok(mut compiler) = started else { return false };
     if let Some(mut input) = compiler.stdin.take() {
         // A compiler that does not read its input fails, and that is what is looked at.
-        let _ = input.write_all(b"#include <stdlib.h>\nint main(void) { return EXIT_SUCCESS; }\n");
+        let _ = input.write_all(program.as_bytes());
     }
     compiler.wait().is_ok_and(|status| status.success())
 }
@@ -108,7 +156,8 @@ mod tests {
 
     #[test]
     fn every_manager_is_asked_for_a_compiler_without_questions() {
-        let commands: Vec<_> = MANAGERS.iter().map(|manager| install_command(manager).join(" ")).collect();
+        let commands: Vec<_> =
+            MANAGERS.iter().map(|manager| install_command(manager, manager.packages).join(" ")).collect();
         assert_eq!(commands[0], "apt-get install -y gcc libc6-dev");
         assert!(commands.iter().all(|command| command.contains(" gcc ")), "{commands:?}");
     }

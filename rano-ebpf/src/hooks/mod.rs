@@ -2,6 +2,7 @@
 
 mod functions;
 mod lengths;
+mod names;
 mod process;
 mod sockets;
 mod states;

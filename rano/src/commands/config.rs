@@ -183,7 +183,17 @@ fn shown(configuration: &Configuration) -> String {
         }
     }
     let providers = provider_rows(&configuration.providers);
-    format!("{}\n# [providers]\n{}", aligned(&rows, ""), aligned(&providers, "# "))
+    let text = format!("{}\n# [providers]\n{}", aligned(&rows, ""), aligned(&providers, "# "));
+    let endpoints: Vec<(String, String)> = configuration
+        .endpoints
+        .entries
+        .iter()
+        .map(|entry| {
+            let names = Json::from(entry.names.as_slice());
+            (format!("{} = {names}", entry.class.name()), Escaped(&entry.origin.to_string()).to_string())
+        })
+        .collect();
+    if endpoints.is_empty() { text } else { format!("{text}\n# [endpoints]\n{}", aligned(&endpoints, "# ")) }
 }
 
 fn provider_rows(providers: &ProvidersConfig) -> Vec<(String, String)> {
@@ -222,6 +232,14 @@ fn shown_json(configuration: &Configuration) -> Json {
         }
     }
     object.insert("providers".into(), Json::Object(providers));
+    let mut endpoints = Map::new();
+    for entry in &configuration.endpoints.entries {
+        let row = json!({ "value": entry.names, "origin": entry.origin.to_string() });
+        if let Json::Array(rows) = endpoints.entry(entry.class.name()).or_insert_with(|| json!([])) {
+            rows.push(row);
+        }
+    }
+    object.insert("endpoints".into(), Json::Object(endpoints));
     Json::Object(object)
 }
 
@@ -316,7 +334,7 @@ mod tests {
                 .as_object()
                 .unwrap()
                 .iter()
-                .filter(|(key, _)| *key != "providers")
+                .filter(|(key, _)| !matches!(key.as_str(), "providers" | "endpoints"))
                 .map(|(key, row)| format!("{key}={}", as_text(&row["value"])))
                 .collect();
             lines.sort_by_key(|line| line.starts_with("no_"));

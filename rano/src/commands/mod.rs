@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod config;
 pub mod diff;
+pub mod doctor;
 pub mod export;
 mod history;
 pub mod man;
@@ -82,6 +83,7 @@ fn command_with(hidden: bool) -> Command {
         .subcommand(status::command())
         .subcommand(export::command())
         .subcommand(config::command(hidden))
+        .subcommand(doctor::command())
         .subcommand(completions::command())
         .subcommand(man::command())
         .max_term_width(110)
@@ -124,6 +126,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("status", matches)) => status::run(matches, context),
         Some(("export", matches)) => export::run(matches, context),
         Some(("config", matches)) => config::run(matches, context),
+        Some(("doctor", matches)) => doctor::run(matches, context),
         Some(("completions", matches)) => completions::run(matches),
         Some(("man", _)) => man::run(),
         Some((other, _)) => unreachable!("clap knows no command {other}"),

@@ -1,8 +1,10 @@
 //! `rano` without a command: observe until told to stop.
 
+mod names;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _};
-use std::os::unix::fs::{OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,6 +38,7 @@ use crate::source::replay::{Recorder, Replay};
 use crate::source::{self, Source};
 use crate::stop::Stop;
 use crate::store::{Session, Store, StoreOptions};
+use names::NameSources;
 
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
     let stop = Stop::new()?;
@@ -45,20 +48,23 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let rules = run.rules()?;
     let tree = Tree::new(rules, run.providers(), run.redaction());
     let logs = run.log_files()?;
-    let mut source = run.source()?;
+    let mut name_sources = run.name_sources()?;
+    let mut source = run.source(&mut name_sources)?;
+    let names = run.names(&mut name_sources);
     let store = run.store(&*source)?;
     let _registration = store
         .as_ref()
         .and(run.settings.sqlite.as_deref())
         .and_then(|database| super::history::register(context, &run.id, database));
     let terminal = run.terminal(&stop);
-    run.banner(&*source, &terminal.stderr_styles());
+    run.banner(&*source, &names.from, &terminal.stderr_styles());
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
     let mut pipeline =
         Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
+    pipeline = pipeline.with_names(names).with_warnings(name_sources.warnings);
     if let Some(judge) = run.judge() {
         pipeline = pipeline.with_judge(judge);
     }
@@ -155,10 +161,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn source(&self) -> Result<Box<dyn Source>> {
+    fn source(&self, names: &mut NameSources) -> Result<Box<dyn Source>> {
         if let Some(path) = &self.settings.replay {
             let replay = Replay::open(path).map_err(|error| cannot_open("recording", path, error))?;
-            return Ok(Box::new(replay));
+            return Ok(names.around(Box::new(replay)));
         }
         let settings = ProcSettings {
             interval: Duration::from_millis(self.settings.interval_ms),
@@ -170,7 +176,8 @@ impl<'a> Run<'a> {
             once: self.settings.once,
             receive_buffer: self.settings.notify_buffer,
         };
-        let source = self.live_source(settings)?;
+        let source = self.live_source(settings, names)?;
+        let source = names.around(source);
         match &self.settings.record {
             Some(path) => {
                 let file = create(path, self.owner, Existing::Truncate)
@@ -182,12 +189,17 @@ impl<'a> Run<'a> {
     }
 
     /// The ladder: the best that works here, unless one was asked for.
-    fn live_source(&self, polling: ProcSettings) -> Result<Box<dyn Source>> {
+    fn live_source(&self, polling: ProcSettings, names: &mut NameSources) -> Result<Box<dyn Source>> {
         let reason = match self.settings.source {
             SourceChoice::Proc => None,
             SourceChoice::Auto if polling.once => None,
-            SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling)) {
-                Ok(source) => return Ok(Box::new(source)),
+            SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling, names)) {
+                Ok(source) => {
+                    if names.wants_ebpf(self.settings) {
+                        names.ebpf(self.settings, source.without_names());
+                    }
+                    return Ok(Box::new(source));
+                }
                 Err(error) if self.settings.source == SourceChoice::Ebpf => {
                     let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");
                     return Err(failure.because(error).hint(ebpf_hint()).into());
@@ -195,10 +207,13 @@ impl<'a> Run<'a> {
                 Err(error) => Some(format!("no eBPF: {error:#}")),
             },
         };
+        if names.wants_ebpf(self.settings) {
+            names.not_ebpf(self.settings, reason.as_deref().unwrap_or("--source proc was asked for"));
+        }
         Ok(Box::new(ProcSource::start(polling)?.instead_of(reason)))
     }
 
-    fn ebpf(&self, polling: ProcSettings) -> EbpfSettings {
+    fn ebpf(&self, polling: ProcSettings, names: &NameSources) -> EbpfSettings {
         let rung = match self.settings.rung {
             RungChoice::Any => None,
             RungChoice::Fentry => Some(SourceKind::EbpfFentry),
@@ -209,6 +224,7 @@ impl<'a> Run<'a> {
             polling,
             rung,
             ring_bytes: self.settings.ring_bytes,
+            names: names.wants_ebpf(self.settings),
             files_of: self.owner.map(|(uid, _)| uid),
         }
     }
@@ -330,7 +346,7 @@ impl<'a> Run<'a> {
         super::styles(self.configuration, &self.context.environment, is_terminal)
     }
 
-    fn banner(&self, source: &dyn Source, styles: &Styles) {
+    fn banner(&self, source: &dyn Source, names: &str, styles: &Styles) {
         if !self.settings.banner {
             return;
         }
@@ -341,6 +357,7 @@ impl<'a> Run<'a> {
             watching: &self.watching(),
             source: health.kind,
             source_reason: health.reason.as_deref(),
+            names,
             interval: polls.then(|| Duration::from_millis(self.settings.interval_ms)),
             history: self.settings.sqlite.as_deref(),
             files: &self.config_files(),
@@ -390,9 +407,12 @@ fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Res
         .append(existing == Existing::Append)
         .write(true)
         .truncate(existing == Existing::Truncate);
+    // A named pipe that nobody reads is to be told, not waited for.
+    let mut flags = libc::O_NONBLOCK;
     if rustix::process::geteuid().is_root() {
-        options.custom_flags(libc::O_NOFOLLOW);
+        flags |= libc::O_NOFOLLOW;
     }
+    options.custom_flags(flags);
     let file = match options.clone().create_new(true).open(path) {
         Ok(file) => {
             if let Some((uid, gid)) = owner {
@@ -400,10 +420,23 @@ fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Res
             }
             file
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path).map_err(unread)?,
         Err(error) => return Err(error),
     };
+    // A pipe whose reader has stopped does not stop rano; terminals are as always.
+    if !file.metadata()?.file_type().is_fifo() {
+        rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - rustix::fs::OFlags::NONBLOCK)?;
+    }
     Ok(file)
+}
+
+/// What opening a named pipe without a reader fails with (open(2), ENXIO) says little.
+fn unread(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(libc::ENXIO) {
+        io::Error::new(error.kind(), "it is a pipe that nobody reads")
+    } else {
+        error
+    }
 }
 
 /// Next step where there is no directory for logs.

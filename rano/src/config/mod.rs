@@ -1,6 +1,7 @@
 //! What rano is told: every option declared once, five layers that set it, files that are checked before anything
 //! starts. Nothing else reads the environment.
 
+pub mod endpoints;
 pub mod environment;
 pub mod file;
 pub mod finding;
@@ -21,10 +22,11 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 
+pub use endpoints::{EndpointEntry, EndpointsConfig};
 pub use environment::{Environment, InvokingUser};
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
-pub use options::{ColorChoice, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice};
+pub use options::{ColorChoice, DomainMode, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice};
 pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
 pub use search::Candidate;
 
@@ -39,6 +41,7 @@ pub struct Configuration {
     /// Every option with its origin, in the order of [`OPTIONS`].
     pub options: Vec<Resolved>,
     pub providers: ProvidersConfig,
+    pub endpoints: EndpointsConfig,
     /// The files that were read, lowest first.
     pub files_used: Vec<PathBuf>,
     /// For the banner.
@@ -58,6 +61,7 @@ struct Gathered {
     /// Lowest layer first.
     assignments: Vec<Assignment>,
     providers: ProvidersConfig,
+    endpoints: EndpointsConfig,
     candidates: Vec<Candidate>,
     files_used: Vec<PathBuf>,
     findings: Vec<Finding>,
@@ -73,10 +77,12 @@ pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configura
     let options = layers::resolve(gathered.assignments);
     let mut notes = ignored_notes(&gathered.candidates);
     notes.extend(gathered.providers.notes.iter().cloned());
+    notes.extend(gathered.endpoints.notes.iter().cloned());
     Ok(Configuration {
         settings: layers::settings(&options),
         options,
         providers: gathered.providers,
+        endpoints: gathered.endpoints,
         files_used: gathered.files_used,
         notes,
         warnings: gathered.findings,
@@ -128,12 +134,13 @@ fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
         .map(|(candidate, text)| providers::Source { path: &candidate.path, text, trust: candidate.trust })
         .collect();
     let providers = providers::combine(&sources, &mut findings);
+    let endpoints = endpoints::combine(&sources, &mut findings);
     let chosen = named_option(&above, "preset");
     let (from_presets, preset_files) = presets::load(&chosen, environment, &mut findings);
     assignments.extend(from_presets);
     assignments.extend(above);
     files_used.extend(preset_files);
-    Gathered { assignments, providers, candidates, files_used, findings }
+    Gathered { assignments, providers, endpoints, candidates, files_used, findings }
 }
 
 /// Every place where a file is looked for, in the order in which they count. Reads no file.
@@ -172,7 +179,9 @@ fn ignored_notes(candidates: &[Candidate]) -> Vec<String> {
                 Some(format!("{} is not read: {reason}", candidate.path.display()))
             }
             Status::Ignored(_) | Status::Missing | Status::OutOfReach => None,
-            Status::Found => Some(format!("{} can only add providers", candidate.path.display())),
+            Status::Found => {
+                Some(format!("{} can only add providers and endpoints", candidate.path.display()))
+            }
         })
         .collect()
 }

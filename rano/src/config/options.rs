@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::spec::Effect::{Invert, Override, Set};
-use super::spec::Group::{Alerts, Capture, Configuration, History, Output, Stats, Targets};
+use super::spec::Group::{Alerts, Capture, Configuration, History, Names, Output, Stats, Targets};
 use super::spec::{Spelling, option, options};
 use super::value::{Kind, Setting, Value, choices};
 use crate::output::style::Theme;
@@ -19,6 +19,20 @@ choices! {
         /// Programs in the kernel, or none at all.
         Ebpf = "ebpf",
         Proc = "proc",
+    }
+}
+
+choices! {
+    /// Where names of addresses are to come from.
+    pub enum DomainMode {
+        /// From packets where the kernel's programs run, else from reverse look-ups.
+        Auto = "auto",
+        /// From reverse look-ups alone.
+        Ptr = "ptr",
+        /// From packets, by libpcap.
+        Pcap = "pcap",
+        /// From packets, by the kernel's programs.
+        Ebpf = "ebpf",
     }
 }
 
@@ -120,6 +134,23 @@ options! {
     /// Look once, print what is open and exit
     once: bool = option(Capture).default("false");
 
+    /// Where the names of addresses come from
+    domain_mode: DomainMode = option(Names).value_name("MODE").default("auto").spelled(&[
+        Spelling { key: "domain_mode", effect: Set, help: "Where the names of addresses come from" },
+        Spelling { key: "pcap", effect: Override("pcap"), help: "Take names from packets on all devices: --domain-mode pcap" },
+    ]).details(
+        "ebpf and pcap read DNS answers and what connections say first (TLS, QUIC); ptr asks for the name of each \
+         address. auto is ebpf where kernel programs are the source, else ptr. What cannot run says why and gives way \
+         to the next: ebpf, pcap, ptr.");
+    /// Ask for names of addresses that nothing else names
+    dns: bool = option(Names).default("true").spelled(&[
+        Spelling { key: "no_dns", effect: Invert, help: "Ask for no names; those that are seen in packets stay" },
+    ]);
+    /// Ask for names of private addresses and those of this machine too
+    ptr_private: bool = option(Names).default("false").advanced();
+    /// Take names from a capture file
+    pcap_file: Option<PathBuf> = option(Names).value_name("FILE").not_in_file().hidden();
+
     /// Write events as JSON lines
     json: bool = option(Output).default("false");
     /// Show no events, only the summary at the end
@@ -180,7 +211,8 @@ options! {
     /// Warn of a name that matches this glob; repeatable
     alert_domain: Vec<String> = option(Alerts).value_name("GLOB").details(
         "An asterisk stands for any text, a question mark for one character; upper and lower case are the same. \
-         *.example.com does not match example.com itself.").hidden();
+         *.example.com does not match example.com itself. Every name that is known of a connection is compared, also \
+         one that comes late.");
     /// Warn when more connections than this are active
     alert_max_connections: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
     /// Warn when more connections of one provider than this are active
@@ -194,7 +226,8 @@ options! {
     alert_bell: bool = option(Alerts).default("false");
     /// Time in which an alert is not repeated, in milliseconds
     alert_cooldown_ms: u64 = option(Alerts).value_name("MS").range(0, 24 * HOUR_MS).default("10000").details(
-        "Per kind and subject: the name, the provider, the address. What is held back is counted in the summary.");
+        "Per kind and subject: the name, the provider, the address. What is held back is counted in the summary, and its \
+         connection marked in the history all the same.");
     /// Give alerts that were asked for
     alerts: bool = option(Alerts).default("true").spelled(&[
         Spelling { key: "no_alerts", effect: Invert, help: "Give no alerts, whatever asks for them" },

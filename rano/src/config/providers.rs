@@ -230,8 +230,10 @@ fn parse(source: &Source<'_>, findings: &mut Vec<Finding>) -> Parsed {
     let mut reader = Reader { source, findings };
     let mut parsed = Parsed::default();
     for (key, value) in in_order(document.get_ref()) {
-        if key.get_ref() != "providers" {
-            let message = with_nearest(key.get_ref(), std::iter::once("providers"));
+        if key.get_ref() == "endpoints" {
+            // Read in endpoints.rs.
+        } else if key.get_ref() != "providers" {
+            let message = with_nearest(key.get_ref(), ["endpoints", "providers"].into_iter());
             reader.report(Severity::Warning, key.span().start, message);
         } else if let DeValue::Table(table) = value.get_ref() {
             reader.providers(table, &mut parsed);
@@ -332,7 +334,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// As they stand in the file; the parser's table is sorted by key.
-fn in_order<'a, 'i>(
+pub(super) fn in_order<'a, 'i>(
     table: &'a DeTable<'i>,
 ) -> Vec<(&'a Spanned<toml::de::DeString<'i>>, &'a Spanned<DeValue<'i>>)> {
     let mut items: Vec<_> = table.iter().collect();

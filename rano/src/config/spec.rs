@@ -10,6 +10,7 @@ use super::value::{Kind, Rejection, Value};
 pub enum Group {
     Targets,
     Capture,
+    Names,
     Output,
     History,
     Stats,
@@ -22,6 +23,7 @@ impl Group {
         match self {
             Self::Targets => "Targets",
             Self::Capture => "Capture",
+            Self::Names => "Names",
             Self::Output => "Output",
             Self::History => "History",
             Self::Stats => "Stats",

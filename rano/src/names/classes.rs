@@ -1,6 +1,7 @@
 //! What an endpoint is: told by its name, as `endpoints.toml` and the user's files have it, else by its address. A name
 //! that somebody may have written who is watched (`./rano.toml`) counts last.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -34,34 +35,25 @@ pub struct ClassEntry {
     pub authority: Authority,
 }
 
-/// All entries, ready to be asked. The patterns are compiled once.
-#[derive(Debug)]
+/// All entries, ready to be asked. The patterns are compiled once, the built-in ones with the first name.
+#[derive(Debug, Default)]
 pub struct Classes {
     user: Names,
-    built_in: Names,
+    built_in: OnceCell<Names>,
     add_only: Names,
 }
 
 impl Classes {
     /// What is built in, and what the user's files say; of two that say the same the later counts.
     pub fn new(entries: &[ClassEntry]) -> Self {
-        let [mut user, mut built_in, mut add_only] = [const { Names::new() }; 3];
-        for entry in built_in_entries().iter().chain(entries) {
-            let names = match entry.authority {
-                Authority::User => &mut user,
-                Authority::BuiltIn => &mut built_in,
-                Authority::AddOnly => &mut add_only,
-            };
-            for name in &entry.names {
-                names.add(name, entry.class);
-            }
-        }
-        Self { user, built_in, add_only }
+        let by = |authority| Names::of(entries.iter().filter(|entry| entry.authority == authority));
+        Self { user: by(Authority::User), built_in: OnceCell::new(), add_only: by(Authority::AddOnly) }
     }
 
     /// `name` in lower case, without the final dot; `None` where none is known that may be relied on.
     pub fn of(&self, name: Option<&str>, remote: Option<&Address>) -> Class {
-        let trusted = name.and_then(|name| self.user.find(name).or_else(|| self.built_in.find(name)));
+        let built_in = || self.built_in.get_or_init(|| Names::of(built_in_entries().iter()));
+        let trusted = name.and_then(|name| self.user.find(name).or_else(|| built_in().find(name)));
         trusted
             .or_else(|| remote.and_then(by_address))
             .or_else(|| name.and_then(|name| self.add_only.find(name)))
@@ -138,13 +130,13 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
 }
 
 /// Entries of one authority.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Names {
-    /// A domain, and whether the class holds for the domain itself too.
-    domains: Option<HashMap<Box<str>, Domain>>,
+    domains: HashMap<Box<str>, Domain>,
     globs: Vec<Glob>,
 }
 
+/// A class for the domain and all below it, and one for what is below it alone.
 #[derive(Debug, Clone, Copy, Default)]
 struct Domain {
     with_itself: Option<Class>,
@@ -160,14 +152,20 @@ struct Glob {
 }
 
 impl Names {
-    const fn new() -> Self {
-        Self { domains: None, globs: Vec::new() }
+    fn of<'a>(entries: impl Iterator<Item = &'a ClassEntry>) -> Self {
+        let mut names = Self::default();
+        for entry in entries {
+            for name in &entry.names {
+                names.add(name, entry.class);
+            }
+        }
+        names
     }
 
     fn add(&mut self, name: &str, class: Class) {
         let name = name.trim_matches('.').to_lowercase();
         let has_wildcard = |text: &str| text.contains(['*', '?']);
-        let domains = self.domains.get_or_insert_default();
+        let domains = &mut self.domains;
         match name.strip_prefix("*.") {
             Some(domain) if !has_wildcard(domain) => {
                 domains.entry(domain.into()).or_default().below = Some(class);
@@ -193,10 +191,9 @@ impl Names {
     }
 
     fn domain(&self, name: &str) -> Option<(usize, Class)> {
-        let domains = self.domains.as_ref()?;
         let mut rest = name;
         loop {
-            if let Some(domain) = domains.get(rest) {
+            if let Some(domain) = self.domains.get(rest) {
                 let class = if rest.len() == name.len() {
                     domain.with_itself
                 } else {

@@ -7,14 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use anyhow::{Context as _, Result};
+use rustix::thread::CapabilitySet;
 
 use super::Evidence;
 use super::capture_file::{self, CaptureEvidence};
 use crate::event::Moment;
+use crate::privileges;
 use crate::stop::{Bell, Stop};
 
 /// Evidence that may wait for the pipeline.
 const WAITING_MAX: usize = 8192;
+
+/// Two tools that look at the same thing may date it by so much differently: a capture may be ahead of what it is laid
+/// beside by this.
+const JITTER_MS: i64 = 5;
 
 /// Where evidence comes from, other than from the source itself.
 pub struct Feed(Kind);
@@ -73,7 +79,11 @@ impl Feed {
             Sender { evidence: sender, bell: bell.clone(), lost: Arc::clone(&lost), stop: stop.clone() };
         std::thread::Builder::new()
             .name("rano-packets".to_owned())
-            .spawn(move || watch(sender))
+            .spawn(move || {
+                // A pipe is opened by path; devices have been opened.
+                privileges::keep_only(CapabilitySet::DAC_READ_SEARCH);
+                watch(sender);
+            })
             .context("start a thread for packets")?;
         Ok(Self(Kind::Thread(Watch { evidence, bell, lost, stop })))
     }
@@ -150,7 +160,10 @@ impl Laid {
         let ahead_ms = *self.ahead_ms.get_or_insert_with(|| now.unix_ms.saturating_sub(last_ms).max(0));
         let at = self.evidence.peek()?.at();
         let age_ms = now.unix_ms.saturating_sub(at.unix_ms.saturating_add(ahead_ms));
-        let age_ms = u64::try_from(age_ms).ok()?;
+        if age_ms < -JITTER_MS {
+            return None;
+        }
+        let age_ms = u64::try_from(age_ms).unwrap_or(0);
         let mut evidence = self.evidence.take()?;
         *evidence.at_mut() = Moment {
             boot_ns: now.boot_ns.saturating_sub(age_ms.saturating_mul(1_000_000)),
@@ -167,10 +180,10 @@ fn follow(path: &Path, sender: &Sender) {
     while let Some(mut found) = evidence.take() {
         let now = crate::source::now();
         let age_ms = now.unix_ms.saturating_sub(found.at().unix_ms).max(0);
-        *found.at_mut() = Moment {
-            boot_ns: now.boot_ns.saturating_sub(age_ms.unsigned_abs().saturating_mul(1_000_000)),
-            unix_ms: now.unix_ms - age_ms,
-        };
+        // Rather a millisecond too old than too young: an answer comes just before the connection that it names.
+        let age_ns = (age_ms.unsigned_abs() + 1).saturating_mul(1_000_000);
+        *found.at_mut() =
+            Moment { boot_ns: now.boot_ns.saturating_sub(age_ns), unix_ms: now.unix_ms - age_ms };
         if sender.stop.is_raised() || !sender.send_patiently(found) {
             break;
         }

@@ -111,7 +111,7 @@ impl Pointers {
             return false;
         }
         if self.due.len() >= DUE_MAX {
-            self.forgotten += 1;
+            self.no_room();
             return false;
         }
         let due_ns = at.boot_ns.saturating_add(nanos(self.settings.patience));
@@ -124,6 +124,11 @@ impl Pointers {
         if self.may_ask(address) && !self.is_known_to_have_none(address) {
             self.ask(address, socket);
         }
+    }
+
+    /// A recording holds what it holds.
+    fn no_room(&mut self) {
+        self.forgotten += u64::from(matches!(self.answers, Answers::From(_)));
     }
 
     fn may_ask(&self, address: IpAddr) -> bool {
@@ -144,7 +149,7 @@ impl Pointers {
     fn ask(&mut self, address: IpAddr, socket: SocketId) {
         let is_new = !self.waiting.contains_key(&address);
         if is_new && self.waiting.len() >= ADDRESSES_MAX {
-            self.forgotten += 1;
+            self.no_room();
             return;
         }
         let waiting = self.waiting.entry(address).or_default();
@@ -152,7 +157,7 @@ impl Pointers {
             return;
         }
         if waiting.len() >= WAITING_MAX {
-            self.forgotten += 1;
+            self.no_room();
             return;
         }
         waiting.push(socket);

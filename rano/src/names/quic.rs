@@ -131,7 +131,7 @@ pub struct Client {
     destination: Vec<u8>,
     version: Version,
     keys: Keys,
-    crypto: Stream,
+    crypto: Crypto,
 }
 
 impl Client {
@@ -142,7 +142,7 @@ impl Client {
             destination: packet.destination.to_vec(),
             version: packet.version,
             keys: Keys::of_client(packet.version, packet.destination),
-            crypto: Stream::new(0),
+            crypto: Crypto::default(),
         };
         // What comes from the server does not open with a client's keys.
         client.keys.open(packet.bytes, packet.number_at)?;
@@ -164,17 +164,33 @@ impl Client {
             if packet.kind == Kind::Initial
                 && let Some(frames) = self.keys.open(packet.bytes, packet.number_at)
             {
-                let whole = self.take(&frames).unwrap_or(true);
+                let whole = self.crypto.take(&frames).unwrap_or(true);
                 if !whole {
                     return Greeting::Other;
                 }
             }
         }
-        tls::from_message(self.crypto.ready())
+        self.crypto.greeting()
+    }
+}
+
+/// What a client's CRYPTO frames carry, put in order.
+pub struct Crypto(Stream);
+
+impl Default for Crypto {
+    fn default() -> Self {
+        Self(Stream::new(0))
+    }
+}
+
+impl Crypto {
+    /// As far as it is there.
+    pub fn greeting(&self) -> Greeting {
+        tls::from_message(self.0.ready())
     }
 
-    /// `Some(false)` where the hello is too long or too scattered, `None` where a frame is not understood.
-    fn take(&mut self, frames: &[u8]) -> Option<bool> {
+    /// Takes in the frames of a packet. `Some(false)` where the hello is too long or too scattered, `None` where a frame is not understood.
+    pub fn take(&mut self, frames: &[u8]) -> Option<bool> {
         const PADDING: u8 = 0;
         const PING: u8 = 1;
         const ACK: u8 = 2;
@@ -197,7 +213,7 @@ impl Client {
                     let length = rest.number()?;
                     let data = rest.bytes(usize::try_from(length).ok()?)?;
                     let Ok(offset) = u32::try_from(offset) else { return Some(false) };
-                    if !self.crypto.add(offset, data) {
+                    if !self.0.add(offset, data) {
                         return Some(false);
                     }
                 }

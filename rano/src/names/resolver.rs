@@ -1,5 +1,5 @@
-//! Reverse look-ups over the resolvers of `/etc/resolv.conf`, after `/etc/hosts`: one thread and one socket a family,
-//! started with the first question. Whoever asks never waits: a question too many is refused, an answer is fetched.
+//! Reverse look-ups over the resolvers of `/etc/resolv.conf`, after `/etc/hosts`: one thread, and one socket a family,
+//! made with the first question. Whoever asks never waits: a question too many is refused, an answer is fetched.
 //!
 //! A name that is found is asked for in turn: only if it leads back to the address is it confirmed. The sockets are not
 //! connected, so that no source takes them for connections of anybody.
@@ -20,9 +20,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::thread::CapabilitySet;
 
 use crate::event::Moment;
 use crate::names::Pointer;
+use crate::privileges;
 use message::{Answered, Question};
 
 /// Questions that are on their way at a time.
@@ -82,7 +84,7 @@ pub struct Resolver {
 
 impl Resolver {
     /// Starts the thread; it ends when the resolver is dropped.
-    pub fn start(files: ResolverFiles) -> io::Result<Self> {
+    pub fn new(files: ResolverFiles) -> io::Result<Self> {
         let (questions, asked) = sync_channel(QUEUE_MAX);
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let answers = Arc::default();
@@ -101,7 +103,10 @@ impl Resolver {
         thread::Builder::new()
             .name("rano-names".to_owned())
             .stack_size(STACK)
-            .spawn(move || worker.run())
+            .spawn(move || {
+                privileges::keep_only(CapabilitySet::empty());
+                worker.run();
+            })
             .map(drop)?;
         Ok(Self { questions, answers, wake })
     }
@@ -280,8 +285,7 @@ impl Worker {
     fn receive(&mut self) {
         let mut buffer = [0; 4096];
         for place in 0..self.sockets.len() {
-            loop {
-                let Some(socket) = &self.sockets[place] else { break };
+            while let Some(socket) = &self.sockets[place] {
                 match socket.recv_from(&mut buffer) {
                     Ok((length, from)) => self.received(&buffer[..length], from),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -361,6 +365,11 @@ impl Worker {
     fn reply(&self, reply: Reply) {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).push(reply);
     }
+}
+
+/// Whom reverse look-ups would ask here.
+pub fn servers() -> Vec<SocketAddr> {
+    config::servers(&config::read(&ResolverFiles::default().resolv_conf))
 }
 
 /// What the two files say.

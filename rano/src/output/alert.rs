@@ -42,14 +42,15 @@ fn message(reason: &Reason) -> String {
 
 /// What is said of an endpoint of which nobody knows what it is. No newline.
 pub fn unknown_endpoint(event: &Event, remote: SocketAddr) -> String {
-    let mut line = format!("⚠ Unknown endpoint: {remote}");
-    if let Some(process) = &event.process {
-        line.push_str(&format!(" | {} ({})", Escaped(&process.comm), process.id.pid));
-    }
-    if let Domain::Observed { name, .. } = &event.domain {
-        line.push_str(&format!(" | domain={}", Escaped(name)));
-    }
-    line
+    let who = event
+        .process
+        .as_ref()
+        .map_or_else(String::new, |process| format!(" | {} ({})", Escaped(&process.comm), process.id.pid));
+    let domain = match &event.domain {
+        Domain::Observed { name, .. } => format!(" | domain={}", Escaped(name)),
+        Domain::Unknown => String::new(),
+    };
+    format!("⚠ Unknown endpoint: {remote}{who}{domain}")
 }
 
 #[derive(Serialize)]

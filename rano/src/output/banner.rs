@@ -15,6 +15,8 @@ pub struct Banner<'a> {
     pub watching: &'a [String],
     pub source: SourceKind,
     pub source_reason: Option<&'a str>,
+    /// Where names come from.
+    pub names: &'a str,
     /// Between two looks; `None` where nothing is polled.
     pub interval: Option<Duration>,
     pub history: Option<&'a Path>,
@@ -45,6 +47,7 @@ impl Banner<'_> {
             write!(source, ": {reason}").expect("writing into a String cannot fail");
         }
         row("source", &source);
+        row("names", self.names);
         match self.history {
             Some(path) => row("history", &format!("{} (run {})", path.display(), self.run_id)),
             None => row("history", "none is kept"),
@@ -70,6 +73,7 @@ mod tests {
             watching: &["claude".to_owned(), "pid 7".to_owned()],
             source: SourceKind::Proc,
             source_reason: Some("reading /proc/net as text"),
+            names: "ptr",
             interval: Some(Duration::from_millis(250)),
             history: None,
             files: &[],
@@ -78,7 +82,7 @@ mod tests {
         let text = banner.render(&Styles::PLAIN);
         let (_, rows) = text.split_once('\n').expect("a heading");
         let expected = "  watching claude, pid 7\n  source   proc, a look every 250 ms: reading /proc/net as text\n  \
-                        history  none is kept\n";
+                        names    ptr\n  history  none is kept\n";
         assert_eq!(rows, expected);
     }
 }

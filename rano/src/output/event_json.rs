@@ -62,6 +62,8 @@ struct EventJson<'a> {
     #[serde(skip_serializing_if = "is_false")]
     preexisting: bool,
     netns: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer_pid: Option<u32>,
     #[serde(skip_serializing_if = "is_false")]
     alert: bool,
 }
@@ -125,6 +127,7 @@ fn write_as(line: &mut Vec<u8>, word: &'static str, event: &Event, run_id: &str)
         domain_source,
         preexisting: event.preexisting,
         netns: event.netns,
+        peer_pid: event.peer_pid,
         alert: event.alert,
     };
     serde_json::to_writer(&mut *line, &json).expect("plain fields always serialize");

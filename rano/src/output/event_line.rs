@@ -67,6 +67,9 @@ fn details(out: &mut Columns<'_>, event: &Event, styles: &Styles) {
         out.column(format_args!("sent={}", Size(bytes.sent)));
         out.column(format_args!("recv={}", Size(bytes.received)));
     }
+    if let Some(pid) = event.peer_pid {
+        out.column(format_args!("peer={pid}"));
+    }
     if event.class != Class::Unknown {
         out.column(format_args!("class={}", event.class.name()));
     }

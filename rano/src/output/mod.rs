@@ -6,6 +6,7 @@ pub mod escape;
 pub mod event_json;
 pub mod event_line;
 pub mod diff;
+pub mod doctor;
 pub mod export;
 pub mod human;
 pub mod parquet;

@@ -9,7 +9,7 @@ use super::escape::Escaped;
 use super::event_json::VERSION;
 use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
-use super::table::{Align, Column, Table, bar, grouped};
+use super::table::{Align, Column, Table, bar, grouped, wrapped};
 use crate::source::health::{Gap, Gaps};
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
 use crate::store::query::sessions::StoredSession;
@@ -77,6 +77,14 @@ fn line(out: &mut String, name: &str, value: &str) {
     writeln!(out, "  {name:10}{value}").expect("writing into a String cannot fail");
 }
 
+/// With what does not fit on lines of its own.
+fn long_line(out: &mut String, name: &str, value: &str, look: &Look<'_>) {
+    let names = std::iter::once(name).chain(std::iter::repeat(""));
+    for (name, value) in names.zip(wrapped(value, look.width.saturating_sub(12))) {
+        line(out, name, &value);
+    }
+}
+
 fn sessions(out: &mut String, report: &Report, running: &[String], look: &Look<'_>) {
     let selection = &report.selection;
     if selection.since.is_some() || selection.until.is_some() {
@@ -112,7 +120,7 @@ fn one_session(out: &mut String, session: &StoredSession, ending: Ending, look: 
     }
     line(out, "host", &Escaped(&session.host).to_string());
     line(out, "user", &Escaped(&session.user).to_string());
-    line(out, "patterns", &Escaped(&session.patterns.join(", ")).to_string());
+    long_line(out, "patterns", &Escaped(&session.patterns.join(", ")).to_string(), look);
     line(out, "source", &Escaped(&session.source).to_string());
     let warning = look.styles.warning;
     match ending {
@@ -275,7 +283,9 @@ fn completeness(out: &mut String, report: &Report, look: &Look<'_>) {
     heading(out, look, "Completeness");
     for (source, reason) in sources(&report.sessions) {
         match reason {
-            Some(reason) => line(out, "source", &format!("{} ({})", Escaped(source), Escaped(reason))),
+            Some(reason) => {
+                long_line(out, "source", &format!("{} ({})", Escaped(source), Escaped(reason)), look);
+            }
             None => line(out, "source", &Escaped(source).to_string()),
         }
     }
@@ -285,8 +295,14 @@ fn completeness(out: &mut String, report: &Report, look: &Look<'_>) {
     let gaps = gaps(&report.sessions);
     let warning = look.styles.warning;
     for (gap, count) in gaps.present() {
-        writeln!(out, "  {warning}{}{warning:#} {}", grouped(count), gap.meaning())
-            .expect("writing into a String cannot fail");
+        let count = grouped(count);
+        let painted = format!("{warning}{count}{warning:#}");
+        let lines = wrapped(&format!("{count} {}", gap.meaning()), look.width.saturating_sub(4));
+        for (place, line) in lines.iter().enumerate() {
+            let indent = if place == 0 { "  " } else { "    " };
+            let line = if place == 0 { line.replacen(&count, &painted, 1) } else { line.clone() };
+            writeln!(out, "{indent}{line}").expect("writing into a String cannot fail");
+        }
     }
     if gaps.present().next().is_none() {
         out.push_str(if report.sessions.is_empty() { "  nothing observed\n" } else { "  nothing missed\n" });

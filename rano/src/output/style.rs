@@ -1,8 +1,22 @@
 //! Colours: what each thing is painted with in each theme. Nothing is told by colour alone.
 
-use anstyle::{AnsiColor, Effects, Style};
+use anstyle::{Ansi256Color, Effects, Style};
 
 use crate::event::EventKind;
+
+// Of the palette's fixed part (xterm's 6 × 6 × 6 cube) those of middle brightness: on white as on black the contrast is at
+// least 3.5 : 1. The sixteen basic colours are whatever the terminal makes of them, and some always are too pale or too dark.
+const RED: Ansi256Color = Ansi256Color(160);
+const ORANGE: Ansi256Color = Ansi256Color(166);
+const BROWN: Ansi256Color = Ansi256Color(130);
+const GREEN: Ansi256Color = Ansi256Color(28);
+const TEAL: Ansi256Color = Ansi256Color(30);
+const BLUE: Ansi256Color = Ansi256Color(68);
+const PURPLE: Ansi256Color = Ansi256Color(133);
+
+fn color(color: Ansi256Color) -> Style {
+    color.on_default()
+}
 
 /// A set of colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,7 +63,6 @@ impl Styles {
     pub fn new(theme: Theme) -> Self {
         let bold = Style::new().effects(Effects::BOLD);
         let dim = Style::new().effects(Effects::DIMMED);
-        let color = |color: AnsiColor| color.on_default();
         match theme {
             Theme::Mono => Self {
                 heading: bold,
@@ -61,31 +74,31 @@ impl Styles {
                 ..Self::PLAIN
             },
             Theme::Vivid => Self {
-                connect: color(AnsiColor::Green),
-                close: color(AnsiColor::Blue),
-                fail: color(AnsiColor::Red).effects(Effects::BOLD),
-                serving: color(AnsiColor::Magenta),
-                provider: color(AnsiColor::Cyan),
+                connect: color(GREEN),
+                close: color(BLUE),
+                fail: color(RED).effects(Effects::BOLD),
+                serving: color(PURPLE),
+                provider: color(TEAL),
                 name: bold,
                 dim,
                 heading: bold,
-                warning: color(AnsiColor::Yellow),
-                critical: color(AnsiColor::Red).effects(Effects::BOLD),
-                bar: color(AnsiColor::Cyan),
+                warning: color(BROWN),
+                critical: color(RED).effects(Effects::BOLD),
+                bar: color(TEAL),
             },
-            // Blue against orange-ish yellow is told apart with every common colour vision deficiency.
+            // Blue against orange is told apart with every common colour vision deficiency.
             Theme::Colorblind => Self {
-                connect: color(AnsiColor::Blue).effects(Effects::BOLD),
-                close: color(AnsiColor::Blue),
-                fail: color(AnsiColor::Yellow).effects(Effects::BOLD),
-                serving: color(AnsiColor::Yellow),
+                connect: color(BLUE).effects(Effects::BOLD),
+                close: color(BLUE),
+                fail: color(ORANGE).effects(Effects::BOLD),
+                serving: color(ORANGE),
                 provider: bold,
                 name: bold,
                 dim,
                 heading: bold,
-                warning: color(AnsiColor::Yellow).effects(Effects::BOLD),
-                critical: color(AnsiColor::Yellow).effects(Effects::BOLD.insert(Effects::INVERT)),
-                bar: color(AnsiColor::Blue),
+                warning: color(ORANGE).effects(Effects::BOLD),
+                critical: color(ORANGE).effects(Effects::BOLD.insert(Effects::INVERT)),
+                bar: color(BLUE),
             },
         }
     }
@@ -96,6 +109,30 @@ impl Styles {
             EventKind::Close => self.close,
             EventKind::Fail => self.fail,
             EventKind::Accept | EventKind::Listen => self.serving,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// WCAG 2, relative luminance of a colour of the cube.
+    fn luminance(color: Ansi256Color) -> f64 {
+        let index = color.0 - 16;
+        let channel = |step: u8| {
+            let value = f64::from(if step == 0 { 0 } else { 55 + 40 * step }) / 255.0;
+            if value <= 0.03928 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * channel(index / 36) + 0.7152 * channel(index / 6 % 6) + 0.0722 * channel(index % 6)
+    }
+
+    #[test]
+    fn every_color_is_readable_on_white_and_on_black() {
+        for color in [RED, ORANGE, BROWN, GREEN, TEAL, BLUE, PURPLE] {
+            let luminance = luminance(color);
+            let (on_white, on_black) = (1.05 / (luminance + 0.05), (luminance + 0.05) / 0.05);
+            assert!(on_white >= 3.5 && on_black >= 3.5, "{color:?}: {on_white} {on_black}");
         }
     }
 }

@@ -1,22 +1,29 @@
 //! The summary at the end of an observation: sums, rankings, and what may be missing.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::event::Bytes;
 use crate::output::escape::Escaped;
 use crate::output::human::Size;
 use crate::output::style::Styles;
 use crate::source::SourceHealth;
-use crate::totals::Totals;
+use crate::totals::{ClassTotals, Totals};
 
 /// Everything the end of an observation tells.
 #[derive(Debug, Clone)]
 pub struct Summary {
     pub totals: Totals,
     pub health: SourceHealth,
+    /// Where names came from, in words.
+    pub names: String,
     /// How long the rankings are.
     pub top: usize,
+    /// Lines that a log file lacks.
+    pub log_lost: u64,
     /// Something that was asked for could not be written: standard output or a log file.
     pub output_failed: bool,
 }
@@ -59,7 +66,9 @@ impl Summary {
                 writeln!(out, "    {count} {}", Escaped(provider))?;
             }
         }
+        self.top_domains(out, styles)?;
         self.top_ips(out, styles)?;
+        self.endpoints(out, styles)?;
         self.completeness(out, styles)
     }
 
@@ -80,6 +89,40 @@ impl Summary {
         Ok(())
     }
 
+    fn top_domains(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
+        let ranking = &self.totals.domains;
+        if ranking.is_empty() || self.top == 0 {
+            return Ok(());
+        }
+        let heading = styles.heading;
+        writeln!(out, "  {heading}Top Domains{heading:#}")?;
+        for (name, count) in ranking.top(self.top) {
+            writeln!(out, "    {count} {}", Escaped(&name))?;
+        }
+        let hidden = ranking.len().saturating_sub(self.top);
+        if hidden > 0 {
+            writeln!(out, "    … and {hidden} more")?;
+        }
+        Ok(())
+    }
+
+    fn endpoints(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
+        let is_empty = |class: &ClassTotals| class.connects == 0 && class.bytes == Bytes::default();
+        let mut classes: Vec<_> =
+            self.totals.classes.iter().filter(|(_, totals)| !is_empty(totals)).collect();
+        if classes.is_empty() {
+            return Ok(());
+        }
+        classes.sort_by_key(|(class, totals)| (Reverse(totals.connects), **class));
+        let heading = styles.heading;
+        writeln!(out, "  {heading}Endpoints{heading:#}")?;
+        for (class, ClassTotals { connects, bytes }) in classes {
+            let (sent, received) = (Size(bytes.sent), Size(bytes.received));
+            writeln!(out, "    {connects} {}   sent {sent}   received {received}", class.name())?;
+        }
+        Ok(())
+    }
+
     fn completeness(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
         let heading = styles.heading;
         writeln!(out, "  {heading}Completeness{heading:#}")?;
@@ -87,11 +130,20 @@ impl Summary {
             Some(reason) => writeln!(out, "    source {} ({reason})", self.health.kind.name())?,
             None => writeln!(out, "    source {}", self.health.kind.name())?,
         }
+        writeln!(out, "    names {}", Escaped(&self.names))?;
         let mut complete = true;
         let warning = styles.warning;
         for (gap, count) in self.health.gaps.present() {
             complete = false;
             writeln!(out, "    {warning}{count}{warning:#} {}", gap.meaning())?;
+        }
+        if self.log_lost > 0 {
+            complete = false;
+            writeln!(
+                out,
+                "    {warning}{}{warning:#} log lost: lines that could not be written to a log file",
+                self.log_lost
+            )?;
         }
         if complete {
             writeln!(out, "    nothing missed")?;
@@ -117,11 +169,24 @@ impl Summary {
             alerts_held_back: u64,
             bytes_sent: u64,
             bytes_recv: u64,
-            providers: &'a std::collections::BTreeMap<std::sync::Arc<str>, u64>,
+            providers: &'a BTreeMap<std::sync::Arc<str>, u64>,
+            endpoints: BTreeMap<&'static str, EndpointJson>,
             source: &'static str,
             source_reason: Option<&'a str>,
-            missed: std::collections::BTreeMap<&'static str, u64>,
+            names: &'a str,
+            missed: BTreeMap<&'static str, u64>,
         }
+        #[derive(Serialize)]
+        struct EndpointJson {
+            connects: u64,
+            bytes_sent: u64,
+            bytes_recv: u64,
+        }
+        let endpoint = |totals: &ClassTotals| EndpointJson {
+            connects: totals.connects,
+            bytes_sent: totals.bytes.sent,
+            bytes_recv: totals.bytes.received,
+        };
         let totals = &self.totals;
         serde_json::to_string(&SummaryJson {
             v: crate::output::event_json::VERSION,
@@ -139,9 +204,17 @@ impl Summary {
             bytes_sent: totals.bytes.sent,
             bytes_recv: totals.bytes.received,
             providers: &totals.providers,
+            endpoints: totals.classes.iter().map(|(class, sums)| (class.name(), endpoint(sums))).collect(),
             source: self.health.kind.name(),
             source_reason: self.health.reason.as_deref(),
-            missed: self.health.gaps.present().map(|(gap, count)| (gap.name(), count)).collect(),
+            names: &self.names,
+            missed: self
+                .health
+                .gaps
+                .present()
+                .map(|(gap, count)| (gap.name(), count))
+                .chain((self.log_lost > 0).then_some(("log_lost", self.log_lost)))
+                .collect(),
         })
         .expect("plain fields always serialize")
     }

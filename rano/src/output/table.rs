@@ -29,9 +29,12 @@ pub struct Table<'a> {
 /// What a column that is cut keeps at least.
 const LEAST: usize = 12;
 
+/// The same of the first of them, what the row is about, as long as others may be left out for it.
+const LEAST_NAME: usize = 24;
+
 impl Table<'_> {
-    /// Lines that begin with two spaces and are at most `width` columns wide, unless the columns that are never cut need more.
-    /// Empty without rows. A column without any content is left out.
+    /// Lines that begin with two spaces and are at most `width` columns wide, unless the first two columns need more. Empty
+    /// without rows. A column without any content is left out, and so are the last ones where there is no room.
     pub fn render(&self, width: usize, styles: &Styles) -> String {
         if self.rows.is_empty() {
             return String::new();
@@ -52,6 +55,21 @@ impl Table<'_> {
             // The numbers are there too.
             shown.retain(|&index| self.columns[index].1 != Align::Bar);
             widths = shown.iter().map(|&index| natural(index)).collect();
+        }
+        let named = shown.iter().position(|&index| self.columns[index].1 == Align::Cut);
+        let least = |place: usize, shown: &[usize], width: usize| match self.columns[shown[place]].1 {
+            Align::Cut if named == Some(place) && place + 1 < shown.len() => width.min(LEAST_NAME),
+            Align::Cut => width.min(LEAST),
+            Align::Left | Align::Right | Align::Bar => width,
+        };
+        let kept = named.map_or(2, |named| named + 1).max(2);
+        while shown.len() > kept {
+            let least = widths.iter().enumerate().map(|(place, &width)| least(place, &shown, width));
+            if excess_of(&least.collect::<Vec<_>>()) == 0 {
+                break;
+            }
+            shown.pop();
+            widths.pop();
         }
         let mut excess = excess_of(&widths);
         // The last ones give first: names matter more than remarks.
@@ -120,6 +138,22 @@ pub fn bar(part: u64, whole: u64, width: usize) -> String {
     bar
 }
 
+/// Lines of at most `width` columns, broken between words; a longer word has a line of its own.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("it begins with one");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.width() + 1 + word.width() <= width {
+            line.extend([" ", word]);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 /// `1,234,567`.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
@@ -164,6 +198,35 @@ mod tests {
         let rows = [["name", "1", "████", "note"]];
         assert_eq!(render(26, &rows), "  name  count        note\n  name      1  ████  note\n");
         assert_eq!(render(24, &rows), "  name  count  note\n  name      1  note\n");
+    }
+
+    #[test]
+    fn the_last_columns_give_way_where_nothing_else_helps() {
+        const COLUMNS: [Column; 4] = [
+            ("count", Align::Right),
+            ("domain", Align::Cut),
+            ("sent", Align::Right),
+            ("known by", Align::Cut),
+        ];
+        let row = ["1,234", "api.service.example.com", "12.3 MiB", "dns"].map(str::to_owned);
+        let table = Table { columns: &COLUMNS, rows: vec![row.into()] };
+        let rows = |width| table.render(width, &Styles::PLAIN).lines().nth(1).expect("a row").to_owned();
+        assert_eq!(rows(60), "  1,234  api.service.example.com  12.3 MiB  dns");
+        assert_eq!(rows(50), "  1,234  api.service.example.com  12.3 MiB");
+        assert_eq!(rows(40), "  1,234  api.service.example.com");
+        assert_eq!(rows(21), "  1,234  api.service…");
+    }
+
+    #[test]
+    fn words_are_kept_whole_where_they_fit() {
+        for (text, width, expected) in [
+            ("short", 10, &["short"][..]),
+            ("some words that wrap", 10, &["some words", "that wrap"]),
+            ("averylongwordindeed and so", 10, &["averylongwordindeed", "and so"]),
+            ("", 10, &[""]),
+        ] {
+            assert_eq!(wrapped(text, width), expected, "{text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::{Live, Pipeline};
-use crate::event::{Address, Class, Domain, DomainSource, Event, EventKind, KnownName, Moment};
+use crate::event::{Address, Bytes, Class, Domain, DomainSource, Event, EventKind, KnownName, Moment};
 use crate::names::book::{Book, Learned};
 use crate::names::classes::{Classes, Reach, reach};
 use crate::names::pointers::{PointerName, Pointers};
@@ -28,6 +28,8 @@ const OTHERS_MAX: usize = 8;
 /// Where names come from and what becomes of them.
 pub struct Names {
     pub book: Book,
+    /// Who tells them, in words.
+    pub from: String,
     pub pointers: Pointers,
     pub classes: Classes,
     /// `None`: unknown endpoints are nothing to talk about.
@@ -37,15 +39,22 @@ pub struct Names {
 impl Names {
     /// What a recording holds.
     pub fn recorded(hold: Duration) -> Self {
-        Self { book: Book::new(hold), pointers: Pointers::recorded(), ..Self::none() }
+        Self {
+            book: Book::new(hold),
+            from: "recording".to_owned(),
+            pointers: Pointers::recorded(),
+            classes: Classes::new(&[]),
+            unknown: None,
+        }
     }
 
-    /// Nothing is told of names.
+    /// Nothing is told of names but by the source of events itself.
     pub fn none() -> Self {
         Self {
             book: Book::closed_for_good(),
+            from: "none".to_owned(),
             pointers: Pointers::none(),
-            classes: Classes::new(&[]),
+            classes: Classes::default(),
             unknown: None,
         }
     }
@@ -61,6 +70,8 @@ pub(super) struct Known {
     classified_by: Option<KnownName>,
     /// A reverse look-up may give a name yet.
     awaits_pointer: bool,
+    /// Payload that was told with its end.
+    bytes: Option<Bytes>,
     /// It counts as unresolved.
     is_unresolved: bool,
     /// It is to be told of unless its class becomes known.
@@ -144,7 +155,7 @@ impl Ended {
 }
 
 impl Pipeline {
-    /// How names become known, where it is not from a recording.
+    /// How names become known.
     #[must_use]
     pub fn with_names(mut self, names: Names) -> Self {
         self.names = names;
@@ -250,6 +261,7 @@ impl Pipeline {
             Domain::Observed { by, .. } => self.names.book.is_on() && *by > DomainSource::Quic,
         };
         if may_get_better {
+            live.known.bytes = event.bytes;
             self.ended.keep(Box::new(live), event.at.boot_ns);
         }
     }
@@ -296,7 +308,7 @@ impl Pipeline {
     }
 
     fn name_live(&mut self, learned: &Learned, confirmed: bool, live: &mut Live, has_ended: bool) {
-        let before = live.known.domain.clone();
+        let (before, class_before) = (live.known.domain.clone(), live.known.class);
         let naming = live.known.add(learned);
         if naming == Naming::Nothing {
             return;
@@ -311,6 +323,9 @@ impl Pipeline {
             }
         }
         let event = self.enrich(live, EventKind::Connect, learned.at);
+        if live.connected && naming == Naming::Better {
+            self.totals.renamed(&event, live.known.bytes, &before, class_before);
+        }
         if is_written {
             for sink in &mut self.sinks {
                 if naming == Naming::Better {
@@ -351,8 +366,9 @@ impl Pipeline {
             Domain::Unknown => None,
         };
         if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
+            let was_marked = live.notes.alert;
             let reasons = judge.named(event, &name, &mut live.notes);
-            self.warn_late(event, &reasons, live, is_written);
+            self.warn_late(event, &reasons, is_written && live.notes.alert && !was_marked);
         }
     }
 

@@ -44,6 +44,7 @@ fn opened(role: Role, state: SocketState, owner: Option<ProcessId>) -> Opened {
         preexisting: false,
         at: at(1),
         netns: 1,
+        peer_pid: None,
     }
 }
 

@@ -116,7 +116,7 @@ pub enum Wait {
 /// The judge's notes on one open connection, kept with it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Notes {
-    /// It raised an alert.
+    /// It gave reason for an alert, told or held back.
     pub alert: bool,
     /// It waits to have been open too long; `None` once that was said.
     duration: Option<Place>,
@@ -184,18 +184,21 @@ impl Judge {
         notes: &mut Notes,
     ) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        self.name(event, &mut reasons);
+        self.name(event, &mut reasons, notes);
         if let Some(limit) = self.rules.max_connections
             && active > limit
-            && self.cooldowns.allows(Subject::Everything, event.at)
         {
-            reasons.push(Reason::MaxConnections { active, limit });
+            notes.alert = true;
+            if self.cooldowns.allows(Subject::Everything, event.at) {
+                reasons.push(Reason::MaxConnections { active, limit });
+            }
         }
         if let Some(limit) = self.rules.max_per_provider {
             let active = self.providers.entry(Arc::clone(&event.provider)).or_default();
             *active += 1;
             let active = *active;
             let subject = || Subject::Provider(Arc::clone(&event.provider));
+            notes.alert |= active > limit;
             if active > limit && self.cooldowns.allows(subject(), event.at) {
                 reasons.push(Reason::MaxPerProvider { provider: Arc::clone(&event.provider), active, limit });
             }
@@ -209,7 +212,7 @@ impl Judge {
     /// A name became known: any name, not only the one that is shown.
     pub fn named(&mut self, event: &Event, name: &Arc<str>, notes: &mut Notes) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        self.compare(name, event.at, &mut reasons);
+        self.compare(name, event.at, &mut reasons, notes);
         forget(&mut self.nameless, &mut notes.name);
         reasons
     }
@@ -224,21 +227,22 @@ impl Judge {
         }
         let was_not_too_long = forget(&mut self.durations, &mut notes.duration);
         if forget(&mut self.nameless, &mut notes.name) {
-            reasons.extend(self.without_name(event));
+            reasons.extend(self.without_name(event, notes));
         }
         // Where the source knows more of its beginning than when it was first seen.
         if let (true, Some(elapsed), Some(limit)) = (was_not_too_long, event.duration, self.rules.duration)
             && elapsed > limit
         {
+            notes.alert = true;
             reasons.push(Reason::LongDuration { elapsed, limit });
         }
         reasons
     }
 
     /// An attempt failed.
-    pub fn failed(&mut self, event: &Event) -> Vec<Reason> {
+    pub fn failed(&mut self, event: &Event, notes: &mut Notes) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        self.name(event, &mut reasons);
+        self.name(event, &mut reasons, notes);
         reasons
     }
 
@@ -277,11 +281,12 @@ impl Judge {
         match wait {
             Wait::Duration => {
                 notes.duration = None;
+                notes.alert = true;
                 self.rules.duration.map(|limit| Reason::LongDuration { elapsed: open_for, limit })
             }
             Wait::Name => {
                 notes.name = None;
-                self.without_name(event)
+                self.without_name(event, notes)
             }
         }
     }
@@ -301,16 +306,17 @@ impl Judge {
         }
     }
 
-    fn name(&mut self, event: &Event, reasons: &mut Vec<Reason>) {
+    fn name(&mut self, event: &Event, reasons: &mut Vec<Reason>, notes: &mut Notes) {
         if let Domain::Observed { name, .. } = &event.domain {
-            self.compare(name, event.at, reasons);
+            self.compare(name, event.at, reasons, notes);
         }
     }
 
     /// The first glob that matches speaks for all.
-    fn compare(&mut self, name: &Arc<str>, at: Moment, reasons: &mut Vec<Reason>) {
+    fn compare(&mut self, name: &Arc<str>, at: Moment, reasons: &mut Vec<Reason>, notes: &mut Notes) {
         let text = folded(name);
         let Some((_, pattern)) = self.globs.iter().find(|(glob, _)| glob.matches(&text)) else { return };
+        notes.alert = true;
         let pattern = Arc::clone(pattern);
         let subject = Subject::Domain(text.into());
         if self.cooldowns.allows(subject, at) {
@@ -318,10 +324,13 @@ impl Judge {
         }
     }
 
-    fn without_name(&mut self, event: &Event) -> Option<Reason> {
+    fn without_name(&mut self, event: &Event, notes: &mut Notes) -> Option<Reason> {
         let Some(Address::Ip(remote)) = event.remote else { return None };
-        let said =
-            event.domain == Domain::Unknown && self.cooldowns.allows(Subject::Endpoint(remote), event.at);
+        if event.domain != Domain::Unknown {
+            return None;
+        }
+        notes.alert = true;
+        let said = self.cooldowns.allows(Subject::Endpoint(remote), event.at);
         said.then_some(Reason::UnknownDomain { remote })
     }
 }

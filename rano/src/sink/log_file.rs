@@ -19,7 +19,7 @@ pub struct LogFile {
     run_id: String,
     line: String,
     bytes: Vec<u8>,
-    /// Events that could not be written.
+    /// Lines that could not be written.
     lost: u64,
     notices: Vec<String>,
 }
@@ -79,8 +79,11 @@ impl Sink for LogFile {
     }
 
     fn tick(&mut self, _frame: &Frame<'_>) {
-        if let Err(error) = self.file.flush() {
-            self.failed(&error);
+        match self.file.flush() {
+            // A full pipe: what waits is not lost yet.
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => self.failed(&error),
+            Ok(()) => {}
         }
     }
 
@@ -92,6 +95,7 @@ impl Sink for LogFile {
         if let Err(error) = self.file.write_all(text.as_bytes()).and_then(|()| self.file.flush()) {
             self.failed(&error);
         }
+        summary.log_lost += self.lost;
         summary.output_failed |= self.lost > 0;
     }
 

@@ -166,11 +166,14 @@ impl LiveStats {
                 View::Provider => {
                     self.provider(&event.provider).domains.add(name);
                 }
-                View::Domain if *before == Domain::Unknown => {
-                    self.nameless = self.nameless.saturating_sub(1);
+                View::Domain => {
+                    match before {
+                        Domain::Unknown => self.nameless = self.nameless.saturating_sub(1),
+                        Domain::Observed { name: former, .. } => self.domains.discount(former),
+                    }
                     self.domains.count(name);
                 }
-                View::Domain | View::Port | View::Process => {}
+                View::Port | View::Process => {}
             }
         }
     }

@@ -2,6 +2,7 @@
 //! learns from the answer which processes are watched, so that it can leave the others alone.
 
 pub mod ebpf;
+pub mod examine;
 pub mod health;
 pub mod named;
 pub mod proc;
@@ -92,6 +93,9 @@ pub struct Opened {
     /// When it was opened as far as the source knows; for a polled socket the poll.
     pub at: Moment,
     pub netns: u32,
+    /// Who holds the other end of a unix socket, where that could be seen.
+    #[serde(default)]
+    pub peer_pid: Option<u32>,
 }
 
 /// How a socket ended.

@@ -2,17 +2,20 @@
 //! above a source runs on a recording as on the live system, without privileges and as fast as it can.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write as _};
+use std::io::{BufRead, BufReader, BufWriter, Read as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::event::{Moment, SourceKind};
 use crate::names::Evidence;
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::{Intake, Pumped, RawEvent, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
+
+/// Longest line of a recording; one with the longest command line and ancestry is far shorter.
+const LINE_MAX: u64 = 1 << 20;
 
 /// Plays a recording; time is the recording's.
 pub struct Replay {
@@ -41,9 +44,11 @@ impl Replay {
             self.line.clear();
             self.line_number += 1;
             let place = || format!("{}:{}", self.name, self.line_number);
-            if self.lines.read_line(&mut self.line).with_context(place)? == 0 {
+            let mut line = (&mut self.lines).take(LINE_MAX);
+            if line.read_line(&mut self.line).with_context(place)? == 0 {
                 return Ok(None);
             }
+            ensure!(line.limit() > 0, "{}: the line is too long for a recording", place());
             let text = self.line.trim();
             if !text.is_empty() {
                 return serde_json::from_str(text).map(Some).with_context(place);

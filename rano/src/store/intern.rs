@@ -107,6 +107,7 @@ struct EndpointKey {
     remote: Option<Host>,
     domain: Option<(Arc<str>, DomainSource)>,
     class: Class,
+    peer_pid: Option<u32>,
 }
 
 /// Ids of the rows an event refers to.
@@ -207,11 +208,12 @@ impl Interned {
                 Domain::Unknown => None,
             },
             class: event.class,
+            peer_pid: event.peer_pid,
         };
         self.endpoints.get_or_insert(&key, || {
             let remote = key.remote.as_ref().map(Host::text);
             let domain = key.domain.as_ref().map(|(name, by)| (name.as_ref(), by.name()));
-            endpoint(connection, key.protocol.name(), remote.as_deref(), domain, key.class)
+            endpoint(connection, key.protocol.name(), remote.as_deref(), domain, key.class, key.peer_pid)
         })
     }
 }
@@ -285,14 +287,22 @@ fn endpoint(
     remote: Option<&str>,
     domain: Option<(&str, &str)>,
     class: Class,
+    peer_pid: Option<u32>,
 ) -> rusqlite::Result<i64> {
     find_or_insert(
         connection,
         "SELECT id FROM endpoint WHERE ifnull(remote, '') = ifnull(?2, '') AND protocol = ?1
              AND ifnull(domain, '') = ifnull(?3, '') AND ifnull(domain_source, '') = ifnull(?4, '')
-             AND ifnull(type, '') = ?5",
-        "INSERT INTO endpoint (protocol, remote, domain, domain_source, type) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![protocol, remote, domain.map(|(name, _)| name), domain.map(|(_, by)| by), class.name()],
+             AND ifnull(type, '') = ?5 AND ifnull(peer_pid, 0) = ifnull(?6, 0)",
+        "INSERT INTO endpoint (protocol, remote, domain, domain_source, type, peer_pid) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            protocol,
+            remote,
+            domain.map(|(name, _)| name),
+            domain.map(|(_, by)| by),
+            class.name(),
+            peer_pid
+        ],
     )
 }
 
@@ -444,7 +454,7 @@ pub(super) fn rename(
     let Some(kind) = EventKind::ALL.into_iter().find(|kind| kind.name() == event) else { return Ok(None) };
     let (ts, actor, from) = (found.get(4)?, found.get(6)?, found.get(9)?);
     let bytes = (found.get(7)?, found.get(8)?);
-    let to = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())), class)?;
+    let to = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())), class, None)?;
     execute(connection.prepare_cached("UPDATE event SET endpoint = ?2 WHERE id = ?1")?, params![row, to])?;
     if let (Some(old_name), Some(old_source)) = (old_name, old_source)
         && old_name != **name

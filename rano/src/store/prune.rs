@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const STEP: i64 = 1000;
 
 /// Byte of the database file that stands for the session 0: far behind the file's end and the bytes SQLite locks
-/// (sqlite.org/fileformat.html#the_lock_byte_page).
+/// (<https://sqlite.org/fileformat.html#the_lock_byte_page>).
 const FIRST_LOCK: i64 = 1 << 60;
 
 /// Sessions that ended before this moment, in Unix milliseconds, are not to be kept.
@@ -237,6 +237,12 @@ impl Rest {
 
     fn remove_processes(&self, connection: &Connection) -> rusqlite::Result<()> {
         let last = self.last_process.min(self.next_process + STEP - 1);
+        connection
+            .prepare_cached(
+                "DELETE FROM process_traffic WHERE process BETWEEN ?1 AND ?2
+                 AND (SELECT session FROM process WHERE process.id = process_traffic.process) = ?3",
+            )?
+            .execute([self.next_process, last, self.session])?;
         connection
             .prepare_cached("DELETE FROM process WHERE id BETWEEN ?1 AND ?2 AND session = ?3")?
             .execute([self.next_process, last, self.session])?;

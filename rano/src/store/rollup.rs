@@ -1,6 +1,6 @@
 //! Sums kept beside the rows, in the transaction that writes them, so that a report never scans what was counted already:
 //! by hour and provider (`activity`), by actor and endpoint for each hour and for the whole session (`traffic`), by port
-//! (`port_traffic`).
+//! (`port_traffic`) and by process (`process_traffic`).
 
 use std::sync::Arc;
 
@@ -82,6 +82,7 @@ pub(super) struct Rollup {
     traffic: FxHashMap<(i64, i64, i64), (Counts, Seen)>,
     /// By provider and remote port.
     ports: FxHashMap<(Arc<str>, u16), (Counts, Seen)>,
+    processes: FxHashMap<i64, (Counts, Seen)>,
 }
 
 impl Rollup {
@@ -90,6 +91,7 @@ impl Rollup {
         self.activity.clear();
         self.traffic.clear();
         self.ports.clear();
+        self.processes.clear();
     }
 
     /// `row` is the event's id, `ts` its time as stored.
@@ -111,9 +113,13 @@ impl Rollup {
             self.traffic.entry((WHOLE_SESSION, references.actor, references.endpoint)).or_default();
         counts.add(event.kind, bytes, 1);
         seen.add(event.kind, ts);
-        if let Some(Address::Ip(remote)) = &event.remote
-            && is_of_connection(event.kind)
-        {
+        if !is_of_connection(event.kind) {
+            return;
+        }
+        let (counts, seen) = self.processes.entry(references.process).or_default();
+        counts.add(event.kind, bytes, 1);
+        seen.add(event.kind, ts);
+        if let Some(Address::Ip(remote)) = &event.remote {
             let (counts, seen) = self.ports.entry((Arc::clone(&event.provider), remote.port())).or_default();
             counts.add(event.kind, bytes, 1);
             seen.add(event.kind, ts);
@@ -195,6 +201,22 @@ impl Rollup {
                 last_seen,
             ])?;
         }
+        let mut upsert = connection.prepare_cached(UPSERT_PROCESS)?;
+        let mut processes: Vec<_> = self.processes.drain().collect();
+        processes.sort_unstable_by_key(|(process, _)| *process);
+        for (process, (counts, seen)) in processes {
+            let (first_seen, last_seen) = seen.0.unzip();
+            upsert.execute(params![
+                process,
+                counts.connects,
+                counts.closes,
+                counts.fails,
+                counts.bytes_sent,
+                counts.bytes_received,
+                first_seen,
+                last_seen,
+            ])?;
+        }
         Ok(())
     }
 }
@@ -234,6 +256,18 @@ const UPSERT_TRAFFIC: &str =
 const UPSERT_PORT: &str =
     "INSERT INTO port_traffic (session, provider, port, connects, closes, fails, bytes_sent, bytes_recv, first_seen, last_seen)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+     ON CONFLICT DO UPDATE SET
+         connects   = connects + excluded.connects,
+         closes     = closes + excluded.closes,
+         fails      = fails + excluded.fails,
+         bytes_sent = bytes_sent + excluded.bytes_sent,
+         bytes_recv = bytes_recv + excluded.bytes_recv,
+         first_seen = min(first_seen, excluded.first_seen),
+         last_seen  = max(last_seen, excluded.last_seen)";
+
+const UPSERT_PROCESS: &str =
+    "INSERT INTO process_traffic (process, connects, closes, fails, bytes_sent, bytes_recv, first_seen, last_seen)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
      ON CONFLICT DO UPDATE SET
          connects   = connects + excluded.connects,
          closes     = closes + excluded.closes,

@@ -237,6 +237,10 @@ fn accept_all(listener: &TcpListener, service: Service, kept: &Kept) {
                 kept.streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
                 kept.grew.notify_all();
             }
+            Service::Drain => {
+                // What a client sends means nothing, nor does a reset.
+                let _ = io::copy(&mut &stream, &mut io::sink());
+            }
             Service::Answer => {
                 // A connection that gets no thread is closed, and its client notices.
                 let _ = thread::Builder::new().stack_size(STACK).spawn(move || answer_stream(stream));

@@ -1,9 +1,11 @@
 //! Measurements of rano beside a peer in the same run. Each happens in a world of its own: network, process and
 //! mount namespaces that hold only what the measurement put there and end with it.
 
+pub(crate) mod hooks;
 pub(crate) mod load;
 mod measure;
 mod memory;
+mod names;
 mod notify;
 mod poll;
 mod report;
@@ -29,14 +31,16 @@ enum Bench {
     OfRano,
 }
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("poll", Bench::InWorld(poll::measure)),
     ("notify", Bench::InWorld(notify::measure)),
+    ("hooks", Bench::InWorld(hooks::measure)),
     ("store", Bench::OfRano),
     ("report", Bench::Here(report::measure)),
     ("memory", Bench::InWorld(memory::measure)),
     ("startup", Bench::InWorld(startup::measure)),
     ("alerts", Bench::OfRano),
+    ("names", Bench::Here(names::measure)),
 ];
 
 /// Makes a database to try things on; not a measurement.
@@ -49,7 +53,10 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
         return cargo::bench("database", arguments.iter().cloned());
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
-        eprintln!("error: no bench '{}': poll notify store report memory startup alerts", unknown.display());
+        eprintln!(
+            "error: no bench '{}': poll notify hooks store report memory startup alerts names",
+            unknown.display()
+        );
         return Ok(ExitCode::from(2));
     }
     let rano = cargo::build_rano()?;

@@ -14,13 +14,14 @@ use crate::system::find_in_path;
 const INIT: &str = "\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin:/usr/bin HOME=/root TMPDIR=/tmp
+export PATH=/bin:/usr/bin HOME=/root TMPDIR=/run
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tmpfs shm /dev/shm
+mount -t tmpfs -o mode=1777 run /run
 chmod 1777 /tmp
 mount -t tracefs t /sys/kernel/tracing
 mount -t debugfs d /sys/kernel/debug

@@ -1,6 +1,7 @@
 //! Debian's kernels: the newest of a series, unpacked and never installed, through a private apt root that leaves the
 //! machine's own lists and packages alone.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -35,7 +36,10 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const SECURITY_SUITES: [&str; 2] = ["bullseye-security", "bookworm-security"];
 const SUITES: [&str; 3] = ["bullseye", "bookworm", "trixie-backports"];
 /// The archive drops old patch versions, so lists are asked for again after so long.
-const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);
+const LISTS_AGE: Duration = Duration::from_hours(24);
+
+/// Behind the name of a kernel that is being unpacked.
+const UNFINISHED: &str = ".part";
 
 /// The private apt root and what was fetched through it.
 pub(crate) struct Archive {
@@ -92,7 +96,7 @@ impl Archive {
         let mut sources = String::new();
         for (archive, suites) in [("debian-security", &SECURITY_SUITES[..]), ("debian", &SUITES[..])] {
             for suite in suites {
-                sources.push_str(&format!("deb [signed-by={KEYRING}] {mirror}/{archive} {suite} main\n"));
+                let _ = writeln!(sources, "deb [signed-by={KEYRING}] {mirror}/{archive} {suite} main");
             }
         }
         let options = format!(
@@ -133,7 +137,7 @@ impl Archive {
     fn unpacked(&self, series: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.home.join("kernels")) else { return Vec::new() };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter(|name| name.starts_with(&format!("{series}.")) && !name.ends_with(".part")).collect()
+        names.filter(|name| name.starts_with(&format!("{series}.")) && !name.ends_with(UNFINISHED)).collect()
     }
 
     fn fetch(&self, release: &str) -> Result<PathBuf> {
@@ -142,7 +146,7 @@ impl Archive {
             return Ok(directory);
         }
         eprintln!("vm: fetching linux {release}");
-        let partial = self.home.join("kernels").join(format!("{release}.part"));
+        let partial = self.home.join("kernels").join(format!("{release}{UNFINISHED}"));
         if partial.exists() {
             fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
         }

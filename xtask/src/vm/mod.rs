@@ -4,6 +4,7 @@
 mod guest;
 mod image;
 mod kernels;
+mod page;
 mod plan;
 mod results;
 
@@ -22,12 +23,15 @@ use crate::system::find_in_path;
 use guest::{Ended, Guest};
 use image::Image;
 use kernels::{Archive, Kernel};
+use page::Shown;
 use plan::{KERNELS, Scenario, Size};
 use results::{Outcome, Results};
 
 const USAGE: &str = "\
-usage: cargo xtask vm [--full] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
+usage: cargo xtask vm [--full] [--write] [--dev] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
   --full     100,000 connections in each guest, every kernel with full preemption too
+  --write    put what was seen into docs/kernels.md
+  --dev      an unoptimised build: sooner there, slower in the guests
   --kernel   only this kernel, such as 6.12
   --rung     only this one: fentry, kprobe, tracepoint
   TEST       only tests whose names contain it
@@ -60,7 +64,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
         Ok(archive) => archive,
         Err(error) => return Ok(skip_all(&format!("{error:#}"))),
     };
-    let built = cargo::build_test("kernel")?;
+    let built = cargo::build_test("kernel", options.profile)?;
     let mut tally = Tally::default();
     let mut kernels = Vec::new();
     for series in KERNELS.iter().filter(|series| options.wants_kernel(series)) {
@@ -71,13 +75,18 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     }
     let base = base_image(&built)?;
     let scenarios = plan::scenarios(&kernels, &options.rungs, options.size);
-    run_guests(&home, &base, &built, &scenarios, &options, &mut tally)?;
+    let shown = run_guests(&home, &base, &built, &scenarios, &options, &mut tally);
+    if options.write {
+        page::write(&cargo::workspace(), &shown)?;
+    }
     println!("\nvm: {} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Options {
     size: Size,
+    write: bool,
+    profile: &'static str,
     kernels: Vec<String>,
     rungs: Vec<String>,
     filter: Option<String>,
@@ -85,11 +94,20 @@ struct Options {
 
 impl Options {
     fn parse(arguments: &[OsString]) -> Option<Self> {
-        let mut options = Self { size: Size::Quick, kernels: Vec::new(), rungs: Vec::new(), filter: None };
+        let mut options = Self {
+            size: Size::Quick,
+            write: false,
+            profile: "release",
+            kernels: Vec::new(),
+            rungs: Vec::new(),
+            filter: None,
+        };
         let mut words = arguments.iter().map(|argument| argument.to_str());
         while let Some(word) = words.next() {
             match word? {
                 "--full" => options.size = Size::Full,
+                "--write" => options.write = true,
+                "--dev" => options.profile = "dev",
                 "--kernel" => options.kernels.push(words.next()??.to_owned()),
                 "--rung" => options.rungs.push(words.next()??.to_owned()),
                 "--" => options.filter = Some(words.next()??.to_owned()),
@@ -160,8 +178,9 @@ fn run_guests(
     scenarios: &[Scenario<'_>],
     options: &Options,
     tally: &mut Tally,
-) -> Result<()> {
+) -> Vec<Shown> {
     let begin = Instant::now();
+    let mut shown = Vec::new();
     let waiting: Mutex<VecDeque<_>> = Mutex::new(scenarios.iter().collect());
     let (sender, ended) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -178,12 +197,14 @@ fn run_guests(
             });
         }
         drop(sender);
-        for (scenario, ended) in ended {
-            tell(scenario, ended, tally);
-        }
+        shown.extend(
+            ended
+                .into_iter()
+                .filter_map(|(scenario, ended)| tell(scenario, ended, options.filter.as_deref(), tally)),
+        );
     });
     println!("{} guests in {} s", scenarios.len(), begin.elapsed().as_secs());
-    Ok(())
+    shown
 }
 
 fn next<'a, T>(waiting: &Mutex<VecDeque<&'a T>>) -> Option<&'a T> {
@@ -211,24 +232,35 @@ fn run_guest(
         append: scenario.append,
         patience: scenario.patience,
     };
-    let ended = guest.run(&directory);
+    let mut ended = guest.run(&directory);
+    if let Ok(Ended { status: None, timed_out: false, output, console, .. }) = &ended
+        && output.is_empty()
+    {
+        println!("{}: booted again, for it did not come up:\n{console}", scenario.name);
+        ended = guest.run(&directory);
+    }
     fs::remove_file(&initramfs).context("remove the initramfs")?;
     ended
 }
 
 /// A line for each guest, and everything where something is wrong.
-fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) {
+fn tell(
+    scenario: &Scenario<'_>,
+    ended: Result<Ended>,
+    filter: Option<&str>,
+    tally: &mut Tally,
+) -> Option<Shown> {
     let Kernel { series, release, .. } = scenario.kernel;
     let ended = match ended {
         Ok(ended) => ended,
         Err(error) => {
             println!("{}: FAILED: {error:#}", scenario.name);
             tally.failed += 1;
-            return;
+            return None;
         }
     };
     let mut results = Results::parse(&ended.output);
-    scenario.expect(&mut results);
+    scenario.expect(&mut results, filter);
     tally.add(&results);
     let failed = results.count(|outcome| *outcome == Outcome::Failed);
     println!(
@@ -251,4 +283,5 @@ fn tell(scenario: &Scenario<'_>, ended: Result<Ended>, tally: &mut Tally) {
     if failed > 0 || !results.complete {
         println!("{}", ended.output);
     }
+    Some(Shown { series, release: release.clone(), rung: scenario.rung, results })
 }

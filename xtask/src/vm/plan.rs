@@ -1,12 +1,13 @@
 //! Which guests there are, and what each has to show.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
 use super::kernels::Kernel;
 use super::results::{Outcome, Results};
 
-/// Series of Debian's kernels: the oldest that is supported, and those that its releases and backports run.
+/// Series of Debian's kernels: the oldest that is supported, and those of its releases and their backports.
 pub(crate) const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "6.18"];
 
 /// Ways of attaching. Each of these kernels has all of them.
@@ -29,28 +30,61 @@ pub(crate) struct Scenario<'a> {
     pub rung: Option<&'static str>,
     /// Kernel parameters.
     pub append: &'static str,
+    /// What the shell does before the tests.
+    before: &'static str,
     /// Only tests whose names contain it.
-    pub tests: Option<&'static str>,
-    pub size: Size,
+    tests: Option<&'static str>,
+    /// Files of tests that are left out.
+    skip: &'static [&'static str],
+    /// What must not be skipped: it is what the guest is for.
+    required: &'static [&'static str],
+    size: Size,
     pub patience: Duration,
 }
 
-/// Full preemption is a parameter from 5.12 on; these take it where not every kernel is to.
+/// A parameter from 5.12 on. Without `--full` one rung a kernel has it.
 const PREEMPTED: [(&str, &str); 3] = [("6.1", "fentry"), ("6.12", "kprobe"), ("6.18", "tracepoint")];
+
+/// Settings that leave programs and their maps less to do than a kernel does by itself. Root keeps all of it.
+const STRICT: &str = "echo 2 >/proc/sys/kernel/unprivileged_bpf_disabled
+echo 3 >/proc/sys/kernel/perf_event_paranoid
+echo 2 >/proc/sys/kernel/kptr_restrict
+echo 2 >/proc/sys/net/core/bpf_jit_harden
+";
+/// Rungs of the oldest and the newest kernel that are shown under them.
+const STRICTLY: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
+
+/// Each kernel shows on one rung what is the same on every one; with `--full` on all.
+const EVERYTHING: [(&str, &str); 4] =
+    [("5.10", "kprobe"), ("6.1", "fentry"), ("6.12", "tracepoint"), ("6.18", "fentry")];
+const SAME_ON_EVERY_RUNG: [&str; 5] = ["ladder", "lockdown", "loss", "privileges", "taken_away"];
+/// What only a kernel that was booted for it shows.
+const NOT_EVERYWHERE: [&str; 1] = ["lockdown"];
+
+/// Shown on one kernel.
+const LOCKED_DOWN: (&str, [(&str, &[&str]); 2]) = (
+    "6.12",
+    [
+        ("lockdown=integrity", &["lockdown::for_integrity_it_costs_nothing"]),
+        ("lockdown=confidentiality", &["lockdown::for_confidentiality_it_polls_and_says_why"]),
+    ],
+);
 
 pub(crate) fn scenarios<'a>(kernels: &'a [Kernel], rungs: &[String], size: Size) -> Vec<Scenario<'a>> {
     let mut scenarios = Vec::new();
-    let patience = Duration::from_secs(if size == Size::Full { 1800 } else { 400 });
+    let patience = Duration::from_secs(if size == Size::Full { 3600 } else { 600 });
     for kernel in kernels {
-        for rung in
-            RUNGS.into_iter().filter(|rung| rungs.is_empty() || rungs.iter().any(|wanted| wanted == rung))
-        {
+        for rung in RUNGS.into_iter().filter(|rung| wants(rungs, rung)) {
+            let everything = size == Size::Full || EVERYTHING.contains(&(kernel.series, rung));
             let of = |name: String, append| Scenario {
                 name,
                 kernel,
                 rung: Some(rung),
                 append,
+                before: if STRICTLY.contains(&(kernel.series, rung)) { STRICT } else { "" },
                 tests: None,
+                skip: if everything { &NOT_EVERYWHERE } else { &SAME_ON_EVERY_RUNG },
+                required: &[],
                 size,
                 patience,
             };
@@ -62,29 +96,61 @@ pub(crate) fn scenarios<'a>(kernels: &'a [Kernel], rungs: &[String], size: Size)
                 scenarios.push(of(format!("{} {rung} preempted", kernel.series), "preempt=full"));
             }
         }
+        if kernel.series == LOCKED_DOWN.0 && rungs.is_empty() {
+            scenarios.extend(LOCKED_DOWN.1.into_iter().map(|(append, required)| Scenario {
+                name: format!("{} {append}", kernel.series),
+                kernel,
+                rung: None,
+                append,
+                before: "mount -t securityfs s /sys/kernel/security\n",
+                tests: Some("lockdown"),
+                skip: &[],
+                required,
+                size,
+                patience,
+            }));
+        }
     }
     scenarios
+}
+
+fn wants(rungs: &[String], rung: &str) -> bool {
+    rungs.is_empty() || rungs.iter().any(|wanted| wanted == rung)
 }
 
 impl Scenario<'_> {
     /// What the guest's shell runs.
     pub(crate) fn command(&self, test: &Path, filter: Option<&str>) -> String {
-        let mut environment = String::new();
+        let mut script = self.before.to_owned();
         if let Some(rung) = self.rung {
-            environment.push_str(&format!("export RANO_TEST_RUNG={rung}\n"));
+            let _ = writeln!(script, "export RANO_TEST_RUNG={rung}");
         }
         if self.size == Size::Quick {
-            environment.push_str("export RANO_TEST_SIZE=small\n");
+            script.push_str("export RANO_TEST_SIZE=small\n");
         }
-        let filter = filter.or(self.tests).unwrap_or_default();
-        format!("{environment}ulimit -n 65536\n{} --color never --test-threads 2 {filter}\n", test.display())
+        let _ = write!(script, "ulimit -n 65536\n{} --color never --test-threads 2", test.display());
+        if let Some(filter) = filter.or(self.tests) {
+            let _ = write!(script, " {filter}");
+        } else {
+            for file in self.skip {
+                let _ = write!(script, " --skip {file}::");
+            }
+        }
+        script.push('\n');
+        script
     }
 
-    /// Turns what may not be skipped into failures.
-    pub(crate) fn expect(&self, results: &mut Results) {
-        let all_skipped = results.tests.iter().all(|(_, outcome)| matches!(outcome, Outcome::Skipped(_)));
-        if all_skipped {
-            for (_, outcome) in &mut results.tests {
+    /// Turns what may not be skipped into failures: everything at once, and what the guest is for. Whoever asks for
+    /// single tests has the results as they are.
+    pub(crate) fn expect(&self, results: &mut Results, filter: Option<&str>) {
+        if filter.is_some() {
+            return;
+        }
+        let skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped(_));
+        let all = results.tests.iter().all(|(_, outcome)| skipped(outcome));
+        for (name, outcome) in &mut results.tests {
+            if skipped(outcome) && (all || self.required.contains(&name.as_str())) {
+                println!("  {name} must not be skipped here");
                 *outcome = Outcome::Failed;
             }
         }

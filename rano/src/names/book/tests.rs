@@ -37,7 +37,7 @@ impl Reader {
         Self { book: Book::new(Duration::from_secs(3)), opened: 0 }
     }
 
-    fn opened(&self, id: SocketId, owner: Option<ProcessId>, remote: &str, ms: u64) -> Opened {
+    fn opened(id: SocketId, owner: Option<ProcessId>, remote: &str, ms: u64) -> Opened {
         let SocketId::Cookie { netns, cookie } = id else { panic!("a cookie") };
         let port = 40_000 + u16::try_from(cookie).expect("few sockets");
         Opened {
@@ -52,6 +52,7 @@ impl Reader {
             preexisting: false,
             at: at(ms),
             netns,
+            peer_pid: None,
         }
     }
 
@@ -66,14 +67,14 @@ impl Reader {
     /// A new connection; what it goes by, and otherwise what it may go by, and how that is known.
     fn connect(&mut self, owner: ProcessId, ms: u64, remote: &str) -> String {
         self.opened += 1;
-        let opened = self.opened(cookie(self.opened), Some(owner), remote, ms);
+        let opened = Self::opened(cookie(self.opened), Some(owner), remote, ms);
         shown(&self.open(&opened))
     }
 
     /// As a poll finds it.
     fn find(&mut self, owner: ProcessId, ms: u64, remote: &str) -> String {
         self.opened += 1;
-        let opened = self.opened(cookie(self.opened), Some(owner), remote, ms);
+        let opened = Self::opened(cookie(self.opened), Some(owner), remote, ms);
         shown(&self.open(&Opened { quality: OwnerQuality::Polled, ..opened }))
     }
 
@@ -95,7 +96,7 @@ impl Reader {
             Some(owner) => {
                 self.opened += 1;
                 let id = cookie(self.opened);
-                let opened = self.opened(id, Some(owner), "192.0.2.53:53", ms);
+                let opened = Self::opened(id, Some(owner), "192.0.2.53:53", ms);
                 self.open(&Opened { protocol: Protocol::Udp, ..opened });
                 Party::Socket(id)
             }
@@ -258,7 +259,7 @@ fn a_probe_over_udp_does_not_take_the_name_from_the_connection() {
         reader.answer(Some(CLAUDE), ms, name, IP, 60);
         // As getaddrinfo() does, to learn which address is nearer.
         reader.opened += 1;
-        let opened = reader.opened(cookie(reader.opened), Some(CLAUDE), WEB, ms + 1);
+        let opened = Reader::opened(cookie(reader.opened), Some(CLAUDE), WEB, ms + 1);
         reader.open(&Opened { protocol: Protocol::Udp, ..opened });
         let found = reader.connect(CLAUDE, ms + 2, WEB);
         assert!(found.split(' ').any(|found| found == format!("{name}/dns")), "{found}");
@@ -316,7 +317,7 @@ fn a_greeting_before_the_poll_is_held_and_forgotten_in_time() {
 #[test]
 fn a_tuple_that_is_used_again_does_not_inherit_a_name() {
     let mut reader = Reader::new();
-    let first = reader.opened(cookie(1), Some(CLAUDE), WEB, 100);
+    let first = Reader::opened(cookie(1), Some(CLAUDE), WEB, 100);
     reader.open(&first);
     reader.close(cookie(1), 200);
     let second = Opened { id: cookie(2), at: at(300), ..first };
@@ -348,7 +349,7 @@ fn what_was_said_before_an_exact_beginning_was_said_by_another_socket() {
 #[test]
 fn one_tuple_in_two_namespaces_is_nobodys() {
     let mut reader = Reader::new();
-    let first = reader.opened(cookie(1), Some(CLAUDE), WEB, 10);
+    let first = Reader::opened(cookie(1), Some(CLAUDE), WEB, 10);
     reader.open(&first);
     reader.open(&Opened { id: SocketId::Cookie { netns: 2, cookie: 1 }, netns: 2, ..first });
     assert_eq!(reader.greet(tuple(40_001, WEB), 20, "api.example", DomainSource::Sni), "");
@@ -357,7 +358,7 @@ fn one_tuple_in_two_namespaces_is_nobodys() {
 #[test]
 fn a_local_end_may_become_known_later() {
     let mut reader = Reader::new();
-    let complete = reader.opened(cookie(1), Some(CLAUDE), WEB, 10);
+    let complete = Reader::opened(cookie(1), Some(CLAUDE), WEB, 10);
     reader.open(&Opened { local: None, ..complete.clone() });
     reader.greet(tuple(40_001, WEB), 20, "api.example", DomainSource::Sni);
     assert_eq!(shown(&reader.open(&complete)), "api.example/sni");
@@ -367,7 +368,7 @@ fn a_local_end_may_become_known_later() {
 fn a_datagram_sockets_flows_share_its_cookie() {
     let mut reader = Reader::new();
     let flow = |remote: &str| SocketId::Flow { netns: 1, cookie: 5, remote: ends(remote) };
-    let base = reader.opened(cookie(1), Some(CLAUDE), "192.0.2.53:53", 10);
+    let base = Reader::opened(cookie(1), Some(CLAUDE), "192.0.2.53:53", 10);
     let dns = Opened { id: flow("192.0.2.53:53"), protocol: Protocol::Udp, ..base };
     reader.open(&dns);
     let whole = Party::Socket(cookie(5));
@@ -389,7 +390,7 @@ fn what_an_older_connection_said_is_taken_from_a_file() {
     let mut reader = Reader::new();
     reader.book.passed(at(100_000));
     reader.greet(tuple(40_001, WEB), 5_000, "api.example", DomainSource::Sni);
-    let opened = reader.opened(cookie(1), Some(CLAUDE), WEB, 100_100);
+    let opened = Reader::opened(cookie(1), Some(CLAUDE), WEB, 100_100);
     let found = reader.open(&Opened { preexisting: true, quality: OwnerQuality::Polled, ..opened });
     assert_eq!(shown(&found), "api.example/sni");
 }
@@ -409,11 +410,11 @@ fn nothing_grows_without_bounds() {
             at: at(ms),
             to,
             asked: format!("n{number}.example").into(),
-            addresses: vec![(ip, Duration::from_secs(60))],
+            addresses: vec![(ip, Duration::from_mins(1))],
         };
         reader.tell(Evidence::Answer(answer));
         let id = SocketId::Cookie { netns: 1, cookie: u64::from(number) };
-        let mut opened = reader.opened(cookie(1), Some(CLAUDE), WEB, ms);
+        let mut opened = Reader::opened(cookie(1), Some(CLAUDE), WEB, ms);
         opened.id = id;
         opened.remote = Some(Address::Ip(SocketAddr::new(ip, 443)));
         reader.open(&opened);

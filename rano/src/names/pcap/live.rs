@@ -5,17 +5,20 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use anyhow::{Context as _, Result, bail};
 use pcap::{Active, Capture, Packet};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::event::Moment;
 use crate::names::feed::{Feed, Sender};
 use crate::names::packet::{self, Link};
 use crate::names::reader::{Reader, Seen};
-use crate::source;
 
 /// Packets are cut behind so many bytes: room for a `ClientHello` that a device takes in one piece.
 const LENGTH_MAX: i32 = 4096;
 /// Room in the kernel for packets that were not read yet.
 const BUFFER: i32 = 4 << 20;
+
+/// Looks at the clocks, of which the quickest counts.
+const LOOKS: usize = 3;
 
 /// Only what may hold a name passes: DNS; the SYN and the first segment of a TLS connection on any port, whatever
 /// follows it on port 443 as long as it is small (a hello's second segment, which nothing marks; what uploads send is
@@ -63,10 +66,10 @@ impl Watcher {
     fn run(mut self, sender: &Sender) {
         let mut out = Vec::new();
         while !sender.stop.is_raised() && self.wait(sender) {
-            let now = source::now();
+            let now = Clocks::read();
             loop {
                 match self.capture.next_packet() {
-                    Ok(packet) => read(&mut self.reader, self.link, &packet, now, &mut out),
+                    Ok(packet) => read(&mut self.reader, self.link, &packet, &now, &mut out),
                     Err(pcap::Error::TimeoutExpired) => break,
                     // The device `any` does not go away; what is lost with it cannot be counted.
                     Err(_) => return sender.lost(1),
@@ -101,13 +104,40 @@ fn read(
     reader: &mut Reader,
     link: Link,
     packet: &Packet<'_>,
-    now: Moment,
+    now: &Clocks,
     out: &mut Vec<crate::names::Evidence>,
 ) {
     let Some(segment) = packet::parse(link, packet.data) else { return };
-    let micros = packet.header.ts.tv_sec * 1_000_000 + packet.header.ts.tv_usec;
-    let unix_ms = (micros / 1000).min(now.unix_ms);
-    let age_ns = (now.unix_ms - unix_ms).unsigned_abs().saturating_mul(1_000_000);
-    let at = Moment { boot_ns: now.boot_ns.saturating_sub(age_ns), unix_ms };
-    reader.read(at, Seen::OnTheWay, &segment, out);
+    let unix_us = packet.header.ts.tv_sec * 1_000_000 + packet.header.ts.tv_usec;
+    reader.read(now.moment(unix_us.unsigned_abs() * 1000), Seen::OnTheWay, &segment, out);
+}
+
+/// Both clocks at the same time. An answer comes a fraction of a millisecond before the connection that it names, and
+/// that must stay so.
+struct Clocks {
+    boot_ns: u64,
+    unix_ns: u64,
+}
+
+impl Clocks {
+    fn read() -> Self {
+        let ns = |clock| {
+            let time = clock_gettime(clock);
+            time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+        };
+        // What comes between two looks makes packets older than they are, rather than younger.
+        let looks = std::iter::repeat_with(|| {
+            let boot_ns = ns(ClockId::Boottime);
+            let unix_ns = ns(ClockId::Realtime);
+            (ns(ClockId::Boottime) - boot_ns, Self { boot_ns, unix_ns })
+        });
+        let best = looks.take(LOOKS).min_by_key(|(took, _)| *took);
+        best.map(|(_, clocks)| clocks).expect("it looks at least once")
+    }
+
+    fn moment(&self, unix_ns: u64) -> Moment {
+        let unix_ns = unix_ns.min(self.unix_ns);
+        let unix_ms = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
+        Moment { boot_ns: self.boot_ns.saturating_sub(self.unix_ns - unix_ns), unix_ms }
+    }
 }

@@ -65,7 +65,7 @@ fn resolver(resolv_conf: &str, hosts: &str) -> Setting {
     };
     std::fs::write(&files.resolv_conf, resolv_conf).unwrap();
     std::fs::write(&files.hosts, hosts).unwrap();
-    Setting { _directory: directory, resolver: Resolver::start(files).unwrap() }
+    Setting { _directory: directory, resolver: Resolver::new(files).unwrap() }
 }
 
 fn wait_for(resolver: &Resolver, count: usize) -> Vec<Pointer> {

@@ -169,7 +169,9 @@ fn half_a_secret_does_not_survive_either_bound() {
 
 #[test]
 fn hostile_arguments_take_linear_time() {
-    let started = std::time::Instant::now();
+    // Of this thread alone, so that it says nothing about how busy the machine is.
+    let spent = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+    let before = spent();
     for piece in [
         "token=\"",
         "token='",
@@ -192,5 +194,6 @@ fn hostile_arguments_take_linear_time() {
         command_line(&vec![piece.to_owned(); 20_000], Redaction::On);
         command_line(&vec![format!("{piece} {piece}é\u{301}\u{0}"); 2_000], Redaction::On);
     }
-    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    let seconds = spent() - before;
+    assert!(seconds < 20, "{seconds} s, where quadratic time takes minutes");
 }

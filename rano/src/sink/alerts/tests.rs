@@ -33,6 +33,7 @@ fn event(kind: EventKind, connection: u64, ms: u64) -> Event {
         owner_quality: OwnerQuality::Polled,
         preexisting: false,
         netns: 1,
+        peer_pid: None,
         alert: false,
     }
 }
@@ -179,7 +180,7 @@ fn a_name_is_waited_for_two_seconds_or_until_the_close() {
 fn a_failed_attempt_at_a_name_is_told() {
     let mut judge = Judge::new(AlertRules { domains: vec!["*.bad".into()], ..rules() });
     let fail = Event { kind: EventKind::Fail, ..named(1, 0, "x.bad") };
-    assert_eq!(judge.failed(&fail)[0].kind(), "domain_match");
+    assert_eq!(judge.failed(&fail, &mut Notes::default())[0].kind(), "domain_match");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! What the kernel programs are attached to: facts, each with the ways to learn it, best first. A way is taken when all its
 //! programs attach; a fact for which none does is gone without, and that is said.
 
-use self::Attach::{CgroupAddress, CgroupSocket, Entry, Exit, ExitOf, Probe, RawTracepoint, SockOps};
+use self::Attach::{
+    CgroupAddress, CgroupPacket, CgroupSocket, Entry, Exit, ExitOf, Probe, RawTracepoint, SockOps,
+};
 use crate::event::SourceKind;
 
 /// One program, and where it goes.
@@ -10,6 +12,8 @@ pub enum Attach {
     CgroupAddress(&'static str),
     CgroupSocket(&'static str),
     SockOps(&'static str),
+    /// Every packet of a direction.
+    CgroupPacket(&'static str, PacketWay),
     /// Program and tracepoint.
     RawTracepoint(&'static str, &'static str),
     /// Program and function: the first of the names that the kernel knows.
@@ -30,6 +34,7 @@ impl Attach {
             Self::CgroupAddress(program)
             | Self::CgroupSocket(program)
             | Self::SockOps(program)
+            | Self::CgroupPacket(program, _)
             | Self::RawTracepoint(program, _)
             | Self::Entry(program, _)
             | Self::Exit(program, _, _)
@@ -49,9 +54,16 @@ pub fn functions() -> impl Iterator<Item = &'static str> {
             Entry(_, functions) | Exit(_, functions, _) | ExitOf(_, functions) | Probe(_, functions) => {
                 *functions
             }
-            CgroupAddress(_) | CgroupSocket(_) | SockOps(_) | RawTracepoint(..) => &[],
+            CgroupAddress(_) | CgroupSocket(_) | SockOps(_) | CgroupPacket(..) | RawTracepoint(..) => &[],
         })
         .copied()
+}
+
+/// Direction of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PacketWay {
+    Sent,
+    Received,
 }
 
 /// How programs get to run.
@@ -95,6 +107,8 @@ pub enum When {
     ListeningWithCgroups,
     /// There are none.
     Alone,
+    /// Names are to come from packets.
+    Names,
 }
 
 /// Something to learn.
@@ -164,8 +178,20 @@ pub const STATES: Fact = fact(
     &[(Way::RawTracepoint, &[RawTracepoint("tcp_states", "inet_sock_set_state")])],
 );
 
+/// Packets with names. An answer without its question is none, so it is both directions or neither.
+const NAMES: Fact = fact(
+    "names",
+    When::Names,
+    "",
+    &[(
+        Way::Cgroup,
+        &[CgroupPacket("names_sent", PacketWay::Sent), CgroupPacket("names_received", PacketWay::Received)],
+    )],
+);
+
 /// What else there is to know; each may be missing.
 pub const FACTS: &[Fact] = &[
+    NAMES,
     fact(
         "task_rename",
         When::Always,
@@ -365,6 +391,15 @@ impl Hooks {
     pub fn why_not(&self, rung: SourceKind) -> Option<&str> {
         let of_rung = |refused: &&Refused| refused.hook == CONNECT.name && refused.way.rung() == Some(rung);
         self.refused.iter().find(of_rung).map(|refused| &*refused.reason)
+    }
+
+    /// Why no packets with names are told of; `None` where they are.
+    pub fn why_no_names(&self) -> Option<&str> {
+        if self.has(NAMES.name) {
+            return None;
+        }
+        let refused = self.refused.iter().find(|refused| refused.hook == NAMES.name);
+        Some(refused.map_or("not tried", |refused| &*refused.reason))
     }
 
     /// Why it is not better, in one line for people; `None` where it could not be.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{
-    CgroupAttachMode, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe, Program, ProgramError,
-    RawTracePoint, SockOps,
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe,
+    Program, ProgramError, RawTracePoint, SockOps,
 };
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
@@ -18,12 +18,12 @@ use rano_common::{
 use rustc_hash::FxHashMap;
 
 use super::btf::Btf;
-use super::hooks::{self, Attach, Fact, Hooks, Refused, Way, When};
+use super::hooks::{self, Attach, Fact, Hooks, PacketWay, Refused, Way, When};
 use crate::event::SourceKind;
 
 /// Made by `cargo xtask ebpf`; `rano.bpf.txt` beside it says from what.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.bpf.o");
-const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
+pub const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// What to attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +34,8 @@ pub struct Wanted {
     pub listening: bool,
     /// Room for records in the ring buffer; 0 for the usual.
     pub ring_bytes: u32,
+    /// Packets that may hold names.
+    pub names: bool,
 }
 
 /// Attached programs and their maps; detached when dropped.
@@ -77,6 +79,11 @@ impl Programs {
     /// Asks for the end of a socket that is older than the programs.
     pub fn follow(&mut self, cookie: u64, owner: Owner) -> bool {
         self.hooks.cgroups && self.owners.insert(cookie, owner.to_words(), 0).is_ok()
+    }
+
+    /// Forgets a socket; whether it was followed still.
+    pub fn unfollow(&mut self, cookie: u64) -> bool {
+        self.owners.remove(&cookie).is_ok()
     }
 
     /// Asks for what a listener accepts that is older than the programs.
@@ -218,6 +225,7 @@ impl<'a> Loaded<'a> {
                 When::WithCgroups => hooks.cgroups,
                 When::ListeningWithCgroups => hooks.cgroups && wanted.listening,
                 When::Alone => !hooks.cgroups,
+                When::Names => wanted.names,
             };
             // A way that did not work for the rung's mark does not work for others.
             let rung = hooks.rung;
@@ -319,6 +327,15 @@ impl<'a> Loaded<'a> {
                 let group = group()?;
                 program.load().map_err(brief)?;
                 program.attach(group, mode)?;
+            }
+            Attach::CgroupPacket(_, way) => {
+                let way = match way {
+                    PacketWay::Sent => CgroupSkbAttachType::Egress,
+                    PacketWay::Received => CgroupSkbAttachType::Ingress,
+                };
+                let program: &mut CgroupSkb = program.try_into()?;
+                program.load().map_err(brief)?;
+                program.attach(group()?, way, mode)?;
             }
             Attach::RawTracepoint(_, tracepoint) => {
                 let program: &mut RawTracePoint = program.try_into()?;
@@ -442,8 +459,13 @@ fn is_statistics(line: &str) -> bool {
     })
 }
 
-/// The root of the cgroup v2 hierarchy, wherever it is mounted.
 fn open_cgroup() -> Result<File> {
+    let place = cgroup2()?;
+    File::open(&place).with_context(|| format!("open {}", place.display()))
+}
+
+/// The root of the cgroup v2 hierarchy, wherever it is mounted.
+pub fn cgroup2() -> Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
     let found = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');
@@ -451,7 +473,7 @@ fn open_cgroup() -> Result<File> {
         (kind == "cgroup2").then(|| PathBuf::from(place.replace("\\040", " ")))
     });
     match found {
-        Some(place) => File::open(&place).with_context(|| format!("open {}", place.display())),
+        Some(place) => Ok(place),
         None => bail!("cgroup v2 is not mounted (mount -t cgroup2 none /sys/fs/cgroup)"),
     }
 }

@@ -4,6 +4,8 @@
 pub mod btf;
 pub mod hooks;
 pub mod load;
+pub mod lockdown;
+pub mod names;
 pub mod older;
 pub mod orphans;
 pub mod processes;
@@ -26,6 +28,7 @@ use crate::stop::Stop;
 
 use hooks::Hooks;
 use load::{Programs, Wanted};
+use names::Names;
 use older::{OlderSockets, Told};
 use orphans::Orphans;
 use processes::{Acquaintance, Processes};
@@ -46,6 +49,8 @@ pub struct EbpfSettings {
     pub rung: Option<SourceKind>,
     /// Room for records in the kernel; 0 for the usual.
     pub ring_bytes: u32,
+    /// Packets that hold names are looked at.
+    pub names: bool,
     /// The user who invoked sudo, whose files rano works with.
     pub files_of: Option<u32>,
 }
@@ -56,6 +61,7 @@ pub struct EbpfSource {
     programs: Programs,
     processes: Processes,
     sockets: Sockets,
+    names: Names,
     orphans: Orphans,
     /// Where unix sockets are wanted.
     unix: Option<UnixSockets>,
@@ -84,8 +90,9 @@ impl EbpfSource {
             rung: settings.rung,
             listening: settings.polling.listening,
             ring_bytes: settings.ring_bytes,
+            names: settings.names,
         };
-        let programs = Programs::attach(wanted)?;
+        let programs = Programs::attach(wanted).map_err(lockdown::explained)?;
         give_back_memory();
         let unix = settings.polling.unix && !settings.polling.once;
         let counts_datagrams = programs.hooks.has(hooks::DATAGRAM_BYTES);
@@ -93,6 +100,7 @@ impl EbpfSource {
             settings,
             programs,
             processes: Processes::new()?,
+            names: Names::default(),
             sockets: Sockets::new(counts_datagrams, ephemeral_ports()),
             unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
             orphans: Orphans::default(),
@@ -102,6 +110,11 @@ impl EbpfSource {
             lost_at_scan: 0,
             changes: Vec::new(),
         })
+    }
+
+    /// Why no names come from packets although they were asked for.
+    pub fn without_names(&self) -> Option<&str> {
+        self.settings.names.then(|| self.programs.hooks.why_no_names()).flatten()
     }
 
     /// Which hooks are in use, and why not others.
@@ -140,6 +153,10 @@ impl EbpfSource {
         while count < BATCH {
             let Some(item) = self.programs.ring.next() else { break };
             count += 1;
+            if let Ok(Record::Packet(kind, packet, content)) = decode(&item) {
+                self.names.read(kind, &packet, content, moment(packet.header.at_ns, now), intake);
+                continue;
+            }
             let mut bytes = [0_u8; LONGEST];
             let length = item.len().min(LONGEST);
             bytes[..length].copy_from_slice(&item[..length]);
@@ -157,6 +174,8 @@ impl EbpfSource {
                     self.release(at.boot_ns, Some(id), intake);
                     self.processes.record(&told, at, &mut self.programs, intake);
                 }
+                // Told above.
+                Ok(Record::Packet(..)) => {}
                 Err(_) => self.malformed += 1,
             }
         }
@@ -310,6 +329,7 @@ impl Source for EbpfSource {
             [Loss::OwnersFull, Loss::TaskUnread, Loss::Unheard, Loss::ListenersFull, Loss::ListenersShared];
         gaps.set(Gap::KernelUnfollowed, unfollowed.map(lost).iter().sum::<u64>() + self.unheard);
         gaps.set(Gap::TableFull, self.sockets.flows_full);
+        gaps.set(Gap::NamesLost, lost(Loss::PacketRecord) + self.names.unread());
         gaps.set(Gap::Vanished, self.processes.vanished());
         if let Some(unix) = &self.unix {
             unix.add_gaps(&mut gaps);

@@ -13,10 +13,8 @@ use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
 use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 
-/// TCP states in which the other side has sent its FIN, which `bytes_received` counts (`include/net/tcp_states.h`).
-const AFTER_FIN: [u8; 5] = [6, 7, 8, 9, 11];
+/// `include/net/tcp_states.h`
 const SYN_SENT: u8 = 2;
-const FIN_WAIT2: u8 = 5;
 /// Open flows of datagrams that are kept, so that their end can be told.
 const FLOWS_MAX: usize = 1 << 14;
 /// A connected datagram socket gets its local end after the hook; so long its first datagram is waited for, which has it.
@@ -305,6 +303,7 @@ fn opened(
         preexisting: false,
         at,
         netns: record.netns,
+        peer_pid: None,
     })
 }
 
@@ -333,8 +332,8 @@ fn closed(
 }
 
 fn bytes(record: &SocketRecord) -> Bytes {
-    let fin = AFTER_FIN.contains(&record.state_before) || record.state_before == FIN_WAIT2;
-    let received = record.bytes_received.saturating_sub(u64::from(fin && record.error == 0));
+    let fin = record.flags & flags::FIN != 0;
+    let received = record.bytes_received.saturating_sub(u64::from(fin));
     Bytes { sent: record.bytes_sent, received }
 }
 
@@ -407,7 +406,7 @@ pub(super) mod tests {
         let record = SocketRecord {
             established_ns: 4_000_000,
             state_before: last_ack,
-            ..record(SocketKind::Closed, flags::ATTEMPTED)
+            ..record(SocketKind::Closed, flags::ATTEMPTED | flags::FIN)
         };
         let changes = changes(&mut sockets(), SocketKind::Closed, &record);
         let SocketChange::Opened(opened) = &changes[0] else { panic!("{changes:?}") };

@@ -30,7 +30,7 @@ use anyhow::{Context as _, Result};
 use rustc_hash::FxHashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::event::{Moment, OwnerQuality, SourceKind};
+use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::process::ProcessId;
 use crate::source::health::{Gap, Gaps};
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
@@ -178,6 +178,34 @@ impl ProcSource {
         self.own.table.settle(&found, searched, changes);
         for table in self.others.tables.values_mut() {
             table.settle(&found, searched, changes);
+        }
+        if self.settings.unix {
+            self.find_peers(changes);
+        }
+    }
+
+    /// Who holds the other ends of unix sockets that are new: that takes a walk through everybody's descriptors.
+    fn find_peers(&mut self, changes: &mut [SocketChange]) {
+        let mut wanted = FxHashMap::default();
+        let unix = changes.iter_mut().filter_map(|change| match change {
+            SocketChange::Opened(opened) if opened.protocol == Protocol::Unix && opened.owner.is_some() => {
+                Some(opened)
+            }
+            _ => None,
+        });
+        let mut ends: Vec<_> = unix
+            .filter_map(|opened| {
+                let peer = self.own.table.seen(opened.id)?.peer?;
+                wanted.insert(peer, None);
+                Some((opened, peer))
+            })
+            .collect();
+        if ends.is_empty() {
+            return;
+        }
+        self.scanner.find_holders(&mut wanted);
+        for (opened, peer) in &mut ends {
+            opened.peer_pid = wanted.get(peer).copied().flatten().map(|holder: ProcessId| holder.pid);
         }
     }
 

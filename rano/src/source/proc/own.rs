@@ -313,6 +313,7 @@ impl OwnNamespace {
             remote: Some(Address::ip(remote)),
             state,
             listening: false,
+            peer: None,
             inode: 0,
         })
     }
@@ -387,6 +388,7 @@ pub fn seen(netns: u32, socket: &InetSocket) -> Option<Seen> {
         remote: socket.remote.map(Address::ip),
         state: state.filter(|_| tcp),
         listening: tcp && socket.state == TcpState::Listen,
+        peer: None,
         inode: socket.inode,
     })
 }

@@ -9,6 +9,8 @@ use anyhow::Result;
 use super::files::{ProcFiles, ProcessDirectory, Refusal, stat_buffer};
 use super::new_pids::{NewPids, Search};
 use super::stat::Stat;
+use rustc_hash::FxHashMap;
+
 use crate::event::Moment;
 use crate::process::{Image, ProcessChange, ProcessId, Verdict};
 use crate::source::Intake;
@@ -130,6 +132,22 @@ impl ProcessScanner {
                 }
                 Walk::Denied
             }
+        }
+    }
+
+    /// Fills in who holds the sockets with these inodes, among all processes that may be looked at; of several the oldest.
+    pub fn find_holders(&self, wanted: &mut FxHashMap<u64, Option<ProcessId>>) {
+        for (&pid, entry) in &self.table {
+            let Ok(process) = self.files.process(pid) else { continue };
+            let id = entry.id(pid);
+            // Whoever may not be looked at holds nothing that we know of.
+            let _ = process.sockets(|_, inode| {
+                if let Some(holder) = wanted.get_mut(&inode)
+                    && holder.is_none_or(|other| (id.start_time, id.pid) < (other.start_time, other.pid))
+                {
+                    *holder = Some(id);
+                }
+            });
         }
     }
 

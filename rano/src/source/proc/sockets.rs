@@ -25,6 +25,8 @@ pub struct Seen {
     /// `None` for a listener and for anything but TCP.
     pub state: Option<SocketState>,
     pub listening: bool,
+    /// Inode of a unix socket's other end.
+    pub peer: Option<u64>,
     /// Zero where no descriptor refers to it: not accepted yet, or closed by its process and still winding down.
     pub inode: u64,
 }
@@ -408,6 +410,7 @@ pub fn unattributed(seen: &Seen, role: Role, at: Moment, netns: u32) -> Opened {
         preexisting: false,
         at,
         netns,
+        peer_pid: None,
     }
 }
 

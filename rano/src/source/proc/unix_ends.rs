@@ -50,6 +50,7 @@ impl UnixEnds {
                 remote: remote.map(path),
                 state: None,
                 listening,
+                peer: socket.peer,
                 inode: socket.inode,
             })
         };

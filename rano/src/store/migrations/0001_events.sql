@@ -91,10 +91,12 @@ CREATE TABLE endpoint (
     remote        TEXT,
     domain        TEXT,
     domain_source TEXT,
-    type          TEXT
+    type          TEXT,
+    -- Who holds the other end of a unix socket.
+    peer_pid      INTEGER
 );
 CREATE UNIQUE INDEX endpoint_identity
-    ON endpoint (ifnull(remote, ''), protocol, ifnull(domain, ''), ifnull(domain_source, ''), ifnull(type, ''));
+    ON endpoint (ifnull(remote, ''), protocol, ifnull(domain, ''), ifnull(domain_source, ''), ifnull(type, ''), ifnull(peer_pid, 0));
 
 -- The near end: an IP address or a unix socket's path.
 CREATE TABLE address (
@@ -172,6 +174,18 @@ CREATE TABLE port_traffic (
     PRIMARY KEY (session, provider, port)
 ) WITHOUT ROWID;
 
+-- By process: connects, closes and fails.
+CREATE TABLE process_traffic (
+    process    INTEGER PRIMARY KEY REFERENCES process,
+    connects   INTEGER NOT NULL,
+    closes     INTEGER NOT NULL,
+    fails      INTEGER NOT NULL,
+    bytes_sent INTEGER NOT NULL,
+    bytes_recv INTEGER NOT NULL,
+    first_seen INTEGER NOT NULL,
+    last_seen  INTEGER NOT NULL
+);
+
 -- Names an event may go by and that are not its domain: weaker ones, and those of which one is as likely as the other.
 CREATE TABLE event_names (
     event_id INTEGER NOT NULL,
@@ -211,7 +225,8 @@ SELECT event.id                               AS id,
        kind.owner_quality                     AS owner_quality,
        ifnull(endpoint.domain_source, 'none') AS domain_source,
        kind.preexisting                       AS preexisting,
-       process.netns                          AS netns
+       process.netns                          AS netns,
+       endpoint.peer_pid                      AS peer_pid
 FROM event
 JOIN kind ON kind.id = event.kind
 JOIN process ON process.id = event.process
@@ -368,21 +383,22 @@ FROM session
 CROSS JOIN port_traffic ON port_traffic.session = session.id
 GROUP BY port_traffic.provider, port_traffic.port;
 
--- Event by event: a sum kept for each process would be written nearly as often as the events are.
 CREATE VIEW provider_processes AS
-SELECT provider,
-       ifnull(comm, 'unknown')    AS comm,
-       pid,
-       sum(connects)              AS connects,
-       sum(closes)                AS closes,
-       sum(fails)                 AS fails,
-       ifnull(sum(bytes_sent), 0) AS bytes_sent,
-       ifnull(sum(bytes_recv), 0) AS bytes_recv,
-       strftime('%Y-%m-%dT%H:%M:%S', min(ts) / 1000, 'unixepoch') || printf('.%03dZ', min(ts) % 1000) AS first_seen,
-       strftime('%Y-%m-%dT%H:%M:%S', max(ts) / 1000, 'unixepoch') || printf('.%03dZ', max(ts) % 1000) AS last_seen
-FROM connection_events
+SELECT process.provider                AS provider,
+       ifnull(process.comm, 'unknown') AS comm,
+       process.pid                     AS pid,
+       sum(connects)                   AS connects,
+       sum(closes)                     AS closes,
+       sum(fails)                      AS fails,
+       sum(bytes_sent)                 AS bytes_sent,
+       sum(bytes_recv)                 AS bytes_recv,
+       strftime('%Y-%m-%dT%H:%M:%S', min(first_seen) / 1000, 'unixepoch') || printf('.%03dZ', min(first_seen) % 1000) AS first_seen,
+       strftime('%Y-%m-%dT%H:%M:%S', max(last_seen) / 1000, 'unixepoch') || printf('.%03dZ', max(last_seen) % 1000) AS last_seen
+FROM process_traffic
+CROSS JOIN process ON process.id = process_traffic.process
+WHERE process.session IN (SELECT id FROM session)
 -- A pid alone is no identity: sessions of different hosts and boots share numbers.
-GROUP BY provider, session, pid, start_time, comm;
+GROUP BY process.provider, process.session, process.pid, process.start_time, process.comm;
 
 CREATE VIEW provider_last_hour AS
 SELECT provider,

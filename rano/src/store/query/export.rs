@@ -35,7 +35,7 @@ const fn field(name: &'static str, kind: Kind, sql: &'static str) -> Field {
 /// How many of [`FIELDS`], from the first, are exported by default.
 pub const DEFAULT_FIELDS: usize = 15;
 
-pub static FIELDS: [Field; 31] = [
+pub static FIELDS: [Field; 32] = [
     field("ts", Kind::Time, "event.ts"),
     field("run_id", Kind::Text, "session.run_id"),
     field("event", Kind::Text, "kind.event"),
@@ -66,6 +66,7 @@ pub static FIELDS: [Field; 31] = [
     field("domain_source", Kind::Text, "ifnull(endpoint.domain_source, 'none')"),
     field("preexisting", Kind::Truth, "kind.preexisting"),
     field("netns", Kind::Integer, "process.netns"),
+    field("peer_pid", Kind::Integer, "endpoint.peer_pid"),
     field("session_name", Kind::Text, "session.name"),
 ];
 

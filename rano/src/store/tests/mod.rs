@@ -92,6 +92,7 @@ fn event(kind: EventKind, connection: u64) -> Event {
         owner_quality: OwnerQuality::Polled,
         preexisting: false,
         netns: 4_026_531_840,
+        peer_pid: None,
         alert: false,
     }
 }
@@ -168,9 +169,7 @@ fn assert_sums(path: &Path) {
              HAVING sum(connects + closes + fails + accepts + listens) > 0"
         );
         let counted = format!("SELECT {counted_by}, {rows} FROM ({counted}) GROUP BY {counted_by}");
-        for sql in [format!("{kept} EXCEPT {counted}"), format!("{counted} EXCEPT {kept}")] {
-            assert_eq!(one::<i64>(path, &format!("SELECT count(*) FROM ({sql})")), 0, "{sql}");
-        }
+        assert_same(path, &kept, &counted);
     }
     let counts =
         "sum(connects), sum(closes), sum(fails), ifnull(sum(bytes_sent), 0), ifnull(sum(bytes_recv), 0)";
@@ -185,13 +184,21 @@ fn assert_sums(path: &Path) {
             "SELECT provider, {by}, {counts} FROM connection_events
              WHERE {by} IS NOT NULL AND {condition} GROUP BY provider, {by}"
         );
-        for sql in [format!("{shown} EXCEPT {counted}"), format!("{counted} EXCEPT {shown}")] {
-            assert_eq!(one::<i64>(path, &format!("SELECT count(*) FROM ({sql})")), 0, "{sql}");
-        }
+        assert_same(path, &shown, &counted);
     }
-    let seen = "SELECT count(*) FROM provider_ips AS shown WHERE (first_seen, last_seen) IS NOT
-                    (SELECT min(ts), max(ts) FROM events WHERE provider = shown.provider AND remote_ip = shown.remote_ip
-                     AND event IN ('connect', 'close', 'fail') AND proto <> 'unix')";
+    assert_same(
+        path,
+        &format!("SELECT provider, comm, pid, {shown} FROM provider_processes"),
+        &format!(
+            "SELECT provider, ifnull(comm, 'unknown'), pid, {counts} FROM connection_events
+             GROUP BY provider, session, pid, start_time, comm"
+        ),
+    );
+    let seen = "SELECT count(*) FROM provider_ips
+                JOIN (SELECT provider, remote_ip, min(ts) AS first, max(ts) AS last FROM events
+                      WHERE event IN ('connect', 'close', 'fail') AND proto <> 'unix' GROUP BY provider, remote_ip)
+                USING (provider, remote_ip)
+                WHERE (first_seen, last_seen) IS NOT (first, last)";
     assert_eq!(one::<i64>(path, seen), 0);
     let activity = "SELECT ifnull(sum(connects + closes + fails + accepts + listens), 0) FROM activity";
     assert_eq!(one::<i64>(path, activity), one::<i64>(path, "SELECT count(*) FROM event"));
@@ -201,6 +208,12 @@ fn assert_sums(path: &Path) {
                                        AND hour = event.ts / 3600000
                                        AND event.id BETWEEN first_event AND last_event)";
     assert_eq!(one::<i64>(path, outside), 0);
+}
+
+fn assert_same(path: &Path, one_way: &str, other_way: &str) {
+    for sql in [format!("{one_way} EXCEPT {other_way}"), format!("{other_way} EXCEPT {one_way}")] {
+        assert_eq!(one::<i64>(path, &format!("SELECT count(*) FROM ({sql})")), 0, "{sql}");
+    }
 }
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {

@@ -107,29 +107,6 @@ fn holds_a_lock() {
 
 #[test]
 #[ignore = "a part that other tests start as a process"]
-fn writes_until_killed() {
-    let path = file();
-    let run_id = format!("{}-1", std::process::id());
-    let options =
-        StoreOptions { batch_size: 50, flush_interval: Duration::from_millis(10), ..patient(&path) };
-    let store = Store::start(&options, &Session { run_id, ..session() }).expect("a database");
-    for id in 1.. {
-        let host = format!("h{}.example.com", id % 1000);
-        store.push(&Event { domain: named(&host, DomainSource::Dns), ..event(EventKind::Connect, id) });
-        store.push(&close(id, 1, 1));
-        if id % 100 == 0 {
-            thread::sleep(Duration::from_micros(100));
-        }
-        if id == 1000 {
-            let own = format!("SELECT connects FROM sessions WHERE run_id = '{}-1'", std::process::id());
-            wait_for("the first events", || one::<i64>(&path, &own) >= 500);
-            tell(500);
-        }
-    }
-}
-
-#[test]
-#[ignore = "a part that other tests start as a process"]
 fn writes_a_thousand_pairs() {
     let run_id = format!("{}-1", std::process::id());
     let options =
@@ -168,29 +145,4 @@ fn two_writers_share_a_file() {
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM endpoint"), 101);
     let sql = "SELECT count(*) FROM events WHERE event = 'connect' AND domain IS NULL";
     assert_eq!(one::<i64>(&path, sql), 0);
-}
-
-#[test]
-fn a_killed_writer_leaves_a_sound_file_and_what_was_committed() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("observer.sqlite");
-    for round in 1..=20 {
-        let mut actor = Actor::start("processes::writes_until_killed", &path);
-        let committed = actor.number();
-        actor.child.kill().expect("a running child");
-        actor.child.wait().expect("a child");
-        assert_intact(&path);
-        let last = "(SELECT rowid FROM session ORDER BY id DESC LIMIT 1)";
-        let connects: i64 = one(&path, &format!("SELECT connects FROM session WHERE rowid = {last}"));
-        assert!(connects >= i64::try_from(committed).expect("few"));
-        // The counters and the rows are of the same moment, and no session claims a clean end.
-        assert_eq!(
-            one::<i64>(&path, "SELECT count(*) FROM events"),
-            one::<i64>(&path, "SELECT sum(connects + closes) FROM sessions")
-        );
-        assert_eq!(one::<i64>(&path, "SELECT count(*) FROM sessions WHERE NOT clean_exit"), round);
-        assert_sums(&path);
-    }
-    // The next one goes on in the same file.
-    write(&path, &[event(EventKind::Connect, 1)]);
 }

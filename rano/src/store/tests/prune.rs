@@ -97,6 +97,7 @@ fn old_sessions_go_and_the_rest_is_as_before() {
         ("SELECT count(*) FROM process WHERE session NOT IN (SELECT id FROM session)", 0),
         ("SELECT count(*) FROM traffic WHERE session NOT IN (SELECT id FROM session)", 0),
         ("SELECT count(*) FROM port_traffic WHERE session NOT IN (SELECT id FROM session)", 0),
+        ("SELECT count(*) FROM process_traffic", 14),
         ("SELECT sum(connects) FROM provider_counts", 520),
     ] {
         assert_eq!(one::<i64>(&path, sql), expected, "{sql}");

@@ -7,7 +7,7 @@ use crate::source::health::{Gap, Gaps};
 
 const EVENT_COLUMNS: &str = "id ts run_id event provider pid comm cmdline proto local_ip local_port remote_ip \
      remote_port domain ancestry_path duration_ms alert ppid uid exe endpoint_type bytes_sent bytes_recv error state \
-     source owner_quality domain_source preexisting netns";
+     source owner_quality domain_source preexisting netns peer_pid";
 
 fn columns(path: &Path, view: &str) -> Vec<String> {
     let connection = reader(path);
@@ -65,6 +65,7 @@ fn every_field_of_an_event_comes_back() {
     let close = Event {
         domain: named("api.example.com", DomainSource::Sni),
         class: Class::LlmApi,
+        peer_pid: Some(77),
         error: Some(104),
         preexisting: true,
         alert: true,
@@ -102,6 +103,7 @@ fn every_field_of_an_event_comes_back() {
         text("sni"),
         Value::Integer(1),
         Value::Integer(4_026_531_840),
+        Value::Integer(77),
     ];
     assert_eq!(row(&path, "SELECT * FROM events"), expected);
 }

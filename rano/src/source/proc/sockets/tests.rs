@@ -24,6 +24,7 @@ fn tcp(cookie: u64, local: &str, remote: &str, state: SocketState) -> Seen {
         remote: address(remote),
         state: Some(state),
         listening: false,
+        peer: None,
         inode: cookie + 1000,
     }
 }

@@ -1,0 +1,315 @@
+//! Packets that may hold a name, with the socket they belong to: the hooks of cgroups for what a socket sends and receives
+//! (`cgroup_skb`, from Linux 4.10 on; sockets and their numbers from 5.1 on), at the network layer of every namespace.
+//! Here only: is it DNS, the beginning of a TLS connection, a QUIC Initial packet; and a bounded copy.
+//!
+//! What they miss: fragments, IPv6 with extension headers, what a raw or packet socket sends.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE, bpf_sock, bpf_tcp_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes, bpf_tcp_sock as tcp_sock,
+};
+use aya_ebpf::macros::{cgroup_skb, map};
+use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::programs::SkBuffContext;
+use rano_common::{
+    HELLO_MAX, HELLOS_MAX, Header, Loss, Offset, PACKET_CLASSES, PacketBytes, PacketKind, PacketRecord,
+};
+
+use crate::emit::{Batch, now};
+use crate::maps::{EVENTS, OWNERS, lost};
+use crate::socket::{IPPROTO_TCP, IPPROTO_UDP};
+use crate::task::read;
+
+/// Let the packet go on.
+const ALLOW: i32 = 1;
+const DNS: u32 = 53;
+/// Segments with payload at the beginning of a connection that are looked at; a `ClientHello` is in them.
+const FIRST_SEGMENTS: u32 = 32;
+/// Of a DNS connection in one direction; one that goes on for longer is a transfer of zones.
+const DNS_SEGMENTS: u32 = 1024;
+const LONG_HEADER: u8 = 0xc0;
+const IPV6_HEADER: u32 = 40;
+const UDP_HEADER: u32 = 8;
+/// Record header, message header.
+const HELLO_HEADERS: u32 = 5 + 4;
+
+/// Where the rest of a hello ends whose beginning was sent, by socket cookie.
+#[map]
+static HELLOS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(HELLOS_MAX, 0);
+
+#[cgroup_skb(ingress)]
+pub fn names_received(ctx: SkBuffContext) -> i32 {
+    // Of the socket: none for one that is not connected. A bulk transfer ends here.
+    let port = u32::from_be(ctx.skb.remote_port());
+    if port == DNS || port == 0 {
+        received(&ctx);
+    }
+    ALLOW
+}
+
+#[cgroup_skb(egress)]
+pub fn names_sent(ctx: SkBuffContext) -> i32 {
+    sent(&ctx);
+    ALLOW
+}
+
+#[inline(always)]
+fn received(ctx: &SkBuffContext) -> Option<()> {
+    let socket = Socket::of(ctx)?;
+    let start = transport(ctx, socket.protocol)?;
+    let from: u16 = load(ctx, start)?;
+    if u32::from(u16::from_be(from)) != DNS {
+        return None;
+    }
+    if socket.protocol == IPPROTO_UDP {
+        return copy(ctx, socket, PacketKind::Received, 0);
+    }
+    let tcp = socket.tcp()?;
+    // SAFETY: the helper returned a pointer to the socket's numbers, which the verifier checked.
+    let (segments, next, before) =
+        unsafe { ((*tcp).data_segs_in, (*tcp).rcv_nxt, (*tcp).bytes_received as u32) };
+    let segment = Segment::of(ctx, start)?;
+    if segments > DNS_SEGMENTS {
+        return None;
+    }
+    let place = segment.sequence.wrapping_sub(next).wrapping_add(before);
+    copy(ctx, socket, PacketKind::Received, place)
+}
+
+#[inline(always)]
+fn sent(ctx: &SkBuffContext) -> Option<()> {
+    let socket = Socket::of(ctx)?;
+    if socket.protocol == IPPROTO_TCP {
+        let tcp = socket.tcp()?;
+        // SAFETY: the helper returned a pointer to the socket's numbers, which the verifier checked.
+        let segments = unsafe { (*tcp).data_segs_out };
+        // A bulk transfer ends here, and so does what has no payload before the first that has.
+        if segments == 0 || segments > DNS_SEGMENTS {
+            return None;
+        }
+        return segment(ctx, socket, tcp, segments);
+    }
+    if socket.protocol == IPPROTO_UDP { datagram(ctx, socket) } else { None }
+}
+
+#[inline(always)]
+fn segment(ctx: &SkBuffContext, socket: Socket, tcp: *const bpf_tcp_sock, segments: u32) -> Option<()> {
+    let dns = u32::from_be(ctx.skb.remote_port()) == DNS;
+    if !dns && segments > FIRST_SEGMENTS {
+        return None;
+    }
+    let segment = Segment::of(ctx, transport(ctx, IPPROTO_TCP)?)?;
+    // SAFETY: as above.
+    let (acknowledged, count) = unsafe { ((*tcp).snd_una, (*tcp).bytes_acked as u32) };
+    // The SYN counts among the bytes that were acknowledged.
+    let place = segment.sequence.wrapping_sub(acknowledged).wrapping_add(count).wrapping_sub(1);
+    if dns {
+        return copy(ctx, socket, PacketKind::Sent, place);
+    }
+    let cookie = cookie(ctx);
+    if place == 0 {
+        let expected = hello(ctx, segment.payload)?;
+        // SAFETY: nothing but the presence is looked at.
+        unsafe { OWNERS.get(cookie) }?;
+        if expected > segment.length {
+            let _ = HELLOS.insert(cookie, u64::from(expected), BPF_ANY as u64);
+        }
+    } else {
+        // SAFETY: a number, which only this socket's packets change.
+        let end = *unsafe { HELLOS.get(cookie) }? as u32;
+        if place >= end {
+            return None;
+        }
+        if place + segment.length >= end {
+            let _ = HELLOS.remove(cookie);
+        }
+    }
+    copy(ctx, socket, PacketKind::Sent, place)
+}
+
+/// How many bytes of the stream a `ClientHello` takes that begins at `start`, if one does.
+#[inline(always)]
+fn hello(ctx: &SkBuffContext, start: u32) -> Option<u32> {
+    let first: [u8; 2] = load(ctx, start)?;
+    if first[0] != 22 || first[1] != 3 {
+        return None;
+    }
+    // One that is cut before its length may be as long as any.
+    let Some(rest) = load::<[u8; 7]>(ctx, start + 2) else { return Some(HELLO_MAX) };
+    if rest[3] != 1 {
+        return None;
+    }
+    let record = u32::from(rest[1]) << 8 | u32::from(rest[2]);
+    let message = u32::from(rest[4]) << 16 | u32::from(rest[5]) << 8 | u32::from(rest[6]);
+    // In several records there are more headers.
+    let expected =
+        if record >= message + 4 { message + HELLO_HEADERS } else { message + message / 8 + HELLO_MAX / 8 };
+    if expected > HELLO_MAX { Some(HELLO_MAX) } else { Some(expected) }
+}
+
+#[inline(always)]
+fn datagram(ctx: &SkBuffContext, socket: Socket) -> Option<()> {
+    let start = transport(ctx, IPPROTO_UDP)?;
+    let to: u16 = load(ctx, start + 2)?;
+    if u32::from(u16::from_be(to)) == DNS {
+        return copy(ctx, socket, PacketKind::Sent, 0);
+    }
+    let first: [u8; 5] = load(ctx, start + UDP_HEADER)?;
+    let initial = match u32::from_be_bytes([first[1], first[2], first[3], first[4]]) {
+        1 => LONG_HEADER,
+        0x6b33_43cf => LONG_HEADER | 0x10,
+        _ => return None,
+    };
+    if first[0] & 0xf0 != initial {
+        return None;
+    }
+    // SAFETY: nothing but the presence is looked at.
+    unsafe { OWNERS.get(cookie(ctx)) }?;
+    copy(ctx, socket, PacketKind::Sent, 0)
+}
+
+/// The full socket a packet belongs to.
+#[derive(Clone, Copy)]
+struct Socket {
+    sk: *mut bpf_sock,
+    protocol: u8,
+}
+
+impl Socket {
+    /// `None` for requests of connections and the like.
+    #[inline(always)]
+    fn of(ctx: &SkBuffContext) -> Option<Self> {
+        // SAFETY: the context is valid while the program runs; the verifier checks the access.
+        let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+        if sk.is_null() {
+            return None;
+        }
+        // SAFETY: it is a socket, or the verifier refuses.
+        let sk = unsafe { bpf_sk_fullsock(sk) };
+        if sk.is_null() {
+            return None;
+        }
+        // SAFETY: as above.
+        let protocol = unsafe { (*sk).protocol } as u8;
+        Some(Self { sk, protocol })
+    }
+
+    #[inline(always)]
+    fn tcp(self) -> Option<*const bpf_tcp_sock> {
+        // SAFETY: the socket is a full one.
+        let tcp = unsafe { tcp_sock(self.sk) };
+        if tcp.is_null() { None } else { Some(tcp) }
+    }
+}
+
+#[inline(always)]
+fn cookie(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: the context is of a type this helper takes.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// What counts of a TCP segment.
+struct Segment {
+    /// Of the first payload byte.
+    sequence: u32,
+    /// Where the payload begins.
+    payload: u32,
+    /// Bytes of payload, at least one.
+    length: u32,
+}
+
+impl Segment {
+    #[inline(always)]
+    fn of(ctx: &SkBuffContext, start: u32) -> Option<Self> {
+        let sequence: u32 = load(ctx, start + 4)?;
+        let flags: [u8; 2] = load(ctx, start + 12)?;
+        let payload = start + u32::from(flags[0] >> 4) * 4;
+        let total = ctx.len();
+        let syn = u32::from(flags[1] >> 1 & 1);
+        if payload >= total {
+            return None;
+        }
+        Some(Self { sequence: u32::from_be(sequence).wrapping_add(syn), payload, length: total - payload })
+    }
+}
+
+/// Where the header behind IP begins, if it is of `protocol`. A packet begins with its IP header here.
+#[inline(always)]
+fn transport(ctx: &SkBuffContext, protocol: u8) -> Option<u32> {
+    let start: [u8; 10] = load(ctx, 0)?;
+    let fragment = u16::from_be_bytes([start[6], start[7]]) & 0x3fff;
+    match start[0] >> 4 {
+        4 if start[9] == protocol && fragment == 0 => Some(u32::from(start[0] & 0xf) * 4),
+        6 if start[6] == protocol => Some(IPV6_HEADER),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn load<T>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
+    ctx.load(offset as usize).ok()
+}
+
+#[inline(always)]
+fn copy(ctx: &SkBuffContext, socket: Socket, kind: PacketKind, place: u32) -> Option<()> {
+    // Names must not push out what is told of sockets: whoever sends packets without end fills half of the buffer.
+    if EVENTS.query(BPF_RB_AVAIL_DATA as u64) > EVENTS.query(BPF_RB_RING_SIZE as u64) / 2 {
+        lost(Loss::PacketRecord);
+        return None;
+    }
+    const SMALL: usize = PACKET_CLASSES[0];
+    const MIDDLE: usize = PACKET_CLASSES[1];
+    const LARGE: usize = PACKET_CLASSES[2];
+    let length = ctx.len();
+    if length <= SMALL as u32 {
+        copy_sized::<SMALL>(ctx, socket, kind, place)
+    } else if length <= MIDDLE as u32 {
+        copy_sized::<MIDDLE>(ctx, socket, kind, place)
+    } else {
+        copy_sized::<LARGE>(ctx, socket, kind, place)
+    }
+}
+
+#[inline(always)]
+fn copy_sized<const N: usize>(
+    ctx: &SkBuffContext,
+    socket: Socket,
+    kind: PacketKind,
+    place: u32,
+) -> Option<()> {
+    let batch = Batch::begin();
+    let Some(mut room) = batch.reserve::<PacketBytes<N>>() else {
+        lost(Loss::PacketRecord);
+        return None;
+    };
+    let packet = room.as_mut_ptr();
+    let length = ctx.len();
+    let length = if length > N as u32 { N as u32 } else { length };
+    // SAFETY: `packet` points to room for the record; each place is written before it is submitted, except for what is
+    // behind the bytes that count. The helper writes at most `N` bytes. The verifier forbids arithmetic on the pointer
+    // to the socket; one that has been through memory is a plain address to it.
+    let copied = unsafe {
+        let address = (&raw mut (*packet).packet.cookie).cast::<usize>();
+        core::ptr::write_volatile(address.cast::<*mut bpf_sock>(), socket.sk);
+        let sk = core::ptr::read_volatile(address);
+        let net: usize = read(sk, Offset::SockNet).unwrap_or(0);
+        (*packet).packet = PacketRecord {
+            header: Header { kind: kind as u32, size: size_of::<PacketBytes<N>>() as u32, at_ns: now() },
+            cookie: cookie(ctx),
+            netns: read(net, Offset::NetInode).unwrap_or(0),
+            length,
+            place,
+            padding: 0,
+        };
+        // The mask says again what the verifier may have lost sight of: between one and `N`.
+        let length = (length.wrapping_sub(1) & (N as u32 - 1)) + 1;
+        bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, (&raw mut (*packet).bytes).cast(), length)
+    };
+    if copied != 0 {
+        room.discard(0);
+        return None;
+    }
+    batch.submit(room);
+    Some(())
+}

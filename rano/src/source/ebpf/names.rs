@@ -1,0 +1,54 @@
+//! From packets that the kernel programs copied to evidence of the very socket.
+
+use rano_common::{PacketKind, PacketRecord};
+
+use crate::event::Moment;
+use crate::names::Evidence;
+use crate::names::packet::{self, Content, Link};
+use crate::names::reader::{Reader, Seen};
+use crate::source::Intake;
+
+/// What must be remembered from packet to packet.
+#[derive(Default)]
+pub struct Names {
+    reader: Reader,
+    evidence: Vec<Evidence>,
+    /// Packets that were none.
+    malformed: u64,
+}
+
+impl Names {
+    /// `content`: the packet from its IP header on, as far as it was copied.
+    pub fn read(
+        &mut self,
+        kind: PacketKind,
+        record: &PacketRecord,
+        content: &[u8],
+        at: Moment,
+        intake: &mut dyn Intake,
+    ) {
+        let Some(mut segment) = packet::parse(Link::Ip, content) else {
+            self.malformed += 1;
+            return;
+        };
+        if let Content::Tcp { sequence, opens, .. } = &mut segment.content {
+            *sequence = record.place;
+            // The kernel counts, so that it does not matter whether the beginning was seen.
+            *opens = false;
+        }
+        let (netns, cookie) = (record.netns, record.cookie);
+        let seen = match kind {
+            PacketKind::Sent => Seen::Sent { netns, cookie },
+            PacketKind::Received => Seen::Received { netns, cookie },
+        };
+        self.reader.read(at, seen, &segment, &mut self.evidence);
+        for evidence in self.evidence.drain(..) {
+            intake.evidence(evidence);
+        }
+    }
+
+    /// Packets that hold names and gave none.
+    pub fn unread(&self) -> u64 {
+        self.reader.unread + self.malformed
+    }
+}

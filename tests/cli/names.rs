@@ -1,0 +1,438 @@
+//! Names, classes and unknown endpoints: by recordings where it matters when what came, and on real sockets with a DNS
+//! server of the test's own.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::actor::{Ending, Service, Transport};
+use crate::support::database::Database;
+use crate::support::dns::{self, Server, Zone};
+use crate::support::namespace::{Place, User};
+use crate::support::rano::{Finished, Launch, default_database};
+use crate::support::recording::Recording;
+use crate::support::scene::{FAST, Scene};
+use crate::support::stage;
+
+crate::tests![
+    an_answer_to_the_same_process_names_a_connection_everywhere,
+    a_greeting_goes_before_an_answer_and_both_are_kept,
+    names_that_fit_equally_well_are_kept_and_none_is_shown,
+    a_name_after_the_close_reaches_rows_json_and_alerts,
+    a_failed_attempt_is_named_too,
+    a_reverse_name_classifies_only_if_it_leads_back,
+    an_unknown_endpoint_is_told_once_when_names_had_their_time,
+    what_is_known_is_no_unknown_endpoint,
+    classes_of_ones_own_count_and_those_of_the_working_directory_only_add,
+    the_summary_sums_up_names_and_classes,
+    names_without_udp_being_shown,
+    a_mode_that_cannot_run_says_why_and_gives_way,
+    a_capture_file_that_is_not_there_is_an_error,
+    a_reverse_name_comes_late_and_raises_its_alert,
+    nobody_is_asked_for_addresses_of_this_machine_or_with_no_dns,
+    a_resolver_that_never_answers_delays_nothing,
+];
+
+const WEB: &str = "203.0.113.7:443";
+
+fn replay(recording: &Recording, arguments: &[&str]) -> Result<(Finished, TempDir)> {
+    replay_with(recording, arguments, &[])
+}
+
+/// With files in the home directory, which is also the working directory.
+fn replay_with(
+    recording: &Recording,
+    arguments: &[&str],
+    files: &[(&str, &str)],
+) -> Result<(Finished, TempDir)> {
+    replay_at(&Place::new(User::Ordinary)?, recording, arguments, files)
+}
+
+fn replay_at(
+    place: &Place,
+    recording: &Recording,
+    arguments: &[&str],
+    files: &[(&str, &str)],
+) -> Result<(Finished, TempDir)> {
+    let directory = stage::directory(place)?;
+    for (name, text) in files {
+        fs::write(directory.path().join(name), text)?;
+    }
+    let path = recording.write(directory.path())?;
+    let fixed = ["--stats-interval-ms", "0", "--replay"];
+    let finished = Launch::new(place, directory.path())?.args(fixed).args([path]).args(arguments).run()?;
+    finished.expect_code(0)?;
+    Ok((finished, directory))
+}
+
+fn text(directory: &TempDir, query: &str) -> Result<String> {
+    Database::open(&default_database(directory.path()))?.text(query)
+}
+
+const EVENTS: &str = "SELECT ifnull(group_concat(concat_ws(' ', event, domain, domain_source, endpoint_type), '; '), '') \
+                      FROM events WHERE remote_port = 443";
+const OTHERS: &str = "SELECT ifnull(group_concat(concat_ws(' ', event, name, event_names.source), '; '), '') \
+                      FROM event_names JOIN events ON events.id = event_id";
+
+fn lines(finished: &Finished) -> Result<Vec<Value>> {
+    finished.stdout.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+fn unknown_endpoints(finished: &Finished) -> Vec<&str> {
+    finished.stderr.lines().filter_map(|line| line.strip_prefix("⚠ Unknown endpoint: ")).collect()
+}
+
+fn an_answer_to_the_same_process_names_a_connection_everywhere() -> Result<()> {
+    let recording = Recording::new()
+        .datagrams(1, 0, "10.0.0.53:53")
+        .answer(Some(1), 10, "api.anthropic.com", "203.0.113.7", 60)
+        .exact(2, 20, WEB)
+        .close(2, 30);
+    let place = Place::new(User::Ordinary)?;
+    let (finished, directory) = replay_at(&place, &recording, &[], &[])?;
+    let shown = " -> 203.0.113.7:443 | domain=api.anthropic.com | ";
+    let shown: Vec<&str> = finished.stdout.lines().filter(|line| line.contains(shown)).collect();
+    ensure!(
+        shown.len() == 2 && shown.iter().all(|line| line.contains(" | class=llm_api")),
+        "{}",
+        finished.stdout
+    );
+    ensure!(unknown_endpoints(&finished).is_empty(), "{}", finished.stderr);
+    let row = "api.anthropic.com dns llm_api";
+    let found = text(&directory, EVENTS)?;
+    ensure!(found == format!("connect {row}; close {row}"), "{found}");
+    let (finished, _) = replay(&recording, &["--json"])?;
+    let connect = &lines(&finished)?[1];
+    ensure!(connect["domain_source"] == "dns" && connect["endpoint_type"] == "llm_api", "{connect}");
+    let report = Launch::new(&place, directory.path())?.args(["report"]).run()?;
+    let row = report.stdout.lines().find(|line| line.contains("api.anthropic.com")).context("a domain")?;
+    ensure!(row.contains("llm_api") && row.contains("dns"), "{row}");
+    let domains = text(&directory, "SELECT domain || connects FROM provider_domains")?;
+    ensure!(domains == "api.anthropic.com1", "{domains}");
+    Ok(())
+}
+
+fn a_greeting_goes_before_an_answer_and_both_are_kept() -> Result<()> {
+    let recording = Recording::new()
+        .answer(None, 10, "front.example", "203.0.113.7", 60)
+        .exact(1, 20, WEB)
+        .greeting(1, 30, "api.example", "sni")
+        .greeting(1, 40, "late.example", "ech_outer")
+        .close(1, 50);
+    let (finished, directory) = replay(&recording, &["--json"])?;
+    let shown: Vec<String> = lines(&finished)?
+        .iter()
+        .map(|line| {
+            format!("{} {} {}", line["event"], line["domain"], line["domain_source"]).replace('"', "")
+        })
+        .collect();
+    let expected = ["connect front.example shared_dns", "name api.example sni", "close api.example sni"];
+    ensure!(shown == expected, "{shown:?}");
+    let found = text(&directory, EVENTS)?;
+    ensure!(found == "connect api.example sni unknown; close api.example sni unknown", "{found}");
+    let mut others: Vec<String> = text(&directory, OTHERS)?.split("; ").map(str::to_owned).collect();
+    others.sort();
+    let expected = [
+        "close front.example shared_dns",
+        "close late.example ech_outer",
+        "connect front.example shared_dns",
+        "connect late.example ech_outer",
+    ];
+    ensure!(others == expected, "{others:?}");
+    Ok(())
+}
+
+fn names_that_fit_equally_well_are_kept_and_none_is_shown() -> Result<()> {
+    let recording = Recording::new()
+        .datagrams(1, 0, "10.0.0.53:53")
+        .answer(Some(1), 10, "a.example", "203.0.113.7", 60)
+        .answer(Some(1), 11, "b.example", "203.0.113.7", 60)
+        .exact(2, 20, WEB)
+        .close(2, 30);
+    let (finished, directory) = replay(&recording, &["--alert-domain", "*.example"])?;
+    ensure!(!finished.stdout.contains("domain="), "{}", finished.stdout);
+    ensure!(!finished.stderr.contains("ALERT"), "one of the two is not its name: {}", finished.stderr);
+    ensure!(finished.stdout.contains("1 unresolved: "), "{}", finished.stdout);
+    let found = text(&directory, EVENTS)?;
+    ensure!(found == "connect none unknown; close none unknown", "{found}");
+    let others = text(&directory, OTHERS)?;
+    ensure!(others.matches("a.example dns").count() == 2 && others.matches("b.example dns").count() == 2);
+    Ok(())
+}
+
+fn a_name_after_the_close_reaches_rows_json_and_alerts() -> Result<()> {
+    let recording = Recording::new()
+        .exact(1, 0, WEB)
+        .close(1, 20)
+        .greeting(1, 15, "evil.malicious.com", "sni")
+        .clock(6_000)
+        .greeting(1, 6_001, "too.late.example", "sni");
+    let arguments = ["--json", "--alert-domain", "*.malicious.com"];
+    let (finished, directory) = replay(&recording, &arguments)?;
+    let lines = lines(&finished)?;
+    let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+    ensure!(events == ["connect", "close", "name"], "{events:?}");
+    ensure!(lines[2]["domain"] == "evil.malicious.com" && lines[2]["domain_source"] == "sni");
+    ensure!(finished.stderr.matches("\"kind\":\"domain_match\"").count() == 1, "{}", finished.stderr);
+    let query = "SELECT group_concat(concat_ws(' ', event, domain, alert), '; ') FROM events";
+    let found = text(&directory, query)?;
+    ensure!(found == "connect evil.malicious.com 1; close evil.malicious.com 1", "{found}");
+    ensure!(!finished.stderr.contains("unresolved"), "{}", finished.stderr);
+    Ok(())
+}
+
+fn a_failed_attempt_is_named_too() -> Result<()> {
+    let recording = Recording::new().connect_of(42, 1, 0, WEB, "connecting").fail(1, 20).answer(
+        None,
+        0,
+        "late.example",
+        "203.0.113.7",
+        60,
+    );
+    let (_, directory) = replay(&recording, &[])?;
+    let found = text(&directory, EVENTS)?;
+    ensure!(found == "fail late.example shared_dns unknown", "{found}");
+    Ok(())
+}
+
+fn a_reverse_name_classifies_only_if_it_leads_back() -> Result<()> {
+    let recording = Recording::new()
+        .pointer(0, "203.0.113.7", "api.anthropic.com", false)
+        .pointer(0, "203.0.113.8", "lb-1.github.com", true)
+        .exact(1, 10, WEB)
+        .exact(2, 10, "203.0.113.8:443");
+    let (_, directory) = replay(&recording, &[])?;
+    let found = text(&directory, EVENTS)?;
+    let expected = "connect api.anthropic.com ptr unknown; connect lb-1.github.com ptr code_host";
+    ensure!(found == expected, "{found}");
+    Ok(())
+}
+
+fn an_unknown_endpoint_is_told_once_when_names_had_their_time() -> Result<()> {
+    let recording = Recording::new()
+        .exact(1, 0, WEB)
+        .exact(2, 100, WEB)
+        .exact(3, 200, "203.0.113.8:443")
+        .close(3, 300)
+        .exact(4, 1_000, "203.0.113.9:443")
+        .greeting(4, 1_100, "evil.example", "sni")
+        .clock(1_900)
+        .exact(5, 2_500, "203.0.113.10:443")
+        .clock(5_000);
+    let (finished, _) = replay(&recording, &[])?;
+    let expected = [
+        "203.0.113.8:443 | claude (42)",
+        "203.0.113.9:443 | claude (42) | domain=evil.example",
+        "203.0.113.7:443 | claude (42)",
+        "203.0.113.10:443 | claude (42)",
+    ];
+    ensure!(unknown_endpoints(&finished) == expected, "{}", finished.stderr);
+    ensure!(!finished.stdout.contains("alerts"), "it is no alert: {}", finished.stdout);
+    let (finished, _) = replay(&recording, &["--no-alerts"])?;
+    ensure!(unknown_endpoints(&finished).is_empty(), "{}", finished.stderr);
+    Ok(())
+}
+
+fn what_is_known_is_no_unknown_endpoint() -> Result<()> {
+    let recording = Recording::new()
+        .exact(1, 0, WEB)
+        .greeting(1, 1_900, "github.com", "sni")
+        .exact(2, 0, "10.0.0.7:443")
+        .exact(3, 0, "203.0.113.53:53")
+        .exact(4, 0, "[::1]:443")
+        .close(4, 10)
+        .clock(5_000);
+    let (finished, _) = replay(&recording, &[])?;
+    ensure!(unknown_endpoints(&finished).is_empty(), "{}", finished.stderr);
+    Ok(())
+}
+
+fn classes_of_ones_own_count_and_those_of_the_working_directory_only_add() -> Result<()> {
+    let recording = Recording::new()
+        .exact(1, 0, WEB)
+        .greeting(1, 10, "llm.corp.example", "sni")
+        .exact(2, 0, "203.0.113.8:443")
+        .greeting(2, 10, "github.com", "sni")
+        .exact(3, 0, "203.0.113.9:443")
+        .greeting(3, 10, "added.example", "sni");
+    let files = [
+        (".rano.toml", "[endpoints]\nllm_api = [\"*.corp.example\"]\n"),
+        ("rano.toml", "[endpoints]\ntelemetry = [\"github.com\", \"added.example\", \"llm.corp.example\"]\n"),
+    ];
+    let (finished, directory) = replay_with(&recording, &[], &files)?;
+    let found = text(&directory, "SELECT group_concat(endpoint_type, ' ') FROM events")?;
+    ensure!(found == "llm_api code_host telemetry", "{found}");
+    for expected in ["can only add providers and endpoints", "'github.com' is code_host and not telemetry"] {
+        ensure!(finished.stderr.contains(expected), "{}", finished.stderr);
+    }
+    Ok(())
+}
+
+fn the_summary_sums_up_names_and_classes() -> Result<()> {
+    let recording = Recording::new()
+        .exact(1, 0, WEB)
+        .exact(2, 0, WEB)
+        .close(2, 10)
+        .greeting(1, 20, "api.openai.com", "sni")
+        .greeting(2, 20, "api.openai.com", "quic")
+        .exact(3, 30, "203.0.113.8:443");
+    let (finished, _) = replay(&recording, &["--summary-only"])?;
+    for expected in [
+        "  Top Domains\n    2 api.openai.com\n",
+        "  Endpoints\n    2 llm_api   sent 5 B   received 6 B\n    1 unknown   sent 0 B   received 0 B\n",
+        "    names recording\n    1 unresolved: connections to public addresses whose name is not known\n",
+    ] {
+        ensure!(finished.stdout.contains(expected), "{expected}: {}", finished.stdout);
+    }
+    Ok(())
+}
+
+fn names_without_udp_being_shown() -> Result<()> {
+    let recording = Recording::new()
+        .datagrams(1, 0, "10.0.0.53:53")
+        .answer(Some(1), 10, "api.example", "203.0.113.7", 60)
+        .exact(2, 20, WEB);
+    let (finished, directory) = replay(&recording, &["--no-udp"])?;
+    ensure!(!finished.stdout.contains("| udp |"), "{}", finished.stdout);
+    ensure!(text(&directory, EVENTS)? == "connect api.example dns unknown");
+    Ok(())
+}
+
+fn a_mode_that_cannot_run_says_why_and_gives_way() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let run = |arguments: &[&str]| -> Result<Finished> {
+        let rano = scene.launch()?.args(FAST).args(arguments).start()?;
+        rano.stderr.wait_for("the banner", |line| line.contains("  names    "))?;
+        rano.interrupt()
+    };
+    let finished = run(&["--source", "proc", "--domain-mode", "ebpf"])?;
+    let warning = "warning: no names by eBPF: --source proc was asked for; ";
+    ensure!(finished.stderr.contains(warning), "{}", finished.stderr);
+    let finished = run(&["--pcap"])?;
+    let warned = finished.stderr.contains("warning: no names with libpcap: ");
+    let uses = finished.stderr.contains("  names    pcap");
+    ensure!(warned != uses, "{}", finished.stderr);
+    ensure!(uses || finished.stderr.contains("; names come from reverse look-ups"), "{}", finished.stderr);
+    let finished = run(&["--domain-mode", "ptr", "--no-dns"])?;
+    ensure!(finished.stderr.contains("  names    none\n"), "{}", finished.stderr);
+    ensure!(finished.stdout.contains("    names none\n"), "{}", finished.stdout);
+    Ok(())
+}
+
+fn a_capture_file_that_is_not_there_is_an_error() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let finished = scene.launch()?.env("RANO_PCAP_FILE", "/nonexistent/x.pcap").run()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("/nonexistent/x.pcap"), "{}", finished.stderr);
+    Ok(())
+}
+
+// ---- real sockets ----
+
+fn zone() -> Zone {
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    Zone {
+        names: HashMap::from([
+            (address("127.0.0.9"), "evil.malicious.com."),
+            (address("127.0.0.10"), "lb.github.com."),
+        ]),
+        addresses: HashMap::from([("lb.github.com", address("127.0.0.10"))]),
+        is_mute: false,
+    }
+}
+
+fn a_reverse_name_comes_late_and_raises_its_alert() -> Result<()> {
+    let mut scene = Scene::new(User::Root)?;
+    let dns = Server::start(&scene.place, zone())?;
+    let evil: SocketAddr = scene.server.serve(Transport::Tcp, "127.0.0.9:0", Service::Answer)?;
+    let github: SocketAddr = scene.server.serve(Transport::Tcp, "127.0.0.10:0", Service::Answer)?;
+    let arguments = ["--source", "proc", "--json", "--ptr-private", "--alert-domain", "*.malicious.com"];
+    let launch = scene.launch()?.args(FAST).args(arguments);
+    let rano = dns::ask_here(launch, scene.directory())?.start()?;
+    let mut claude = scene.agent("claude")?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, evil)?;
+    let connect: Value = serde_json::from_str(&rano.wait_for_event("\"connect\"", tuple)?)?;
+    ensure!(connect.get("domain").is_none(), "{connect}");
+    let name: Value = serde_json::from_str(&rano.wait_for_event("\"name\"", tuple)?)?;
+    ensure!(name["domain"] == "evil.malicious.com" && name["domain_source"] == "ptr", "{name}");
+    rano.stderr.wait_for("an alert", |line| line.contains("\"domain_match\""))?;
+    claude.close(connection, Ending::InOrder)?;
+    let close: Value = serde_json::from_str(&rano.wait_for_event("\"close\"", tuple)?)?;
+    ensure!(close["domain"] == "evil.malicious.com" && close["alert"] == true, "{close}");
+    // Known by now, and confirmed by the name's own address.
+    let (_, tuple) = claude.connect(Transport::Tcp, github)?;
+    let name: Value = serde_json::from_str(&rano.wait_for_event("\"name\"", tuple)?)?;
+    ensure!(name["domain"] == "lb.github.com" && name["endpoint_type"] == "code_host", "{name}");
+    let (_, tuple) = claude.connect(Transport::Tcp, github)?;
+    let connect: Value = serde_json::from_str(&rano.wait_for_event("\"connect\"", tuple)?)?;
+    ensure!(connect["domain"] == "lb.github.com", "{connect}");
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    let asked = dns.asked().iter().filter(|question| question.starts_with("10.0.0.127.")).count();
+    ensure!(asked == 1, "an address is asked for once: {:?}", dns.asked());
+    let query = "SELECT group_concat(concat_ws(' ', event, domain, domain_source, alert), '; ') FROM events \
+                 WHERE remote_ip = '127.0.0.9'";
+    let found = scene.database()?.text(query)?;
+    ensure!(found == "connect evil.malicious.com ptr 1; close evil.malicious.com ptr 1", "{found}");
+    Ok(())
+}
+
+fn nobody_is_asked_for_addresses_of_this_machine_or_with_no_dns() -> Result<()> {
+    let mut scene = Scene::new(User::Root)?;
+    let dns = Server::start(&scene.place, zone())?;
+    let evil = scene.server.serve(Transport::Tcp, "127.0.0.9:0", Service::Answer)?;
+    let mut claude = scene.agent("claude")?;
+    for arguments in [&["--source", "proc"][..], &["--source", "proc", "--ptr-private", "--no-dns"]] {
+        let launch = scene.launch()?.args(FAST).args(arguments);
+        let rano = dns::ask_here(launch, scene.directory())?.start()?;
+        let (connection, tuple) = claude.connect(Transport::Tcp, evil)?;
+        rano.wait_for_event("connect", tuple)?;
+        claude.close(connection, Ending::InOrder)?;
+        let close = rano.wait_for_event("close", tuple)?;
+        ensure!(!close.contains("domain="), "{close}");
+        rano.interrupt()?.expect_code(0)?;
+    }
+    ensure!(dns.asked().is_empty(), "{:?}", dns.asked());
+    Ok(())
+}
+
+fn a_resolver_that_never_answers_delays_nothing() -> Result<()> {
+    let mut scene = Scene::new(User::Root)?;
+    let dns = Server::start(&scene.place, Zone { is_mute: true, ..Zone::default() })?;
+    let servers: Vec<SocketAddr> = (10..40)
+        .map(|last| scene.server.serve(Transport::Tcp, &format!("127.0.0.{last}:0"), Service::Answer))
+        .collect::<Result<_>>()?;
+    let mut claude = scene.agent("claude")?;
+    // A look-up that was waited for would take a second and a half.
+    let patience = Duration::from_millis(1_200);
+    for names in ["--no-dns", "--ptr-private"] {
+        let launch = scene.launch()?.args(FAST).args(["--source", "proc", names]);
+        let rano = dns::ask_here(launch, scene.directory())?.start()?;
+        let (_, first) = claude.connect(Transport::Tcp, servers[0])?;
+        rano.wait_for_event("connect", first)?;
+        let mut times = Vec::new();
+        for &server in &servers[1..] {
+            let begin = Instant::now();
+            let (_, tuple) = claude.connect(Transport::Tcp, server)?;
+            rano.wait_for_event("connect", tuple)?;
+            times.push(begin.elapsed());
+        }
+        times.sort_unstable();
+        let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+        println!(
+            "{names}, a mute resolver, {} connects: median {median:?}, slowest {slowest:?}",
+            times.len()
+        );
+        ensure!(median < patience, "{median:?}");
+        ensure!(dns.asked().is_empty() == (names == "--no-dns"), "{:?}", dns.asked());
+        let begin = Instant::now();
+        rano.interrupt()?.expect_code(0)?;
+        ensure!(begin.elapsed() < patience, "the end waits for no answer: {:?}", begin.elapsed());
+    }
+    Ok(())
+}

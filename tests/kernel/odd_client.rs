@@ -1,0 +1,511 @@
+//! Clients that come to a connection in unusual ways: the test executable under another name plays one, says what it did in a line
+//! of JSON, and stays until its standard input ends.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, ipproto, recvmsg, sendmsg, socket_with,
+    sockopt,
+};
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::support::actor::Tuple;
+use crate::support::namespace::Place;
+use crate::support::trial::skip;
+use crate::support::{PATIENCE, stage, wait_for_end};
+
+/// Set in a client; the value says in which way.
+const MARKER: &str = "RANO_TEST_ODD";
+
+/// How to come to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// `connect`, a request, the answer.
+    Plain,
+    /// A socket that does not wait.
+    NonBlocking,
+    /// Gives up after one more attempt (`TCP_SYNCNT`).
+    Impatient,
+    /// Data with the first packet, by `sendto`.
+    FastOpen,
+    /// The first write connects.
+    FastOpenConnect,
+    MultiPath,
+    IoUring,
+    SendFile,
+    /// Datagrams to two places with one call; the address is one of them, the next port the other.
+    SendSeveral,
+    /// A child inherits the socket and uses it; the parent closes its own at once.
+    Inherit,
+    /// The socket is passed to a process that is no agent, which uses it; the opener closes its own at once.
+    Pass,
+    /// By a thread that has a name.
+    Thread,
+    /// In a process namespace of its own.
+    PidNamespace,
+    /// A child that `posix_spawn` (`vfork`) starts under another name.
+    Spawn,
+    /// A process that renames itself to `claude` first.
+    Rename,
+    /// A shell that becomes the agent, which connects at once.
+    BecomeByShell,
+}
+
+/// What a client did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Done {
+    /// Who connected, as everybody sees it.
+    pub pid: u32,
+    pub tuple: Option<Tuple>,
+    /// Payload.
+    pub sent: u64,
+    pub received: u64,
+    /// How the attempt failed.
+    pub errno: Option<i32>,
+    /// The machine cannot do it.
+    pub refused: Option<String>,
+}
+
+impl Done {
+    fn new(tuple: Option<Tuple>) -> Self {
+        Self { pid: std::process::id(), tuple, sent: 0, received: 0, errno: None, refused: None }
+    }
+
+    fn refused(why: impl Into<String>) -> Self {
+        Self { refused: Some(why.into()), ..Self::new(None) }
+    }
+}
+
+/// A client that has done its part.
+pub struct Client {
+    process: Child,
+    input: Option<ChildStdin>,
+    pub done: Done,
+}
+
+impl Client {
+    /// Plays one under the name `name`; skips where the machine cannot do that.
+    pub fn play(place: &Place, name: &str, way: Way, to: SocketAddr) -> Result<Self> {
+        let mut command = Command::new(stage::actor(name)?);
+        if way == Way::BecomeByShell {
+            command = Command::new("sh");
+            command.args(["-c", "exec \"$0\" \"$@\""]).arg(stage::actor(name)?);
+        }
+        command.arg(to.to_string()).env_clear().env(MARKER, serde_json::to_string(&way)?).current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        place.apply(&mut command);
+        let mut process = command.spawn().with_context(|| format!("start {name}"))?;
+        let input = process.stdin.take();
+        let output = process.stdout.take().context("standard output was piped")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let done: Done = serde_json::from_str(&line).with_context(|| format!("{way:?} said '{line}'"))?;
+        let client = Self { process, input, done };
+        match &client.done.refused {
+            Some(why) => Err(skip(why.clone())),
+            None => Ok(client),
+        }
+    }
+
+    pub fn tuple(&self) -> Result<Tuple> {
+        self.done.tuple.context("it has no connection")
+    }
+
+    /// Lets it end, and waits for that.
+    pub fn end(mut self) -> Result<Done> {
+        drop(self.input.take());
+        ensure!(wait_for_end(&self.process, PATIENCE)?, "client {} does not end", self.done.pid);
+        Ok(self.done.clone())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        if !wait_for_end(&self.process, PATIENCE).unwrap_or(false) {
+            let _ = self.process.kill();
+        }
+        let _ = self.process.wait();
+    }
+}
+
+pub fn play_if_asked() -> Option<ExitCode> {
+    let way = std::env::var(MARKER).ok()?;
+    Some(match play(&way) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("odd client: {error:?}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Bytes of a request; its header asks for an answer of [`ANSWER`] (see the actor's sockets).
+const REQUEST: usize = 300;
+const ANSWER: usize = 700;
+
+fn request() -> Vec<u8> {
+    let mut request = Vec::new();
+    for length in [REQUEST, ANSWER] {
+        request.extend(u32::try_from(length).unwrap_or(0).to_le_bytes());
+    }
+    request.resize(REQUEST, b'q');
+    request
+}
+
+fn play(way: &str) -> Result<()> {
+    let way: Way = serde_json::from_str(way)?;
+    let to: SocketAddr = std::env::args().nth(1).context("where to")?.parse()?;
+    // Kept until the end.
+    let (done, _kept) = match way {
+        Way::Plain | Way::BecomeByShell => plain(to)?,
+        Way::NonBlocking => non_blocking(to)?,
+        Way::Impatient => impatient(to)?,
+        Way::FastOpen => fast_open(to)?,
+        Way::FastOpenConnect => fast_open_connect(to)?,
+        Way::MultiPath => multi_path(to)?,
+        Way::IoUring => io_uring(to)?,
+        Way::SendFile => send_file(to)?,
+        Way::SendSeveral => send_several(to)?,
+        Way::Inherit => return inherit(to),
+        Way::Pass => pass(to)?,
+        Way::Thread => {
+            let thread = std::thread::Builder::new().name("Socket Thread".to_owned());
+            thread.spawn(move || plain(to))?.join().map_err(|_| anyhow::anyhow!("it panicked"))??
+        }
+        Way::PidNamespace => return in_a_pid_namespace(to),
+        Way::Spawn => return child("fetch", to),
+        Way::Rename => {
+            rustix::thread::set_name(c"claude")?;
+            plain(to)?
+        }
+    };
+    say(&done)?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
+fn say(done: &Done) -> Result<()> {
+    let mut line = serde_json::to_vec(done)?;
+    line.push(b'\n');
+    io::stdout().write_all(&line)?;
+    Ok(())
+}
+
+type Played = Result<(Done, Option<OwnedFd>)>;
+
+fn tuple_of(stream: &TcpStream) -> Result<Tuple> {
+    Ok(Tuple { local: stream.local_addr()?, remote: stream.peer_addr()? })
+}
+
+/// Asks and is answered.
+fn use_it(mut stream: TcpStream) -> Played {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut done = Done::new(Some(tuple_of(&stream)?));
+    stream.write_all(&request())?;
+    stream.read_exact(&mut [0; ANSWER])?;
+    (done.sent, done.received) = (u64::try_from(REQUEST)?, u64::try_from(ANSWER)?);
+    Ok((done, Some(stream.into())))
+}
+
+fn plain(to: SocketAddr) -> Played {
+    use_it(TcpStream::connect(to)?)
+}
+
+fn new_socket(flags: SocketFlags) -> Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::INET, SocketType::STREAM, flags | SocketFlags::CLOEXEC, None)?)
+}
+
+fn non_blocking(to: SocketAddr) -> Played {
+    let socket = new_socket(SocketFlags::NONBLOCK)?;
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    poll(&mut [PollFd::new(&socket, PollFlags::OUT)], None)?;
+    if let Err(errno) = sockopt::socket_error(&socket)? {
+        let done = Done { errno: Some(errno.raw_os_error()), ..Done::new(None) };
+        return Ok((done, Some(socket)));
+    }
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    use_it(socket.into())
+}
+
+fn impatient(to: SocketAddr) -> Played {
+    let socket = new_socket(SocketFlags::empty())?;
+    set(&socket, libc::TCP_SYNCNT, 1)?;
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) => bail!("somebody answered at {to}"),
+        Err(errno) => Ok((Done { errno: Some(errno.raw_os_error()), ..Done::new(None) }, Some(socket))),
+    }
+}
+
+fn set(socket: &OwnedFd, option: i32, value: i32) -> Result<()> {
+    // SAFETY: the value outlives the call, which is told its length.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            (&raw const value).cast(),
+            libc::socklen_t::try_from(size_of::<i32>())?,
+        )
+    };
+    ensure!(result == 0, "set TCP option {option}: {}", io::Error::last_os_error());
+    Ok(())
+}
+
+/// A server in this process, for what an actor's does not do; serves one connection, then another.
+fn fast_server() -> Result<SocketAddr> {
+    // Client and server, in this network namespace (Documentation/networking/ip-sysctl.rst).
+    std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let at = listener.local_addr()?;
+    let listener = OwnedFd::from(listener);
+    set(&listener, libc::TCP_FASTOPEN, 16)?;
+    let listener = TcpListener::from(listener);
+    std::thread::spawn(move || -> io::Result<()> {
+        loop {
+            let mut stream = listener.accept()?.0;
+            std::thread::spawn(move || -> io::Result<()> {
+                stream.read_exact(&mut [0; REQUEST])?;
+                stream.write_all(&[b'a'; ANSWER])?;
+                stream.read_exact(&mut [0]).map(drop)
+            });
+        }
+    });
+    Ok(at)
+}
+
+/// Twice: the first gets the cookie that the second shows.
+fn fast_open(_: SocketAddr) -> Played {
+    let to = fast_server()?;
+    let attempt = || -> Played {
+        let socket = new_socket(SocketFlags::empty())?;
+        let data = request();
+        let sent = rustix::net::sendto(
+            &socket,
+            &data,
+            SendFlags::from_bits_retain(libc::MSG_FASTOPEN.cast_unsigned()),
+            &to,
+        )?;
+        ensure!(sent == data.len(), "only {sent} bytes were taken");
+        answered(socket)
+    };
+    drop(attempt()?);
+    attempt()
+}
+
+fn fast_open_connect(_: SocketAddr) -> Played {
+    let to = fast_server()?;
+    let attempt = || -> Played {
+        let socket = new_socket(SocketFlags::empty())?;
+        set(&socket, libc::TCP_FASTOPEN_CONNECT, 1)?;
+        rustix::net::connect(&socket, &to)?;
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(&request())?;
+        answered(stream.into())
+    };
+    drop(attempt()?);
+    attempt()
+}
+
+/// The rest of an exchange whose request is on its way.
+fn answered(socket: OwnedFd) -> Played {
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.read_exact(&mut [0; ANSWER])?;
+    let mut done = Done::new(Some(tuple_of(&stream)?));
+    (done.sent, done.received) = (u64::try_from(REQUEST)?, u64::try_from(ANSWER)?);
+    Ok((done, Some(stream.into())))
+}
+
+fn multi_path(to: SocketAddr) -> Played {
+    let socket =
+        socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::MPTCP));
+    match socket {
+        Ok(socket) => {
+            rustix::net::connect(&socket, &to)?;
+            use_it(socket.into())
+        }
+        Err(errno) => Ok((Done::refused(format!("no MPTCP ({errno})")), None)),
+    }
+}
+
+fn io_uring(to: SocketAddr) -> Played {
+    let mut ring = match io_uring::IoUring::new(4) {
+        Ok(ring) => ring,
+        Err(error) => return Ok((Done::refused(format!("no io_uring ({error})")), None)),
+    };
+    let socket = new_socket(SocketFlags::empty())?;
+    let SocketAddr::V4(v4) = to else { bail!("an IPv4 address") };
+    let address = libc::sockaddr_in {
+        sin_family: libc::sa_family_t::try_from(libc::AF_INET)?,
+        sin_port: v4.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+        sin_zero: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>())?;
+    let entry = io_uring::opcode::Connect::new(
+        io_uring::types::Fd(socket.as_raw_fd()),
+        (&raw const address).cast(),
+        length,
+    );
+    // SAFETY: the address outlives the operation, whose end is waited for.
+    unsafe { ring.submission().push(&entry.build()) }?;
+    ring.submit_and_wait(1)?;
+    let result = ring.completion().next().context("no completion")?.result();
+    ensure!(result == 0, "connect by io_uring: {}", io::Error::from_raw_os_error(-result));
+    use_it(socket.into())
+}
+
+fn send_file(to: SocketAddr) -> Played {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let file = rustix::fs::memfd_create(c"request", rustix::fs::MemfdFlags::CLOEXEC)?;
+    ensure!(rustix::io::write(&file, &request())? == REQUEST, "the file was cut");
+    let mut offset = 0;
+    while usize::try_from(offset)? < REQUEST {
+        rustix::fs::sendfile(&stream, &file, Some(&mut offset), REQUEST)?;
+    }
+    stream.read_exact(&mut [0; ANSWER])?;
+    let mut done = Done::new(Some(tuple_of(&stream)?));
+    (done.sent, done.received) = (u64::try_from(REQUEST)?, u64::try_from(ANSWER)?);
+    Ok((done, Some(stream.into())))
+}
+
+fn send_several(to: SocketAddr) -> Played {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let SocketAddr::V4(first) = to else { bail!("an IPv4 address") };
+    let address = |port: u16| libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(first.ip().octets()) },
+        sin_zero: [0; 8],
+    };
+    let mut addresses = [address(first.port()), address(first.port() + 1), address(first.port())];
+    let data = [b'd'; 100];
+    let mut part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut messages: Vec<libc::mmsghdr> = Vec::new();
+    for address in &mut addresses {
+        // SAFETY: it is plain data for which zeros are a value.
+        let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        message.msg_hdr.msg_name = (&raw mut *address).cast();
+        message.msg_hdr.msg_namelen = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>())?;
+        message.msg_hdr.msg_iov = &raw mut part;
+        message.msg_hdr.msg_iovlen = 1;
+        messages.push(message);
+    }
+    // SAFETY: the messages, what they point to, and the socket outlive the call.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), 3, 0) };
+    ensure!(sent == 3, "{sent} of 3 were sent: {}", io::Error::last_os_error());
+    let tuple = Tuple { local: socket.local_addr()?, remote: to };
+    Ok((Done { sent: 200, ..Done::new(Some(tuple)) }, Some(socket.into())))
+}
+
+/// The child is this process's copy: nobody execs.
+fn inherit(to: SocketAddr) -> Result<()> {
+    let stream = TcpStream::connect(to)?;
+    let opener = std::process::id();
+    // SAFETY: this process has a single thread.
+    match unsafe { libc::fork() } {
+        0 => {
+            let (done, _kept) = use_it(stream)?;
+            say(&Done { pid: opener, ..done })?;
+            io::copy(&mut io::stdin(), &mut io::sink())?;
+            Ok(())
+        }
+        child => {
+            drop(stream);
+            let pid = rustix::process::Pid::from_raw(child).context("fork")?;
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
+            Ok(())
+        }
+    }
+}
+
+/// Set in a process that takes a socket from its standard input.
+const TAKER: &str = "taker";
+
+fn pass(to: SocketAddr) -> Played {
+    if std::env::var_os(TAKER).is_some() {
+        return taken();
+    }
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut taker = Command::new(stage_sibling("stranger")?);
+    taker
+        .arg(to.to_string())
+        .env(TAKER, "1")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::piped());
+    let mut taker = taker.spawn()?;
+    let stream = TcpStream::connect(to)?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [std::os::fd::AsFd::as_fd(&stream)];
+    ensure!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room");
+    sendmsg(&ours, &[io::IoSlice::new(b"s")], &mut ancillary, SendFlags::empty())?;
+    drop(stream);
+    let mut line = String::new();
+    BufReader::new(taker.stdout.take().context("piped")?).read_line(&mut line)?;
+    let done: Done = serde_json::from_str(&line)?;
+    // The taker ends when this is closed, which is at our end.
+    Ok((Done { pid: std::process::id(), ..done }, Some(ours.into())))
+}
+
+/// In the process that is no agent.
+fn taken() -> Played {
+    let input = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(&input, &mut [io::IoSliceMut::new(&mut [0])], &mut ancillary, RecvFlags::empty())?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+            return use_it(descriptors.next().context("a descriptor")?.into());
+        }
+    }
+    bail!("no descriptor came")
+}
+
+/// This executable under another of its names.
+fn stage_sibling(name: &str) -> Result<std::path::PathBuf> {
+    let own = std::env::args_os().next().context("a name")?;
+    let path = std::path::Path::new(&own).with_file_name(name);
+    if !path.exists() {
+        std::fs::hard_link(std::env::current_exe()?, &path)?;
+    }
+    Ok(path)
+}
+
+/// Says what a child did that connects under another name; the pid is the one that its parent sees.
+fn child(name: &str, to: SocketAddr) -> Result<()> {
+    let mut command = Command::new(stage_sibling(name)?);
+    command.arg(to.to_string()).env(MARKER, serde_json::to_string(&Way::Plain)?);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
+    let done: Done = serde_json::from_str(&line)?;
+    say(&Done { pid: child.id(), ..done })?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    drop(child.stdin.take());
+    child.wait()?;
+    Ok(())
+}
+
+fn in_a_pid_namespace(to: SocketAddr) -> Result<()> {
+    // SAFETY: CLONE_FILES is not among the flags, so descriptor tables stay as they are.
+    if let Err(errno) = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) } {
+        return say(&Done::refused(format!("no process namespace of one's own ({errno})")));
+    }
+    child("claude", to)
+}

@@ -1,0 +1,136 @@
+//! A DNS server in a test's network namespace, and a rano that asks it.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use domain::base::iana::{Rcode, Rtype};
+use domain::base::{Message, MessageBuilder, Name, Ttl};
+use domain::rdata::{A, Ptr};
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::thread::UnshareFlags;
+
+use super::namespace::Place;
+use super::rano::Launch;
+
+/// Where it listens.
+const SERVER: &str = "127.0.0.1:53";
+
+/// What a server says.
+#[derive(Debug, Clone, Default)]
+pub struct Zone {
+    /// Name of each address, as a PTR record has it.
+    pub names: HashMap<IpAddr, &'static str>,
+    /// Addresses of names.
+    pub addresses: HashMap<&'static str, IpAddr>,
+    /// It hears everything and says nothing.
+    pub is_mute: bool,
+}
+
+/// A running server; ends when dropped.
+pub struct Server {
+    stop: Arc<AtomicBool>,
+    asked: Arc<Mutex<Vec<String>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(place: &Place, zone: Zone) -> Result<Self> {
+        let socket = place.udp_socket(SERVER)?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stopped, asking) = (Arc::clone(&stop), Arc::clone(&asked));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                serve(&socket, &zone, &asking);
+            }
+        });
+        Ok(Self { stop, asked, thread: Some(thread) })
+    }
+
+    /// The questions so far, as `7.113.0.203.in-addr.arpa PTR`.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(socket: &UdpSocket, zone: &Zone, asked: &Mutex<Vec<String>>) {
+    let mut buffer = [0; 512];
+    let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
+    let Some((question, answer)) = answer(&buffer[..length], zone) else { return };
+    asked.lock().unwrap_or_else(PoisonError::into_inner).push(question);
+    if !zone.is_mute {
+        let _ = socket.send_to(&answer, from);
+    }
+}
+
+fn answer(message: &[u8], zone: &Zone) -> Option<(String, Vec<u8>)> {
+    let message = Message::from_octets(message).ok()?;
+    let question = message.sole_question().ok()?;
+    let name = question.qname().to_string().to_lowercase();
+    let reverse =
+        |address: &IpAddr| Name::<Vec<u8>>::reverse_from_addr(*address).map(|name| name.to_string());
+    let pointer = zone.names.iter().find(|(address, _)| reverse(address).is_ok_and(|found| found == name));
+    let address = zone.addresses.get(name.as_str());
+    let rcode = if pointer.is_none() && address.is_none() { Rcode::NXDOMAIN } else { Rcode::NOERROR };
+    let mut answer = MessageBuilder::new_vec().start_answer(&message, rcode).ok()?;
+    let ttl = Ttl::from_secs(300);
+    match (question.qtype(), pointer, address) {
+        (Rtype::PTR, Some((_, target)), _) => {
+            let target: Name<Vec<u8>> = target.parse().ok()?;
+            answer.push((question.qname(), ttl, Ptr::new(target))).ok()?;
+        }
+        (Rtype::A, _, Some(IpAddr::V4(address))) => {
+            answer.push((question.qname(), ttl, A::new(*address))).ok()?;
+        }
+        _ => {}
+    }
+    Some((format!("{name} {}", question.qtype()), answer.finish()))
+}
+
+/// Makes rano take `127.0.0.1` for its resolver, and no hosts; as root only.
+pub fn ask_here(mut launch: Launch, directory: &Path) -> Result<Launch> {
+    let mut mounts = Vec::new();
+    for (name, content, target) in
+        [("resolv.conf", "nameserver 127.0.0.1\n", "/etc/resolv.conf"), ("hosts", "", "/etc/hosts")]
+    {
+        let path = directory.join(name);
+        fs::write(&path, content)?;
+        // Where it is a link, it is the file behind it that another is put over.
+        let target = fs::canonicalize(target).with_context(|| format!("find {target}"))?;
+        let c_string = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        mounts.push((c_string(&path)?, c_string(&target)?));
+    }
+    // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+    unsafe { launch.command().pre_exec(move || put_over(&mounts)) };
+    Ok(launch)
+}
+
+fn put_over(mounts: &[(CString, CString)]) -> io::Result<()> {
+    // SAFETY: CLONE_FILES is not among the flags, so descriptor tables stay as they are.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
+    mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    for (from, to) in mounts {
+        mount_bind(from, to)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,390 @@
+//! What the kernel programs cost whoever connects, by what rano makes of him, beside `tcplife` of libbpf-tools on the same kernel; and what
+//! rano itself does at full speed and when nothing happens.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::measure::{cpu_time, median, pin, pin_myself};
+use super::table::Table;
+use crate::system::find_in_path;
+
+/// Role: connects to itself when told to.
+pub(crate) const CLIENT: &str = "__client";
+
+const ROUNDS: usize = 9;
+/// Connections of a client in a round; those of one that nobody reads about must fit into the ring buffer.
+const CONNECTIONS: usize = 3000;
+/// Of each of two clients at once.
+const FULL_SPEED: usize = 14_000;
+const IDLE: Duration = Duration::from_secs(5);
+/// Time for programs to be attached, or a verdict to arrive.
+const SETTLE: Duration = Duration::from_secs(2);
+const RUNGS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
+
+pub(crate) fn measure(rano: &Path) -> Result<Table> {
+    let scratch = tempfile::tempdir()?;
+    let bench = Bench { rano: rano.to_owned(), scratch: scratch.path().to_owned() };
+    for name in [STRANGER, AGENT] {
+        std::fs::copy(std::env::current_exe()?, bench.scratch.join(name)).context("copy the client")?;
+    }
+    let mut table =
+        Table::new(&["", "connect+close", "added", "of tcplife", "both ends", "added", "of tcplife"]);
+    for rung in RUNGS {
+        match bench.available(rung)? {
+            None => bench.costs(rung, &mut table)?,
+            Some(reason) => table.skip(format!("{rung}: {reason}")),
+        }
+    }
+    bench.full_speed()?;
+    bench.idle()?;
+    Ok(table)
+}
+
+/// Name of a client that is nobody's agent.
+const STRANGER: &str = "stranger";
+/// Name of one that is.
+const AGENT: &str = "claude";
+
+/// Medians of a round.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// Of the client's connect and close.
+    client: Duration,
+    /// With the server's accept and close.
+    both: Duration,
+}
+
+struct Bench {
+    rano: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Bench {
+    /// Why a rung is not to be had here.
+    fn available(&self, rung: &str) -> Result<Option<String>> {
+        let mut observer = self.observe(rung, &["--no-sqlite"])?;
+        let ended = observer.child.try_wait()?.is_some();
+        let said = observer.end()?;
+        Ok(ended.then(|| said.lines().next().unwrap_or_default().to_owned()))
+    }
+
+    /// The cost to a client that is ignored, one that is not judged yet, and one that is watched.
+    fn costs(&self, rung: &str, table: &mut Table) -> Result<()> {
+        let tcplife = find_in_path("tcplife");
+        if tcplife.is_none() {
+            table.skip("tcplife: not installed");
+        }
+        let mut rounds: [Vec<Round>; 5] = Default::default();
+        for _ in 0..ROUNDS {
+            // Taking turns, so that a slow moment of the machine hits all.
+            rounds[0].push(self.client(STRANGER)?.run()?);
+            if let Some(tcplife) = &tcplife {
+                let peer = Peer::start(tcplife)?;
+                rounds[1].push(self.client(STRANGER)?.run()?);
+                drop(peer);
+            }
+            let observer = self.observe(rung, &["--no-sqlite"])?;
+            let settled = self.client(STRANGER)?;
+            let agent = self.client(AGENT)?;
+            std::thread::sleep(SETTLE);
+            rounds[2].push(settled.run()?);
+            rounds[4].push(agent.run()?);
+            // Whom a stopped rano does not know stays undecided.
+            observer.signal(Signal::STOP)?;
+            rounds[3].push(self.client(STRANGER)?.run()?);
+            observer.signal(Signal::CONT)?;
+            observer.end()?;
+        }
+        let names = [
+            "nobody".to_owned(),
+            "tcplife".to_owned(),
+            format!("rano, {rung}: ignored"),
+            format!("rano, {rung}: undecided"),
+            format!("rano, {rung}: watched"),
+        ];
+        let added = |index: usize, of: fn(&Round) -> Duration| {
+            let pairs = rounds[index].iter().zip(&rounds[0]);
+            median_difference(pairs.map(|(with, without)| (of(with), of(without))))
+        };
+        for (index, name) in names.into_iter().enumerate().filter(|(index, _)| !rounds[*index].is_empty()) {
+            let mut cells = vec![name];
+            for of in [(|round| round.client) as fn(&Round) -> Duration, |round| round.both] {
+                cells.push(microseconds(median(rounds[index].iter().map(of).collect())));
+                let (added, of_peer) = (added(index, of), (!rounds[1].is_empty()).then(|| added(1, of)));
+                cells.push(if index == 0 { "–".into() } else { format!("{added:.2} µs") });
+                let share = of_peer.filter(|_| index > 1).map(|peer| format!("{:.2}", added / peer));
+                cells.push(share.unwrap_or_else(|| "–".into()));
+            }
+            table.row(cells);
+        }
+        Ok(())
+    }
+
+    /// Two agents that connect as fast as they can: what is lost, and what each event costs rano.
+    fn full_speed(&self) -> Result<()> {
+        let database = self.scratch.join("full-speed.sqlite");
+        let database = database.to_string_lossy();
+        let observer = self.observe("auto", &["--sqlite", &database, "--db-queue-max", "1000000"])?;
+        let clients = [self.client_on(AGENT, FULL_SPEED, 0)?, self.client_on(AGENT, FULL_SPEED, 1)?];
+        std::thread::sleep(SETTLE);
+        let before = cpu_time(observer.pid())?;
+        let begin = Instant::now();
+        let runs = clients.map(|client| std::thread::spawn(move || client.run()));
+        for run in runs {
+            run.join().map_err(|_| anyhow::anyhow!("a client's thread panicked"))??;
+        }
+        let took = begin.elapsed();
+        // What is under way still is read.
+        std::thread::sleep(SETTLE);
+        let cpu = cpu_time(observer.pid())?.saturating_sub(before);
+        let summary = observer.end()?;
+        let events = 2 * 2 * FULL_SPEED;
+        let count = |key: &str| {
+            let line = summary.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or("?");
+            line.trim().to_owned()
+        };
+        let lost =
+            summary.lines().find(|line| line.contains("kernel dropped")).unwrap_or("    0 kernel dropped");
+        println!(
+            "full speed: {} connects a second by two agents, {} connects and {} closes seen, {}; {:.0} ns of CPU an event, {:.0} events a CPU second",
+            per_second(2 * FULL_SPEED, took),
+            count("connects"),
+            count("closes"),
+            lost.trim().split(':').next().unwrap_or_default(),
+            cpu.as_secs_f64() * 1e9 / events_as_float(events),
+            events_as_float(events) / cpu.as_secs_f64(),
+        );
+        Ok(())
+    }
+
+    /// How often rano wakes up by itself. Other people's processes that start and end are told of, and wake it.
+    fn idle(&self) -> Result<()> {
+        let observer = self.observe("auto", &["--no-sqlite"])?;
+        std::thread::sleep(SETTLE);
+        let (woken, started) = (wake_ups(observer.pid())?, processes_started()?);
+        std::thread::sleep(IDLE);
+        let (woken, started) =
+            (wake_ups(observer.pid())? - woken, processes_started()?.saturating_sub(started));
+        observer.end()?;
+        println!(
+            "idle: {woken} wake-ups in {} s, in which {started} processes and threads were started on the machine\n",
+            IDLE.as_secs()
+        );
+        Ok(())
+    }
+
+    fn observe(&self, rung: &str, arguments: &[&str]) -> Result<Observer> {
+        let mut command = Command::new(&self.rano);
+        command.args([
+            "--no-config",
+            "--no-banner",
+            "--summary-only",
+            "--stats-interval-ms",
+            "0",
+            "--source",
+            "ebpf",
+        ]);
+        command.args(arguments).env("RANO_RUNG", rung).current_dir(&self.scratch);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        pin(&mut command);
+        let child = command.spawn().context("start rano")?;
+        std::thread::sleep(SETTLE);
+        Ok(Observer { child })
+    }
+
+    fn client(&self, name: &str) -> Result<Client> {
+        self.client_on(name, CONNECTIONS, 0)
+    }
+
+    /// On a CPU of its own, and ready to run.
+    fn client_on(&self, name: &str, connections: usize, cpu: usize) -> Result<Client> {
+        let mut command = Command::new(self.scratch.join(name));
+        command.arg(CLIENT).arg(connections.to_string()).arg(cpu.to_string());
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start a client")?;
+        let orders = child.stdin.take().context("standard input was piped")?;
+        let mut answers = BufReader::new(child.stdout.take().context("standard output was piped")?);
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        ensure!(line == "ready\n", "a client said '{}'", line.trim_end());
+        Ok(Client { child, orders, answers })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "some ten thousands")]
+fn events_as_float(events: usize) -> f64 {
+    events as f64
+}
+
+fn per_second(count: usize, took: Duration) -> String {
+    format!("{:.0}", events_as_float(count) / took.as_secs_f64())
+}
+
+struct Observer {
+    child: Child,
+}
+
+impl Observer {
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        // Not yet waited for, so the pid is still its own.
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// SIGINT, then everything it said.
+    fn end(mut self) -> Result<String> {
+        let _ = self.signal(Signal::INT);
+        let mut said = String::new();
+        if let Some(mut output) = self.child.stdout.take() {
+            output.read_to_string(&mut said)?;
+        }
+        if let Some(mut output) = self.child.stderr.take() {
+            output.read_to_string(&mut said)?;
+        }
+        self.child.wait()?;
+        Ok(said)
+    }
+}
+
+/// `tcplife`, which follows TCP states by a tracepoint and tells of every connection on the machine.
+struct Peer(Child);
+
+impl Peer {
+    fn start(tcplife: &Path) -> Result<Self> {
+        let mut command = Command::new(tcplife);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        pin(&mut command);
+        let mut child = command.spawn().context("start tcplife")?;
+        std::thread::sleep(SETTLE);
+        if let Some(status) = child.try_wait()? {
+            bail!("tcplife ended early: {status}");
+        }
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Client {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Client {
+    /// Lets it connect, and ends it.
+    fn run(mut self) -> Result<Round> {
+        self.orders.write_all(b"go\n")?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        self.child.wait()?;
+        let mut numbers = line.split_whitespace().map(|word| word.parse().map(Duration::from_nanos));
+        let mut next = || numbers.next().with_context(|| format!("a client said '{}'", line.trim_end()));
+        Ok(Round { client: next()??, both: next()?? })
+    }
+}
+
+/// The client's own life: `CONNECTIONS CPU`. Both ends are in one thread, so that all the kernel does for a connection is in its
+/// time.
+pub(crate) fn be_client(arguments: &[OsString]) -> Result<ExitCode> {
+    let [count, cpu] = arguments else { bail!("{CLIENT} takes a count and a CPU") };
+    let count: usize = count.to_string_lossy().parse()?;
+    pin_myself(cpu.to_string_lossy().parse()?);
+    let listener = TcpListener::bind("0.0.0.0:0")?;
+    // A destination of its own has ephemeral ports of its own.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let to = SocketAddr::from((Ipv4Addr::new(127, 1, high, low), listener.local_addr()?.port()));
+    // Caches are warm, and a verdict is asked for.
+    for _ in 0..50 {
+        connect_once(&listener, to)?;
+    }
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new())?;
+    let (mut client, mut both) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for _ in 0..count {
+        let (of_client, of_both) = connect_once(&listener, to)?;
+        client.push(of_client);
+        both.push(of_both);
+    }
+    println!("{} {}", median(client).as_nanos(), median(both).as_nanos());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn connect_once(listener: &TcpListener, to: SocketAddr) -> Result<(Duration, Duration)> {
+    let begin = Instant::now();
+    let client = TcpStream::connect(to)?;
+    let connected = begin.elapsed();
+    let accepting = Instant::now();
+    let server = listener.accept()?;
+    let accepted = accepting.elapsed();
+    let closing = Instant::now();
+    drop(client);
+    let closed = closing.elapsed();
+    let ending = Instant::now();
+    drop(server);
+    Ok((connected + closed, connected + accepted + closed + ending.elapsed()))
+}
+
+/// Times that threads of a process gave up a CPU by themselves, which is as often as they were woken.
+fn wake_ups(pid: u32) -> Result<u64> {
+    let mut count = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        count += line.context("no voluntary_ctxt_switches")?.trim().parse::<u64>()?;
+    }
+    Ok(count)
+}
+
+/// Of the whole machine, since it booted.
+fn processes_started() -> Result<u64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().find_map(|line| line.strip_prefix("processes "));
+    Ok(line.context("no processes in /proc/stat")?.trim().parse()?)
+}
+
+/// In microseconds; may be less than nothing.
+fn median_difference(pairs: impl Iterator<Item = (Duration, Duration)>) -> f64 {
+    let mut differences: Vec<f64> =
+        pairs.map(|(with, without)| (with.as_secs_f64() - without.as_secs_f64()) * 1e6).collect();
+    differences.sort_by(f64::total_cmp);
+    differences.get(differences.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn microseconds(duration: Duration) -> String {
+    format!("{:.2} µs", duration.as_secs_f64() * 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_that_of_the_same_round() {
+        let of = |micros: u64| Duration::from_micros(micros);
+        let pairs = [(of(12), of(10)), (of(53), of(50)), (of(9), of(10))];
+        assert!((median_difference(pairs.into_iter()) - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn this_process_has_been_woken() {
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(wake_ups(std::process::id()).expect("status") > 0);
+        assert!(processes_started().expect("stat") > 0);
+    }
+}

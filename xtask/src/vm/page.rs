@@ -1,0 +1,174 @@
+//! What the guests showed, as the tables of docs/kernels.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::plan::RUNGS;
+use super::results::{Outcome, Results};
+
+const PAGE: &str = "docs/kernels.md";
+const BEGIN: &str = "<!-- cargo xtask vm --write: begin -->\n";
+const END: &str = "<!-- end -->\n";
+
+/// Files of tests that show what rano sees, and what the reader is told they are about.
+const SUBJECTS: [(&str, &str); 4] = [
+    ("connections", "Connections"),
+    ("swarm", "Many at once"),
+    ("loss", "Losses"),
+    ("privileges", "Privileges"),
+];
+
+/// What a guest was, and what it showed.
+pub(crate) struct Shown {
+    pub series: &'static str,
+    pub release: String,
+    pub rung: Option<&'static str>,
+    pub results: Results,
+}
+
+/// Replaces the tables of the page.
+pub(crate) fn write(workspace: &Path, shown: &[Shown]) -> Result<()> {
+    let path = workspace.join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("read {PAGE}"))?;
+    let (before, rest) = page.split_once(BEGIN).with_context(|| format!("find the tables of {PAGE}"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("find the end of the tables of {PAGE}"))?;
+    fs::write(&path, [before, BEGIN, &tables(shown), END, after].concat())
+        .with_context(|| format!("write {PAGE}"))
+}
+
+fn tables(shown: &[Shown]) -> String {
+    let mut kernels: Vec<(&str, &str)> = Vec::new();
+    for guest in shown {
+        if !kernels.contains(&(guest.series, &guest.release)) {
+            kernels.push((guest.series, &guest.release));
+        }
+    }
+    kernels.sort_by_key(|(series, _)| {
+        series.split('.').map(|number| number.parse().unwrap_or(0)).collect::<Vec<u32>>()
+    });
+    let mut text = String::new();
+    let releases: Vec<_> = kernels.iter().map(|(_, release)| format!("`{release}`")).collect();
+    let _ = writeln!(text, "\nTried: {}.\n", releases.join(", "));
+    let series: Vec<&str> = kernels.iter().map(|(series, _)| *series).collect();
+    for (file, subject) in SUBJECTS {
+        let rows = seen(shown, &series, file);
+        if !rows.is_empty() {
+            let _ = writeln!(text, "### {subject}\n\n{}", table("what is seen", &series, &rows));
+        }
+    }
+    let rows = instructions(shown, &series);
+    let _ = writeln!(text, "### Instructions the verifier looks at\n\n{}", table("program", &series, &rows));
+    text
+}
+
+/// For each test of a file and each kernel: by which rungs it passed.
+fn seen(shown: &[Shown], series: &[&str], file: &str) -> Vec<Vec<String>> {
+    let mut names = Vec::new();
+    for guest in shown {
+        for (name, _) in &guest.results.tests {
+            if name.strip_prefix(file).is_some_and(|rest| rest.starts_with("::")) && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    names.sort();
+    let row = |name: &String| {
+        let title = name.rsplit("::").next().unwrap_or_default().replace('_', " ");
+        let cells = series.iter().map(|series| {
+            let passed: BTreeSet<_> = shown
+                .iter()
+                .filter(|guest| guest.series == *series && guest.results.passed(name))
+                .filter_map(|guest| guest.rung)
+                .collect();
+            by(&passed)
+        });
+        std::iter::once(title).chain(cells).collect()
+    };
+    names.iter().map(row).collect()
+}
+
+fn by(rungs: &BTreeSet<&str>) -> String {
+    match rungs.len() {
+        0 => "no".to_owned(),
+        count if count == RUNGS.len() => "yes".to_owned(),
+        _ => RUNGS.into_iter().filter(|rung| rungs.contains(rung)).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// The most that any guest with that kernel said.
+fn instructions(shown: &[Shown], series: &[&str]) -> Vec<Vec<String>> {
+    let mut programs: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    for guest in shown {
+        for (key, value) in &guest.results.facts {
+            if let Some(program) = key.strip_prefix("instructions ") {
+                let most = programs.entry(program).or_default().entry(guest.series).or_default();
+                *most = value.parse().unwrap_or(0).max(*most);
+            }
+        }
+    }
+    let rows = programs.iter().map(|(program, counts)| {
+        let cells =
+            series.iter().map(|series| counts.get(series).map_or_else(|| "-".to_owned(), u64::to_string));
+        std::iter::once(format!("`{program}`")).chain(cells).collect()
+    });
+    rows.collect()
+}
+
+fn table(first: &str, series: &[&str], rows: &[Vec<String>]) -> String {
+    let heading: Vec<String> =
+        std::iter::once(first).chain(series.iter().copied()).map(str::to_owned).collect();
+    let lines = || std::iter::once(&heading).chain(rows);
+    let width =
+        |column: usize| lines().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
+    let widths: Vec<_> = (0..heading.len()).map(width).collect();
+    let mut text = String::new();
+    for (number, line) in lines().enumerate() {
+        text.push('|');
+        for (cell, width) in line.iter().zip(&widths) {
+            let _ = write!(text, " {cell:<width$} |");
+        }
+        text.push('\n');
+        if number == 0 {
+            text.push('|');
+            for width in &widths {
+                let _ = write!(text, "{}|", "-".repeat(width + 2));
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+impl Results {
+    fn passed(&self, name: &str) -> bool {
+        self.tests.iter().any(|(test, outcome)| test == name && *outcome == Outcome::Passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_say_which_rungs_see_what() {
+        let guest = |series, rung, output: &str| Shown {
+            series,
+            release: format!("{series}.1"),
+            rung: Some(rung),
+            results: Results::parse(output),
+        };
+        let ok =
+            "test connections::ipv6_is_seen ... ok\nfact: instructions tcp_events 1638\ntest result: ok.\n";
+        let no = "test connections::ipv6_is_seen ... ignored (no)\ntest result: ok.\n";
+        let mut shown: Vec<_> = RUNGS.iter().map(|rung| guest("6.12", *rung, ok)).collect();
+        shown.extend([guest("5.10", "fentry", no), guest("5.10", "kprobe", ok)]);
+        let text = tables(&shown);
+        assert!(text.contains("Tried: `5.10.1`, `6.12.1`."), "{text}");
+        assert!(text.contains("| ipv6 is seen | kprobe | yes  |"), "{text}");
+        assert!(text.contains("| `tcp_events` | 1638 | 1638 |"), "{text}");
+    }
+}
