@@ -12,14 +12,12 @@ pub enum Setting {
     Listening,
     /// 1: without hooks of cgroups. A socket is then known by its address, because nothing gives it a cookie.
     Alone,
-    /// Which argument of `udp_recvmsg` and `udpv6_recvmsg` is `flags`: 4, and 3 from Linux 5.19 on.
-    ReceiveFlags,
 }
 
 /// How many there are.
-pub const SETTING_COUNT: usize = 3;
+pub const SETTING_COUNT: usize = 2;
 
-const _: () = assert!(Setting::ReceiveFlags as usize + 1 == SETTING_COUNT);
+const _: () = assert!(Setting::Alone as usize + 1 == SETTING_COUNT);
 
 #[cfg(test)]
 mod tests {

@@ -157,6 +157,20 @@ pub fn sent(sk: usize, returned: i32) {
     exchanged(sk, returned, owner_words::SENT, 0);
 }
 
+/// The same, where only the thread is known: what it sends to was remembered.
+#[inline(always)]
+pub fn sent_by(thread: u64, returned: i32) {
+    // SAFETY: nobody else looks for this thread's entry.
+    let Some(flow) = unsafe { TALKS.get(thread) }.copied() else { return };
+    let _ = TALKS.remove(thread);
+    if returned >= 0
+        && let Some(counted) = FLOWS.get_ptr_mut(flow)
+    {
+        // SAFETY: the kernel returned a pointer to two words.
+        add(unsafe { &raw mut (*counted)[0] }, returned as u64);
+    }
+}
+
 /// A call that receives returned.
 #[inline(always)]
 pub fn received(sk: usize, returned: i32, flags: u32) {

@@ -2,13 +2,13 @@
 //! accepts it, it is its listener's.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use rano_common::{ListenerKey, ListenerWords, Loss, Owner, SocketKind, flags};
+use rano_common::{ListenerKey, ListenerWords, Loss, Offset, Owner, SocketKind, flags};
 
 use crate::emit::now;
 use crate::follow::{mark, owned, owner_of, remember, tell_on};
 use crate::maps::{ACCEPT_HOOKED, LISTENERS, OWNERS, lost};
-use crate::socket::{Told, draft, key_of};
-use crate::task::caller;
+use crate::socket::{IPPROTO_TCP, Told, draft, key_of};
+use crate::task::{caller, read};
 
 const NOWHERE: ([u8; 16], u16) = ([0; 16], 0);
 
@@ -91,10 +91,10 @@ pub fn arrived<T>(socket: *const T, key: u64) -> bool {
     true
 }
 
-/// `accept` returned a socket, in the caller's context.
+/// A socket is given to whoever called `accept`, in their context.
 #[inline(always)]
 pub fn accepted(sk: usize) {
-    if sk == 0 {
+    if sk == 0 || read::<u16>(sk, Offset::SockProtocol) != Some(u16::from(IPPROTO_TCP)) {
         return;
     }
     let Some(key) = key_of(sk) else { return };

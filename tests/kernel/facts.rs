@@ -115,7 +115,8 @@ fn an_older_listener_is_known() -> Result<()> {
     let rano = observe(&mut scene, &["--include-listening"])?;
     let mut client = scene.agent("client")?;
     scene.let_it_look(&rano)?;
-    let (_, tuple) = client.connect(Transport::Tcp, address)?;
+    let (connection, tuple) = client.connect(Transport::Tcp, address)?;
+    client.close(connection, Ending::InOrder)?;
     rano.wait_for_event("accept", Tuple { local: tuple.remote, remote: tuple.local })?;
     end(&mut scene, rano)
 }

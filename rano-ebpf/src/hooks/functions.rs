@@ -10,6 +10,7 @@ use rano_common::{Loss, Offset, Setting};
 
 use crate::follow::{
     attempted, connect_failed, connect_returned, datagram_goes, owned, received, released, remember, sent,
+    sent_by,
 };
 use crate::listen::accepted;
 use crate::maps::{CALLS, OWNERS, lost, setting};
@@ -40,6 +41,16 @@ entries! {
     closes(0): fentry_udp_destroy6, kprobe_udp_destroy6;
     sends4(0, 1): fentry_udp_send4, kprobe_udp_send4;
     sends6(0, 1): fentry_udp_send6, kprobe_udp_send6;
+    consumes(0, 2): fentry_udp_consume, kprobe_udp_consume;
+    accepted(0): fentry_tcp_accept, kprobe_tcp_accept;
+}
+
+/// `void skb_consume_udp(struct sock *sk, struct sk_buff *skb, int len)`, at the end of a call that receives, of both
+/// families. A negative length was only looked at (`MSG_PEEK`). The calls themselves wait, and would keep a kretprobe's
+/// slots all the while.
+#[inline(always)]
+fn consumes(sk: usize, length: usize) {
+    received(sk, length as i32, 0);
 }
 
 /// `int tcp_connect(struct sock *sk)`: addresses are known, the SYN is not sent yet.
@@ -120,8 +131,11 @@ macro_rules! exits {
 
         #[kretprobe]
         pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
-            if let Some((sk, second)) = leave($family) {
-                $body(sk, second, ctx.ret());
+            match leave($family) {
+                Left::With(sk, second) => $body(sk, second, ctx.ret()),
+                // The first datagram of a socket that was not followed yet.
+                Left::Unknown => sent_by(thread(), ctx.ret()),
+                Left::Nested => {}
             }
             0
         }
@@ -168,16 +182,25 @@ fn enter(sk: usize, second: usize, family: Family) {
     }
 }
 
+/// What is remembered of the call that returns.
+enum Left {
+    /// The socket and the second argument.
+    With(usize, usize),
+    /// The function that called this one is still to return.
+    Nested,
+    Unknown,
+}
+
 #[inline(always)]
-fn leave(family: Family) -> Option<(usize, usize)> {
+fn leave(family: Family) -> Left {
     let thread = thread();
     // SAFETY: nobody else looks for this thread's entry.
-    let [sk, second] = unsafe { CALLS.get(thread) }.copied()?;
+    let Some([sk, second]) = unsafe { CALLS.get(thread) }.copied() else { return Left::Unknown };
     if !family.takes(sk as usize) {
-        return None;
+        return Left::Nested;
     }
     let _ = CALLS.remove(thread);
-    Some((sk as usize, second as usize))
+    Left::With(sk as usize, second as usize)
 }
 
 /// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`. Of an IPv6 socket it is called by the next.
@@ -220,58 +243,8 @@ fn sent6(sk: usize, _: usize, returned: i32) {
     sent(sk, returned);
 }
 
-/// `int udp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags, …)`, with `int noblock` before the flags
-/// up to Linux 5.18, and its sister for IPv6.
-macro_rules! receives {
-    ($($enter:ident, $leave:ident;)+) => {$(
-        #[kprobe]
-        pub fn $enter(ctx: ProbeContext) -> u32 {
-            // Both are read in any case: the verifier wants constants for places in the context.
-            if let (Some(sk), Some(fourth), Some(fifth)) =
-                (ctx.arg(0), ctx.arg::<usize>(3), ctx.arg::<usize>(4))
-            {
-                enter(sk, if setting(Setting::ReceiveFlags) == 3 { fourth } else { fifth }, Family::Any);
-            }
-            0
-        }
-
-        #[kretprobe]
-        pub fn $leave(ctx: RetProbeContext) -> u32 {
-            if let Some((sk, flags)) = leave(Family::Any) {
-                received(sk, ctx.ret(), flags as u32);
-            }
-            0
-        }
-    )+};
-}
-
-receives! {
-    enter_udp_receive4, leave_udp_receive4;
-    enter_udp_receive6, leave_udp_receive6;
-}
-
-/// The same by fexit: a program for each number of arguments. The loader takes the one that fits.
-macro_rules! receives_directly {
-    ($($fexit:ident: $flags:literal, $count:literal;)+) => {$(
-        #[fexit]
-        pub fn $fexit(ctx: FExitContext) -> i32 {
-            let returned: u64 = ctx.arg($count);
-            received(ctx.arg(0), returned as i32, ctx.arg($flags));
-            0
-        }
-    )+};
-}
-
-receives_directly! {
-    fexit_udp_receive4_of4: 3, 4;
-    fexit_udp_receive4_of5: 3, 5;
-    fexit_udp_receive4_of6: 4, 6;
-    fexit_udp_receive6_of4: 3, 4;
-    fexit_udp_receive6_of5: 3, 5;
-    fexit_udp_receive6_of6: 4, 6;
-}
-
-/// `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`
+/// `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`, where `void security_sock_graft(struct sock
+/// *sk, struct socket *parent)` is not to be had: a call that waits since before it was hooked is not seen to return.
 #[fexit]
 pub fn fexit_tcp_accept_of2(ctx: FExitContext) -> i32 {
     accepted(ctx.arg(2));
@@ -282,11 +255,5 @@ pub fn fexit_tcp_accept_of2(ctx: FExitContext) -> i32 {
 #[fexit]
 pub fn fexit_tcp_accept_of4(ctx: FExitContext) -> i32 {
     accepted(ctx.arg(4));
-    0
-}
-
-#[kretprobe]
-pub fn leave_tcp_accept(ctx: RetProbeContext) -> u32 {
-    accepted(ctx.ret());
     0
 }

@@ -310,22 +310,7 @@ pub const FACTS: &[Fact] = &[
                 &[
                     Exit("fexit_udp_send4", &["udp_sendmsg"], 3),
                     Exit("fexit_udp_send6", &["udpv6_sendmsg"], 3),
-                    ExitOf(
-                        &[
-                            ("fexit_udp_receive4_of4", 4),
-                            ("fexit_udp_receive4_of5", 5),
-                            ("fexit_udp_receive4_of6", 6),
-                        ],
-                        &["udp_recvmsg"],
-                    ),
-                    ExitOf(
-                        &[
-                            ("fexit_udp_receive6_of4", 4),
-                            ("fexit_udp_receive6_of5", 5),
-                            ("fexit_udp_receive6_of6", 6),
-                        ],
-                        &["udpv6_recvmsg"],
-                    ),
+                    Entry("fentry_udp_consume", &["skb_consume_udp"]),
                 ],
             ),
             (
@@ -342,10 +327,7 @@ pub const FACTS: &[Fact] = &[
                     Probe("leave_udp_send4", &["udp_sendmsg"]),
                     Probe("enter_udp_send6", &["udpv6_sendmsg"]),
                     Probe("leave_udp_send6", &["udpv6_sendmsg"]),
-                    Probe("enter_udp_receive4", &["udp_recvmsg"]),
-                    Probe("leave_udp_receive4", &["udp_recvmsg"]),
-                    Probe("enter_udp_receive6", &["udpv6_recvmsg"]),
-                    Probe("leave_udp_receive6", &["udpv6_recvmsg"]),
+                    Probe("kprobe_udp_consume", &["skb_consume_udp"]),
                 ],
             ),
         ],
@@ -355,17 +337,18 @@ pub const FACTS: &[Fact] = &[
         When::Listening,
         "who accepts (it is taken to be who listens)",
         &[
+            (Way::Trampoline, &[Entry("fentry_tcp_accept", &["security_sock_graft"])]),
+            (Way::Probe, &[Probe("kprobe_tcp_accept", &["security_sock_graft"])]),
             (
                 Way::Trampoline,
                 &[ExitOf(&[("fexit_tcp_accept_of2", 2), ("fexit_tcp_accept_of4", 4)], &["inet_csk_accept"])],
             ),
-            (Way::Probe, &[Probe("leave_tcp_accept", &["inet_csk_accept"])]),
         ],
     ),
 ];
 
 pub const DATAGRAM_BYTES: &str = "udp_length";
-pub const ACCEPT: &str = "inet_csk_accept";
+pub const ACCEPT: &str = "accept";
 
 /// The former from Linux 6.13 on.
 const UDP_CONNECT4: &[&str] = &["udp_connect", "ip4_datagram_connect"];

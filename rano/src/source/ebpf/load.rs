@@ -132,7 +132,6 @@ impl Programs {
 /// What the programs must know of the running kernel.
 struct Kernel {
     offsets: [u32; OFFSET_COUNT],
-    settings: [u32; SETTING_COUNT],
     /// How many arguments a function takes, if the first is a socket.
     arguments: FxHashMap<&'static str, usize>,
 }
@@ -148,13 +147,9 @@ impl Kernel {
             offsets[field as usize] = btf.offset(structure, path)?;
         }
         let arguments = btf.arguments(hooks::functions());
-        let flags =
-            arguments.get("udp_recvmsg").and_then(|names| names.iter().position(|name| *name == b"flags"));
-        let mut settings = [0; SETTING_COUNT];
-        settings[Setting::ReceiveFlags as usize] = flags.and_then(|at| u32::try_from(at).ok()).unwrap_or(0);
         let of_sockets = arguments.into_iter().filter(|(_, names)| names.first() == Some(&&b"sk"[..]));
         let arguments = of_sockets.map(|(function, names)| (function, names.len())).collect();
-        Ok(Self { offsets, settings, arguments })
+        Ok(Self { offsets, arguments })
     }
 }
 
@@ -169,7 +164,7 @@ struct Loaded<'a> {
 
 impl<'a> Loaded<'a> {
     fn load(kernel: &'a Kernel, wanted: Wanted, when: When) -> Result<Self> {
-        let mut settings = kernel.settings;
+        let mut settings = [0; SETTING_COUNT];
         settings[Setting::Listening as usize] = u32::from(wanted.listening);
         settings[Setting::Alone as usize] = u32::from(when == When::Alone);
         let mut loader = EbpfLoader::new();
@@ -496,8 +491,7 @@ mod tests {
         let kernel = Kernel::read().expect("read");
         assert_eq!(kernel.offsets[Offset::SockRemote4 as usize], 0, "the first field of struct sock_common");
         assert_eq!(kernel.offsets[Offset::SockFamily as usize], 16);
-        let flags = kernel.settings[Setting::ReceiveFlags as usize];
-        assert!((3..=4).contains(&flags), "the flags of udp_recvmsg are argument {flags}");
+        assert_eq!(kernel.arguments.get("tcp_connect"), Some(&1));
     }
 
     #[test]
