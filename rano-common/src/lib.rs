@@ -134,9 +134,11 @@ impl ListenerKey {
             bytes.copy_from_slice(&self.local[at..at + 8]);
             u64::from_ne_bytes(bytes)
         };
-        let [a, b, c, d] = self.netns.to_ne_bytes();
-        let ([e, f], [g, h]) = (self.port.to_ne_bytes(), self.family.to_ne_bytes());
-        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), half(0), half(8)]
+        let mut first = [0; 8];
+        first[..4].copy_from_slice(&self.netns.to_ne_bytes());
+        first[4..6].copy_from_slice(&self.port.to_ne_bytes());
+        first[6..].copy_from_slice(&self.family.to_ne_bytes());
+        [u64::from_ne_bytes(first), half(0), half(8)]
     }
 }
 
