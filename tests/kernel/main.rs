@@ -65,12 +65,11 @@ fn scene() -> anyhow::Result<Scene> {
     static REFUSED: OnceLock<Option<String>> = OnceLock::new();
     let scene = Scene::new(User::Root)?;
     // Loading is slow in an emulated machine, so it is tried once.
-    let refused = match REFUSED.get() {
-        Some(refused) => refused,
-        None => {
-            let refused = try_loading(&scene)?;
-            REFUSED.get_or_init(|| refused)
-        }
+    let refused = if let Some(refused) = REFUSED.get() {
+        refused
+    } else {
+        let refused = try_loading(&scene)?;
+        REFUSED.get_or_init(|| refused)
     };
     match refused {
         Some(reason) => Err(support::trial::skip(reason.as_str())),

@@ -386,8 +386,9 @@ fn send_file(to: SocketAddr) -> Played {
 fn send_several(to: SocketAddr) -> Played {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     let SocketAddr::V4(first) = to else { bail!("an IPv4 address") };
+    let sin_family = libc::sa_family_t::try_from(libc::AF_INET)?;
     let address = |port: u16| libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_family,
         sin_port: port.to_be(),
         sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(first.ip().octets()) },
         sin_zero: [0; 8],

@@ -163,16 +163,18 @@ fn without_cgroups_it_says_what_is_missing() -> Result<()> {
     crate::scene()?;
     if cgroup::mounted().as_deref() == Some(std::path::Path::new("/sys/fs/cgroup")) {
         // The same directory is a hierarchy of its own on systemd's machines.
-        return without(|| own_mounts().and_then(|()| unmount(c"/sys/fs/cgroup"))).and_then(check_cgroups);
+        return without(|| own_mounts().and_then(|()| unmount(c"/sys/fs/cgroup")))
+            .and_then(|left| check_cgroups(&left));
     }
-    without(|| own_mounts().and_then(|()| unmount(c"/sys/fs/cgroup/unified"))).and_then(check_cgroups)
+    without(|| own_mounts().and_then(|()| unmount(c"/sys/fs/cgroup/unified")))
+        .and_then(|left| check_cgroups(&left))
 }
 
 fn unmount(place: &std::ffi::CStr) -> io::Result<()> {
     Ok(rustix::mount::unmount(place, UnmountFlags::DETACH)?)
 }
 
-fn check_cgroups(left: Left) -> Result<()> {
+fn check_cgroups(left: &Left) -> Result<()> {
     ensure!(left.reason.contains("cgroup"), "{}: {}", left.source, left.reason);
     let checks = left.doctor["checks"].as_array().context("checks")?;
     let fixed = |check: &Json| {

@@ -169,8 +169,10 @@ fn forward(number: c_long, arguments: [c_long; 6]) -> c_long {
         );
     }
     if (-4095..0).contains(&result) {
+        // SAFETY: it takes nothing and always answers.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: the location is this thread's own.
-        unsafe { *libc::__errno_location() = c_int::try_from(-result).unwrap_or(libc::EIO) };
+        unsafe { *errno = c_int::try_from(-result).unwrap_or(libc::EIO) };
         return -1;
     }
     result

@@ -116,15 +116,14 @@ pub fn dnsmasq(place: &Place, directory: &Path, address: &str, records: &str) ->
 /// `file` in the place of `over`, for the program that `command` starts and nobody else. Takes root.
 pub fn mounted(command: &mut Command, file: &Path, over: &str) -> Result<()> {
     let (file, over) = (rustix::path::Arg::into_c_str(file)?.into_owned(), std::ffi::CString::new(over)?);
+    let mount = move || {
+        // SAFETY: CLONE_FILES is not among the flags, so descriptor tables stay as they are.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        rustix::mount::mount_bind(&*file, &*over)?;
+        Ok(())
+    };
     // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
-    unsafe {
-        command.pre_exec(move || {
-            // CLONE_FILES is not among the flags, so descriptor tables stay as they are.
-            rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)?;
-            rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-            rustix::mount::mount_bind(&*file, &*over)?;
-            Ok(())
-        });
-    }
+    unsafe { command.pre_exec(mount) };
     Ok(())
 }

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_working_directorys_file_reclassifies_nothing() {
+    fn a_file_in_the_working_directory_reclassifies_nothing() {
         let (config, _) = read(&[
             (Trust::Full, "[endpoints]\ntelemetry = [\"t.corp.example\"]\n"),
             (

@@ -17,7 +17,7 @@ pub(super) struct Held {
     /// Keys come from the network, hence the keyed hash of the standard library.
     waiting: HashMap<Party, Vec<Evidence>>,
     order: VecDeque<(u64, Party)>,
-    /// Pieces that had to go before their time.
+    /// Greetings that had to go before their time.
     pub(super) forgotten: u64,
 }
 
@@ -36,16 +36,21 @@ impl Held {
         if self.order.len() >= MOST
             && let Some((_, oldest)) = self.order.pop_front()
         {
-            self.drop_first(oldest);
-            self.forgotten += 1;
+            let dropped = self.drop_first(oldest);
+            self.count(dropped.as_ref());
         }
         let pieces = self.waiting.entry(party).or_default();
         if pieces.len() < OF_ONE {
             pieces.push(evidence);
             self.order.push_back((now_ns.saturating_add(self.lasts_ns), party));
         } else {
-            self.forgotten += 1;
+            self.count(Some(&evidence));
         }
+    }
+
+    /// An answer has its place in the lookups in any case.
+    fn count(&mut self, dropped: Option<&Evidence>) {
+        self.forgotten += u64::from(matches!(dropped, Some(Evidence::Greeting(_))));
     }
 
     /// What was held of a party whose socket is known now.
@@ -64,11 +69,12 @@ impl Held {
 
     /// Taken ones leave their place in the order until its time has come; what came since under the same key then goes
     /// a little early, which is as good as not having come.
-    fn drop_first(&mut self, party: Party) {
-        let Some(pieces) = self.waiting.get_mut(&party) else { return };
-        pieces.remove(0);
+    fn drop_first(&mut self, party: Party) -> Option<Evidence> {
+        let pieces = self.waiting.get_mut(&party)?;
+        let first = pieces.remove(0);
         if pieces.is_empty() {
             self.waiting.remove(&party);
         }
+        Some(first)
     }
 }

@@ -16,8 +16,8 @@ use crate::process::ProcessId;
 /// An answer is taken to be held for this much longer than its TTL: between lookup and connect lies the time of the
 /// program, which may try another address first.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// A TTL that is longer is taken for this long (RFC 8767 has resolvers do the like).
-const TTL_MAX: Duration = Duration::from_hours(24);
+/// A TTL that is longer is taken for this long: programs ask again sooner, and the room is for those that were asked lately.
+const TTL_MAX: Duration = Duration::from_hours(1);
 /// Addresses that are kept. Some hundred bytes each.
 const ADDRESSES_MAX: usize = 1 << 14;
 /// Names that are kept of one address and receiver; with more of them nobody can say which one is meant.
@@ -147,7 +147,9 @@ impl Lookups {
             if now_ns < self.tidy_at_ns {
                 return None;
             }
-            self.pages.retain(|_, page| page.lookups.iter().any(|lookup| lookup.until_ns >= now_ns));
+            self.pages.retain(|_, page| {
+                page.crowded_until_ns >= now_ns || page.lookups.iter().any(|lookup| lookup.until_ns >= now_ns)
+            });
             if self.pages.len() >= ADDRESSES_MAX {
                 self.tidy_at_ns = now_ns.saturating_add(1_000_000_000);
                 return None;

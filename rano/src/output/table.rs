@@ -62,7 +62,9 @@ impl Table<'_> {
             Align::Cut => width.min(LEAST),
             Align::Left | Align::Right | Align::Bar => width,
         };
-        let kept = named.map_or(2, |named| named + 1).max(2);
+        // Numbers without what they are about say nothing.
+        let is_text = |index: &usize| matches!(self.columns[*index].1, Align::Left | Align::Cut);
+        let kept = shown.iter().position(is_text).map_or(2, |first| first + 1).max(2);
         while shown.len() > kept {
             let least = widths.iter().enumerate().map(|(place, &width)| least(place, &shown, width));
             if excess_of(&least.collect::<Vec<_>>()) == 0 {
@@ -215,6 +217,18 @@ mod tests {
         assert_eq!(rows(50), "  1,234  api.service.example.com  12.3 MiB");
         assert_eq!(rows(40), "  1,234  api.service.example.com");
         assert_eq!(rows(21), "  1,234  api.service…");
+    }
+
+    #[test]
+    fn a_name_at_the_end_gives_way_to_what_it_explains() {
+        const COLUMNS: [Column; 4] =
+            [("count", Align::Right), ("address", Align::Left), ("sent", Align::Right), ("name", Align::Cut)];
+        let row = ["12", "203.0.113.7", "12.3 MiB", "api.example.com"].map(str::to_owned);
+        let table = Table { columns: &COLUMNS, rows: vec![row.into()] };
+        let rows = |width| table.render(width, &Styles::PLAIN).lines().nth(1).expect("a row").to_owned();
+        assert_eq!(rows(44), "     12  203.0.113.7  12.3 MiB  api.example…");
+        assert_eq!(rows(40), "     12  203.0.113.7  12.3 MiB");
+        assert_eq!(rows(20), "     12  203.0.113.7");
     }
 
     #[test]

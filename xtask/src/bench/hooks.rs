@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::measure::{cpu_time, median, pin, pin_myself};
@@ -18,7 +19,7 @@ use crate::system::find_in_path;
 /// Role: connects to itself when told to.
 pub(crate) const CLIENT: &str = "__client";
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 7;
 /// Connections of a client in a round; those of one that nobody reads about must fit into the ring buffer.
 const CONNECTIONS: usize = 3000;
 /// Of each of two clients at once.
@@ -26,9 +27,17 @@ const FULL_SPEED: usize = 14_000;
 const IDLE: Duration = Duration::from_secs(5);
 /// Time for programs to be attached, or a verdict to arrive.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Looking for names in packets has a bench of its own.
+const WITHOUT_NAMES: [&str; 3] = ["--no-sqlite", "--domain-mode", "ptr"];
 const RUNGS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 
 pub(crate) fn measure(rano: &Path) -> Result<Table> {
+    // Where tcplife looks for its tracepoint; in the mount namespace of this measurement.
+    let tracefs =
+        rustix::mount::mount("tracefs", "/sys/kernel/tracing", "tracefs", MountFlags::empty(), None);
+    if let Err(errno) = tracefs {
+        eprintln!("tracefs: {errno}");
+    }
     let scratch = tempfile::tempdir()?;
     let bench = Bench { rano: rano.to_owned(), scratch: scratch.path().to_owned() };
     for name in [STRANGER, AGENT] {
@@ -69,10 +78,10 @@ struct Bench {
 impl Bench {
     /// Why a rung is not to be had here.
     fn available(&self, rung: &str) -> Result<Option<String>> {
-        let mut observer = self.observe(rung, &["--no-sqlite"])?;
-        let ended = observer.child.try_wait()?.is_some();
-        let said = observer.end()?;
-        Ok(ended.then(|| said.lines().next().unwrap_or_default().to_owned()))
+        match self.observe(rung, &WITHOUT_NAMES) {
+            Ok(observer) => observer.end().map(|_| None),
+            Err(error) => Ok(Some(format!("{error:#}"))),
+        }
     }
 
     /// The cost to a client that is ignored, one that is not judged yet, and one that is watched.
@@ -81,7 +90,7 @@ impl Bench {
         if tcplife.is_none() {
             table.skip("tcplife: not installed");
         }
-        let mut rounds: [Vec<Round>; 5] = Default::default();
+        let mut rounds: [Vec<Round>; 6] = Default::default();
         for _ in 0..ROUNDS {
             // Taking turns, so that a slow moment of the machine hits all.
             rounds[0].push(self.client(STRANGER)?.run()?);
@@ -90,7 +99,12 @@ impl Bench {
                 rounds[1].push(self.client(STRANGER)?.run()?);
                 drop(peer);
             }
-            let observer = self.observe(rung, &["--no-sqlite"])?;
+            let observer = self.observe(rung, &["--no-sqlite", "--domain-mode", "ebpf"])?;
+            let settled = self.client(STRANGER)?;
+            std::thread::sleep(SETTLE);
+            rounds[5].push(settled.run()?);
+            observer.end()?;
+            let observer = self.observe(rung, &WITHOUT_NAMES)?;
             let settled = self.client(STRANGER)?;
             let agent = self.client(AGENT)?;
             std::thread::sleep(SETTLE);
@@ -108,6 +122,7 @@ impl Bench {
             format!("rano, {rung}: ignored"),
             format!("rano, {rung}: undecided"),
             format!("rano, {rung}: watched"),
+            format!("rano, {rung}: ignored, names too"),
         ];
         let added = |index: usize, of: fn(&Round) -> Duration| {
             let pairs = rounds[index].iter().zip(&rounds[0]);
@@ -131,7 +146,7 @@ impl Bench {
     fn full_speed(&self) -> Result<()> {
         let database = self.scratch.join("full-speed.sqlite");
         let database = database.to_string_lossy();
-        let observer = self.observe("auto", &["--sqlite", &database, "--db-queue-max", "1000000"])?;
+        let observer = self.observe("any", &["--sqlite", &database, "--db-queue-max", "1000000"])?;
         let clients = [self.client_on(AGENT, FULL_SPEED, 0)?, self.client_on(AGENT, FULL_SPEED, 1)?];
         std::thread::sleep(SETTLE);
         let before = cpu_time(observer.pid())?;
@@ -166,7 +181,7 @@ impl Bench {
 
     /// How often rano wakes up by itself. Other people's processes that start and end are told of, and wake it.
     fn idle(&self) -> Result<()> {
-        let observer = self.observe("auto", &["--no-sqlite"])?;
+        let observer = self.observe("any", &WITHOUT_NAMES)?;
         std::thread::sleep(SETTLE);
         let (woken, started) = (wake_ups(observer.pid())?, processes_started()?);
         std::thread::sleep(IDLE);
@@ -182,21 +197,23 @@ impl Bench {
 
     fn observe(&self, rung: &str, arguments: &[&str]) -> Result<Observer> {
         let mut command = Command::new(&self.rano);
-        command.args([
-            "--no-config",
-            "--no-banner",
-            "--summary-only",
-            "--stats-interval-ms",
-            "0",
-            "--source",
-            "ebpf",
-        ]);
+        command.args(["--no-config", "--summary-only", "--stats-interval-ms", "0", "--source", "ebpf"]);
         command.args(arguments).env("RANO_RUNG", rung).current_dir(&self.scratch);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         pin(&mut command);
-        let child = command.spawn().context("start rano")?;
+        let mut child = command.spawn().context("start rano")?;
+        let mut talk = BufReader::new(child.stderr.take().context("standard error was piped")?);
+        // The banner comes when everything is attached.
+        let mut line = String::new();
+        while !line.trim_start().starts_with("source") {
+            line.clear();
+            ensure!(talk.read_line(&mut line)? > 0, "rano ended early");
+            if let Some(refused) = line.strip_prefix("error: ") {
+                bail!("{}", refused.trim_end());
+            }
+        }
         std::thread::sleep(SETTLE);
-        Ok(Observer { child })
+        Ok(Observer { child, talk })
     }
 
     fn client(&self, name: &str) -> Result<Client> {
@@ -229,6 +246,7 @@ fn per_second(count: usize, took: Duration) -> String {
 
 struct Observer {
     child: Child,
+    talk: BufReader<ChildStderr>,
 }
 
 impl Observer {
@@ -248,9 +266,7 @@ impl Observer {
         if let Some(mut output) = self.child.stdout.take() {
             output.read_to_string(&mut said)?;
         }
-        if let Some(mut output) = self.child.stderr.take() {
-            output.read_to_string(&mut said)?;
-        }
+        self.talk.read_to_string(&mut said)?;
         self.child.wait()?;
         Ok(said)
     }

@@ -18,7 +18,14 @@ const CLIENT: &str = "192.0.2.1";
 const SERVER: &str = "192.0.2.2";
 
 pub(crate) fn measure(rano: &Path) -> Result<Table> {
-    let mut table = Table::new(&["transfer", "Mbit/s", "to without names", "ns a packet: sent", "received"]);
+    let mut table = Table::new(&[
+        "transfer",
+        "Mbit/s",
+        "Mbit a CPU second",
+        "to without names",
+        "ns a program: sent",
+        "received",
+    ]);
     let missing: Vec<_> = ["ip", "ethtool", "iperf3", "unshare", "nsenter"]
         .into_iter()
         .filter(|program| find_in_path(program).is_none())
@@ -32,35 +39,40 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
     let agent = scratch.path().join("claude");
     std::fs::copy(program("iperf3")?, &agent)?;
     let (mut nobody, mut plain, mut named) = (Vec::new(), Vec::new(), Vec::new());
-    let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
         nobody.push(wire.transfer(&agent)?);
-        let rate_before = {
-            let _observer = Observer::start(rano, scratch.path(), &observe("ptr"))?;
-            wire.transfer(&agent)?
-        };
-        let rate = {
-            let _observer = Observer::start(rano, scratch.path(), &observe("ebpf"))?;
-            wire.transfer(&agent)?
-        };
-        plain.push(rate_before);
-        named.push(rate);
-        ratios.push(rate * 1000 / rate_before.max(1));
+        for (mode, rates) in [("ptr", &mut plain), ("ebpf", &mut named)] {
+            let _observer = Observer::start(rano, scratch.path(), &observe(mode))?;
+            rates.push(wire.transfer(&agent)?);
+        }
     }
     let [outwards, inwards] = {
         let _counting = Counting::start()?;
         let observer = Observer::start(rano, scratch.path(), &observe("ebpf"))?;
         wire.transfer(&agent)?;
-        time_a_packet(observer.pid())?
+        time_a_run(observer.pid())?
     };
+    let cost_before = median(plain.iter().map(|rate| rate.a_cpu_second).collect());
     let dash = || "–".to_owned();
-
-    table.row(vec!["nobody observes".into(), median(nobody).to_string(), dash(), dash(), dash()]);
-    table.row(vec!["rano without names".into(), median(plain).to_string(), "1.00".into(), dash(), dash()]);
-    let ratio = median(ratios);
-    let ratio = format!("{}.{:02}", ratio / 1000, ratio % 1000 / 10);
-    table.row(vec!["rano with names".into(), median(named).to_string(), ratio, outwards, inwards]);
+    let mut row = |what: &str, rates: &[Rate], times: [String; 2]| {
+        let cost = median(rates.iter().map(|rate| rate.a_cpu_second).collect());
+        let thousandths = cost * 1000 / cost_before.max(1);
+        let ratio = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+        let speed = median(rates.iter().map(|rate| rate.a_second).collect());
+        let [sent, received] = times;
+        table.row(vec![what.into(), speed.to_string(), cost.to_string(), ratio, sent, received]);
+    };
+    row("nobody observes", &nobody, [dash(), dash()]);
+    row("rano without names", &plain, [dash(), dash()]);
+    row("rano with names", &named, [outwards, inwards]);
     Ok(table)
+}
+
+/// Megabits that arrived, by time and by the CPU time of both ends. The latter does not depend on who else wants the CPUs.
+#[derive(Clone, Copy)]
+struct Rate {
+    a_second: u64,
+    a_cpu_second: u64,
 }
 
 fn observe(mode: &str) -> [&str; 6] {
@@ -109,19 +121,30 @@ impl Wire {
         Ok(Self { client, server, iperf })
     }
 
-    /// Megabits a second that arrive.
-    fn transfer(&self, agent: &Path) -> Result<u64> {
+    fn transfer(&self, agent: &Path) -> Result<Rate> {
         let mut command = Command::new("nsenter");
         command.args(["--net", "-t", &self.client.id().to_string()]).arg(agent);
-        command.args(["-c", SERVER, "-f", "m", "-t", &SECONDS.to_string()]).stdin(Stdio::null());
+        command.args(["-c", SERVER, "--json", "-t", &SECONDS.to_string()]).stdin(Stdio::null());
         let output = command.output().context("run iperf3")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line =
-            text.lines().find(|line| line.trim_end().ends_with("receiver")).context("iperf3 said nothing")?;
-        let words: Vec<_> = line.split_whitespace().collect();
-        let unit = words.iter().position(|word| *word == "Mbits/sec").context("no rate")?;
-        Ok(words[unit - 1].parse()?)
+        let said: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("read what iperf3 says")?;
+        let number = |part: &str, field: &str| {
+            said["end"][part][field].as_f64().with_context(|| format!("iperf3 does not say {part}.{field}"))
+        };
+        let percent = number("cpu_utilization_percent", "host_total")?
+            + number("cpu_utilization_percent", "remote_total")?;
+        let rate = number("sum_received", "bits_per_second")? / 1e6;
+        Ok(Rate { a_second: whole(rate), a_cpu_second: whole(rate * 100.0 / percent.max(1.0)) })
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "megabits are neither many nor negative"
+)]
+fn whole(number: f64) -> u64 {
+    number.round() as u64
 }
 
 impl Drop for Wire {
@@ -162,7 +185,7 @@ impl Drop for Counting {
 }
 
 /// Nanoseconds a run of the programs that see what is sent and what is received, counting included.
-fn time_a_packet(pid: u32) -> Result<[String; 2]> {
+fn time_a_run(pid: u32) -> Result<[String; 2]> {
     /// `BPF_PROG_TYPE_CGROUP_SKB`
     const PACKETS: u64 = 8;
     let mut found = Vec::new();

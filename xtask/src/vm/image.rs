@@ -70,6 +70,18 @@ impl Image {
         Ok(image)
     }
 
+    /// Programs that some tests talk to, where this machine has them.
+    pub(crate) fn peers(&mut self) -> Result<()> {
+        if let Some(openssl) = find_in_path("openssl") {
+            self.program(&openssl, Path::new("/usr/bin/openssl"))?;
+            let configuration = Path::new("/usr/lib/ssl/openssl.cnf");
+            if configuration.exists() {
+                self.file(configuration, &read(configuration)?, 0o644)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The program at `host` without its debugging symbols, and every library that it needs.
     pub(crate) fn program(&mut self, host: &Path, guest: &Path) -> Result<()> {
         let stripped = tempfile::NamedTempFile::new().context("make a temporary file")?;

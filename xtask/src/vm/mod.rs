@@ -29,8 +29,8 @@ use results::{Outcome, Results};
 
 const USAGE: &str = "\
 usage: cargo xtask vm [--full] [--write] [--dev] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
-  --full     100,000 connections in each guest, every kernel with full preemption too
-  --write    put what was seen into docs/kernels.md
+  --full     every test in each guest, 100,000 connections, every kernel with full preemption too
+  --write    what differs by rung on every kernel, and what was seen put into docs/kernels.md
   --dev      an unoptimised build: sooner there, slower in the guests
   --kernel   only this kernel, such as 6.12
   --rung     only this one: fentry, kprobe, tracepoint
@@ -64,7 +64,6 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
         Ok(archive) => archive,
         Err(error) => return Ok(skip_all(&format!("{error:#}"))),
     };
-    let built = cargo::build_test("kernel", options.profile)?;
     let mut tally = Tally::default();
     let mut kernels = Vec::new();
     for series in KERNELS.iter().filter(|series| options.wants_kernel(series)) {
@@ -73,6 +72,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
             Err(error) => tally.skip(&format!("linux {series}: {error:#}")),
         }
     }
+    if kernels.is_empty() {
+        return Ok(skip_all("there is no kernel to boot"));
+    }
+    let built = cargo::build_test("kernel", options.profile)?;
     let base = base_image(&built)?;
     let scenarios = plan::scenarios(&kernels, &options.rungs, options.size);
     let shown = run_guests(&home, &base, &built, &scenarios, &options, &mut tally);
@@ -113,6 +116,9 @@ impl Options {
                 "--" => options.filter = Some(words.next()??.to_owned()),
                 _ => return None,
             }
+        }
+        if options.write && options.size == Size::Quick {
+            options.size = Size::Table;
         }
         Some(options)
     }
@@ -165,6 +171,7 @@ impl Tally {
 /// What every guest has, without the end of the archive: a kernel's modules and the command come behind it.
 fn base_image(built: &Built) -> Result<Vec<u8>> {
     let mut image = Image::base()?;
+    image.peers()?;
     image.program(&built.test, &built.test)?;
     // Where the test program looks for it.
     image.program(&built.rano, &built.rano)?;

@@ -15,8 +15,11 @@ const BEGIN: &str = "<!-- cargo xtask vm --write: begin -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Files of tests that show what rano sees, and what the reader is told they are about.
-const SUBJECTS: [(&str, &str); 4] = [
+const SUBJECTS: [(&str, &str); 7] = [
     ("connections", "Connections"),
+    ("facts", "More about them"),
+    ("odd_sockets", "Unusual sockets"),
+    ("names", "Names"),
     ("swarm", "Many at once"),
     ("loss", "Losses"),
     ("privileges", "Privileges"),
@@ -79,23 +82,29 @@ fn seen(shown: &[Shown], series: &[&str], file: &str) -> Vec<Vec<String>> {
     let row = |name: &String| {
         let title = name.rsplit("::").next().unwrap_or_default().replace('_', " ");
         let cells = series.iter().map(|series| {
-            let passed: BTreeSet<_> = shown
-                .iter()
-                .filter(|guest| guest.series == *series && guest.results.passed(name))
-                .filter_map(|guest| guest.rung)
-                .collect();
-            by(&passed)
+            let rungs = |wanted: fn(&Outcome) -> bool| -> BTreeSet<&str> {
+                let guests = shown.iter().filter(|guest| guest.series == *series);
+                guests
+                    .filter(|guest| guest.results.any(name, wanted))
+                    .filter_map(|guest| guest.rung)
+                    .collect()
+            };
+            let passed = rungs(|outcome| *outcome == Outcome::Passed);
+            let failed = !rungs(|outcome| *outcome == Outcome::Failed).is_empty();
+            by(&passed, failed, &rungs(|_| true))
         });
         std::iter::once(title).chain(cells).collect()
     };
     names.iter().map(row).collect()
 }
 
-fn by(rungs: &BTreeSet<&str>) -> String {
-    match rungs.len() {
-        0 => "no".to_owned(),
-        count if count == RUNGS.len() => "yes".to_owned(),
-        _ => RUNGS.into_iter().filter(|rung| rungs.contains(rung)).collect::<Vec<_>>().join(", "),
+/// `yes`: on every rung that was tried. What was skipped on all of them is not known.
+fn by(passed: &BTreeSet<&str>, failed: bool, tried: &BTreeSet<&str>) -> String {
+    match passed.len() {
+        0 if failed => "no".to_owned(),
+        0 => "-".to_owned(),
+        _ if passed == tried => "yes".to_owned(),
+        _ => RUNGS.into_iter().filter(|rung| passed.contains(rung)).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -144,8 +153,8 @@ fn table(first: &str, series: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 impl Results {
-    fn passed(&self, name: &str) -> bool {
-        self.tests.iter().any(|(test, outcome)| test == name && *outcome == Outcome::Passed)
+    fn any(&self, name: &str, wanted: impl Fn(&Outcome) -> bool) -> bool {
+        self.tests.iter().any(|(test, outcome)| test == name && wanted(outcome))
     }
 }
 
@@ -163,7 +172,7 @@ mod tests {
         };
         let ok =
             "test connections::ipv6_is_seen ... ok\nfact: instructions tcp_events 1638\ntest result: ok.\n";
-        let no = "test connections::ipv6_is_seen ... ignored (no)\ntest result: ok.\n";
+        let no = "test connections::ipv6_is_seen ... FAILED\ntest result: FAILED.\n";
         let mut shown: Vec<_> = RUNGS.iter().map(|rung| guest("6.12", *rung, ok)).collect();
         shown.extend([guest("5.10", "fentry", no), guest("5.10", "kprobe", ok)]);
         let text = tables(&shown);
