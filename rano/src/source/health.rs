@@ -22,6 +22,9 @@ pub enum Gap {
     KernelDropped,
     /// Sockets that the kernel programs could not follow, because their tables were full or a read failed.
     KernelUnfollowed,
+    /// Times that the kernel skipped one of its programs, or forgot what one had counted: others tell of the connection, without
+    /// its bytes, its errno or who accepted it.
+    KernelSkipped,
     /// Looks at a socket table or at a process's descriptors that failed, and entries that were not understood.
     Unread,
     /// Packets with names that found no room, came too fast or were not understood.
@@ -35,7 +38,7 @@ pub enum Gap {
 }
 
 impl Gap {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Unattributed,
         Self::NotificationsLost,
         Self::OpenedUnwatched,
@@ -44,6 +47,7 @@ impl Gap {
         Self::TableFull,
         Self::KernelDropped,
         Self::KernelUnfollowed,
+        Self::KernelSkipped,
         Self::Unread,
         Self::NamesLost,
         Self::Unresolved,
@@ -62,6 +66,7 @@ impl Gap {
             Self::TableFull => "table_full",
             Self::KernelDropped => "kernel_dropped",
             Self::KernelUnfollowed => "kernel_unfollowed",
+            Self::KernelSkipped => "kernel_skipped",
             Self::Unread => "unread",
             Self::NamesLost => "names_lost",
             Self::Unresolved => "unresolved",
@@ -92,6 +97,9 @@ impl Gap {
             }
             Self::KernelUnfollowed => {
                 "kernel unfollowed: sockets that the kernel programs had no room or no way to follow"
+            }
+            Self::KernelSkipped => {
+                "kernel skipped: facts, not connections, that the kernel passed over one of its programs for"
             }
             Self::Unread => {
                 "unread: looks that failed, for lack of descriptors or memory, or were not understood"

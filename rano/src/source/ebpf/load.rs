@@ -1,6 +1,7 @@
 //! The kernel programs: loaded, attached hook by hook, and the maps through which they are talked to.
 
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -19,6 +20,7 @@ use rustc_hash::FxHashMap;
 
 use super::btf::Btf;
 use super::hooks::{self, Attach, Fact, Hooks, PacketWay, Refused, Way, When};
+use super::misses;
 use crate::event::SourceKind;
 
 /// Made by `cargo xtask ebpf`; `rano.bpf.txt` beside it says from what.
@@ -49,6 +51,8 @@ pub struct Programs {
     lost: PerCpuArray<MapData, u64>,
     /// Keeps the programs attached.
     ebpf: Option<Ebpf>,
+    /// Of programs that ended.
+    skipped: u64,
 }
 
 impl Programs {
@@ -112,7 +116,15 @@ impl Programs {
 
     /// Ends the programs, so that what is in the maps is all there will be.
     pub fn detach(&mut self) {
+        self.skipped = self.skipped();
         self.ebpf = None;
+    }
+
+    /// How often the kernel skipped a program, where it says.
+    pub fn skipped(&self) -> u64 {
+        let Some(ebpf) = &self.ebpf else { return self.skipped };
+        let misses = |program: &Program| misses::of(program.fd().ok()?.as_fd());
+        ebpf.programs().filter_map(|(_, program)| misses(program)).sum()
     }
 
     /// Open sockets of which every record so far was lost.
@@ -399,6 +411,7 @@ impl<'a> Loaded<'a> {
             lost: PerCpuArray::try_from(take("LOST")?)?,
             hooks,
             ebpf: Some(ebpf),
+            skipped: 0,
         })
     }
 }

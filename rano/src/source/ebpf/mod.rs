@@ -5,6 +5,7 @@ pub mod btf;
 pub mod hooks;
 pub mod load;
 pub mod lockdown;
+mod misses;
 pub mod names;
 pub mod older;
 pub mod orphans;
@@ -328,6 +329,10 @@ impl Source for EbpfSource {
         let unfollowed =
             [Loss::OwnersFull, Loss::TaskUnread, Loss::Unheard, Loss::ListenersFull, Loss::ListenersShared];
         gaps.set(Gap::KernelUnfollowed, unfollowed.map(lost).iter().sum::<u64>() + self.unheard);
+        gaps.set(
+            Gap::KernelSkipped,
+            self.programs.skipped() + lost(Loss::CallsFull) + self.sockets.flows_forgotten,
+        );
         gaps.set(Gap::TableFull, self.sockets.flows_full);
         gaps.set(Gap::NamesLost, lost(Loss::PacketRecord) + self.names.unread());
         gaps.set(Gap::Vanished, self.processes.vanished());

@@ -39,7 +39,8 @@ CREATE TABLE session (
     names_forgotten    INTEGER NOT NULL DEFAULT 0,
     sqlite_dropped     INTEGER NOT NULL DEFAULT 0,
     kernel_dropped     INTEGER NOT NULL DEFAULT 0,
-    kernel_unfollowed  INTEGER NOT NULL DEFAULT 0
+    kernel_unfollowed  INTEGER NOT NULL DEFAULT 0,
+    kernel_skipped     INTEGER NOT NULL DEFAULT 0
 );
 
 -- Who acts, as far as sums tell people apart. comm is NULL where nobody could be named.
@@ -271,7 +272,8 @@ SELECT run_id,
        names_forgotten,
        sqlite_dropped,
        kernel_dropped,
-       kernel_unfollowed
+       kernel_unfollowed,
+       kernel_skipped
 FROM session;
 
 -- Sessions that were taken out: their rows of session and activity are gone, the others follow a part at a time, in the
