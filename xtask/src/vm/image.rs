@@ -58,7 +58,7 @@ impl Image {
             image.folder(Path::new("/").join(folder).as_path())?;
         }
         let busybox = find_in_path("busybox").context("no busybox")?;
-        image.file(Path::new("/bin/busybox"), &read(&busybox)?, 0o755)?;
+        image.program(&busybox, Path::new("/bin/busybox"))?;
         image.file(Path::new("/init"), INIT.as_bytes(), 0o755)?;
         for (path, text) in [
             ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"),
