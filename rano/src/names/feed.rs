@@ -181,9 +181,8 @@ fn follow(path: &Path, sender: &Sender) {
         let now = crate::source::now();
         let age_ms = now.unix_ms.saturating_sub(found.at().unix_ms).max(0);
         // Rather a millisecond too old than too young: an answer comes just before the connection that it names.
-        let late_ns = (age_ms.unsigned_abs() + 1).saturating_mul(1_000_000);
-        *found.at_mut() =
-            Moment { boot_ns: now.boot_ns.saturating_sub(late_ns), unix_ms: now.unix_ms - age_ms };
+        let back = (age_ms.unsigned_abs() + 1).saturating_mul(1_000_000);
+        *found.at_mut() = Moment { boot_ns: now.boot_ns.saturating_sub(back), unix_ms: now.unix_ms - age_ms };
         if sender.stop.is_raised() || !sender.send_patiently(found) {
             break;
         }

@@ -136,8 +136,10 @@ impl Clocks {
     }
 
     fn moment(&self, unix_ns: u64) -> Moment {
-        let unix_ns = unix_ns.min(self.unix_ns);
-        let unix_ms = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
-        Moment { boot_ns: self.boot_ns.saturating_sub(self.unix_ns - unix_ns), unix_ms }
+        let seen_at = unix_ns.min(self.unix_ns);
+        Moment {
+            boot_ns: self.boot_ns.saturating_sub(self.unix_ns - seen_at),
+            unix_ms: i64::try_from(seen_at / 1_000_000).unwrap_or(i64::MAX),
+        }
     }
 }
