@@ -46,11 +46,22 @@ const BENCHES: [(&str, Bench); 9] = [
 /// Makes a database to try things on; not a measurement.
 const DATABASE: &str = "db";
 
+/// Arguments whose `--out` means what it says here: cargo runs a bench in its package's directory.
+fn from_here(arguments: &[OsString]) -> Result<Vec<OsString>> {
+    let mut changed = arguments.to_vec();
+    if let Some(at) = changed.iter().position(|argument| argument == "--out")
+        && let Some(path) = changed.get_mut(at + 1)
+    {
+        *path = std::path::absolute(&*path).context("find the file of --out")?.into();
+    }
+    Ok(changed)
+}
+
 pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
     if let Some((first, arguments)) = names.split_first()
         && first == DATABASE
     {
-        return cargo::bench("database", arguments.iter().cloned());
+        return cargo::bench("database", from_here(arguments)?);
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
         eprintln!(
