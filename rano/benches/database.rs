@@ -289,7 +289,7 @@ fn process(
         ppid: parent.map_or(1_700, |parent| parent.id.pid),
         uid: 1_000,
         comm: comm.to_owned(),
-        cmdline: format!("{comm} --quiet --session {session} /srv/work/project-{number}"),
+        cmdline: format!("{comm} --quiet --session {session} /srv/code/project-{number}"),
         exe: format!("/usr/bin/{comm}"),
         provider: provider.into(),
         ancestry,

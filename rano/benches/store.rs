@@ -270,7 +270,7 @@ fn process(number: u64) -> Arc<Process> {
         uid: 1_000,
         comm: comm.to_owned(),
         cmdline: format!(
-            "{comm} --model large --session {number} --output-format json /srv/work/project-{number}"
+            "{comm} --model large --session {number} --output-format json /srv/code/project-{number}"
         ),
         exe: format!("/home/user/.local/share/{comm}/bin/{comm}"),
         provider: provider.into(),
