@@ -139,7 +139,7 @@ fn asked_for() -> u64 {
     CAP_BPF | CAP_PERFMON | CAP_NET_ADMIN | if is_old { CAP_SYS_RESOURCE } else { 0 }
 }
 
-/// A patch of Debian's: at 3 and above no capability but CAP_SYS_ADMIN opens the way to probes.
+/// A patch of Debian's: at 3 and above no capability but `CAP_SYS_ADMIN` opens the way to probes.
 fn root_alone_has_probes() -> bool {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
     level.trim().parse::<i32>().is_ok_and(|level| level >= 3)
