@@ -59,7 +59,7 @@ const STRICTLY: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
 /// What is the same on every rung is shown on one of the oldest and of the newest kernel.
 const EVERYTHING: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
 const SAME_ON_EVERY_RUNG: [&str; 6] = ["ladder", "lockdown", "loss", "names", "privileges", "taken_away"];
-/// A kernel and what stalls on it more often than not: left out, loudly, unless everything is run. docs/kernels.md says more.
+/// A kernel and what stalled on it beside other tests: left out, loudly, unless everything is run. docs/kernels.md says more.
 const STALLS: (&str, &str) = ("6.1", "swarm");
 /// What differs by rung is shown on each of these, and the kernels between have to see the most common.
 const ENDS: [&str; 2] = ["5.10", "6.18"];
