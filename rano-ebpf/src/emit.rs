@@ -1,35 +1,26 @@
-//! Into the ring buffer. A submit that wakes the reader costs its process over a microsecond, so only the one that
-//! finds the buffer empty does: the reader then waits a little for others and reads them all.
+//! Into the ring buffer. A submit that wakes the reader costs its process over a microsecond, so only the one does whose
+//! record the reader would read next: it then waits a little for others and reads them all. The kernel decides that when
+//! the record is complete (`bpf_ringbuf_commit()` in kernel/bpf/ringbuf.c), discarded ones included: whoever decides
+//! before may find a reader at work that is asleep when the record is there.
 
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 
 use crate::maps::EVENTS;
 
-/// What was in the buffer before a record.
-#[derive(Clone, Copy)]
-pub struct Batch {
-    wake: u64,
+#[inline(always)]
+pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    EVENTS.reserve::<T>(0)
 }
 
-impl Batch {
-    /// To be called before the reservation: of several at once, the first finds the buffer empty.
-    #[inline(always)]
-    pub fn begin() -> Self {
-        let empty = EVENTS.query(BPF_RB_AVAIL_DATA as u64) == 0;
-        Self { wake: if empty { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP } as u64 }
-    }
+#[inline(always)]
+pub fn submit<T>(room: RingBufEntry<T>) {
+    room.submit(0);
+}
 
-    #[inline(always)]
-    pub fn reserve<T: 'static>(self) -> Option<RingBufEntry<T>> {
-        EVENTS.reserve::<T>(0)
-    }
-
-    #[inline(always)]
-    pub fn submit<T>(self, room: RingBufEntry<T>) {
-        room.submit(self.wake);
-    }
+#[inline(always)]
+pub fn discard<T>(room: RingBufEntry<T>) {
+    room.discard(0);
 }
 
 /// Boot clock.

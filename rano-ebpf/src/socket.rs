@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use rano_common::{Header, ListenerKey, Loss, Offset, Owner, Setting, SocketKind, SocketRecord, flags};
 
-use crate::emit::{Batch, now};
+use crate::emit::{discard, now, reserve, submit};
 use crate::maps::{lost, offset, setting};
 use crate::task::read;
 
@@ -41,18 +41,17 @@ impl Told {
 /// A record that is filled but not told yet.
 pub struct Draft {
     room: RingBufEntry<SocketRecord>,
-    batch: Batch,
 }
 
 impl Draft {
     #[inline(always)]
     pub fn tell(self) {
-        self.batch.submit(self.room);
+        submit(self.room);
     }
 
     #[inline(always)]
     pub fn discard(self) {
-        self.room.discard(0);
+        discard(self.room);
     }
 
     /// Where the socket is, as a listener.
@@ -109,8 +108,7 @@ pub fn tell<T>(socket: *const T, told: Told) -> bool {
 /// to it.
 #[inline(always)]
 pub fn draft<T>(socket: *const T, told: Told) -> Option<Draft> {
-    let batch = Batch::begin();
-    let Some(mut room) = batch.reserve::<SocketRecord>() else {
+    let Some(mut room) = reserve::<SocketRecord>() else {
         lost(Loss::SocketRecord);
         return None;
     };
@@ -122,7 +120,7 @@ pub fn draft<T>(socket: *const T, told: Told) -> Option<Draft> {
         let sk = core::ptr::read_volatile(place);
         fill(record, sk, &told);
     }
-    Some(Draft { room, batch })
+    Some(Draft { room })
 }
 
 /// A program of its own: it is long, and called from many.

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
 };
 use rano_common::{Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Verdict};
 
-use crate::emit::{Batch, now};
+use crate::emit::{now, reserve, submit};
 use crate::maps::{JUDGEMENTS, lost, offset};
 
 /// A process and the image it runs.
@@ -136,11 +136,10 @@ pub fn tell(task: usize, identity: Identity, kind: ProcessKind) {
 
 #[inline(always)]
 pub fn tell_record(record: ProcessRecord) {
-    let batch = Batch::begin();
-    match batch.reserve::<ProcessRecord>() {
+    match reserve::<ProcessRecord>() {
         Some(mut room) => {
             room.write(record);
-            batch.submit(room);
+            submit(room);
         }
         None => lost(Loss::ProcessRecord),
     }
@@ -176,8 +175,7 @@ fn arguments(task: usize) -> Option<(usize, usize)> {
 
 #[inline(always)]
 fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) -> bool {
-    let batch = Batch::begin();
-    let Some(mut room) = batch.reserve::<ImageRecord<N>>() else {
+    let Some(mut room) = reserve::<ImageRecord<N>>() else {
         lost(Loss::ProcessRecord);
         return false;
     };
@@ -210,6 +208,6 @@ fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) 
             }
         }
     }
-    batch.submit(room);
+    submit(room);
     true
 }

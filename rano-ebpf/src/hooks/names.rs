@@ -16,7 +16,7 @@ use rano_common::{
     HELLO_MAX, HELLOS_MAX, Header, Loss, Offset, PACKET_CLASSES, PacketBytes, PacketKind, PacketRecord,
 };
 
-use crate::emit::{Batch, now};
+use crate::emit::{discard, now, reserve, submit};
 use crate::maps::{EVENTS, OWNERS, lost};
 use crate::socket::{IPPROTO_TCP, IPPROTO_UDP};
 use crate::task::read;
@@ -278,8 +278,7 @@ fn copy_sized<const N: usize>(
     kind: PacketKind,
     place: u32,
 ) -> Option<()> {
-    let batch = Batch::begin();
-    let Some(mut room) = batch.reserve::<PacketBytes<N>>() else {
+    let Some(mut room) = reserve::<PacketBytes<N>>() else {
         lost(Loss::PacketRecord);
         return None;
     };
@@ -307,9 +306,9 @@ fn copy_sized<const N: usize>(
         bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, (&raw mut (*packet).bytes).cast(), length)
     };
     if copied != 0 {
-        room.discard(0);
+        discard(room);
         return None;
     }
-    batch.submit(room);
+    submit(room);
     Some(())
 }

@@ -59,8 +59,6 @@ const STRICTLY: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
 /// What is the same on every rung is shown on one of the oldest and of the newest kernel.
 const EVERYTHING: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
 const SAME_ON_EVERY_RUNG: [&str; 6] = ["ladder", "lockdown", "loss", "names", "privileges", "taken_away"];
-/// A kernel and what stalled on it beside other tests: left out, loudly, unless everything is run. docs/kernels.md says more.
-const STALLS: (&str, &str) = ("6.1", "swarm");
 /// What differs by rung is shown on each of these, and the kernels between have to see the most common.
 const ENDS: [&str; 2] = ["5.10", "6.18"];
 const ALL_BUT_THE_COMMON: [&str; 8] =
@@ -132,10 +130,6 @@ fn wants(rungs: &[String], rung: &str) -> bool {
 }
 
 impl Scenario<'_> {
-    fn stalls(&self) -> bool {
-        self.kernel.series == STALLS.0 && self.size != Size::Full
-    }
-
     /// What the guest's shell runs.
     pub(crate) fn command(&self, test: &Path, filter: Option<&str>) -> String {
         let mut script = self.before.to_owned();
@@ -152,9 +146,6 @@ impl Scenario<'_> {
             for file in self.skip {
                 let _ = write!(script, " --skip {file}::");
             }
-            if self.stalls() {
-                let _ = write!(script, " --skip {}::", STALLS.1);
-            }
         }
         script.push('\n');
         script
@@ -165,10 +156,6 @@ impl Scenario<'_> {
     pub(crate) fn expect(&self, results: &mut Results, filter: Option<&str>) {
         if filter.is_some() {
             return;
-        }
-        if self.stalls() {
-            let reason = format!("stalls on {} (docs/kernels.md)", STALLS.0);
-            results.tests.push((STALLS.1.to_owned(), Outcome::Skipped(reason)));
         }
         let skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped(_));
         let all = results.tests.iter().all(|(_, outcome)| skipped(outcome));

@@ -13,7 +13,7 @@ pub mod processes;
 pub mod sockets;
 pub mod unix;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rano_common::{Loss, Record, SocketKind, SocketRecord, decode, flags};
@@ -36,7 +36,7 @@ use processes::{Acquaintance, Processes};
 use sockets::Sockets;
 use unix::UnixSockets;
 
-/// What comes within this time of a first record is read with it: one wake-up for all.
+/// The ring is not read more often: what comes within this time of a first record is read with it, on one wake-up.
 const COALESCE: Duration = Duration::from_millis(20);
 /// Records that are read at once, before the rest of the program has its turn.
 const BATCH: usize = 8192;
@@ -67,6 +67,8 @@ pub struct EbpfSource {
     /// Where unix sockets are wanted.
     unix: Option<UnixSockets>,
     started: bool,
+    /// When the ring was last read to its end.
+    emptied: Instant,
     malformed: u64,
     /// Sockets that are open at the end and of which every record was lost.
     unheard: u64,
@@ -106,6 +108,7 @@ impl EbpfSource {
             unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
             orphans: Orphans::default(),
             started: false,
+            emptied: Instant::now(),
             malformed: 0,
             unheard: 0,
             lost_at_scan: 0,
@@ -285,8 +288,15 @@ impl Source for EbpfSource {
             return Ok(if self.settings.polling.once { Pumped::Exhausted } else { Pumped::More });
         }
         while !stop.is_raised() {
-            if self.drain(intake, None) > 0 {
-                return Ok(Pumped::More);
+            let rest = COALESCE.saturating_sub(self.emptied.elapsed());
+            if rest.is_zero() {
+                let count = self.drain(intake, None);
+                if count < BATCH {
+                    self.emptied = Instant::now();
+                }
+                if count > 0 {
+                    return Ok(Pumped::More);
+                }
             }
             let now = source::now().boot_ns;
             if let Some(unix) = self.unix.as_mut().filter(|unix| unix.next_due() <= now) {
@@ -303,7 +313,10 @@ impl Source for EbpfSource {
             if left == 0 {
                 return Ok(Pumped::More);
             }
-            if self.wait(Duration::from_nanos(left), true, stop)? {
+            let left = Duration::from_nanos(left);
+            if !rest.is_zero() {
+                self.wait(left.min(rest), false, stop)?;
+            } else if self.wait(left, true, stop)? {
                 self.wait(COALESCE, false, stop)?;
             }
         }
