@@ -1,11 +1,12 @@
 //! The kernel programs: loaded, attached hook by hook, and the maps through which they are talked to.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe,
     Program, ProgramError, RawTracePoint, SockOps,
@@ -26,6 +27,19 @@ use crate::event::SourceKind;
 /// Made by `cargo xtask ebpf`; `rano.bpf.txt` beside it says from what.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.bpf.o");
 pub const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
+
+/// `include/uapi/linux/bpf.h`
+const BPF_NOEXIST: u64 = 1;
+
+/// What came of asking for the end of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Following {
+    Begun,
+    /// The programs follow it of themselves.
+    Already,
+    /// There is no room, or nothing to follow it by.
+    Refused,
+}
 
 /// What to attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,9 +94,23 @@ impl Programs {
         let _ = self.judgements.insert(pid, judgement.to_words(), 0);
     }
 
-    /// Asks for the end of a socket that is older than the programs.
-    pub fn follow(&mut self, cookie: u64, owner: Owner) -> bool {
-        self.hooks.cgroups && self.owners.insert(cookie, owner.to_words(), 0).is_ok()
+    /// Asks for the end of a socket that is older than the programs, unless they follow it already.
+    pub fn follow(&mut self, cookie: u64, owner: Owner) -> Following {
+        if !self.hooks.cgroups {
+            return Following::Refused;
+        }
+        match self.owners.insert(cookie, owner.to_words(), BPF_NOEXIST) {
+            Ok(()) => Following::Begun,
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::AlreadyExists => {
+                Following::Already
+            }
+            Err(_) => Following::Refused,
+        }
+    }
+
+    /// Whether a socket is followed.
+    pub fn follows(&self, cookie: u64) -> bool {
+        self.owners.get(&cookie, 0).is_ok()
     }
 
     /// Forgets a socket; whether it was followed still.

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use procfs::process::FDTarget;
 use rano_common::{ListenerKey, Owner, SocketRecord, flags};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::load::Programs;
+use super::load::{Following, Programs};
 use super::processes::start_ns;
 use super::sockets::{local, remote};
 use crate::event::{Address, Protocol};
@@ -22,6 +24,13 @@ use crate::source::proc::{ProcSettings, ProcSource};
 use crate::source::{self, Closed, Intake, Opened, Role, SocketChange, SocketId, Source as _};
 use crate::stop::Stop;
 
+/// So long it is waited for a socket that is being closed; one that was passed on does not end.
+const CLOSING: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Sockets that somebody holds, with their inodes where these are known.
+type Held = FxHashMap<SocketId, Option<u64>>;
+
 /// What one look found.
 pub struct OlderSockets {
     found: Vec<Opened>,
@@ -32,12 +41,12 @@ pub struct OlderSockets {
 impl OlderSockets {
     /// Looks once. Processes that it meets go to `intake`; the sockets wait for [`Self::tell`].
     pub fn look(polling: ProcSettings, intake: &mut dyn Intake) -> Result<Self> {
-        let mut held = Held { inner: intake, found: Vec::new() };
+        let mut gathering = Gathering { inner: intake, found: Vec::new() };
         let mut poll =
             ProcSource::start(ProcSettings { once: true, unix: polling.unix && polling.once, ..polling })
                 .context("look for sockets")?;
-        poll.pump(source::now(), &Stop::new()?, &mut held)?;
-        let mut older = Self { found: held.found, cookies: FxHashMap::default() };
+        poll.pump(source::now(), &Stop::new()?, &mut gathering)?;
+        let mut older = Self { found: gathering.found, cookies: FxHashMap::default() };
         for opened in &older.found {
             if let (SocketId::Inode { netns, .. }, Some(owner)) = (opened.id, opened.owner) {
                 older.cookies.entry(netns).or_insert_with(|| cookies_beside(owner.pid).unwrap_or_default());
@@ -59,11 +68,10 @@ impl OlderSockets {
             SocketId::Cookie { cookie, .. } => !told.holds(cookie, opened),
             SocketId::Inode { .. } | SocketId::Flow { .. } => true,
         });
-        // All at once: passing on takes its time, and what ends meanwhile is to be told of.
-        for opened in &self.found {
-            follow(opened, programs);
-        }
-        let ended = self.ended();
+        // All at once: passing on takes its time, and what ends meanwhile is to be told of. A record of one that is
+        // followed already is still to be read.
+        self.found.retain(|opened| follow(opened, programs) != Following::Already);
+        let ended = self.ended(programs);
         for opened in self.found {
             let id = opened.id;
             intake.socket(SocketChange::Opened(opened));
@@ -84,37 +92,80 @@ impl OlderSockets {
         }
     }
 
-    /// Those that nobody holds any more. Where a network namespace cannot be looked into again, none.
-    fn ended(&self) -> FxHashSet<SocketId> {
+    /// Those that are not held any more.
+    fn ended(&self, programs: &Programs) -> FxHashSet<SocketId> {
+        let begun = Instant::now();
+        let mut held = self.held();
+        // Of one that is being closed the hook may have passed before it was followed, and it is there for a moment yet.
+        let closing: Vec<SocketId> = self.being_closed(&held);
+        let is_open = |held: &Held, id: &SocketId| match id {
+            SocketId::Cookie { cookie, .. } => held.contains_key(id) && programs.follows(*cookie),
+            SocketId::Inode { .. } | SocketId::Flow { .. } => false,
+        };
+        while closing.iter().any(|id| is_open(&held, id)) && begun.elapsed() < CLOSING {
+            std::thread::sleep(LOOK_AGAIN);
+            held = self.held();
+        }
+        self.found.iter().map(|opened| opened.id).filter(|id| !held.contains_key(id)).collect()
+    }
+
+    /// Those that somebody holds, with their inodes; without one where the network namespace cannot be looked into again.
+    fn held(&self) -> Held {
         let own = std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
-        let mut held: FxHashMap<u32, Option<FxHashSet<u64>>> = FxHashMap::default();
-        let mut ended = FxHashSet::default();
+        let mut dumps: FxHashMap<u32, Option<FxHashMap<u64, u64>>> = FxHashMap::default();
+        let mut held = Held::default();
         for opened in &self.found {
             let (SocketId::Cookie { netns, cookie }, Some(owner)) = (opened.id, opened.owner) else {
                 continue;
             };
-            let held = held.entry(netns).or_insert_with(|| {
+            let inodes = dumps.entry(netns).or_insert_with(|| {
                 let dump = if u64::from(netns) == own { cookies() } else { cookies_beside(owner.pid) };
                 // What was closed and only says goodbye has no inode.
-                Some(
-                    dump.ok()?
-                        .into_iter()
-                        .filter(|(inode, _)| *inode != 0)
-                        .map(|(_, cookie)| cookie)
-                        .collect(),
-                )
+                let held = dump.ok()?.into_iter().filter(|(inode, _)| *inode != 0);
+                Some(held.map(|(inode, cookie)| (cookie, inode)).collect())
             });
-            if held.as_ref().is_some_and(|held| !held.contains(&cookie)) {
-                ended.insert(opened.id);
-            }
+            match inodes.as_ref().map(|inodes| inodes.get(&cookie)) {
+                Some(Some(&inode)) => held.insert(opened.id, Some(inode)),
+                Some(None) => continue,
+                None => held.insert(opened.id, None),
+            };
         }
-        ended
+        held
+    }
+
+    /// Those of which their owner has no descriptor: it closes them, or has passed them on.
+    fn being_closed(&self, held: &Held) -> Vec<SocketId> {
+        let mut descriptors: FxHashMap<u32, Option<FxHashSet<u64>>> = FxHashMap::default();
+        let is_without_descriptor = |opened: &&Opened| {
+            let (Some(owner), Some(&Some(inode))) = (opened.owner, held.get(&opened.id)) else {
+                return false;
+            };
+            let inodes = descriptors.entry(owner.pid).or_insert_with(|| sockets_of(owner.pid).ok());
+            inodes.as_ref().is_some_and(|inodes| !inodes.contains(&inode))
+        };
+        self.found.iter().filter(is_without_descriptor).map(|opened| opened.id).collect()
     }
 }
 
+/// Inodes of the sockets of which a process has a descriptor.
+fn sockets_of(pid: u32) -> Result<FxHashSet<u64>> {
+    let process = procfs::process::Process::new(i32::try_from(pid)?)?;
+    let mut inodes = FxHashSet::default();
+    for descriptor in process.fd()? {
+        // One that was closed meanwhile.
+        let Ok(descriptor) = descriptor else { continue };
+        if let FDTarget::Socket(inode) = descriptor.target {
+            inodes.insert(inode);
+        }
+    }
+    Ok(inodes)
+}
+
 /// Asks the programs for the end of a socket.
-fn follow(opened: &Opened, programs: &mut Programs) {
-    let (SocketId::Cookie { cookie, .. }, Some(id)) = (opened.id, opened.owner) else { return };
+fn follow(opened: &Opened, programs: &mut Programs) -> Following {
+    let (SocketId::Cookie { cookie, .. }, Some(id)) = (opened.id, opened.owner) else {
+        return Following::Refused;
+    };
     let datagram = if opened.protocol == Protocol::Udp { flags::DATAGRAM } else { 0 };
     let listener = if opened.role == Role::Listen { flags::LISTENER } else { 0 };
     let owner = Owner {
@@ -128,10 +179,13 @@ fn follow(opened: &Opened, programs: &mut Programs) {
         sent: 0,
         received: 0,
     };
-    programs.follow(cookie, owner);
-    if let Some(place) = place(opened).filter(|_| datagram == 0 && listener != 0) {
+    let following = programs.follow(cookie, owner);
+    if let Some(place) = place(opened).filter(|_| datagram == 0 && listener != 0)
+        && following != Following::Already
+    {
         programs.listen(place, cookie, owner);
     }
+    following
 }
 
 /// Where a listener waits. One for any IPv4 address may be of either family: it is taken for IPv4.
@@ -197,12 +251,12 @@ fn cookies() -> Result<FxHashMap<u64, u64>> {
 }
 
 /// Holds sockets back.
-struct Held<'a> {
+struct Gathering<'a> {
     inner: &'a mut dyn Intake,
     found: Vec<Opened>,
 }
 
-impl Intake for Held<'_> {
+impl Intake for Gathering<'_> {
     fn process(&mut self, change: ProcessChange) -> Verdict {
         self.inner.process(change)
     }
