@@ -255,7 +255,8 @@ impl Sink for Terminal {
     }
 
     fn notice(&mut self, line: &str) {
-        self.say(format!("{line}\n").as_bytes());
+        let width = columns(std::io::stderr()).filter(|_| self.stderr.is_terminal);
+        self.say(folded(format!("{line}\n"), width, 2).as_bytes());
     }
 
     fn named(&mut self, event: &Event, before: &Domain) {
