@@ -9,12 +9,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe,
-    Program, ProgramError, RawTracePoint, SockOps,
+    Program, ProgramError, ProgramType, RawTracePoint, SockOps,
 };
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
     FlowBytes, FlowKey, Judgement, JudgementWords, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
-    OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags,
+    OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags, group,
 };
 
 use rustc_hash::FxHashMap;
@@ -60,6 +61,7 @@ pub struct Programs {
     pub hooks: Hooks,
     judgements: HashMap<MapData, u32, JudgementWords>,
     owners: HashMap<MapData, u64, OwnerWords>,
+    followed_older: Array<MapData, u64>,
     flows: HashMap<MapData, [u64; 4], FlowBytes>,
     listeners: HashMap<MapData, [u64; 3], ListenerWords>,
     lost: PerCpuArray<MapData, u64>,
@@ -97,6 +99,10 @@ impl Programs {
     /// Asks for the end of a socket that is older than the programs, unless they follow it already.
     pub fn follow(&mut self, cookie: u64, owner: Owner) -> Following {
         if !self.hooks.cgroups {
+            return Following::Refused;
+        }
+        // Before: the programs look for an owner only where they may find one.
+        if self.followed_older.set(group(cookie), 1, 0).is_err() {
             return Following::Refused;
         }
         match self.owners.insert(cookie, owner.to_words(), BPF_NOEXIST) {
@@ -207,6 +213,7 @@ impl<'a> Loaded<'a> {
         let mut settings = [0; SETTING_COUNT];
         settings[Setting::Listening as usize] = u32::from(wanted.listening);
         settings[Setting::Alone as usize] = u32::from(when == When::Alone);
+        settings[Setting::TypedTask as usize] = u32::from(gives_typed_task());
         let mut loader = EbpfLoader::new();
         loader.override_global(OFFSETS_GLOBAL, &kernel.offsets[..], true);
         loader.override_global(SETTINGS_GLOBAL, &settings[..], true);
@@ -434,6 +441,7 @@ impl<'a> Loaded<'a> {
             ring: RingBuf::try_from(take("EVENTS")?).context("open the ring buffer")?,
             judgements: HashMap::try_from(take("JUDGEMENTS")?)?,
             owners: HashMap::try_from(take("OWNERS")?)?,
+            followed_older: Array::try_from(take("FOLLOWED_OLDER")?)?,
             flows: HashMap::try_from(take("FLOWS")?)?,
             listeners: HashMap::try_from(take("LISTENERS")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
@@ -442,6 +450,12 @@ impl<'a> Loaded<'a> {
             skipped: 0,
         })
     }
+}
+
+/// Whether programs on cgroups may have the current task with its type; those on functions then may, too.
+fn gives_typed_task() -> bool {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_task_btf)
+        .unwrap_or(false)
 }
 
 /// Tries names until one works; the reason is that of the last.
