@@ -3,8 +3,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
-    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX, ListenerKey,
-    ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting,
+    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX,
+    ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES,
+    SETTING_COUNT, Setting,
 };
 
 #[map]

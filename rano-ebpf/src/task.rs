@@ -5,7 +5,9 @@ use aya_ebpf::helpers::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
     generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user},
 };
-use rano_common::{Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Setting, Verdict};
+use rano_common::{
+    Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Setting, Verdict,
+};
 
 use crate::emit::{now, reserve, submit};
 use crate::maps::{JUDGEMENTS, lost, offset, setting};

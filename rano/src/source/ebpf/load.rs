@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -67,6 +67,8 @@ pub struct Programs {
     lost: PerCpuArray<MapData, u64>,
     /// Keeps the programs attached.
     ebpf: Option<Ebpf>,
+    /// So do these, of which the kernel counts what it skipped.
+    probes: Vec<OwnedFd>,
     /// Of programs that ended.
     skipped: u64,
 }
@@ -152,13 +154,16 @@ impl Programs {
     pub fn detach(&mut self) {
         self.skipped = self.skipped();
         self.ebpf = None;
+        self.probes.clear();
     }
 
     /// How often the kernel skipped a program, where it says.
     pub fn skipped(&self) -> u64 {
         let Some(ebpf) = &self.ebpf else { return self.skipped };
         let misses = |program: &Program| misses::of(program.fd().ok()?.as_fd());
-        ebpf.programs().filter_map(|(_, program)| misses(program)).sum()
+        let of_programs: u64 = ebpf.programs().filter_map(|(_, program)| misses(program)).sum();
+        let of_probes: u64 = self.probes.iter().filter_map(|link| misses::of_probe(link.as_fd())).sum();
+        of_programs + of_probes
     }
 
     /// Open sockets of which every record so far was lost.
@@ -447,6 +452,7 @@ impl<'a> Loaded<'a> {
             lost: PerCpuArray::try_from(take("LOST")?)?,
             hooks,
             ebpf: Some(ebpf),
+            probes: misses::probes(),
             skipped: 0,
         })
     }
