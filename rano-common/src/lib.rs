@@ -156,3 +156,19 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 32);
     assert!(size_of::<ListenerKey>() == 24);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_in_groups_beside_one_another() {
+        for key in [0, 1 << 40, u64::MAX << 12] {
+            let first = group(key);
+            assert!(first < FOLLOWED_GROUPS);
+            for next in 1..4096 {
+                assert_eq!(group(key + next).abs_diff(first), u32::try_from(next).expect("small"), "{key}");
+            }
+        }
+    }
+}
