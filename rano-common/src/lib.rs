@@ -21,7 +21,7 @@ pub use words::{
 };
 
 /// Version of the record layout. The loader refuses an object that was built for another one.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Bytes that may wait in the ring buffer, unless the loader asks for another size. A power of two of pages.
 pub const RING_BYTES: u32 = 4 << 20;
@@ -29,6 +29,8 @@ pub const RING_BYTES: u32 = 4 << 20;
 pub const JUDGEMENTS_MAX: u32 = 1 << 16;
 /// Open sockets of which the kernel programs keep the owner.
 pub const OWNERS_MAX: u32 = 1 << 16;
+/// Groups of sockets that are told apart when it is asked whether any of them is followed. A power of two.
+pub const FOLLOWED_GROUPS: u32 = 1 << 14;
 /// Destinations of unconnected datagram sockets that are told apart.
 pub const FLOWS_MAX: u32 = 1 << 14;
 /// Connections of which a part of the `ClientHello` was sent.
@@ -37,6 +39,13 @@ pub const HELLOS_MAX: u32 = 1 << 10;
 pub const LISTENERS_MAX: u32 = 1 << 12;
 /// Threads that are in the middle of a call.
 pub const CALLS_MAX: u32 = 1 << 14;
+
+/// The group of a socket by its key: neighbours are in groups beside one another, and share what the CPU has at hand.
+#[expect(clippy::cast_possible_truncation, reason = "a few of its bits are taken")]
+#[inline]
+pub const fn group(key: u64) -> u32 {
+    (key ^ key >> 14) as u32 & (FOLLOWED_GROUPS - 1)
+}
 
 /// What every record begins with.
 #[repr(C)]
@@ -147,3 +156,19 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 32);
     assert!(size_of::<ListenerKey>() == 24);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_in_groups_beside_one_another() {
+        for key in [0, 1 << 40, u64::MAX << 12] {
+            let first = group(key);
+            assert!(first < FOLLOWED_GROUPS);
+            for next in 1..4096 {
+                assert_eq!(group(key + next).abs_diff(first), u32::try_from(next).expect("small"), "{key}");
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! is switched off.
 
 /// Name of the global that holds them, one word each. It carries [`ABI_VERSION`](crate::ABI_VERSION).
-pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_5";
+pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_6";
 
 /// Index of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,12 +12,14 @@ pub enum Setting {
     Listening,
     /// 1: without hooks of cgroups. A socket is then known by its address, because nothing gives it a cookie.
     Alone,
+    /// 1: programs of every kind may have the current task with its type.
+    TypedTask,
 }
 
 /// How many there are.
-pub const SETTING_COUNT: usize = 2;
+pub const SETTING_COUNT: usize = 3;
 
-const _: () = assert!(Setting::Alone as usize + 1 == SETTING_COUNT);
+const _: () = assert!(Setting::TypedTask as usize + 1 == SETTING_COUNT);
 
 #[cfg(test)]
 mod tests {

@@ -3,11 +3,11 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use rano_common::{FlowKey, Loss, Offset, Owner, OwnerWords, SocketKind, flags, owner_words};
+use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
+use rano_common::{FlowKey, Loss, Offset, Owner, OwnerWords, SocketKind, flags, group, owner_words};
 
 use crate::emit::now;
-use crate::maps::{FLOWS, LISTENERS, OWNERS, TALKS, lost};
+use crate::maps::{FLOWS, FOLLOWED, FOLLOWED_OLDER, LISTENERS, OWNERS, TALKS, lost};
 use crate::socket::{Destination, IPPROTO_UDP, Told, draft, key_of, tell};
 use crate::task::{Identity, caller, read, thread};
 
@@ -34,20 +34,64 @@ pub fn owned(identity: Identity, flags: u32, (remote, remote_port): Destination)
 
 #[inline(always)]
 pub fn remember(key: u64, owner: Owner) {
-    if OWNERS.insert(key, owner.to_words(), BPF_ANY as u64).is_err() {
+    let words = owner.to_words();
+    if !remember_new(key, &words) && OWNERS.insert(key, words, BPF_EXIST as u64).is_err() {
         lost(Loss::OwnersFull);
     }
 }
 
+/// Unless it has an owner, or there is no room.
+#[inline(always)]
+fn remember_new(key: u64, words: &OwnerWords) -> bool {
+    // Before: whoever finds it counted may look in vain, the other way round it would be missed.
+    count(key, 1);
+    let is_new = OWNERS.insert(key, words, BPF_NOEXIST as u64).is_ok();
+    if !is_new {
+        count(key, u64::MAX);
+    }
+    is_new
+}
+
+#[inline(always)]
+pub fn forget(key: u64) {
+    if OWNERS.remove(key).is_ok() {
+        count(key, u64::MAX);
+    }
+}
+
+#[inline(always)]
+fn count(key: u64, more: u64) {
+    if let Some(count) = FOLLOWED.get_ptr_mut(group(key)) {
+        add(count, more);
+    }
+}
+
+/// Whether to look for an owner: of most sockets there is none, and the look would be for memory that nobody touched lately.
+#[inline(always)]
+fn may_have_owner(key: u64) -> bool {
+    let group = group(key);
+    FOLLOWED.get(group).is_some_and(|count| *count != 0)
+        || FOLLOWED_OLDER.get(group).is_some_and(|mark| *mark != 0)
+}
+
+#[inline(always)]
+pub fn has_owner(key: u64) -> bool {
+    // SAFETY: nothing but the presence is looked at.
+    may_have_owner(key) && unsafe { OWNERS.get(key) }.is_some()
+}
+
 #[inline(always)]
 pub fn owner_of(key: u64) -> Option<Owner> {
+    if !may_have_owner(key) {
+        return None;
+    }
     // SAFETY: an entry belongs to one socket, whose calls come one after another.
     unsafe { OWNERS.get(key) }.map(|words| Owner::from_words(*words))
 }
 
 #[inline(always)]
 fn words_of(key: u64) -> Option<*mut OwnerWords> {
-    OWNERS.get_ptr_mut(key)
+    if may_have_owner(key) { OWNERS.get_ptr_mut(key) } else { None }
 }
 
 /// Sets flags of a socket that is followed.
@@ -128,7 +172,7 @@ pub fn datagram_goes<T>(socket: *const T, key: u64, destination: Destination) {
         let heard = known.map_or(0, |known| known.flags & flags::HEARD);
         let owner = owned(identity, flags::DATAGRAM | heard, destination);
         // One that is known keeps what is known of it.
-        if known.is_none() && OWNERS.insert(key, owner.to_words(), BPF_NOEXIST as u64).is_err() {
+        if known.is_none() && !remember_new(key, &owner.to_words()) {
             lost(Loss::OwnersFull);
         }
         let told = Told { remote: Some(destination), ..Told::new(SocketKind::Datagram, key, owner) };
@@ -252,7 +296,7 @@ pub fn connect_failed(sk: usize, key: u64, owner: Owner, returned: i32) {
         return;
     }
     if owner.flags & flags::LISTENER == 0 {
-        let _ = OWNERS.remove(key);
+        forget(key);
     }
     let error = Some(returned.unsigned_abs());
     tell(
@@ -264,11 +308,16 @@ pub fn connect_failed(sk: usize, key: u64, owner: Owner, returned: i32) {
 /// The SYN is about to be sent, in the caller's context. Whether the socket is followed.
 #[inline(always)]
 pub fn attempted<T>(socket: *const T, key: u64) -> bool {
-    let Some(owner) = owner_of(key) else { return false };
+    let Some(words) = words_of(key) else { return false };
+    // SAFETY: the kernel returned a pointer to the value, which is this socket's as long as the call lasts.
+    let words = unsafe { &mut *words };
+    let owner = Owner::from_words(*words);
     if owner.flags & flags::ATTEMPTED == 0 {
-        mark(key, flags::ATTEMPTED);
+        words[owner_words::FLAGS] |= u64::from(flags::ATTEMPTED);
         let owner = Owner { flags: owner.flags | flags::ATTEMPTED, ..owner };
-        let _ = tell_on(socket, Told::new(SocketKind::Attempt, key, owner));
+        if tell(socket, Told::new(SocketKind::Attempt, key, owner)) {
+            words[owner_words::FLAGS] |= u64::from(flags::HEARD);
+        }
     }
     true
 }
@@ -288,7 +337,7 @@ pub fn established<T>(socket: *const T, key: u64) {
 #[inline(always)]
 pub fn closed<T>(socket: *const T, key: u64, state_before: u8) {
     let Some(owner) = owner_of(key) else { return };
-    let _ = OWNERS.remove(key);
+    forget(key);
     tell_end(socket, Told { state_before, ..Told::new(SocketKind::Closed, key, owner) });
 }
 
@@ -299,7 +348,7 @@ pub fn released<T>(socket: *const T, key: u64) {
     if owner.flags & flags::ATTEMPTED != 0 {
         return;
     }
-    let _ = OWNERS.remove(key);
+    forget(key);
     let is_attempt =
         owner.flags & (flags::DATAGRAM | flags::PREEXISTING | flags::ACCEPTED | flags::LISTENER) == 0;
     let remote = if is_attempt { Some(tried(owner)) } else { None };

@@ -5,8 +5,8 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use rano_common::{ListenerKey, ListenerWords, Loss, Offset, Owner, SocketKind, flags};
 
 use crate::emit::now;
-use crate::follow::{mark, owned, owner_of, remember, tell_on};
-use crate::maps::{ACCEPT_HOOKED, LISTENERS, OWNERS, lost};
+use crate::follow::{forget, mark, owned, owner_of, remember, tell_on};
+use crate::maps::{ACCEPT_HOOKED, LISTENERS, lost};
 use crate::socket::{IPPROTO_TCP, Told, draft, key_of};
 use crate::task::{caller, read};
 
@@ -101,7 +101,7 @@ pub fn accepted(sk: usize) {
     let before = owner_of(key);
     let Some(identity) = caller() else {
         if before.is_some() {
-            let _ = OWNERS.remove(key);
+            forget(key);
         }
         return;
     };

@@ -3,8 +3,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
-    CALLS_MAX, FLOWS_MAX, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX, ListenerKey,
-    ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting,
+    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX,
+    ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES,
+    SETTING_COUNT, Setting,
 };
 
 #[map]
@@ -17,6 +18,15 @@ pub static JUDGEMENTS: HashMap<u32, JudgementWords> = HashMap::with_max_entries(
 /// By socket cookie, or without hooks of cgroups by the socket's address.
 #[map]
 pub static OWNERS: HashMap<u64, OwnerWords> = HashMap::with_max_entries(OWNERS_MAX, 0);
+
+/// How many sockets of each group have an owner: a look at it costs a tenth of one for an owner that is not there. What
+/// user space adds is not counted here.
+#[map]
+pub static FOLLOWED: Array<u64> = Array::with_max_entries(FOLLOWED_GROUPS, 0);
+
+/// Not 0: to a socket of this group user space gave an owner.
+#[map]
+pub static FOLLOWED_OLDER: Array<u64> = Array::with_max_entries(FOLLOWED_GROUPS, 0);
 
 /// Destinations that were told, and what went there. A forgotten one is told again, and user space knows it.
 #[map]
@@ -42,22 +52,22 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len(
 
 /// Set by the loader from the running kernel's BTF; `rano_common::OFFSETS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_OFFSETS_5: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
+static RANO_OFFSETS_6: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
 
 /// Set by the loader; `rano_common::SETTINGS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_SETTINGS_5: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
+static RANO_SETTINGS_6: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
 
 #[inline(always)]
 pub fn offset(of: Offset) -> usize {
     // SAFETY: the index is that of a variant, and so within the array; volatile because the loader changes it.
-    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_5[of as usize]) as usize }
+    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_6[of as usize]) as usize }
 }
 
 #[inline(always)]
 pub fn setting(of: Setting) -> u32 {
     // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_5[of as usize]) }
+    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_6[of as usize]) }
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! What is told of a socket, read from `struct sock` at the places that the running kernel's BTF gives.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use rano_common::{Header, ListenerKey, Loss, Offset, Owner, Setting, SocketKind, SocketRecord, flags};
 
@@ -123,16 +123,53 @@ pub fn draft<T>(socket: *const T, told: Told) -> Option<Draft> {
     Some(Draft { room })
 }
 
+/// What a socket begins with: addresses of IPv4, ports and the like lie side by side there, and are read at once.
+struct Head {
+    sk: usize,
+    words: [u64; HEAD_WORDS],
+}
+
+/// Up to `skc_net`. What is behind that, or is in another kernel, is read by itself.
+const HEAD_WORDS: usize = 7;
+
+impl Head {
+    #[inline(always)]
+    fn of(sk: usize) -> Self {
+        let mut head = Self { sk, words: [0; HEAD_WORDS] };
+        let length = size_of_val(&head.words) as u32;
+        // SAFETY: there is room for as many bytes; the helper checks the address, and leaves zeros where it is none.
+        unsafe { bpf_probe_read_kernel((&raw mut head.words).cast(), length, sk as *const _) };
+        head
+    }
+
+    #[inline(always)]
+    fn get<T: Default>(&self, field: Offset) -> T {
+        let place = offset(field);
+        if place + size_of::<T>() > size_of::<[u64; HEAD_WORDS]>() {
+            return read(self.sk, field).unwrap_or_default();
+        }
+        // SAFETY: it lies within, as was just seen, and the kernel's fields are aligned; every `T` here is a plain number
+        // or an array of them.
+        unsafe { (&raw const self.words).cast::<u8>().add(place).cast::<T>().read() }
+    }
+
+    #[inline(always)]
+    fn address(&self, family: u16, four: Offset, six: Offset) -> [u8; 16] {
+        bytes(if family == AF_INET6 { self.get(six) } else { [self.get(four), 0, 0, 0] })
+    }
+}
+
 /// A program of its own: it is long, and called from many.
 ///
 /// # Safety
 /// `record` points to room for a record.
 #[inline(never)]
 unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
-    let family: u16 = read(sk, Offset::SockFamily).unwrap_or(0);
-    let port: u16 = read(sk, Offset::SockRemotePort).unwrap_or(0);
+    let head = Head::of(sk);
+    let family: u16 = head.get(Offset::SockFamily);
+    let port: u16 = head.get(Offset::SockRemotePort);
     let is_datagram = told.owner.flags & flags::DATAGRAM != 0;
-    let net: usize = read(sk, Offset::SockNet).unwrap_or(0);
+    let net: usize = head.get(Offset::SockNet);
     // SAFETY: the caller's promise; each helper call checks the address it reads.
     unsafe {
         (*record).header =
@@ -148,7 +185,7 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
             Some(error) => error,
             None => read(sk, Offset::SockError).unwrap_or(0),
         };
-        (*record).local_port = read(sk, Offset::SockLocalPort).unwrap_or(0);
+        (*record).local_port = head.get(Offset::SockLocalPort);
         (*record).remote_port = u16::from_be(port);
         (*record).family = family;
         (*record).protocol = if is_datagram { IPPROTO_UDP } else { IPPROTO_TCP };
@@ -159,7 +196,7 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
         let (sent, again, received): (u64, u64, u64) = if is_datagram {
             (told.owner.sent, 0, told.owner.received)
         } else if is_end {
-            let state: u64 = read(sk, Offset::SockFlags).unwrap_or(0);
+            let state: u64 = head.get(Offset::SockFlags);
             if state & SOCK_DONE != 0 {
                 (*record).flags |= flags::FIN;
             }
@@ -173,26 +210,16 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
         };
         (*record).bytes_sent = sent.saturating_sub(again);
         (*record).bytes_received = received;
-        (*record).local = address(sk, family, Offset::SockLocal4, Offset::SockLocal6);
+        (*record).local = head.address(family, Offset::SockLocal4, Offset::SockLocal6);
         match told.remote {
             Some((remote, port)) => {
                 let four = words(remote)[3];
                 (*record).remote = if family == AF_INET6 { remote } else { bytes([four, 0, 0, 0]) };
                 (*record).remote_port = port;
             }
-            None => (*record).remote = address(sk, family, Offset::SockRemote4, Offset::SockRemote6),
+            None => (*record).remote = head.address(family, Offset::SockRemote4, Offset::SockRemote6),
         }
     }
-}
-
-#[inline(always)]
-pub fn address(sk: usize, family: u16, four: Offset, six: Offset) -> [u8; 16] {
-    if family == AF_INET6 {
-        return read(sk, six).unwrap_or([0; 16]);
-    }
-    // SAFETY: the helper checks the address.
-    let four: u32 = unsafe { bpf_probe_read_kernel((sk + offset(four)) as *const u32) }.unwrap_or(0);
-    bytes([four, 0, 0, 0])
 }
 
 /// The destination of a connected socket.

@@ -16,7 +16,7 @@ const USAGE: &str = "\
 usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
        cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
        cargo xtask ebpf [--check]       build the kernel programs that rano embeds; or: are they up to date?
-       cargo xtask vm [--full]                 the kernel tests on other kernels, in emulated machines
+       cargo xtask vm [--full] [--bench]       the kernel tests on other kernels, in emulated machines; or a bench
        cargo xtask fuzz [TARGET]... [--seconds N]
                                                feed what takes bytes from outside with nonsense (each 10 s)
        cargo xtask bench [NAME]...             measure: poll notify hooks store report memory startup alerts names (all)
@@ -56,6 +56,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
         bench::load::HOLD => bench::load::hold(&arguments),
         bench::load::CONNECT => bench::load::connect(&arguments),
         bench::hooks::CLIENT => bench::hooks::be_client(&arguments),
+        bench::hooks::COSTS => bench::hooks::measure_in_guest(&arguments),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)

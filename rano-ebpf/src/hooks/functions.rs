@@ -9,11 +9,11 @@ use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeCont
 use rano_common::{Loss, Offset, Setting};
 
 use crate::follow::{
-    attempted, connect_failed, connect_returned, datagram_goes, owned, received, released, remember, sent,
-    sent_by,
+    attempted, connect_failed, connect_returned, datagram_goes, has_owner, owned, received, released,
+    remember, sent, sent_by,
 };
 use crate::listen::accepted;
-use crate::maps::{CALLS, OWNERS, lost, setting};
+use crate::maps::{CALLS, lost, setting};
 use crate::socket::{AF_INET6, Destination, destination, key_of, mapped};
 use crate::task::{caller, read, read_at, thread};
 
@@ -173,9 +173,7 @@ fn enter(sk: usize, second: usize, family: Family) {
         return;
     }
     let Some(key) = key_of(sk) else { return };
-    // SAFETY: nothing but the presence is looked at.
-    let followed = unsafe { OWNERS.get(key) }.is_some();
-    if (followed || setting(Setting::Alone) != 0)
+    if (has_owner(key) || setting(Setting::Alone) != 0)
         && CALLS.insert(thread(), [sk as u64, second as u64], BPF_ANY as u64).is_err()
     {
         lost(Loss::CallsFull);

@@ -18,10 +18,19 @@ use crate::system::find_in_path;
 
 /// Role: connects to itself when told to.
 pub(crate) const CLIENT: &str = "__client";
+/// Role: measures one rung, in a guest.
+pub(crate) const COSTS: &str = "__costs";
 
-const ROUNDS: usize = 7;
-/// Connections of a client in a round; those of one that nobody reads about must fit into the ring buffer.
-const CONNECTIONS: usize = 3000;
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Size {
+    rounds: usize,
+    /// Connections of a client in a round; those of one that nobody reads about must fit into the ring buffer.
+    connections: usize,
+}
+
+const HERE: Size = Size { rounds: 9, connections: 3000 };
+const EMULATED: Size = Size { rounds: 3, connections: 1000 };
 /// Of each of two clients at once.
 const FULL_SPEED: usize = 14_000;
 const IDLE: Duration = Duration::from_secs(5);
@@ -39,12 +48,8 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
         eprintln!("tracefs: {errno}");
     }
     let scratch = tempfile::tempdir()?;
-    let bench = Bench { rano: rano.to_owned(), scratch: scratch.path().to_owned() };
-    for name in [STRANGER, AGENT] {
-        std::fs::copy(std::env::current_exe()?, bench.scratch.join(name)).context("copy the client")?;
-    }
-    let mut table =
-        Table::new(&["", "connect+close", "added", "of tcplife", "both ends", "added", "of tcplife"]);
+    let bench = Bench::new(rano, scratch.path(), HERE)?;
+    let mut table = Table::new(&HEADINGS);
     for rung in RUNGS {
         match bench.available(rung)? {
             None => bench.costs(rung, &mut table)?,
@@ -55,6 +60,19 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
     bench.idle()?;
     Ok(table)
 }
+
+/// The guest's side of `cargo xtask vm --bench`: `RANO RUNG`.
+pub(crate) fn measure_in_guest(arguments: &[OsString]) -> Result<ExitCode> {
+    let [rano, rung] = arguments else { bail!("{COSTS} takes a program and a rung") };
+    let scratch = tempfile::tempdir()?;
+    let bench = Bench::new(Path::new(rano), scratch.path(), EMULATED)?;
+    let mut table = Table::new(&HEADINGS);
+    bench.costs(&rung.to_string_lossy(), &mut table)?;
+    table.print();
+    Ok(ExitCode::SUCCESS)
+}
+
+const HEADINGS: [&str; 7] = ["", "connect+close", "added", "of tcplife", "both ends", "added", "of tcplife"];
 
 /// Name of a client that is nobody's agent.
 const STRANGER: &str = "stranger";
@@ -73,9 +91,17 @@ struct Round {
 struct Bench {
     rano: PathBuf,
     scratch: PathBuf,
+    size: Size,
 }
 
 impl Bench {
+    fn new(rano: &Path, scratch: &Path, size: Size) -> Result<Self> {
+        for name in [STRANGER, AGENT] {
+            std::fs::copy(std::env::current_exe()?, scratch.join(name)).context("copy the client")?;
+        }
+        Ok(Self { rano: rano.to_owned(), scratch: scratch.to_owned(), size })
+    }
+
     /// Why a rung is not to be had here.
     fn available(&self, rung: &str) -> Result<Option<String>> {
         match self.observe(rung, &WITHOUT_NAMES) {
@@ -91,7 +117,7 @@ impl Bench {
             table.skip("tcplife: not installed");
         }
         let mut rounds: [Vec<Round>; 6] = Default::default();
-        for _ in 0..ROUNDS {
+        for _ in 0..self.size.rounds {
             // Taking turns, so that a slow moment of the machine hits all.
             rounds[0].push(self.client(STRANGER)?.run()?);
             if let Some(tcplife) = &tcplife {
@@ -217,7 +243,7 @@ impl Bench {
     }
 
     fn client(&self, name: &str) -> Result<Client> {
-        self.client_on(name, CONNECTIONS, 0)
+        self.client_on(name, self.size.connections, 0)
     }
 
     /// On a CPU of its own, and ready to run.

@@ -1,6 +1,7 @@
 //! The kernel tests on Debian's kernels, in emulated machines: each kernel, each way of attaching, and systems that
 //! leave programs less room. Needs `apt-get`, `dpkg`, QEMU and a static busybox; no privileges and no /dev/kvm.
 
+mod costs;
 mod guest;
 mod image;
 mod kernels;
@@ -28,9 +29,10 @@ use plan::{KERNELS, Scenario, Size};
 use results::{Outcome, Results};
 
 const USAGE: &str = "\
-usage: cargo xtask vm [--full] [--write] [--dev] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
+usage: cargo xtask vm [--full] [--write] [--bench] [--dev] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
   --full     every test in each guest, 100,000 connections, every kernel with full preemption too
   --write    what differs by rung on every kernel, and what was seen put into docs/kernels.md
+  --bench    instead of tests: what the programs cost whoever connects, beside tcplife (package libbpf-tools)
   --dev      an unoptimised build: sooner there, slower in the guests
   --kernel   only this kernel, such as 6.12
   --rung     only this one: fentry, kprobe, tracepoint
@@ -75,6 +77,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     if kernels.is_empty() {
         return Ok(skip_all("there is no kernel to boot"));
     }
+    if options.bench {
+        return costs::measure(&home, &plan::scenarios(&kernels, &options.rungs, Size::Quick));
+    }
     let built = cargo::build_test("kernel", options.profile)?;
     let base = base_image(&built)?;
     let scenarios = plan::scenarios(&kernels, &options.rungs, options.size);
@@ -89,6 +94,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
 struct Options {
     size: Size,
     write: bool,
+    bench: bool,
     profile: &'static str,
     kernels: Vec<String>,
     rungs: Vec<String>,
@@ -100,6 +106,7 @@ impl Options {
         let mut options = Self {
             size: Size::Quick,
             write: false,
+            bench: false,
             profile: "release",
             kernels: Vec::new(),
             rungs: Vec::new(),
@@ -110,6 +117,7 @@ impl Options {
             match word? {
                 "--full" => options.size = Size::Full,
                 "--write" => options.write = true,
+                "--bench" => options.bench = true,
                 "--dev" => options.profile = "dev",
                 "--kernel" => options.kernels.push(words.next()??.to_owned()),
                 "--rung" => options.rungs.push(words.next()??.to_owned()),
@@ -196,7 +204,8 @@ fn run_guests(
             scope.spawn(|| {
                 let sender = sender;
                 while let Some(scenario) = next(&waiting) {
-                    let ended = run_guest(home, base, &built.test, scenario, options.filter.as_deref());
+                    let command = scenario.command(&built.test, options.filter.as_deref());
+                    let ended = run_guest(home, base, scenario, &command);
                     if sender.send((scenario, ended)).is_err() {
                         break;
                     }
@@ -218,18 +227,12 @@ fn next<'a, T>(waiting: &Mutex<VecDeque<&'a T>>) -> Option<&'a T> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
 }
 
-fn run_guest(
-    home: &Path,
-    base: &[u8],
-    test: &Path,
-    scenario: &Scenario<'_>,
-    filter: Option<&str>,
-) -> Result<Ended> {
+/// `base` is an image without its end, `command` what the guest's shell runs.
+fn run_guest(home: &Path, base: &[u8], scenario: &Scenario<'_>, command: &str) -> Result<Ended> {
     let directory = home.join("guests").join(scenario.name.replace(' ', "-"));
     fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let mut image = Image::default();
     image.modules(scenario.kernel)?;
-    let command = scenario.command(test, filter);
     image.file(&PathBuf::from("/command"), command.as_bytes(), 0o644)?;
     let initramfs = directory.join("initramfs");
     fs::write(&initramfs, [base, &image.finish()?].concat()).context("write the initramfs")?;

@@ -2,19 +2,20 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe,
-    Program, ProgramError, RawTracePoint, SockOps,
+    Program, ProgramError, ProgramType, RawTracePoint, SockOps,
 };
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
     FlowBytes, FlowKey, Judgement, JudgementWords, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
-    OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags,
+    OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags, group,
 };
 
 use rustc_hash::FxHashMap;
@@ -62,11 +63,14 @@ pub struct Programs {
     pub hooks: Hooks,
     judgements: HashMap<MapData, u32, JudgementWords>,
     owners: HashMap<MapData, u64, OwnerWords>,
+    followed_older: Array<MapData, u64>,
     flows: HashMap<MapData, [u64; 4], FlowBytes>,
     listeners: HashMap<MapData, [u64; 3], ListenerWords>,
     lost: PerCpuArray<MapData, u64>,
     /// Keeps the programs attached.
     ebpf: Option<Ebpf>,
+    /// So do these, of which the kernel counts what it skipped.
+    probes: Vec<OwnedFd>,
     /// Of programs that ended.
     skipped: u64,
 }
@@ -99,6 +103,10 @@ impl Programs {
     /// Asks for the end of a socket that is older than the programs, unless they follow it already.
     pub fn follow(&mut self, cookie: u64, owner: Owner) -> Following {
         if !self.hooks.cgroups {
+            return Following::Refused;
+        }
+        // Before: the programs look for an owner only where they may find one.
+        if self.followed_older.set(group(cookie), 1, 0).is_err() {
             return Following::Refused;
         }
         match self.owners.insert(cookie, owner.to_words(), BPF_NOEXIST) {
@@ -148,13 +156,16 @@ impl Programs {
     pub fn detach(&mut self) {
         self.skipped = self.skipped();
         self.ebpf = None;
+        self.probes.clear();
     }
 
     /// How often the kernel skipped a program, where it says.
     pub fn skipped(&self) -> u64 {
         let Some(ebpf) = &self.ebpf else { return self.skipped };
         let misses = |program: &Program| misses::of(program.fd().ok()?.as_fd());
-        ebpf.programs().filter_map(|(_, program)| misses(program)).sum()
+        let of_programs: u64 = ebpf.programs().filter_map(|(_, program)| misses(program)).sum();
+        let of_probes: u64 = self.probes.iter().filter_map(|link| misses::of_probe(link.as_fd())).sum();
+        of_programs + of_probes
     }
 
     /// Open sockets of which every record so far was lost.
@@ -209,6 +220,7 @@ impl<'a> Loaded<'a> {
         let mut settings = [0; SETTING_COUNT];
         settings[Setting::Listening as usize] = u32::from(wanted.listening);
         settings[Setting::Alone as usize] = u32::from(when == When::Alone);
+        settings[Setting::TypedTask as usize] = u32::from(gives_typed_task());
         let mut loader = EbpfLoader::new();
         loader.override_global(OFFSETS_GLOBAL, &kernel.offsets[..], true);
         loader.override_global(SETTINGS_GLOBAL, &settings[..], true);
@@ -436,14 +448,22 @@ impl<'a> Loaded<'a> {
             ring: RingBuf::try_from(take("EVENTS")?).context("open the ring buffer")?,
             judgements: HashMap::try_from(take("JUDGEMENTS")?)?,
             owners: HashMap::try_from(take("OWNERS")?)?,
+            followed_older: Array::try_from(take("FOLLOWED_OLDER")?)?,
             flows: HashMap::try_from(take("FLOWS")?)?,
             listeners: HashMap::try_from(take("LISTENERS")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
             hooks,
             ebpf: Some(ebpf),
+            probes: misses::probes(),
             skipped: 0,
         })
     }
+}
+
+/// Whether programs on cgroups may have the current task with its type; those on functions then may, too.
+fn gives_typed_task() -> bool {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_task_btf)
+        .unwrap_or(false)
 }
 
 /// Tries names until one works; the reason is that of the last.
