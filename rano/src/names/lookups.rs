@@ -218,6 +218,11 @@ impl Lookups {
 }
 
 impl Found {
+    /// Some of it was answered to the process itself or to its kin.
+    pub fn is_own(&self) -> bool {
+        self.all().any(|known| known.by == DomainSource::Dns)
+    }
+
     fn all(&self) -> impl Iterator<Item = &KnownName> {
         self.name.iter().chain(&self.others)
     }
