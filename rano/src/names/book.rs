@@ -6,6 +6,7 @@
 //! connection said is not said of the next. A DNS answer belongs to its receiver, see `lookups.rs`.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ const SOCKETS_MAX: usize = 1 << 17;
 /// How long an ended socket is remembered for evidence that comes late.
 const LINGER: Duration = Duration::from_secs(5);
 /// Ended sockets that are remembered; the oldest is forgotten first.
-const ENDED_MAX: usize = 8192;
+const ENDED_MAX: usize = 4096;
 /// Connections that no answer of their own names, for which one may still be under way, or become known as theirs.
 const NAMELESS_MAX: usize = 256;
 /// How much later than a connection an answer may be delivered that was received before it, or its receiver become known.
@@ -263,8 +264,17 @@ impl Book {
         if let Some(former) = former {
             self.leave(former, id);
         }
-        let before = self.flows.get(&flow).map(|holders| holders.latest).filter(|latest| *latest != id);
-        self.flows.insert(flow, Holders { latest: id, before });
+        let before = match self.flows.entry(flow) {
+            Entry::Occupied(mut holders) => {
+                let before = Some(holders.get().latest).filter(|latest| *latest != id);
+                holders.insert(Holders { latest: id, before });
+                before
+            }
+            Entry::Vacant(place) => {
+                place.insert(Holders { latest: id, before: None });
+                None
+            }
+        };
         // A socket that had the flow before has what was said before its end.
         let ended_ns = before.and_then(|before| self.sockets.get(&before)?.ended_ns);
         if let (Some(ended_ns), Some(socket)) = (ended_ns, self.sockets.get_mut(&id)) {
@@ -409,11 +419,12 @@ impl Book {
     }
 
     fn forget(&mut self, id: SocketId, ended_ns: u64) {
+        let Entry::Occupied(socket) = self.sockets.entry(id) else { return };
         // Its identity may be in use again: that of a flow of datagrams.
-        if self.sockets.get(&id).is_none_or(|socket| socket.ended_ns != Some(ended_ns)) {
+        if socket.get().ended_ns != Some(ended_ns) {
             return;
         }
-        let Some(socket) = self.sockets.remove(&id) else { return };
+        let socket = socket.remove();
         if let Some(flow) = socket.flow {
             self.leave(flow, id);
         }
@@ -428,7 +439,8 @@ impl Book {
     }
 
     fn leave(&mut self, flow: Flow, id: SocketId) {
-        let Some(holders) = self.flows.get_mut(&flow) else { return };
+        let Entry::Occupied(mut place) = self.flows.entry(flow) else { return };
+        let holders = place.get_mut();
         if holders.before == Some(id) {
             holders.before = None;
         }
@@ -436,7 +448,7 @@ impl Book {
             match holders.before.take() {
                 Some(before) => holders.latest = before,
                 None => {
-                    self.flows.remove(&flow);
+                    place.remove();
                 }
             }
         }

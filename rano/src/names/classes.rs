@@ -83,7 +83,7 @@ struct Asked {
 }
 
 /// A power of two.
-const ASKED_MAX: usize = 1 << 12;
+const ASKED_MAX: usize = 1 << 13;
 
 impl Asked {
     fn of(&mut self, name: &str, find: impl FnOnce() -> Found) -> Found {

@@ -2,6 +2,7 @@
 //! already, and the class follows from the name. Nothing here waits.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -147,8 +148,8 @@ impl Ended {
 
     fn drop_first(&mut self) -> Option<Box<Live>> {
         let (until_ns, id) = self.order.pop_front()?;
-        let is_same = self.by_socket.get(&id).is_some_and(|(until, _)| *until == until_ns);
-        if is_same { self.by_socket.remove(&id).map(|(_, live)| live) } else { None }
+        let Entry::Occupied(place) = self.by_socket.entry(id) else { return None };
+        if place.get().0 == until_ns { Some(place.remove().1) } else { None }
     }
 }
 
