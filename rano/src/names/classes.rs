@@ -82,15 +82,16 @@ struct Asked {
     places: Vec<Option<(Box<str>, Found)>>,
 }
 
-/// A power of two.
-const ASKED_MAX: usize = 1 << 13;
+/// About a hundred bytes each.
+const ASKED_MAX: u32 = 1 << 13;
 
 impl Asked {
     fn of(&mut self, name: &str, find: impl FnOnce() -> Found) -> Found {
         // Whoever chooses names so that they come to one place only makes them cost as much as without this.
-        let place = FxBuildHasher.hash_one(name) as usize % ASKED_MAX;
+        let place = FxBuildHasher.hash_one(name) % u64::from(ASKED_MAX);
+        let place = usize::try_from(place).expect("there are few places");
         if self.places.is_empty() {
-            self.places.resize_with(ASKED_MAX, || None);
+            self.places.resize_with(ASKED_MAX as usize, || None);
         }
         match &mut self.places[place] {
             Some((asked, found)) if **asked == *name => *found,

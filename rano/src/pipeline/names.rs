@@ -132,12 +132,12 @@ pub(super) struct Ended {
 
 impl Ended {
     /// Those that had to make room.
-    fn keep(&mut self, live: Box<Live>, now_ns: u64) -> Vec<Box<Live>> {
+    fn keep(&mut self, live: Box<Live>, now_ns: u64) -> Vec<Live> {
         let until_ns = now_ns.saturating_add(nanos(LINGER));
         self.order.push_back((until_ns, live.opened.id));
         let before = self.by_socket.insert(live.opened.id, (until_ns, live));
         let first = (self.order.len() > ENDED_MAX).then(|| self.drop_first()).flatten();
-        before.map(|(_, live)| live).into_iter().chain(first).collect()
+        before.map(|(_, live)| live).into_iter().chain(first).map(|live| *live).collect()
     }
 
     fn passed(&mut self, now_ns: u64) {
