@@ -18,6 +18,8 @@ pub(super) struct Held {
     lasts_ns: u64,
     /// Keys come from the network, hence the keyed hash of the standard library.
     waiting: HashMap<Party, Vec<Evidence>>,
+    /// How many of them are flows: most of those who ask for one kind have nothing to find.
+    flows: usize,
     order: VecDeque<(u64, Party)>,
     /// Greetings that had to go before their time.
     pub(super) forgotten: u64,
@@ -25,7 +27,7 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(lasts_ns: u64) -> Self {
-        Self { lasts_ns, waiting: HashMap::new(), order: VecDeque::new(), forgotten: 0 }
+        Self { lasts_ns, waiting: HashMap::new(), flows: 0, order: VecDeque::new(), forgotten: 0 }
     }
 
     pub(super) fn lasts_ns(&self) -> u64 {
@@ -42,7 +44,11 @@ impl Held {
             self.count(dropped.as_ref());
         }
         let party = key(party);
-        let pieces = self.waiting.entry(party).or_default();
+        let flows = &mut self.flows;
+        let pieces = self.waiting.entry(party).or_insert_with(|| {
+            *flows += usize::from(is_flow(party));
+            Vec::new()
+        });
         if pieces.len() < OF_ONE {
             pieces.push(evidence);
             self.order.push_back((now_ns.saturating_add(self.lasts_ns), party));
@@ -58,11 +64,13 @@ impl Held {
 
     /// What was held of a party whose socket is known now.
     pub(super) fn take(&mut self, party: Party) -> Vec<Evidence> {
-        if self.waiting.is_empty() {
-            Vec::new()
-        } else {
-            self.waiting.remove(&key(party)).unwrap_or_default()
+        let waiting = if is_flow(party) { self.flows } else { self.waiting.len() - self.flows };
+        if waiting == 0 {
+            return Vec::new();
         }
+        let taken = self.waiting.remove(&key(party));
+        self.flows -= usize::from(is_flow(party) && taken.is_some());
+        taken.unwrap_or_default()
     }
 
     pub(super) fn expire(&mut self, now_ns: u64) {
@@ -81,9 +89,14 @@ impl Held {
         let first = pieces.remove(0);
         if pieces.is_empty() {
             self.waiting.remove(&party);
+            self.flows -= usize::from(is_flow(party));
         }
         Some(first)
     }
+}
+
+fn is_flow(party: Party) -> bool {
+    matches!(party, Party::Flow { .. })
 }
 
 /// A datagram socket is often not bound to the address that its packets show.
