@@ -210,7 +210,9 @@ fn names_out_of_a_capture_file() -> Result<()> {
     let capture = directory.join("capture.pcap");
     let mut command = Command::new(tcpdump);
     command
-        .args(["-i", "any", "--immediate-mode", "-U", "-Z", "root", "-w"])
+        .args(["-i", "any", "--immediate-mode", "-U", "-Z", "root"])
+        // By itself it has room for eight packets: each takes as much as the longest might.
+        .args(["-s", "8192", "-B", "16384", "-w"])
         .arg(&capture)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
