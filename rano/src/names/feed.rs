@@ -163,11 +163,16 @@ impl Laid {
         if age_ms < -JITTER_MS {
             return None;
         }
-        let age_ms = u64::try_from(age_ms).unwrap_or(0);
         let mut evidence = self.evidence.take()?;
+        let age_ms = match evidence {
+            // Rather a millisecond too old than too young: an answer comes just before the connection that it names.
+            Evidence::Answer(_) => age_ms + 1,
+            Evidence::Greeting(_) | Evidence::Pointer(_) => age_ms,
+        };
+        let age_ns = age_ms.saturating_mul(1_000_000);
         *evidence.at_mut() = Moment {
-            boot_ns: now.boot_ns.saturating_sub(age_ms.saturating_mul(1_000_000)),
-            unix_ms: now.unix_ms.saturating_sub_unsigned(age_ms),
+            boot_ns: now.boot_ns.saturating_add_signed(age_ns.saturating_neg()),
+            unix_ms: now.unix_ms.saturating_sub(age_ms),
         };
         Some(evidence)
     }
@@ -213,15 +218,24 @@ mod tests {
     fn a_capture_that_was_made_meanwhile_is_told_as_time_goes_on() {
         let mut feed = feed(&[lookup(1_000, "a.example"), lookup(4_000, "b.example")].concat());
         assert_eq!(taken(&mut feed, at(900)), []);
-        assert_eq!(taken(&mut feed, at(3_000)), [at(1_001)]);
+        assert_eq!(taken(&mut feed, at(3_000)), [at(1_000)]);
         assert_eq!(taken(&mut feed, at(3_500)), []);
-        assert_eq!(taken(&mut feed, at(9_000)), [at(4_001)]);
+        assert_eq!(taken(&mut feed, at(9_000)), [at(4_000)]);
+    }
+
+    /// It may be ahead of what it is laid beside; what it says is not older for that.
+    #[test]
+    fn what_comes_a_little_early_keeps_its_time() {
+        let packets = lookup(1_000, "a.example");
+        assert_eq!(taken(&mut feed(&packets), at(995)), []);
+        assert_eq!(taken(&mut feed(&packets), at(996)), [at(1_000)]);
+        assert_eq!(taken(&mut feed(&packets), at(1_000)), [at(1_000)]);
     }
 
     #[test]
     fn a_capture_from_before_ends_as_the_observation_begins() {
         let mut feed = feed(&[lookup(1_000, "a.example"), lookup(4_000, "b.example")].concat());
-        assert_eq!(taken(&mut feed, at(1_000_000)), [at(997_000), at(1_000_000)]);
+        assert_eq!(taken(&mut feed, at(1_000_000)), [at(996_999), at(999_999)]);
     }
 
     #[test]
