@@ -169,9 +169,9 @@ impl Laid {
             Evidence::Answer(_) => age_ms + 1,
             Evidence::Greeting(_) | Evidence::Pointer(_) => age_ms,
         };
-        let age_ns = age_ms.saturating_mul(1_000_000);
+        let until_now_ns = age_ms.saturating_mul(1_000_000);
         *evidence.at_mut() = Moment {
-            boot_ns: now.boot_ns.saturating_add_signed(age_ns.saturating_neg()),
+            boot_ns: now.boot_ns.saturating_add_signed(until_now_ns.saturating_neg()),
             unix_ms: now.unix_ms.saturating_sub(age_ms),
         };
         Some(evidence)

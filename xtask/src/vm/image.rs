@@ -22,8 +22,6 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs -o mode=1777 run /run
-mkdir -p /var
-ln -s /run /var/run
 chmod 1777 /tmp
 mount -t tracefs t /sys/kernel/tracing
 mount -t debugfs d /sys/kernel/debug
@@ -45,11 +43,10 @@ poweroff -f
 const MODULES: [&str; 5] = ["inet_diag", "tcp_diag", "udp_diag", "unix_diag", "veth"];
 
 /// Programs that some tests talk to, and where those look for them.
-const PEERS: [(&str, &str); 9] = [
+const PEERS: [(&str, &str); 8] = [
     ("openssl", "/usr/bin/openssl"),
     ("dnsmasq", "/usr/sbin/dnsmasq"),
     ("getent", "/usr/bin/getent"),
-    ("nscd", "/usr/sbin/nscd"),
     ("ip", "/usr/sbin/ip"),
     ("ethtool", "/usr/sbin/ethtool"),
     ("tcpdump", "/usr/bin/tcpdump"),
