@@ -56,16 +56,20 @@ fn shown(path: &Path, run_id: &str) -> Vec<String> {
     rows
 }
 
+fn wait_until_hidden(path: &Path) {
+    wait_for("the old sessions to go", || {
+        let sql = format!("SELECT count(*) FROM session WHERE started_at < {} AND id > 0", NOON - 5 * DAY_MS);
+        one::<i64>(path, &sql) == 0
+    });
+}
+
 fn wait_until_pruned(path: &Path) {
     wait_for("the end of the pruning", || one::<i64>(path, "SELECT count(*) FROM pruning") == 0);
 }
 
 fn prune(path: &Path, days: u64) {
     let store = Store::start(&retaining(path, days), &session_at("9-9", NOON)).expect("a database");
-    wait_for("the old sessions to go", || {
-        let sql = format!("SELECT count(*) FROM session WHERE started_at < {} AND id > 0", NOON - 5 * DAY_MS);
-        one::<i64>(path, &sql) == 0
-    });
+    wait_until_hidden(path);
     wait_until_pruned(path);
     assert_stored(&store.finish(Progress::default(), NOON), 0);
 }
@@ -215,6 +219,7 @@ fn prunes_and_writes() {
         store.push(&Event { domain: named(&host, DomainSource::Dns), ..event(EventKind::Connect, id) });
         store.push(&close(id, 1, 2));
     }
+    wait_until_hidden(&file());
     wait_until_pruned(&file());
     assert_stored(&store.finish(Progress::default(), NOON), 2000);
 }
