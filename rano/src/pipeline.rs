@@ -10,7 +10,7 @@ use anyhow::Result;
 use rustc_hash::FxHashMap;
 
 use crate::event::{
-    Bytes, ConnectionId, Event, EventKind, KnownName, Moment, Protocol, SocketState, SourceKind,
+    Address, Bytes, ConnectionId, Event, EventKind, KnownName, Moment, Protocol, SocketState, SourceKind,
 };
 use crate::names::Evidence;
 use crate::names::book::Learned;
@@ -154,8 +154,8 @@ impl Pipeline {
             while let Some(due) = self.judge.as_mut().and_then(Judge::take_nameless) {
                 self.overdue(due, source.now());
             }
-            self.tell_of_suspects(source.now());
         }
+        self.tell_of_suspects(source.now());
         self.tick(source);
         let summary = self.finish(source, top);
         outcome.map(|()| summary)
@@ -170,8 +170,10 @@ impl Pipeline {
         }
     }
 
-    fn tick(&mut self, source: &dyn Source) {
-        self.names_passed(source.now());
+    fn tick(&mut self, source: &mut dyn Source) {
+        for pointer in self.names_passed(source.now()) {
+            source.learned(&Evidence::Pointer(pointer));
+        }
         self.look_at_overdue(source.now());
         let health = self.health(source);
         let frame = Frame { now: source.now(), totals: &self.totals, health: &health };
@@ -292,6 +294,13 @@ impl Pipeline {
             let event = self.enrich(&live, EventKind::Connect, at);
             self.send(event, &mut live);
             self.live.insert(id, live);
+        }
+    }
+
+    fn local(&mut self, id: SocketId, local: Address) {
+        self.look_up_again(id, &local);
+        if let Some(live) = self.live.get_mut(&id) {
+            live.opened.local = Some(local);
         }
     }
 
@@ -461,11 +470,7 @@ impl Intake for Pipeline {
         match change {
             SocketChange::Opened(opened) => self.opened(opened),
             SocketChange::State { id, state, at } => self.state(id, state, at),
-            SocketChange::Local { id, local, .. } => {
-                if let Some(live) = self.live.get_mut(&id) {
-                    live.opened.local = Some(local);
-                }
-            }
+            SocketChange::Local { id, local, .. } => self.local(id, local),
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
                 self.learned(&Learned { socket: id, name, is_certain: true, at });

@@ -1,15 +1,9 @@
 //! What is wrong with a configuration, told by path and line: by `config check`, and by a start.
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::support::namespace::{Place, User};
-use crate::support::rano::{Finished, Launch};
-use crate::support::stage;
+use crate::support::home::Home;
 
 crate::tests![
     every_mistake_in_a_config_file_is_told_by_line,
@@ -25,40 +19,9 @@ crate::tests![
     show_names_the_origin_of_every_value,
 ];
 
-struct Home {
-    place: Place,
-    directory: TempDir,
-}
-
-impl Home {
-    fn new(files: &[(&str, &str)]) -> Result<Self> {
-        let place = Place::new(User::Ordinary)?;
-        let directory = stage::directory(&place)?;
-        fs::create_dir_all(directory.path().join(".config/rano/presets"))?;
-        for (name, text) in files {
-            fs::write(directory.path().join(name), text)?;
-        }
-        Ok(Self { place, directory })
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn launch(&self, arguments: &[&str]) -> Result<Launch> {
-        Ok(Launch::new(&self.place, self.path())?.args(arguments))
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<Finished> {
-        self.launch(arguments)?.run()
-    }
-
-    /// What `config check` says, paths relative to the home.
-    fn check(&self, code: i32) -> Result<String> {
-        let finished = self.run(&["config", "check"])?;
-        finished.expect_code(code)?;
-        Ok(finished.stdout.replace(&format!("{}/", self.path().display()), ""))
-    }
+/// What `config check` says.
+fn check(home: &Home, code: i32) -> Result<String> {
+    home.said(&home.run(&["config", "check"])?, code)
 }
 
 const CONFIG: &str = ".config/rano/config.conf";
@@ -83,7 +46,7 @@ fn every_mistake_in_a_config_file_is_told_by_line() -> Result<()> {
 1 warning(s) found:
   ⚠ .config/rano/config.conf:2: unknown key 'intervall_ms' (possible typo?): the nearest is 'interval_ms'
 ";
-    let said = home.check(1)?;
+    let said = check(&home, 1)?;
     ensure!(said.starts_with(expected) && said.ends_with(rest), "{said}");
     Ok(())
 }
@@ -93,7 +56,7 @@ fn every_mistake_in_a_providers_file_is_told_by_line() -> Result<()> {
         (".rano.toml", "[providers]\nmode = \"bad\"\n"),
         (".config/rano/rano.toml", "[providers]\nopenai = [\"codex\" oops]\n"),
     ])?;
-    let said = home.check(1)?;
+    let said = check(&home, 1)?;
     let mode = "  ✗ .rano.toml:2: providers.mode must be one of [merge, replace], got 'bad'\n";
     let parse = "  ✗ .config/rano/rano.toml:2: TOML parse error: line 2, column ";
     ensure!(said.starts_with("2 error(s) found:\n") && said.contains(mode) && said.contains(parse), "{said}");
@@ -107,7 +70,7 @@ fn a_warning_is_no_error_and_does_not_stop_the_start() -> Result<()> {
   ⚠ .config/rano/config.conf:1: unknown key 'interval_m' (possible typo?): the nearest is 'interval_ms'
   ⚠ .config/rano/config.conf:2: unknown key 'qqqqqqqqqqq' (possible typo?)
 ";
-    ensure!(home.check(0)? == expected);
+    ensure!(check(&home, 0)? == expected);
     let finished = home.run(&["--once", "--no-sqlite"])?;
     finished.expect_code(0)?;
     ensure!(finished.stderr.contains("2 warning(s) found:") && finished.stdout.contains("Summary"));
@@ -116,7 +79,7 @@ fn a_warning_is_no_error_and_does_not_stop_the_start() -> Result<()> {
 
 fn presets_that_nobody_chose_are_checked_too() -> Result<()> {
     let home = Home::new(&[(".config/rano/presets/night.conf", "\ncolor=purple\n")])?;
-    let said = home.check(1)?;
+    let said = check(&home, 1)?;
     let expected = "1 error(s) found:\n  ✗ .config/rano/presets/night.conf:2: \
                     'color' must be one of [auto, always, never], got 'purple'\n";
     ensure!(said == expected, "{said}");
@@ -154,11 +117,11 @@ fn a_named_file_that_is_missing_is_told() -> Result<()> {
 }
 
 fn what_is_right_is_told_and_nothing_is_fine() -> Result<()> {
-    let said = Home::new(&[])?.check(0)?;
+    let said = check(&Home::new(&[])?, 0)?;
     ensure!(said.starts_with("no files to check"), "{said}");
     let home =
         Home::new(&[(CONFIG, "interval_ms=500\n"), (".config/rano/presets/mine.conf", "json=true\n")])?;
-    ensure!(home.check(0)? == "  ✓ .config/rano/config.conf\n  ✓ .config/rano/presets/mine.conf\n");
+    ensure!(check(&home, 0)? == "  ✓ .config/rano/config.conf\n  ✓ .config/rano/presets/mine.conf\n");
     Ok(())
 }
 
@@ -175,15 +138,14 @@ fn findings_are_objects_with_json() -> Result<()> {
 }
 
 fn the_sample_is_a_config_file_without_findings_that_changes_nothing() -> Result<()> {
-    let home = Home::new(&[])?;
-    let sample = home.run(&["config", "sample"])?;
+    let sample = Home::new(&[])?.run(&["config", "sample"])?;
     sample.expect_code(0)?;
     let is_key = |line: &str| line.starts_with('#') && !line.starts_with("# ");
     let keys = sample.stdout.lines().filter(|line| is_key(line)).map(|line| &line[1..]);
     let every_key = keys.collect::<Vec<_>>().join("\n");
     ensure!(every_key.lines().count() > 30, "{every_key}");
-    fs::write(home.path().join(CONFIG), &every_key)?;
-    ensure!(home.check(0)? == "  ✓ .config/rano/config.conf\n");
+    let home = Home::new(&[(CONFIG, &every_key)])?;
+    ensure!(check(&home, 0)? == "  ✓ .config/rano/config.conf\n");
     let values = |arguments: &[&str]| -> Result<Vec<Value>> {
         let finished = home.run(&[&["config", "show", "--json"], arguments].concat())?;
         let json: Value = serde_json::from_str(&finished.stdout)?;

@@ -1,14 +1,9 @@
 //! Where options and providers come from, and which place wins: files, variables, flags.
 
-use std::fs;
-
 use anyhow::{Result, ensure};
-use tempfile::TempDir;
 
-use crate::support::namespace::{Place, User};
-use crate::support::rano::{Finished, Launch};
+use crate::support::home::Home;
 use crate::support::recording::Recording;
-use crate::support::stage;
 
 crate::tests![
     a_later_file_of_providers_wins_key_by_key,
@@ -19,35 +14,6 @@ crate::tests![
     without_config_no_file_is_read,
     a_mode_for_names_that_is_none_is_told_in_the_words_of_the_others,
 ];
-
-struct Home {
-    place: Place,
-    directory: TempDir,
-}
-
-impl Home {
-    fn new(files: &[(&str, &str)]) -> Result<Self> {
-        let place = Place::new(User::Ordinary)?;
-        let directory = stage::directory(&place)?;
-        for (name, text) in files {
-            let path = directory.path().join(name);
-            fs::create_dir_all(path.parent().unwrap_or(&path))?;
-            fs::write(path, text)?;
-        }
-        Ok(Self { place, directory })
-    }
-
-    fn launch(&self, arguments: &[&str]) -> Result<Launch> {
-        Ok(Launch::new(&self.place, self.directory.path())?.args(arguments))
-    }
-
-    /// Paths relative to the home.
-    fn said(&self, finished: &Finished) -> Result<String> {
-        finished.expect_code(0)?;
-        let home = format!("{}/", self.directory.path().display());
-        Ok((finished.stdout.clone() + &finished.stderr).replace(&home, ""))
-    }
-}
 
 /// The line about a provider in `config show`: its patterns, and the last of what says where it comes from.
 fn provider(shown: &str, name: &str) -> String {
@@ -65,7 +31,7 @@ fn a_later_file_of_providers_wins_key_by_key() -> Result<()> {
         ("flag.toml", "[providers]\nd = ['d4']\n"),
     ])?;
     let launch = home.launch(&["config", "show", "--config-toml", "flag.toml"])?;
-    let shown = home.said(&launch.env("RANO_CONFIG_TOML", "variable.toml").run()?)?;
+    let shown = home.said(&launch.env("RANO_CONFIG_TOML", "variable.toml").run()?, 0)?;
     for (name, expected) in [
         ("a", r#"["a1"] .rano.toml:2"#),
         ("b", r#"["b2"] .config/rano/rano.toml:2"#),
@@ -80,7 +46,7 @@ fn a_later_file_of_providers_wins_key_by_key() -> Result<()> {
 
 fn replacing_drops_the_providers_that_are_built_in() -> Result<()> {
     let home = Home::new(&[(".rano.toml", "[providers]\nmode = \"replace\"\nlocal = ['ollama']\n")])?;
-    let shown = home.said(&home.launch(&["config", "show"])?.run()?)?;
+    let shown = home.said(&home.launch(&["config", "show"])?.run()?, 0)?;
     ensure!(
         !shown.contains("# openai = ") && provider(&shown, "local").starts_with("[\"ollama\"]"),
         "{shown}"
@@ -91,9 +57,9 @@ fn replacing_drops_the_providers_that_are_built_in() -> Result<()> {
 fn the_file_in_the_working_directory_can_only_add() -> Result<()> {
     let text = "[providers]\nmode = 'replace'\nopenai = ['claude']\nevil = ['codex', 'other']\n";
     let home = Home::new(&[("rano.toml", text)])?;
-    let recording = Recording::new().connect(1, 0, "203.0.113.7:443").write(home.directory.path())?;
+    let recording = Recording::new().connect(1, 0, "203.0.113.7:443").write(home.path())?;
     let launch = home.launch(&["--no-sqlite", "--pattern", "claude", "--replay"])?.args([recording]);
-    let said = home.said(&launch.run()?)?;
+    let said = home.said(&launch.run()?, 0)?;
     ensure!(said.contains("+ connect | anthropic |"), "{said}");
     ensure!(said.contains("rano.toml") && said.contains("can only add providers"), "{said}");
     Ok(())
@@ -103,9 +69,9 @@ fn providers_of_a_file_name_the_connections_of_processes() -> Result<()> {
     let home = Home::new(&[(".config/rano/rano.toml", "[providers]\nlocal_llm = ['OLLAMA']\n")])?;
     let recording = Recording::new().process(43, "ollama");
     let recording = recording.connect_of(43, 1, 0, "203.0.113.7:443", "established");
-    let path = recording.write(home.directory.path())?;
+    let path = recording.write(home.path())?;
     let launch = home.launch(&["--no-sqlite", "--pattern", "ollama", "--replay"])?.args([path]);
-    let said = home.said(&launch.run()?)?;
+    let said = home.said(&launch.run()?, 0)?;
     ensure!(said.contains("+ connect | local_llm | pid=43 | ollama"), "{said}");
     ensure!(said.contains(".config/rano/rano.toml"), "the banner names the file: {said}");
     Ok(())
@@ -117,9 +83,9 @@ fn a_config_home_of_ones_own_is_honoured() -> Result<()> {
         ("elsewhere/rano/config.conf", "stats_top=2\n"),
         ("elsewhere/rano/presets/mine.conf", "stats_width=7\n"),
     ])?;
-    let elsewhere = home.directory.path().join("elsewhere");
+    let elsewhere = home.path().join("elsewhere");
     let run = |arguments: &[&str]| -> Result<String> {
-        home.said(&home.launch(arguments)?.env("XDG_CONFIG_HOME", &elsewhere).run()?)
+        home.said(&home.launch(arguments)?.env("XDG_CONFIG_HOME", &elsewhere).run()?, 0)
     };
     let shown = run(&["config", "show", "--preset", "mine"])?;
     ensure!(shown.contains("stats_top = 2 ") && shown.contains("stats_width = 7 "), "{shown}");
@@ -134,9 +100,9 @@ fn without_config_no_file_is_read() -> Result<()> {
         (".rano.toml", "[providers]\nmine = ['x']\n"),
         ("named.conf", "stats_width = 9\n"),
     ])?;
-    let shown = home.said(&home.launch(&["config", "show", "--no-config"])?.run()?)?;
+    let shown = home.said(&home.launch(&["config", "show", "--no-config"])?.run()?, 0)?;
     ensure!(shown.contains("stats_top = 5 ") && !shown.contains("mine"), "{shown}");
-    let shown = home.said(&home.launch(&["config", "show", "--config", "named.conf"])?.run()?)?;
+    let shown = home.said(&home.launch(&["config", "show", "--config", "named.conf"])?.run()?, 0)?;
     ensure!(shown.contains("stats_top = 5 ") && shown.contains("stats_width = 9 "), "{shown}");
     Ok(())
 }

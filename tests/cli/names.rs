@@ -21,12 +21,15 @@ use crate::support::stage;
 
 crate::tests![
     an_answer_to_the_same_process_names_a_connection_everywhere,
+    an_answer_in_a_packet_is_its_askers_once_its_local_end_is_known,
+    what_an_address_was_called_before_is_not_its_name,
     a_greeting_goes_before_an_answer_and_both_are_kept,
     names_that_fit_equally_well_are_kept_and_none_is_shown,
     a_name_after_the_close_reaches_rows_json_and_alerts,
     a_failed_attempt_is_named_too,
     a_reverse_name_classifies_only_if_it_leads_back,
     an_unknown_endpoint_is_told_once_when_names_had_their_time,
+    an_unknown_endpoint_that_is_closed_waits_for_its_reverse_name,
     what_is_known_is_no_unknown_endpoint,
     classes_of_ones_own_count_and_those_of_the_working_directory_only_add,
     the_summary_sums_up_names_and_classes,
@@ -34,6 +37,7 @@ crate::tests![
     a_mode_that_cannot_run_says_why_and_gives_way,
     a_capture_file_that_is_not_there_is_an_error,
     a_reverse_name_comes_late_and_raises_its_alert,
+    a_recording_holds_what_reverse_lookups_said,
     nobody_is_asked_for_addresses_of_this_machine_or_with_no_dns,
     a_resolver_that_never_answers_delays_nothing,
 ];
@@ -114,6 +118,61 @@ fn an_answer_to_the_same_process_names_a_connection_everywhere() -> Result<()> {
     ensure!(row.contains("llm_api") && row.contains("dns"), "{row}");
     let domains = text(&directory, "SELECT domain || connects FROM provider_domains")?;
     ensure!(domains == "api.anthropic.com1", "{domains}");
+    Ok(())
+}
+
+fn an_answer_in_a_packet_is_its_askers_once_its_local_end_is_known() -> Result<()> {
+    let recording = Recording::new()
+        .datagrams(1, 0, "10.0.0.53:53")
+        .answer(None, 10, "api.example", "203.0.113.7", 60)
+        .exact(2, 20, WEB)
+        .local(1, 30, "10.0.0.1:9")
+        .close(2, 40);
+    let (finished, directory) = replay(&recording, &["--json", "--no-udp"])?;
+    let sources: Vec<String> =
+        lines(&finished)?.iter().map(|line| format!("{} {}", line["event"], line["domain_source"])).collect();
+    let expected = [r#""connect" "shared_dns""#, r#""name" "dns""#, r#""close" "dns""#];
+    ensure!(sources == expected, "{sources:?}");
+    let found = text(&directory, EVENTS)?;
+    ensure!(found == "connect api.example dns unknown; close api.example dns unknown", "{found}");
+    ensure!(text(&directory, OTHERS)?.is_empty(), "it has one name");
+    Ok(())
+}
+
+fn what_an_address_was_called_before_is_not_its_name() -> Result<()> {
+    // An answer of a second, and ten more in which a program may come to it.
+    let expired = Recording::new()
+        .datagrams(1, 0, "10.0.0.53:53")
+        .answer(Some(1), 10, "old.example", "203.0.113.7", 1)
+        .exact(2, 11_011, WEB)
+        .close(2, 11_020);
+    let (_, directory) = replay(&expired, &["--no-udp"])?;
+    let found = text(&directory, EVENTS)?;
+    ensure!(found == "connect none unknown; close none unknown", "{found}");
+    ensure!(text(&directory, OTHERS)?.is_empty(), "not among the others either");
+    // The address goes to somebody else, while the first answer still holds.
+    let given_away = Recording::new()
+        .datagrams(1, 0, "10.0.0.53:53")
+        .answer(Some(1), 10, "old.example", "203.0.113.7", 600)
+        .exact(2, 20, WEB)
+        .close(2, 30)
+        .answer(Some(1), 40, "new.example", "203.0.113.7", 600)
+        .exact(3, 50, WEB)
+        .close(3, 60);
+    let (_, directory) = replay(&given_away, &["--no-udp"])?;
+    let found = text(&directory, "SELECT group_concat(domain || ' ' || domain_source, ', ') FROM events")?;
+    ensure!(found == "old.example dns, old.example dns, new.example dns, new.example dns", "{found}");
+    // The same ends again: what is heard late was said by the one that has ended.
+    let again = Recording::new()
+        .exact(1, 0, WEB)
+        .close(1, 20)
+        .exact(2, 30, WEB)
+        .greeting(1, 10, "first.example", "sni")
+        .close(2, 40);
+    let (_, directory) = replay(&again, &[])?;
+    let found = text(&directory, EVENTS)?;
+    let first = "connect first.example sni unknown; close first.example sni unknown";
+    ensure!(found == format!("{first}; connect none unknown; close none unknown"), "{found}");
     Ok(())
 }
 
@@ -226,15 +285,37 @@ fn an_unknown_endpoint_is_told_once_when_names_had_their_time() -> Result<()> {
         .clock(5_000);
     let (finished, _) = replay(&recording, &[])?;
     let expected = [
-        "203.0.113.8:443 | claude (42)",
         "203.0.113.9:443 | claude (42) | domain=evil.example",
         "203.0.113.7:443 | claude (42)",
+        "203.0.113.8:443 | claude (42)",
         "203.0.113.10:443 | claude (42)",
     ];
     ensure!(unknown_endpoints(&finished) == expected, "{}", finished.stderr);
     ensure!(!finished.stdout.contains("alerts"), "it is no alert: {}", finished.stdout);
     let (finished, _) = replay(&recording, &["--no-alerts"])?;
     ensure!(unknown_endpoints(&finished).is_empty(), "{}", finished.stderr);
+    Ok(())
+}
+
+fn an_unknown_endpoint_that_is_closed_waits_for_its_reverse_name() -> Result<()> {
+    let recording = Recording::new()
+        .exact(1, 0, WEB)
+        .close(1, 100)
+        .exact(2, 0, "203.0.113.8:443")
+        .close(2, 100)
+        .exact(3, 0, "203.0.113.9:443")
+        .close(3, 100)
+        .pointer(500, "203.0.113.7", "lb-1.github.com", true)
+        .pointer(600, "203.0.113.8", "lb-2.github.com", false)
+        .clock(700);
+    let (finished, directory) = replay(&recording, &[])?;
+    // The second one's name is only what its owner calls it, the third has none; the end of the recording waits no longer.
+    let expected =
+        ["203.0.113.8:443 | claude (42) | domain=lb-2.github.com", "203.0.113.9:443 | claude (42)"];
+    ensure!(unknown_endpoints(&finished) == expected, "{}", finished.stderr);
+    let classes =
+        text(&directory, "SELECT group_concat(endpoint_type, ' ') FROM events WHERE event = 'close'")?;
+    ensure!(classes == "code_host unknown unknown", "{classes}");
     Ok(())
 }
 
@@ -379,6 +460,31 @@ fn a_reverse_name_comes_late_and_raises_its_alert() -> Result<()> {
                  WHERE remote_ip = '127.0.0.9'";
     let found = scene.database()?.text(query)?;
     ensure!(found == "connect evil.malicious.com ptr 1; close evil.malicious.com ptr 1", "{found}");
+    Ok(())
+}
+
+fn a_recording_holds_what_reverse_lookups_said() -> Result<()> {
+    let mut scene = Scene::new(User::Root)?;
+    let _dns = Server::start(&scene.place, zone())?;
+    let evil: SocketAddr = scene.server.serve(Transport::Tcp, "127.0.0.9:0", Service::Answer)?;
+    let recording = scene.directory().join("recording.jsonl");
+    let recording = recording.to_str().context("a plain path")?;
+    let arguments = ["--source", "proc", "--json", "--ptr-private", "--no-sqlite", "--record", recording];
+    let rano = dns::ask_here(scene.launch()?.args(FAST).args(arguments), scene.directory())?.start()?;
+    let mut claude = scene.agent("claude")?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, evil)?;
+    rano.wait_for_event("\"name\"", tuple)?;
+    claude.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("\"close\"", tuple)?;
+    rano.interrupt()?.expect_code(0)?;
+    scene.launch()?.args(["--replay", recording]).run()?.expect_code(0)?;
+    let query = format!(
+        "SELECT group_concat(concat_ws(' ', event, domain, domain_source), '; ') FROM events \
+         WHERE remote_ip = '127.0.0.9' AND remote_port = {}",
+        evil.port()
+    );
+    let found = scene.database()?.text(&query)?;
+    ensure!(found == "connect evil.malicious.com ptr; close evil.malicious.com ptr", "{found}");
     Ok(())
 }
 

@@ -1,15 +1,10 @@
 //! Presets, built in and a user's own: what they set, in which order, and how they are listed.
 
-use std::fs;
-use std::path::Path;
-
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::support::namespace::{Place, User};
-use crate::support::rano::{Finished, Launch};
-use crate::support::stage;
+use crate::support::home::Home;
+use crate::support::rano::Finished;
 
 crate::tests![
     a_built_in_preset_sets_what_it_is_for,
@@ -22,37 +17,6 @@ crate::tests![
     the_quiet_preset_is_quiet,
 ];
 
-/// A home of its own, with files under `.config/rano`.
-struct Home {
-    place: Place,
-    directory: TempDir,
-}
-
-impl Home {
-    fn new(files: &[(&str, &str)]) -> Result<Self> {
-        let place = Place::new(User::Ordinary)?;
-        let directory = stage::directory(&place)?;
-        let base = directory.path().join(".config/rano");
-        fs::create_dir_all(base.join("presets"))?;
-        for (name, text) in files {
-            fs::write(base.join(name), text)?;
-        }
-        Ok(Self { place, directory })
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<Finished> {
-        Launch::new(&self.place, self.path())?.args(arguments).run()
-    }
-
-    fn run_with(&self, variable: (&str, &str), arguments: &[&str]) -> Result<Finished> {
-        Launch::new(&self.place, self.path())?.env(variable.0, variable.1).args(arguments).run()
-    }
-}
-
 /// `key=value from origin` of some keys.
 fn shown(finished: &Finished, keys: &[&str]) -> Result<Vec<String>> {
     finished.expect_code(0)?;
@@ -64,7 +28,7 @@ fn shown(finished: &Finished, keys: &[&str]) -> Result<Vec<String>> {
 }
 
 fn a_built_in_preset_sets_what_it_is_for() -> Result<()> {
-    let home = Home::new(&[])?;
+    let home = Home::configured(&[])?;
     for (preset, expected) in [
         ("audit", &["stats_interval_ms=0", "include_udp=true", "summary_only=true"]),
         ("quiet", &["stats_interval_ms=0", "no_banner=true", "summary_only=true"]),
@@ -81,7 +45,8 @@ fn a_built_in_preset_sets_what_it_is_for() -> Result<()> {
 }
 
 fn later_presets_win_over_earlier_ones_and_over_the_file() -> Result<()> {
-    let home = Home::new(&[("config.conf", "stats_interval_ms=7000\nstats_top=3\ninterval_ms=250\n")])?;
+    let home =
+        Home::configured(&[("config.conf", "stats_interval_ms=7000\nstats_top=3\ninterval_ms=250\n")])?;
     let keys = ["stats_interval_ms", "stats_top", "summary_only"];
     let finished = home.run(&["config", "show", "--json", "--preset", "audit", "--preset", "live"])?;
     let expected = [
@@ -96,18 +61,18 @@ fn later_presets_win_over_earlier_ones_and_over_the_file() -> Result<()> {
 }
 
 fn variables_and_flags_win_over_presets() -> Result<()> {
-    let home = Home::new(&[])?;
+    let home = Home::configured(&[])?;
     let arguments = ["config", "show", "--json", "--preset", "live", "--stats-top", "2"];
-    let finished = home.run_with(("RANO_STATS_INTERVAL_MS", "900"), &arguments)?;
+    let finished = home.launch(&arguments)?.env("RANO_STATS_INTERVAL_MS", "900").run()?;
     let expected = ["stats_interval_ms=900 from environment RANO_STATS_INTERVAL_MS", "stats_top=2 from flag"];
     ensure!(shown(&finished, &["stats_interval_ms", "stats_top"])? == expected, "{finished:#?}");
-    let finished = home.run_with(("RANO_PRESET", "audit,live"), &["config", "show", "--json"])?;
+    let finished = home.launch(&["config", "show", "--json"])?.env("RANO_PRESET", "audit,live").run()?;
     ensure!(shown(&finished, &["stats_interval_ms"])? == ["stats_interval_ms=500 from preset live"]);
     Ok(())
 }
 
 fn a_preset_of_ones_own_is_used_and_named() -> Result<()> {
-    let home = Home::new(&[
+    let home = Home::configured(&[
         ("presets/mine.conf", "# Description: x\n\ninterval_ms = 50\n"),
         ("presets/live.conf", "stats_top=99\n"),
     ])?;
@@ -128,7 +93,7 @@ fn a_preset_of_ones_own_is_used_and_named() -> Result<()> {
 }
 
 fn presets_are_listed_with_their_descriptions() -> Result<()> {
-    let home = Home::new(&[
+    let home = Home::configured(&[
         ("presets/zoo.conf", "# Description: All \u{1b}[31manimals\nstats_top=7\n"),
         ("presets/bare.conf", "stats_top=7\n"),
         ("presets/notes.txt", "no preset"),
@@ -144,7 +109,7 @@ fn presets_are_listed_with_their_descriptions() -> Result<()> {
 }
 
 fn an_unknown_preset_is_refused_with_the_names_there_are() -> Result<()> {
-    let home = Home::new(&[("presets/mine.conf", "")])?;
+    let home = Home::configured(&[("presets/mine.conf", "")])?;
     for name in ["x", "../config", ".", "a/b"] {
         let finished = home.run(&["--once", "--preset", name])?;
         finished.expect_code(2)?;
@@ -156,8 +121,10 @@ fn an_unknown_preset_is_refused_with_the_names_there_are() -> Result<()> {
 }
 
 fn a_mistake_in_a_chosen_preset_stops_the_start() -> Result<()> {
-    let home =
-        Home::new(&[("presets/mine.conf", "stats_top=many\n"), ("presets/deep.conf", "preset=live\n")])?;
+    let home = Home::configured(&[
+        ("presets/mine.conf", "stats_top=many\n"),
+        ("presets/deep.conf", "preset=live\n"),
+    ])?;
     for (name, message) in [
         ("mine", "1: 'stats_top' must be a non-negative integer, got 'many'"),
         ("deep", "1: 'preset' cannot be set in a config file"),
@@ -170,7 +137,7 @@ fn a_mistake_in_a_chosen_preset_stops_the_start() -> Result<()> {
 }
 
 fn the_quiet_preset_is_quiet() -> Result<()> {
-    let finished = Home::new(&[])?.run(&["--once", "--no-sqlite", "--preset", "quiet"])?;
+    let finished = Home::configured(&[])?.run(&["--once", "--no-sqlite", "--preset", "quiet"])?;
     finished.expect_code(0)?;
     ensure!(!finished.stderr.contains("watching"), "a banner: {finished:#?}");
     ensure!(finished.stdout.starts_with("Summary\n"), "{finished:#?}");

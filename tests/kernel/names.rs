@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::support::actor::Transport;
 use crate::support::database::Database;
+use crate::support::dns;
 use crate::support::lookups::{Service, dnsmasq, mounted, program};
 use crate::support::rano::Rano;
 use crate::support::scene::Scene;
@@ -21,6 +22,8 @@ crate::tests![
     answers_over_tcp_name_too,
     a_greeting_in_many_segments_is_read,
     a_quic_connection_is_named_by_its_first_packet,
+    two_lookups_before_one_connection_name_nothing,
+    answers_that_nobody_asked_for_name_nothing,
     an_answer_to_a_resolver_daemon_is_shared,
     what_is_only_pointed_at_is_ptr,
 ];
@@ -192,7 +195,7 @@ fn needs_libpcap() -> Result<()> {
 
 fn names_by_libpcap() -> Result<()> {
     needs_libpcap()?;
-    live(&["--source", "ebpf", "--pcap"], &OF_SOMEBODY)
+    live(&["--source", "ebpf", "--pcap"], &["dns"])
 }
 
 fn names_by_libpcap_of_polled_sockets() -> Result<()> {
@@ -226,6 +229,8 @@ fn names_out_of_a_capture_file() -> Result<()> {
         "--record",
         &record,
     ])?;
+    let quic = program(QUIC).is_ok().then(|| Quic::new(&stand)).transpose()?;
+    let quic = quic.map(|quic| quic.play(&stand, &rano)).transpose()?;
     let pids = stand.play(&rano, false)?;
     rano.interrupt()?.expect_code(0)?;
     let last = CASES.last().map_or("", |case| case.name).as_bytes();
@@ -236,7 +241,14 @@ fn names_out_of_a_capture_file() -> Result<()> {
     dump.ended()?;
     let launch = stand.scene.launch()?.args(["--replay", &record, "--json"]).env("RANO_PCAP_FILE", &capture);
     launch.run()?.expect_code(0)?;
-    check(&stand.scene.database()?, &pids, &OF_SOMEBODY)
+    if let Some((pid, _)) = quic {
+        let query = format!(
+            "SELECT DISTINCT domain || ' ' || domain_source FROM events WHERE pid = {pid} AND remote_port = 4433"
+        );
+        let found = stand.scene.database()?.text(&query)?;
+        ensure!(found == "quic.example quic", "{found}");
+    }
+    check(&stand.scene.database()?, &pids, &["dns"])
 }
 
 /// How names can be seen live here.
@@ -294,33 +306,124 @@ fn a_greeting_in_many_segments_is_read() -> Result<()> {
     Ok(())
 }
 
-fn a_quic_connection_is_named_by_its_first_packet() -> Result<()> {
-    let (server, client) = (program("gtlsserver")?, program("gtlsclient")?);
-    let mut stand = Stand::new()?;
-    let directory = stand.scene.directory().to_path_buf();
-    let claude = directory.join("quic").join("claude");
-    std::fs::create_dir(directory.join("quic"))?;
-    std::fs::copy(client, &claude)?;
-    let mut command = Command::new(server);
-    command.current_dir(&directory).args(["-q", "127.0.1.5", "4433", "key.pem", "certificate.pem"]);
-    let server = Service::start(&stand.scene.place, command)?;
-    server.wait_for_port("udp", 4433)?;
-    for mode in live_modes() {
-        let rano = stand.observe(mode)?;
-        let mut command = Command::new(&claude);
+/// A server that speaks QUIC, and the client of the same making, as an agent.
+struct Quic {
+    claude: PathBuf,
+    _server: Service,
+}
+
+const QUIC: &str = "gtlsclient";
+
+impl Quic {
+    fn new(stand: &Stand) -> Result<Self> {
+        let (server, client) = (program("gtlsserver")?, program(QUIC)?);
+        let directory = stand.scene.directory();
+        let claude = directory.join("quic").join("claude");
+        std::fs::create_dir(directory.join("quic"))?;
+        std::fs::copy(client, &claude)?;
+        let mut command = Command::new(server);
+        command.current_dir(directory).args(["-q", "127.0.1.5", "4433", "key.pem", "certificate.pem"]);
+        let server = Service::start(&stand.scene.place, command)?;
+        server.wait_for_port("udp", 4433)?;
+        Ok(Self { claude, _server: server })
+    }
+
+    /// Gets a page, and returns its process id and the line of the connection's end.
+    fn play(&self, stand: &Stand, rano: &Rano) -> Result<(u32, String)> {
+        let mut command = Command::new(&self.claude);
         command.args(["-q", "--exit-on-all-streams-close", "quic.example", "4433"]);
         command.arg("https://quic.example:4433/");
         mounted(&mut command, &stand.resolv_conf, "/etc/resolv.conf")?;
         let mut client = Service::start(&stand.scene.place, command)?;
-        let pid = format!("\"pid\":{},", client.pid());
+        let pid = client.pid();
         client.ended()?;
+        let what = format!("\"pid\":{pid},");
         let close = rano.stdout.wait_for("the end of the QUIC connection", |line| {
-            line.contains(&pid) && line.contains("\"event\":\"close\"") && line.contains(":4433\"")
+            line.contains(&what) && line.contains("\"event\":\"close\"") && line.contains(":4433\"")
         })?;
+        Ok((pid, close))
+    }
+}
+
+fn a_quic_connection_is_named_by_its_first_packet() -> Result<()> {
+    let mut stand = Stand::new()?;
+    let quic = Quic::new(&stand)?;
+    for mode in live_modes() {
+        let rano = stand.observe(mode)?;
+        let (_, close) = quic.play(&stand, &rano)?;
         ensure!(close.contains("\"domain\":\"quic.example\""), "{mode:?} {close}");
         ensure!(close.contains("\"domain_source\":\"quic\""), "{mode:?} {close}");
         rano.interrupt()?.expect_code(0)?;
     }
+    Ok(())
+}
+
+/// Everything that is known of the names of the connections of a process, shown or not.
+fn all_names(database: &Database, pid: u32) -> Result<String> {
+    database.text(&format!(
+        "SELECT group_concat(concat_ws(' ', event, domain, domain_source, \
+         (SELECT group_concat(name || '/' || source, ' ') FROM \
+         (SELECT name, source FROM event_names WHERE event_id = events.id ORDER BY name))), ', ') \
+         FROM events WHERE pid = {pid} AND remote_port = 443"
+    ))
+}
+
+impl Stand {
+    /// What becomes known of a connection that an agent makes after `before`, which a shell does; the agent becomes the client.
+    fn names_after(&mut self, mode: &[&str], before: &str, arguments: &str) -> Result<String> {
+        let rano = self.observe(mode)?;
+        let mut command = Command::new("/bin/sh");
+        let claude = self.claude.display();
+        command.args(["-c", &format!("{before}; exec {claude} s_client -no_ign_eof {arguments}")]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        mounted(&mut command, &self.resolv_conf, "/etc/resolv.conf")?;
+        let mut client = Service::spawn(&self.scene.place, command)?;
+        let pid = client.pid();
+        let told = |event: &'static str| {
+            rano.stdout.wait_for(event, |line| {
+                let of_client = line.contains(&format!("\"pid\":{pid},")) && line.contains(event);
+                of_client && line.contains("\"remote_port\":443")
+            })
+        };
+        told("\"event\":\"connect\"")?;
+        drop(client.child().stdin.take());
+        client.ended()?;
+        told("\"event\":\"close\"")?;
+        rano.interrupt()?.expect_code(0)?;
+        all_names(&self.scene.database()?, pid)
+    }
+}
+
+fn two_lookups_before_one_connection_name_nothing() -> Result<()> {
+    let getent = program("getent")?;
+    let getent = getent.display();
+    let mut stand = Stand::new()?;
+    let both = format!("{getent} hosts two.example; {getent} hosts deux.example");
+    for mode in live_modes() {
+        let found = stand.names_after(mode, &both, "-connect 127.0.1.3:443 -noservername")?;
+        let names = "none deux.example/dns two.example/dns";
+        ensure!(found == format!("connect {names}, close {names}"), "{mode:?} {found}");
+        // The last one alone, once more: the connection goes by it.
+        let again = format!("{both}; {getent} hosts one.example");
+        let found = stand.names_after(mode, &again, "-connect 127.0.1.1:443 -noservername")?;
+        ensure!(found == "connect one.example dns, close one.example dns", "{mode:?} {found}");
+    }
+    Ok(())
+}
+
+/// A server that answers each question with what was not asked, and with what is broken.
+fn answers_that_nobody_asked_for_name_nothing() -> Result<()> {
+    let getent = program("getent")?;
+    let mut stand = Stand::new()?;
+    std::fs::write(&stand.resolv_conf, "nameserver 127.0.0.3\noptions attempts:1 timeout:1\n")?;
+    let hostile =
+        dns::Server::start_hostile(&stand.scene.place, "127.0.0.3:53", "bank.example", [127, 0, 1, 2])?;
+    let before = format!("{} hosts lost.example", getent.display());
+    for mode in live_modes() {
+        let found = stand.names_after(mode, &before, "-connect 127.0.1.2:443 -noservername")?;
+        ensure!(found == "connect none, close none", "{mode:?} {found}");
+    }
+    ensure!(hostile.asked().iter().any(|name| name.starts_with("lost.example")), "{:?}", hostile.asked());
     Ok(())
 }
 
@@ -339,18 +442,20 @@ fn an_answer_to_a_resolver_daemon_is_shared() -> Result<()> {
     mounted(&mut command, &run, "/run")?;
     let _daemon = Service::start(&stand.scene.place, command)?;
     crate::support::wait_until("nscd's socket", || Ok(run.join("nscd/socket").exists()))?;
-    let rano = stand.observe(&["--source", "ebpf", "--domain-mode", "ebpf"])?;
-    let mut command = Command::new(&stand.claude);
-    command.args(["s_client", "-no_ign_eof", "-connect", "one.example:443", NO_SNI]);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    mounted(&mut command, &run, "/run")?;
-    let client = Service::spawn(&stand.scene.place, command)?;
-    let pid = format!("\"pid\":{},", client.pid());
-    let line =
-        rano.stdout.wait_for("the name", |line| line.contains(&pid) && line.contains("\"domain\":"))?;
-    ensure!(line.contains("\"domain\":\"one.example\""), "{line}");
-    ensure!(line.contains("\"domain_source\":\"shared_dns\""), "{line}");
-    rano.interrupt()?.expect_code(0)?;
+    for (mode, name) in live_modes().into_iter().zip(["one.example", "two.example"]) {
+        let rano = stand.observe(mode)?;
+        let mut command = Command::new(&stand.claude);
+        command.args(["s_client", "-no_ign_eof", "-connect", &format!("{name}:443"), NO_SNI]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        mounted(&mut command, &run, "/run")?;
+        let client = Service::spawn(&stand.scene.place, command)?;
+        let pid = format!("\"pid\":{},", client.pid());
+        let line =
+            rano.stdout.wait_for("the name", |line| line.contains(&pid) && line.contains("\"domain\":"))?;
+        ensure!(line.contains(&format!("\"domain\":\"{name}\"")), "{mode:?} {line}");
+        ensure!(line.contains("\"domain_source\":\"shared_dns\""), "{mode:?} {line}");
+        rano.interrupt()?.expect_code(0)?;
+    }
     Ok(())
 }
 
@@ -364,13 +469,10 @@ fn what_is_only_pointed_at_is_ptr() -> Result<()> {
     let records = "ptr-record=9.113.0.203.in-addr.arpa,pointed.example\n";
     let _names = dnsmasq(&stand.scene.place, &directory, "127.0.0.2", records)?;
     std::fs::write(&stand.resolv_conf, "nameserver 127.0.0.2\n")?;
-    let rano = stand.observe(&["--source", "ebpf"])?;
-    let client = stand.client(&["-connect", "203.0.113.9:443", NO_SNI])?;
-    let pid = format!("\"pid\":{},", client.pid());
-    let line =
-        rano.stdout.wait_for("the name", |line| line.contains(&pid) && line.contains("\"domain\":"))?;
-    ensure!(line.contains("\"domain\":\"pointed.example\""), "{line}");
-    ensure!(line.contains("\"domain_source\":\"ptr\""), "{line}");
-    rano.interrupt()?.expect_code(0)?;
+    for mode in live_modes() {
+        let line = first_name(&mut stand, mode, &["-connect", "203.0.113.9:443", NO_SNI])?;
+        ensure!(line.contains("\"domain\":\"pointed.example\""), "{mode:?} {line}");
+        ensure!(line.contains("\"domain_source\":\"ptr\""), "{mode:?} {line}");
+    }
     Ok(())
 }

@@ -288,8 +288,9 @@ fn connections_made_while_rano_starts_are_seen_once() -> Result<()> {
     let closes = wait_until("every close is told", || Ok(told("- close") >= tuples.len()));
     rano.interrupt()?.expect_code(0)?;
     let unended = scene.database()?.text(&format!(
-        "SELECT coalesce(group_concat(local_port || ' ' || preexisting || ' ' || owner_quality), 'none') FROM events WHERE pid = {0} \
-         AND event = 'connect' AND local_port NOT IN (SELECT local_port FROM events WHERE event = 'close' AND pid = {0})",
+        "SELECT coalesce(group_concat(line), 'none') FROM (SELECT local_port || ' ' || preexisting || ' ' || owner_quality AS line \
+         FROM events WHERE pid = {0} AND event = 'connect' \
+         AND local_port NOT IN (SELECT local_port FROM events WHERE event = 'close' AND pid = {0}) LIMIT 20)",
         claude.pid()
     ))?;
     ensure!(closes.is_ok() && unended == "none", "of {}, without an end: {unended}", tuples.len());

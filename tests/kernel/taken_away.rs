@@ -10,7 +10,6 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use serde_json::Value as Json;
 
-use crate::cgroup;
 use crate::support::actor::{Ending, Transport};
 use crate::support::namespace::User;
 use crate::support::rano::Rano;
@@ -20,6 +19,7 @@ crate::tests![
     without_the_bpf_call_it_polls,
     without_kernel_types_it_polls,
     root_without_capabilities_polls,
+    without_a_mount_of_cgroups_nothing_is_missing,
     without_cgroups_it_says_what_is_missing,
     without_tracefs_nothing_is_missing,
     an_ordinary_user_is_told_the_command_that_helps,
@@ -159,15 +159,39 @@ fn root_without_capabilities_polls() -> Result<()> {
     left.polls_because("not permitted", "cap_bpf,cap_perfmon,cap_net_admin")
 }
 
+/// rano mounts the hierarchy for itself.
+fn without_a_mount_of_cgroups_nothing_is_missing() -> Result<()> {
+    crate::scene()?;
+    let left = without(unmount_cgroups)?;
+    ensure!(left.source.starts_with("ebpf-"), "{}: {}", left.source, left.reason);
+    ensure!(!left.reason.contains("cgroup"), "{}", left.reason);
+    Ok(())
+}
+
+/// Nor may it mount.
 fn without_cgroups_it_says_what_is_missing() -> Result<()> {
     crate::scene()?;
-    if cgroup::mounted().as_deref() == Some(std::path::Path::new("/sys/fs/cgroup")) {
-        // The same directory is a hierarchy of its own on systemd's machines.
-        return without(|| own_mounts().and_then(|()| unmount(c"/sys/fs/cgroup")))
-            .and_then(|left| check_cgroups(&left));
-    }
-    without(|| own_mounts().and_then(|()| unmount(c"/sys/fs/cgroup/unified")))
-        .and_then(|left| check_cgroups(&left))
+    let take_away = || unmount_cgroups().and_then(|()| without_capability(CapabilitySet::SYS_ADMIN));
+    without(take_away).and_then(|left| check_cgroups(&left))
+}
+
+fn unmount_cgroups() -> io::Result<()> {
+    own_mounts()?;
+    // In the second place where the first has the older hierarchies.
+    unmount(c"/sys/fs/cgroup/unified").or_else(|_| unmount(c"/sys/fs/cgroup"))
+}
+
+fn without_capability(capability: CapabilitySet) -> io::Result<()> {
+    rustix::thread::remove_capability_from_bounding_set(capability)?;
+    let sets = rustix::thread::capabilities(None)?;
+    Ok(rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: sets.effective.difference(capability),
+            permitted: sets.permitted.difference(capability),
+            inheritable: sets.inheritable.difference(capability),
+        },
+    )?)
 }
 
 fn unmount(place: &std::ffi::CStr) -> io::Result<()> {

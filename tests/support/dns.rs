@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -46,13 +46,29 @@ pub struct Server {
 
 impl Server {
     pub fn start(place: &Place, zone: Zone) -> Result<Self> {
-        let socket = place.udp_socket(SERVER)?;
+        Self::serve(place, SERVER, move |question| {
+            let (asked, answer) = answer(question, &zone)?;
+            Some((asked, if zone.is_mute { Vec::new() } else { vec![answer] }))
+        })
+    }
+
+    /// Answers nothing that it is asked, but tells that `name` has `address` in every way that must not be believed.
+    pub fn start_hostile(place: &Place, at: &str, name: &'static str, address: [u8; 4]) -> Result<Self> {
+        Self::serve(place, at, move |question| forged(question, name, address.into()))
+    }
+
+    fn serve(
+        place: &Place,
+        at: &str,
+        answers: impl Fn(&[u8]) -> Option<(String, Vec<Vec<u8>>)> + Send + 'static,
+    ) -> Result<Self> {
+        let socket = place.udp_socket(at)?;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (stopped, asking) = (Arc::clone(&stop), Arc::clone(&asked));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                serve(&socket, &zone, &asking);
+                serve(&socket, &answers, &asking);
             }
         });
         Ok(Self { stop, asked, thread: Some(thread) })
@@ -73,14 +89,44 @@ impl Drop for Server {
     }
 }
 
-fn serve(socket: &UdpSocket, zone: &Zone, asked: &Mutex<Vec<String>>) {
+fn serve(
+    socket: &UdpSocket,
+    answers: &impl Fn(&[u8]) -> Option<(String, Vec<Vec<u8>>)>,
+    asked: &Mutex<Vec<String>>,
+) {
     let mut buffer = [0; 512];
     let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
-    let Some((question, answer)) = answer(&buffer[..length], zone) else { return };
+    let Some((question, answers)) = answers(&buffer[..length]) else { return };
     asked.lock().unwrap_or_else(PoisonError::into_inner).push(question);
-    if !zone.is_mute {
+    for answer in answers {
         let _ = socket.send_to(&answer, from);
     }
+}
+
+fn forged(question: &[u8], name: &'static str, address: Ipv4Addr) -> Option<(String, Vec<Vec<u8>>)> {
+    let asked = Message::from_octets(question).ok()?.sole_question().ok()?;
+    let zone = Zone { addresses: HashMap::from([(name, IpAddr::V4(address))]), ..Zone::default() };
+    let wanted: Name<Vec<u8>> = name.parse().ok()?;
+    let ask = |id: u16| {
+        let mut message = MessageBuilder::new_vec().question();
+        message.header_mut().set_id(id);
+        message.push((&wanted, Rtype::A)).ok()?;
+        Some(message.finish())
+    };
+    let id = u16::from_be_bytes([question[0], question[1]]);
+    // A name that was not asked for, under the right number and a wrong one.
+    let other = answer(&ask(id)?, &zone)?.1;
+    let strange = answer(&ask(id.wrapping_add(1))?, &zone)?.1;
+    // The right question, and a record of another name.
+    let mut beside =
+        MessageBuilder::new_vec().start_answer(&Message::from_octets(question).ok()?, Rcode::NOERROR).ok()?;
+    beside.push((&wanted, Ttl::from_secs(300), A::new(address))).ok()?;
+    // Cut in the middle of the address, a count of records that are not there, nothing but a header.
+    let cut = other[..other.len() - 2].to_vec();
+    let mut empty = question[..12].to_vec();
+    empty[2] |= 0x80;
+    empty[7] = 200;
+    Some((asked.qname().to_string(), vec![other, strange, beside.finish(), cut, empty]))
 }
 
 fn answer(message: &[u8], zone: &Zone) -> Option<(String, Vec<u8>)> {

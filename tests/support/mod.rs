@@ -4,6 +4,7 @@ pub mod actor;
 pub mod database;
 pub mod dns;
 pub mod history;
+pub mod home;
 pub mod lookups;
 pub mod namespace;
 pub mod rano;

@@ -82,6 +82,12 @@ impl Recording {
         )
     }
 
+    /// Its local end becomes known.
+    pub fn local(self, connection: u16, ms: u64, local: &str) -> Self {
+        let (at, local) = (self.at(ms), json!({ "ip": local }));
+        self.line(&json!({ "socket": { "local": { "id": id(connection), "local": local, "at": at } } }))
+    }
+
     pub fn name(self, connection: u16, ms: u64, name: &str, by: &str) -> Self {
         let at = self.at(ms);
         self.line(

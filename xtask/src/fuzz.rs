@@ -100,7 +100,15 @@ fn fuzz(target: &str, seconds: u32) -> Result<()> {
     let output = command.output().with_context(|| format!("start {target}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{said}\n{target} found something: {}*", found.display());
-    let inputs = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
-    println!("{target}: {} inputs", inputs.unwrap_or("some").trim());
+    let figure = |name: &str| {
+        let line =
+            said.lines().find_map(|line| line.strip_prefix("stat::")?.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or("?").trim().to_owned()
+    };
+    println!(
+        "{target}: {} inputs, {} MiB at most",
+        figure("number_of_executed_units"),
+        figure("peak_rss_mb")
+    );
     Ok(())
 }

@@ -19,7 +19,8 @@ usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, bu
        cargo xtask vm [--full] [--bench]       the kernel tests on other kernels, in emulated machines; or a bench
        cargo xtask fuzz [TARGET]... [--seconds N]
                                                feed what takes bytes from outside with nonsense (each 10 s)
-       cargo xtask bench [NAME]...             measure: poll notify hooks store report memory startup alerts names (all)
+       cargo xtask bench [NAME]...             measure: poll notify hooks store report memory startup alerts names resolver
+                                               (all)
        cargo xtask bench db --events N --out FILE [--seed S]
                                                make a history of so many events
 ";
@@ -55,6 +56,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
         bench::world::INSIDE => bench::world::inside(&arguments),
         bench::load::HOLD => bench::load::hold(&arguments),
         bench::load::CONNECT => bench::load::connect(&arguments),
+        bench::load::CONNECT_TO => bench::load::connect_to(),
         bench::hooks::CLIENT => bench::hooks::be_client(&arguments),
         bench::hooks::COSTS => bench::hooks::measure_in_guest(&arguments),
         "" | "help" | "--help" | "-h" => {

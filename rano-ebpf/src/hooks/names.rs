@@ -29,8 +29,11 @@ const FIRST_SEGMENTS: u32 = 32;
 /// Of a DNS connection in one direction; one that goes on for longer is a transfer of zones.
 const DNS_SEGMENTS: u32 = 1024;
 const LONG_HEADER: u8 = 0xc0;
+const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: u32 = 40;
 const UDP_HEADER: u32 = 8;
+/// A datagram with an Initial packet of a client, IP included, is at least this long.
+const INITIAL_MIN: u32 = 20 + UDP_HEADER + 1200;
 /// Record header, message header.
 const HELLO_HEADERS: u32 = 5 + 4;
 
@@ -56,66 +59,78 @@ pub fn names_sent(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn received(ctx: &SkBuffContext) -> Option<()> {
-    let socket = Socket::of(ctx)?;
-    let start = transport(ctx, socket.protocol)?;
-    let from: u16 = load(ctx, start)?;
-    if u32::from(u16::from_be(from)) != DNS {
+    // Every datagram of a socket that is not connected comes here: the packet first, which is one call.
+    let packet = Packet::of(ctx)?;
+    if packet.source_port() != DNS {
         return None;
     }
-    if socket.protocol == IPPROTO_UDP {
-        return copy(ctx, socket, PacketKind::Received, 0);
+    if packet.protocol == IPPROTO_UDP {
+        return copy(ctx, full_socket(ctx)?, PacketKind::Received, 0);
     }
-    let tcp = socket.tcp()?;
+    if packet.protocol != IPPROTO_TCP {
+        return None;
+    }
+    let socket = full_socket(ctx)?;
+    let tcp = numbers(socket)?;
     // SAFETY: the helper returned a pointer to the socket's numbers, which the verifier checked.
     let (segments, next, before) =
         unsafe { ((*tcp).data_segs_in, (*tcp).rcv_nxt, (*tcp).bytes_received as u32) };
-    let segment = Segment::of(ctx, start)?;
     if segments > DNS_SEGMENTS {
         return None;
     }
+    let segment = Segment::of(ctx, &packet)?;
     let place = segment.sequence.wrapping_sub(next).wrapping_add(before);
     copy(ctx, socket, PacketKind::Received, place)
 }
 
+/// All but the first packets of a connection leave after a look at the socket's numbers, which is one call.
 #[inline(always)]
 fn sent(ctx: &SkBuffContext) -> Option<()> {
-    let socket = Socket::of(ctx)?;
-    if socket.protocol == IPPROTO_TCP {
-        let tcp = socket.tcp()?;
-        // SAFETY: the helper returned a pointer to the socket's numbers, which the verifier checked.
-        let segments = unsafe { (*tcp).data_segs_out };
-        // A bulk transfer ends here, and so does what has no payload before the first that has.
+    let socket = socket(ctx)?;
+    let Some(tcp) = numbers(socket) else { return datagram(ctx) };
+    // SAFETY: the helper returned a pointer to the socket's numbers, which the verifier checked.
+    let segments = unsafe { (*tcp).data_segs_out };
+    if u32::from_be(ctx.skb.remote_port()) == DNS {
         if segments == 0 || segments > DNS_SEGMENTS {
             return None;
         }
-        return segment(ctx, socket, tcp, segments);
+        return question(ctx, tcp);
     }
-    if socket.protocol == IPPROTO_UDP { datagram(ctx, socket) } else { None }
+    // What has no payload before the first that has; a bulk transfer.
+    if segments == 0 || segments > FIRST_SEGMENTS {
+        return None;
+    }
+    // A client speaks first in TLS; whoever was answered has said its hello, and who serves has heard one.
+    // SAFETY: as above.
+    if unsafe { (*tcp).bytes_received } != 0 {
+        return None;
+    }
+    greeting(ctx, tcp)
 }
 
 #[inline(always)]
-fn segment(ctx: &SkBuffContext, socket: Socket, tcp: *const bpf_tcp_sock, segments: u32) -> Option<()> {
-    let dns = u32::from_be(ctx.skb.remote_port()) == DNS;
-    if !dns && segments > FIRST_SEGMENTS {
-        return None;
-    }
-    let segment = Segment::of(ctx, transport(ctx, IPPROTO_TCP)?)?;
-    // SAFETY: as above.
-    let (acknowledged, count) = unsafe { ((*tcp).snd_una, (*tcp).bytes_acked as u32) };
-    // The SYN counts among the bytes that were acknowledged.
-    let place = segment.sequence.wrapping_sub(acknowledged).wrapping_add(count).wrapping_sub(1);
-    if dns {
-        return copy(ctx, socket, PacketKind::Sent, place);
-    }
-    let cookie = cookie(ctx);
+fn question(ctx: &SkBuffContext, tcp: *const bpf_tcp_sock) -> Option<()> {
+    let place = Segment::of(ctx, &Packet::of(ctx)?)?.place(tcp);
+    copy(ctx, full_socket(ctx)?, PacketKind::Sent, place)
+}
+
+#[inline(always)]
+fn greeting(ctx: &SkBuffContext, tcp: *const bpf_tcp_sock) -> Option<()> {
+    let segment = Segment::of(ctx, &Packet::of(ctx)?)?;
+    let place = segment.place(tcp);
     if place == 0 {
         let expected = hello(ctx, segment.payload)?;
+        let cookie = cookie(ctx);
         // SAFETY: nothing but the presence is looked at.
         unsafe { OWNERS.get(cookie) }?;
         if expected > segment.length {
             let _ = HELLOS.insert(cookie, u64::from(expected), BPF_ANY as u64);
         }
     } else {
+        if place >= HELLO_MAX {
+            return None;
+        }
+        let cookie = cookie(ctx);
         // SAFETY: a number, which only this socket's packets change.
         let end = *unsafe { HELLOS.get(cookie) }? as u32;
         if place >= end {
@@ -125,7 +140,7 @@ fn segment(ctx: &SkBuffContext, socket: Socket, tcp: *const bpf_tcp_sock, segmen
             let _ = HELLOS.remove(cookie);
         }
     }
-    copy(ctx, socket, PacketKind::Sent, place)
+    copy(ctx, full_socket(ctx)?, PacketKind::Sent, place)
 }
 
 /// How many bytes of the stream a `ClientHello` takes that begins at `start`, if one does.
@@ -149,13 +164,23 @@ fn hello(ctx: &SkBuffContext, start: u32) -> Option<u32> {
 }
 
 #[inline(always)]
-fn datagram(ctx: &SkBuffContext, socket: Socket) -> Option<()> {
-    let start = transport(ctx, IPPROTO_UDP)?;
-    let to: u16 = load(ctx, start + 2)?;
-    if u32::from(u16::from_be(to)) == DNS {
-        return copy(ctx, socket, PacketKind::Sent, 0);
+fn datagram(ctx: &SkBuffContext) -> Option<()> {
+    let port = u32::from_be(ctx.skb.remote_port());
+    // An Initial packet is made long (RFC 9000, section 14.1); of a socket that is connected the port is known.
+    if port != DNS && port != 0 && ctx.len() < INITIAL_MIN {
+        return None;
     }
-    let first: [u8; 5] = load(ctx, start + UDP_HEADER)?;
+    let packet = Packet::of(ctx)?;
+    if packet.protocol != IPPROTO_UDP {
+        return None;
+    }
+    if packet.destination_port() == DNS {
+        return copy(ctx, full_socket(ctx)?, PacketKind::Sent, 0);
+    }
+    if ctx.len() < INITIAL_MIN {
+        return None;
+    }
+    let first: [u8; 5] = load(ctx, packet.transport + UDP_HEADER)?;
     let initial = match u32::from_be_bytes([first[1], first[2], first[3], first[4]]) {
         1 => LONG_HEADER,
         0x6b33_43cf => LONG_HEADER | 0x10,
@@ -166,47 +191,79 @@ fn datagram(ctx: &SkBuffContext, socket: Socket) -> Option<()> {
     }
     // SAFETY: nothing but the presence is looked at.
     unsafe { OWNERS.get(cookie(ctx)) }?;
-    copy(ctx, socket, PacketKind::Sent, 0)
+    copy(ctx, full_socket(ctx)?, PacketKind::Sent, 0)
 }
 
-/// The full socket a packet belongs to.
-#[derive(Clone, Copy)]
-struct Socket {
-    sk: *mut bpf_sock,
-    protocol: u8,
+/// The socket a packet belongs to, of which little may be read.
+#[inline(always)]
+fn socket(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    // SAFETY: the context is valid while the program runs; the verifier checks the access.
+    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if sk.is_null() { None } else { Some(sk) }
 }
 
-impl Socket {
-    /// `None` for requests of connections and the like.
-    #[inline(always)]
-    fn of(ctx: &SkBuffContext) -> Option<Self> {
-        // SAFETY: the context is valid while the program runs; the verifier checks the access.
-        let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
-        if sk.is_null() {
-            return None;
-        }
-        // SAFETY: it is a socket, or the verifier refuses.
-        let sk = unsafe { bpf_sk_fullsock(sk) };
-        if sk.is_null() {
-            return None;
-        }
-        // SAFETY: as above.
-        let protocol = unsafe { (*sk).protocol } as u8;
-        Some(Self { sk, protocol })
-    }
+/// `None` for requests of connections and the like.
+#[inline(always)]
+fn full_socket(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    // SAFETY: it is a socket, or the verifier refuses.
+    let sk = unsafe { bpf_sk_fullsock(socket(ctx)?) };
+    if sk.is_null() { None } else { Some(sk) }
+}
 
-    #[inline(always)]
-    fn tcp(self) -> Option<*const bpf_tcp_sock> {
-        // SAFETY: the socket is a full one.
-        let tcp = unsafe { tcp_sock(self.sk) };
-        if tcp.is_null() { None } else { Some(tcp) }
-    }
+/// `None` for what is not a full socket of TCP.
+#[inline(always)]
+fn numbers(sk: *mut bpf_sock) -> Option<*const bpf_tcp_sock> {
+    // SAFETY: the helper takes any socket.
+    let tcp = unsafe { tcp_sock(sk) };
+    if tcp.is_null() { None } else { Some(tcp) }
 }
 
 #[inline(always)]
 fn cookie(ctx: &SkBuffContext) -> u64 {
     // SAFETY: the context is of a type this helper takes.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// IPv4 without options and the beginning of the header behind it, or IPv6 up to there.
+type Start = [u8; IPV4_HEADER + 4];
+
+/// What counts of the header of IP, and the ports. A packet begins with its IP header here.
+struct Packet {
+    protocol: u8,
+    /// Where the header behind IP begins.
+    transport: u32,
+    ports: [u8; 4],
+}
+
+impl Packet {
+    /// `None` for fragments, and where the ports are missing.
+    #[inline(always)]
+    fn of(ctx: &SkBuffContext) -> Option<Self> {
+        let start: Start = load(ctx, 0)?;
+        let fragment = u16::from_be_bytes([start[6], start[7]]) & 0x3fff;
+        let (protocol, transport, ports) = match start[0] {
+            0x45 if fragment == 0 => {
+                (start[9], IPV4_HEADER as u32, [start[20], start[21], start[22], start[23]])
+            }
+            0x46..=0x4f if fragment == 0 => {
+                let transport = u32::from(start[0] & 0xf) * 4;
+                (start[9], transport, load(ctx, transport)?)
+            }
+            0x60..=0x6f => (start[6], IPV6_HEADER, load(ctx, IPV6_HEADER)?),
+            _ => return None,
+        };
+        Some(Self { protocol, transport, ports })
+    }
+
+    #[inline(always)]
+    fn source_port(&self) -> u32 {
+        u32::from(self.ports[0]) << 8 | u32::from(self.ports[1])
+    }
+
+    #[inline(always)]
+    fn destination_port(&self) -> u32 {
+        u32::from(self.ports[2]) << 8 | u32::from(self.ports[3])
+    }
 }
 
 /// What counts of a TCP segment.
@@ -221,28 +278,26 @@ struct Segment {
 
 impl Segment {
     #[inline(always)]
-    fn of(ctx: &SkBuffContext, start: u32) -> Option<Self> {
-        let sequence: u32 = load(ctx, start + 4)?;
-        let flags: [u8; 2] = load(ctx, start + 12)?;
-        let payload = start + u32::from(flags[0] >> 4) * 4;
+    fn of(ctx: &SkBuffContext, packet: &Packet) -> Option<Self> {
+        // From the sequence number to the flags.
+        let header: [u8; 10] = load(ctx, packet.transport + 4)?;
+        let sequence = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+        let payload = packet.transport + u32::from(header[8] >> 4) * 4;
         let total = ctx.len();
-        let syn = u32::from(flags[1] >> 1 & 1);
+        let syn = u32::from(header[9] >> 1 & 1);
         if payload >= total {
             return None;
         }
-        Some(Self { sequence: u32::from_be(sequence).wrapping_add(syn), payload, length: total - payload })
+        Some(Self { sequence: sequence.wrapping_add(syn), payload, length: total - payload })
     }
-}
 
-/// Where the header behind IP begins, if it is of `protocol`. A packet begins with its IP header here.
-#[inline(always)]
-fn transport(ctx: &SkBuffContext, protocol: u8) -> Option<u32> {
-    let start: [u8; 10] = load(ctx, 0)?;
-    let fragment = u16::from_be_bytes([start[6], start[7]]) & 0x3fff;
-    match start[0] >> 4 {
-        4 if start[9] == protocol && fragment == 0 => Some(u32::from(start[0] & 0xf) * 4),
-        6 if start[6] == protocol => Some(IPV6_HEADER),
-        _ => None,
+    /// In the stream that is sent, counted from zero.
+    #[inline(always)]
+    fn place(&self, tcp: *const bpf_tcp_sock) -> u32 {
+        // SAFETY: the caller's pointer is to the socket's numbers, which the verifier checked.
+        let (acknowledged, count) = unsafe { ((*tcp).snd_una, (*tcp).bytes_acked as u32) };
+        // The SYN counts among the bytes that were acknowledged.
+        self.sequence.wrapping_sub(acknowledged).wrapping_add(count).wrapping_sub(1)
     }
 }
 
@@ -252,7 +307,7 @@ fn load<T>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
 }
 
 #[inline(always)]
-fn copy(ctx: &SkBuffContext, socket: Socket, kind: PacketKind, place: u32) -> Option<()> {
+fn copy(ctx: &SkBuffContext, sk: *mut bpf_sock, kind: PacketKind, place: u32) -> Option<()> {
     // Names must not push out what is told of sockets: whoever sends packets without end fills half of the buffer.
     if EVENTS.query(BPF_RB_AVAIL_DATA as u64) > EVENTS.query(BPF_RB_RING_SIZE as u64) / 2 {
         lost(Loss::PacketRecord);
@@ -263,18 +318,18 @@ fn copy(ctx: &SkBuffContext, socket: Socket, kind: PacketKind, place: u32) -> Op
     const LARGE: usize = PACKET_CLASSES[2];
     let length = ctx.len();
     if length <= SMALL as u32 {
-        copy_sized::<SMALL>(ctx, socket, kind, place)
+        copy_sized::<SMALL>(ctx, sk, kind, place)
     } else if length <= MIDDLE as u32 {
-        copy_sized::<MIDDLE>(ctx, socket, kind, place)
+        copy_sized::<MIDDLE>(ctx, sk, kind, place)
     } else {
-        copy_sized::<LARGE>(ctx, socket, kind, place)
+        copy_sized::<LARGE>(ctx, sk, kind, place)
     }
 }
 
 #[inline(always)]
 fn copy_sized<const N: usize>(
     ctx: &SkBuffContext,
-    socket: Socket,
+    sk: *mut bpf_sock,
     kind: PacketKind,
     place: u32,
 ) -> Option<()> {
@@ -290,7 +345,7 @@ fn copy_sized<const N: usize>(
     // to the socket; one that has been through memory is a plain address to it.
     let copied = unsafe {
         let address = (&raw mut (*packet).packet.cookie).cast::<usize>();
-        core::ptr::write_volatile(address.cast::<*mut bpf_sock>(), socket.sk);
+        core::ptr::write_volatile(address.cast::<*mut bpf_sock>(), sk);
         let sk = core::ptr::read_volatile(address);
         let net: usize = read(sk, Offset::SockNet).unwrap_or(0);
         (*packet).packet = PacketRecord {

@@ -10,6 +10,7 @@ use super::Context;
 use crate::config::{Configuration, flags};
 use crate::exit::{Code, Failure};
 use crate::output::escape::Escaped;
+use crate::output::fold::columns;
 use crate::output::report::Look;
 use crate::output::style::Styles;
 use crate::process::ProcessId;
@@ -121,9 +122,7 @@ pub(super) fn register(context: &Context, run_id: &str, database: &Path) -> Opti
 }
 
 pub(super) fn look(styles: &Styles, top: usize) -> Look<'_> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
-    let width = size.map_or(WIDE, |size| if size.ws_col == 0 { 80 } else { usize::from(size.ws_col) });
-    Look { styles, width, top }
+    Look { styles, width: columns(io::stdout()).unwrap_or(WIDE), top }
 }
 
 /// The colours of standard output.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::layers;
 use super::spec::Group;
+use crate::output::fold::wrapped;
 
 /// Columns of a comment.
 const WIDTH: usize = 76;
@@ -31,27 +32,13 @@ fn write(out: &mut String) -> std::fmt::Result {
         for (position, (key, value, _)) in option.lines().into_iter().enumerate() {
             let spelling = spec.spellings.iter().find(|spelling| spelling.key == key);
             writeln!(out, "\n# {}", spelling.map_or("", |spelling| spelling.help))?;
-            for line in wrapped(spec.details).iter().filter(|_| position == 0) {
+            for line in wrapped(spec.details, WIDTH).iter().filter(|_| position == 0) {
                 writeln!(out, "# {line}")?;
             }
             writeln!(out, "#{key}={value}")?;
         }
     }
     Ok(())
-}
-
-fn wrapped(paragraph: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in paragraph.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

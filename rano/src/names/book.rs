@@ -6,7 +6,8 @@
 //! connection said is not said of the next. A DNS answer belongs to its receiver, see `lookups.rs`.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +25,10 @@ const SOCKETS_MAX: usize = 1 << 17;
 /// How long an ended socket is remembered for evidence that comes late.
 const LINGER: Duration = Duration::from_secs(5);
 /// Ended sockets that are remembered; the oldest is forgotten first.
-const ENDED_MAX: usize = 8192;
-/// Connections without a name for which an answer may still be under way.
+const ENDED_MAX: usize = 4096;
+/// Connections that no answer of their own names, for which one may still be under way, or become known as theirs.
 const NAMELESS_MAX: usize = 256;
-/// How much later than a connection an answer may be delivered that was received before it.
+/// How much later than a connection an answer may be delivered that was received before it, or its receiver become known.
 const DELIVERY: Duration = Duration::from_secs(3);
 /// Kernel and packets are stamped by different clocks that are put on one afterwards.
 const CLOCK_SLACK: Duration = Duration::from_millis(5);
@@ -55,13 +56,11 @@ impl Flow {
         Party::Flow { protocol: self.protocol, local: self.local, remote: self.remote }
     }
 
-    fn of(opened: &Opened) -> Option<Self> {
-        match (&opened.local, &opened.remote) {
-            (Some(Address::Ip(local)), Some(Address::Ip(remote))) if local.port() != 0 => {
-                Some(Self { protocol: opened.protocol, local: *local, remote: *remote })
-            }
-            _ => None,
-        }
+    /// As a datagram socket has it that is not bound to an address: packets show the one that the route gave.
+    fn unbound(self) -> impl Iterator<Item = Self> {
+        let anywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let of = move |ip| Self { local: SocketAddr::new(ip, self.local.port()), ..self };
+        anywhere.into_iter().filter(move |_| self.protocol == Protocol::Udp).map(of)
     }
 }
 
@@ -78,7 +77,7 @@ struct Socket {
     owner: Receiver,
     role: Role,
     protocol: Protocol,
-    remote: Option<IpAddr>,
+    remote: Option<SocketAddr>,
     opened_ns: u64,
     /// `opened_ns` is when it began.
     exact: bool,
@@ -96,13 +95,23 @@ impl Socket {
 
     fn connect(&self) -> Option<Connect> {
         Some(Connect {
-            address: self.remote.filter(|_| self.role == Role::Connect)?,
+            address: self.remote.filter(|_| self.role == Role::Connect)?.ip(),
             protocol: self.protocol,
             by: self.owner,
             at_ns: self.opened_ns,
             exact: self.exact,
         })
     }
+}
+
+/// A connection that no answer of its own names.
+#[derive(Debug)]
+struct Nameless {
+    opened_ns: u64,
+    address: IpAddr,
+    socket: SocketId,
+    /// Somebody else's does.
+    is_named: bool,
 }
 
 /// All that is known of names and whose they are.
@@ -118,8 +127,8 @@ pub struct Book {
     ended: VecDeque<(u64, SocketId)>,
     lookups: Lookups,
     held: Held,
-    /// Connections that no answer named, by time.
-    nameless: VecDeque<(u64, IpAddr, SocketId)>,
+    /// Connections that no answer of their own named, by time.
+    nameless: VecDeque<Nameless>,
     sockets_full: u64,
 }
 
@@ -190,7 +199,7 @@ impl Book {
             role: opened.role,
             protocol: opened.protocol,
             remote: match &opened.remote {
-                Some(Address::Ip(remote)) if remote.port() != 0 => Some(remote.ip()),
+                Some(Address::Ip(remote)) if remote.port() != 0 => Some(*remote),
                 Some(Address::Ip(_) | Address::Path(_)) | None => None,
             },
             opened_ns,
@@ -213,11 +222,13 @@ impl Book {
         self.sockets.insert(opened.id, socket);
         if let Some(connect) = connect {
             let found = self.lookups.connected(connect);
-            if found == Found::default() {
+            let is_named = found != Found::default();
+            if !found.is_own() && (exact || !is_named) {
                 if self.nameless.len() >= NAMELESS_MAX {
                     self.nameless.pop_front();
                 }
-                self.nameless.push_back((opened_ns, connect.address, opened.id));
+                let address = connect.address;
+                self.nameless.push_back(Nameless { opened_ns, address, socket: opened.id, is_named });
             }
             learn(found, opened.id, opened.at, out);
         }
@@ -228,22 +239,45 @@ impl Book {
         self.complete(opened, out);
     }
 
-    /// A local end is often known only once the call has gone on.
     fn complete(&mut self, opened: &Opened, out: &mut Vec<Learned>) {
-        let Some(flow) = Flow::of(opened) else { return };
-        let Some(socket) = self.sockets.get_mut(&opened.id) else { return };
-        if socket.flow == Some(flow) {
+        if let (Some(Address::Ip(local)), Some(Address::Ip(remote))) = (&opened.local, &opened.remote) {
+            let flow = Flow { protocol: opened.protocol, local: *local, remote: *remote };
+            self.has_flow(opened.id, flow, out);
+        }
+    }
+
+    /// A local end is often known only once the call has gone on.
+    pub fn local(&mut self, id: SocketId, local: &Address, out: &mut Vec<Learned>) {
+        if let Some(socket) = self.sockets.get(&id)
+            && let (Address::Ip(local), Some(remote)) = (local, socket.remote)
+        {
+            self.has_flow(id, Flow { protocol: socket.protocol, local: *local, remote }, out);
+        }
+    }
+
+    fn has_flow(&mut self, id: SocketId, flow: Flow, out: &mut Vec<Learned>) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        if flow.local.port() == 0 || socket.flow == Some(flow) {
             return;
         }
         let former = socket.flow.replace(flow);
         if let Some(former) = former {
-            self.leave(former, opened.id);
+            self.leave(former, id);
         }
-        let before = self.flows.get(&flow).map(|holders| holders.latest).filter(|id| *id != opened.id);
-        self.flows.insert(flow, Holders { latest: opened.id, before });
+        let before = match self.flows.entry(flow) {
+            Entry::Occupied(mut holders) => {
+                let before = Some(holders.get().latest).filter(|latest| *latest != id);
+                holders.insert(Holders { latest: id, before });
+                before
+            }
+            Entry::Vacant(place) => {
+                place.insert(Holders { latest: id, before: None });
+                None
+            }
+        };
         // A socket that had the flow before has what was said before its end.
         let ended_ns = before.and_then(|before| self.sockets.get(&before)?.ended_ns);
-        if let (Some(ended_ns), Some(socket)) = (ended_ns, self.sockets.get_mut(&opened.id)) {
+        if let (Some(ended_ns), Some(socket)) = (ended_ns, self.sockets.get_mut(&id)) {
             socket.not_before_ns = socket.not_before_ns.max(ended_ns);
         }
         self.settle(flow.party(), out);
@@ -279,24 +313,32 @@ impl Book {
         }
     }
 
-    /// An answer that is delivered after the connection to which it led.
+    /// An answer that is delivered after the connection to which it led, or of which it is known late whose it is.
     fn name_the_nameless(&mut self, answer: &Answer, out: &mut Vec<Learned>) {
         let answered_ns = answer.at.boot_ns;
         let oldest_ns = self.now_ns.saturating_sub(nanos(DELIVERY));
-        let concerns = |&&(opened_ns, address, _): &&(u64, IpAddr, SocketId)| {
-            let gives = answer.addresses.iter().any(|(given, _)| given.to_canonical() == address);
-            opened_ns >= answered_ns && opened_ns >= oldest_ns && gives
+        let concerns = |nameless: &Nameless| {
+            let address = nameless.address;
+            nameless.opened_ns >= answered_ns
+                && nameless.opened_ns >= oldest_ns
+                && answer.addresses.iter().any(|(given, _)| given.to_canonical() == address)
         };
-        let concerned: Vec<SocketId> =
-            self.nameless.iter().rev().filter(concerns).map(|(.., id)| *id).collect();
-        for id in concerned.into_iter().rev() {
-            let Some(connect) = self.sockets.get(&id).and_then(Socket::connect) else { continue };
-            let found = self.lookups.connected(connect);
-            if found != Found::default() {
-                self.nameless.retain(|(.., nameless)| *nameless != id);
-                learn(found, id, answer.at, out);
+        let (sockets, lookups) = (&self.sockets, &mut self.lookups);
+        self.nameless.retain_mut(|nameless| {
+            if !concerns(nameless) {
+                return true;
             }
-        }
+            let Some(connect) = sockets.get(&nameless.socket).and_then(Socket::connect) else { return false };
+            let found = lookups.connected(connect);
+            let is_own = found.is_own();
+            let is_named = found != Found::default();
+            // What somebody else asked besides makes no difference any more.
+            if is_own || !nameless.is_named {
+                learn(found, nameless.socket, answer.at, out);
+            }
+            nameless.is_named |= is_named;
+            !is_own && (connect.exact || !is_named)
+        });
     }
 
     /// Whether its socket is known.
@@ -319,6 +361,7 @@ impl Book {
                 Evidence::Answer(answer) => {
                     if let Some(receiver) = self.receiver(answer.to, answer.at.boot_ns) {
                         self.lookups.answered(&answer, receiver);
+                        self.name_the_nameless(&answer, out);
                     }
                 }
                 Evidence::Greeting(greeting) => {
@@ -358,6 +401,7 @@ impl Book {
                 let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
                 let flow = Flow { protocol, local: canonical(local), remote: canonical(remote) };
                 self.holder(flow, at_ns)
+                    .or_else(|| flow.unbound().find_map(|unbound| self.holder(unbound, at_ns)))
             }
         }
     }
@@ -375,11 +419,12 @@ impl Book {
     }
 
     fn forget(&mut self, id: SocketId, ended_ns: u64) {
+        let Entry::Occupied(socket) = self.sockets.entry(id) else { return };
         // Its identity may be in use again: that of a flow of datagrams.
-        if self.sockets.get(&id).is_none_or(|socket| socket.ended_ns != Some(ended_ns)) {
+        if socket.get().ended_ns != Some(ended_ns) {
             return;
         }
-        let Some(socket) = self.sockets.remove(&id) else { return };
+        let socket = socket.remove();
         if let Some(flow) = socket.flow {
             self.leave(flow, id);
         }
@@ -394,7 +439,8 @@ impl Book {
     }
 
     fn leave(&mut self, flow: Flow, id: SocketId) {
-        let Some(holders) = self.flows.get_mut(&flow) else { return };
+        let Entry::Occupied(mut place) = self.flows.entry(flow) else { return };
+        let holders = place.get_mut();
         if holders.before == Some(id) {
             holders.before = None;
         }
@@ -402,7 +448,7 @@ impl Book {
             match holders.before.take() {
                 Some(before) => holders.latest = before,
                 None => {
-                    self.flows.remove(&flow);
+                    place.remove();
                 }
             }
         }

@@ -18,6 +18,9 @@ use crate::event::Moment;
 const BUFFER: usize = 64 * 1024;
 /// No packet is longer (`MAXIMUM_SNAPLEN` of libpcap is a quarter of a megabyte).
 const BUFFER_MAX: usize = 4 << 20;
+/// How a pcapng file begins, and the fewest bytes of its blocks: type, length, length again.
+const SECTION: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+const BLOCK_MIN: u32 = 12;
 /// Interfaces of one section of a pcapng file.
 const INTERFACES_MAX: usize = 4096;
 
@@ -25,6 +28,8 @@ const INTERFACES_MAX: usize = 4096;
 pub struct Packets {
     blocks: Box<dyn PcapReaderIterator + Send>,
     buffer: usize,
+    /// It consists of blocks (pcapng).
+    has_blocks: bool,
     interfaces: Vec<Interface>,
     /// Of the packet before, for those that have no time of their own.
     unix_ns: u64,
@@ -42,6 +47,7 @@ struct Interface {
 }
 
 const CUT: &str = "it ends within a packet";
+const BROKEN: &str = "it is broken";
 const UNREADABLE: &str = "it cannot be read any further";
 
 /// What a step through the file came to.
@@ -57,7 +63,15 @@ impl Packets {
     pub fn open(input: impl Read + Send + 'static) -> Result<Self> {
         match create_reader(BUFFER, input) {
             Ok(blocks) => {
-                Ok(Self { blocks, buffer: BUFFER, interfaces: Vec::new(), unix_ns: 0, broken: None })
+                let has_blocks = blocks.data().starts_with(&SECTION);
+                Ok(Self {
+                    blocks,
+                    buffer: BUFFER,
+                    has_blocks,
+                    interfaces: Vec::new(),
+                    unix_ns: 0,
+                    broken: None,
+                })
             }
             Err(PcapError::ReadError) => bail!("it cannot be read"),
             Err(_) => bail!("it is no capture file (pcap or pcapng)"),
@@ -85,7 +99,19 @@ impl Packets {
         }
     }
 
+    /// The parser subtracts from the length of a block before it is sure that it can. Whichever way round the section has its
+    /// numbers: a length that is allowed looks like a large one the other way round.
+    fn has_impossible_block(&self) -> bool {
+        let length = self.blocks.data().get(4..8).and_then(|length| length.try_into().ok());
+        let is_short = |length| u32::from_le_bytes(length).min(u32::from_be_bytes(length)) < BLOCK_MIN;
+        self.has_blocks && length.is_some_and(is_short)
+    }
+
     fn step(&mut self, each: impl FnMut(u64, Option<Link>, &[u8])) -> Step {
+        if self.has_impossible_block() {
+            self.broken = Some(BROKEN);
+            return Step::End;
+        }
         let missing = match self.blocks.next() {
             Ok((length, block)) => {
                 block_read(&block, &mut self.interfaces, &mut self.unix_ns, each);
@@ -96,7 +122,7 @@ impl Packets {
             Err(PcapError::BufferTooSmall) => Ok(true),
             Err(PcapError::UnexpectedEof) => Err(CUT),
             Err(PcapError::ReadError) => Err(UNREADABLE),
-            Err(_) => Err("it is broken"),
+            Err(_) => Err(BROKEN),
         };
         match missing.and_then(|too_small| self.refill(too_small)) {
             Ok(()) => Step::More,

@@ -1,10 +1,12 @@
 //! What an endpoint is: told by its name, as `endpoints.toml` and the user's files have it, else by its address. A name
 //! that somebody may have written who is watched (`./rano.toml`) counts last.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use rustc_hash::FxBuildHasher;
 use serde::Deserialize;
 use wildmatch::WildMatch;
 
@@ -41,23 +43,63 @@ pub struct Classes {
     user: Names,
     built_in: OnceCell<Names>,
     add_only: Names,
+    asked: RefCell<Asked>,
 }
 
 impl Classes {
     /// What is built in, and what the user's files say; of two that say the same the later counts.
     pub fn new(entries: &[ClassEntry]) -> Self {
         let by = |authority| Names::of(entries.iter().filter(|entry| entry.authority == authority));
-        Self { user: by(Authority::User), built_in: OnceCell::new(), add_only: by(Authority::AddOnly) }
+        Self { user: by(Authority::User), add_only: by(Authority::AddOnly), ..Self::default() }
     }
 
     /// `name` in lower case, without the final dot; `None` where none is known that may be relied on.
     pub fn of(&self, name: Option<&str>, remote: Option<&Address>) -> Class {
+        let found = name.map(|name| self.asked.borrow_mut().of(name, || self.find(name))).unwrap_or_default();
+        found.trusted.or_else(|| remote.and_then(by_address)).or(found.added).unwrap_or(Class::Unknown)
+    }
+
+    fn find(&self, name: &str) -> Found {
         let built_in = || self.built_in.get_or_init(|| Names::of(built_in_entries().iter()));
-        let trusted = name.and_then(|name| self.user.find(name).or_else(|| built_in().find(name)));
-        trusted
-            .or_else(|| remote.and_then(by_address))
-            .or_else(|| name.and_then(|name| self.add_only.find(name)))
-            .unwrap_or(Class::Unknown)
+        Found {
+            trusted: self.user.find(name).or_else(|| built_in().find(name)),
+            added: self.add_only.find(name),
+        }
+    }
+}
+
+/// What the entries say of a name.
+#[derive(Debug, Clone, Copy, Default)]
+struct Found {
+    trusted: Option<Class>,
+    /// By those who can only add.
+    added: Option<Class>,
+}
+
+/// Names that were asked for lately. Each has one place, which the next one takes that comes there.
+#[derive(Debug, Default)]
+struct Asked {
+    places: Vec<Option<(Box<str>, Found)>>,
+}
+
+/// A power of two.
+const ASKED_MAX: usize = 1 << 13;
+
+impl Asked {
+    fn of(&mut self, name: &str, find: impl FnOnce() -> Found) -> Found {
+        // Whoever chooses names so that they come to one place only makes them cost as much as without this.
+        let place = FxBuildHasher.hash_one(name) as usize % ASKED_MAX;
+        if self.places.is_empty() {
+            self.places.resize_with(ASKED_MAX, || None);
+        }
+        match &mut self.places[place] {
+            Some((asked, found)) if **asked == *name => *found,
+            other => {
+                let found = find();
+                *other = Some((name.into(), found));
+                found
+            }
+        }
     }
 }
 

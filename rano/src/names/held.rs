@@ -1,7 +1,9 @@
 //! Evidence that fits no socket yet: where sockets are looked for at an interval, packets are there before them.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::event::Protocol;
 use crate::names::{Evidence, Party};
 
 /// Pieces that are held at a time; the oldest gives way.
@@ -39,6 +41,7 @@ impl Held {
             let dropped = self.drop_first(oldest);
             self.count(dropped.as_ref());
         }
+        let party = key(party);
         let pieces = self.waiting.entry(party).or_default();
         if pieces.len() < OF_ONE {
             pieces.push(evidence);
@@ -55,7 +58,11 @@ impl Held {
 
     /// What was held of a party whose socket is known now.
     pub(super) fn take(&mut self, party: Party) -> Vec<Evidence> {
-        if self.waiting.is_empty() { Vec::new() } else { self.waiting.remove(&party).unwrap_or_default() }
+        if self.waiting.is_empty() {
+            Vec::new()
+        } else {
+            self.waiting.remove(&key(party)).unwrap_or_default()
+        }
     }
 
     pub(super) fn expire(&mut self, now_ns: u64) {
@@ -76,5 +83,16 @@ impl Held {
             self.waiting.remove(&party);
         }
         Some(first)
+    }
+}
+
+/// A datagram socket is often not bound to the address that its packets show.
+fn key(party: Party) -> Party {
+    match party {
+        Party::Flow { protocol: Protocol::Udp, local, remote } => {
+            let local = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), local.port());
+            Party::Flow { protocol: Protocol::Udp, local, remote }
+        }
+        Party::Flow { .. } | Party::Socket(_) => party,
     }
 }

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use crate::event::{DomainSource, KnownName, Protocol};
 use crate::names::Answer;
 use crate::process::ProcessId;
@@ -22,7 +24,7 @@ const TTL_MAX: Duration = Duration::from_hours(1);
 const ADDRESSES_MAX: usize = 1 << 14;
 /// Names that are kept of one address and receiver; with more of them nobody can say which one is meant.
 const NAMES_MAX: usize = 32;
-/// Names that are remembered to have been connected to.
+/// Uses of names that are remembered.
 const USES_MAX: usize = 1 << 14;
 
 /// Who received an answer.
@@ -119,8 +121,10 @@ struct Page {
 pub struct Lookups {
     /// Keys come from the network, hence the keyed hash of the standard library.
     pages: HashMap<IpAddr, Page>,
+    /// Names that were connected to, and a number for each, so that only here something long is hashed.
+    used_names: HashMap<Arc<str>, u32>,
     /// When a name was last connected to.
-    uses: HashMap<(Scope, Protocol, Arc<str>), u64>,
+    uses: FxHashMap<(Scope, Protocol, u32), u64>,
     /// No page runs out before this time, as far as was looked.
     tidy_at_ns: u64,
     /// Answers that found no room.
@@ -193,9 +197,13 @@ impl Lookups {
         if self.uses.len() >= USES_MAX {
             // What is forgotten counts as not connected to, which leads to nothing being chosen.
             self.uses.clear();
+            self.used_names.clear();
         }
+        // There are no more names than uses.
+        let next = u32::try_from(self.used_names.len()).unwrap_or(u32::MAX);
+        let name = *self.used_names.entry(Arc::clone(name)).or_insert(next);
         for scope in Scope::all_of(connect.by) {
-            let used = self.uses.entry((scope, connect.protocol, Arc::clone(name))).or_default();
+            let used = self.uses.entry((scope, connect.protocol, name)).or_default();
             *used = connect.at_ns.max(*used);
         }
     }
@@ -204,7 +212,10 @@ impl Lookups {
         if connect.at_ns <= page.crowded_until_ns {
             return None;
         }
-        let used = |name: &Arc<str>| self.uses.get(&(scope, connect.protocol, Arc::clone(name))).copied();
+        let used = |name: &Arc<str>| {
+            let name = *self.used_names.get(&**name)?;
+            self.uses.get(&(scope, connect.protocol, name)).copied()
+        };
         let is_open = |name: &&Arc<str>| {
             let answered = page.answered_ns(name, scope, connect.at_ns);
             used(name).is_none_or(|used| used < answered)
@@ -218,6 +229,11 @@ impl Lookups {
 }
 
 impl Found {
+    /// Some of it was answered to the process itself or to its kin.
+    pub fn is_own(&self) -> bool {
+        self.all().any(|known| known.by == DomainSource::Dns)
+    }
+
     fn all(&self) -> impl Iterator<Item = &KnownName> {
         self.name.iter().chain(&self.others)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::event::SourceKind;
 use crate::output::escape::Escaped;
+use crate::output::fold::{columns, folded};
 use crate::output::style::Styles;
 
 /// The facts of a start.
@@ -27,7 +28,7 @@ pub struct Banner<'a> {
 impl Banner<'_> {
     /// To stderr; where that is closed there is nobody to tell.
     pub fn print(&self, styles: &Styles) {
-        let text = self.render(styles);
+        let text = folded(self.render(styles), columns(std::io::stderr()), 11);
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 

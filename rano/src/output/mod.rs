@@ -8,6 +8,7 @@ pub mod event_line;
 pub mod diff;
 pub mod doctor;
 pub mod export;
+pub mod fold;
 pub mod human;
 pub mod parquet;
 pub mod report;

@@ -7,9 +7,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::escape::Escaped;
 use super::event_json::VERSION;
+use super::fold::wrapped;
 use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
-use super::table::{Align, Column, Table, bar, grouped, wrapped};
+use super::table::{Align, Column, Table, bar, grouped};
 use crate::source::health::{Gap, Gaps};
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
 use crate::store::query::sessions::StoredSession;

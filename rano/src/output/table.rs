@@ -140,22 +140,6 @@ pub fn bar(part: u64, whole: u64, width: usize) -> String {
     bar
 }
 
-/// Lines of at most `width` columns, broken between words; a longer word has a line of its own.
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().expect("it begins with one");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.width() + 1 + word.width() <= width {
-            line.extend([" ", word]);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
-
 /// `1,234,567`.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
@@ -229,18 +213,6 @@ mod tests {
         assert_eq!(rows(44), "     12  203.0.113.7  12.3 MiB  api.example…");
         assert_eq!(rows(40), "     12  203.0.113.7  12.3 MiB");
         assert_eq!(rows(20), "     12  203.0.113.7");
-    }
-
-    #[test]
-    fn words_are_kept_whole_where_they_fit() {
-        for (text, width, expected) in [
-            ("short", 10, &["short"][..]),
-            ("some words that wrap", 10, &["some words", "that wrap"]),
-            ("averylongwordindeed and so", 10, &["averylongwordindeed", "and so"]),
-            ("", 10, &[""]),
-        ] {
-            assert_eq!(wrapped(text, width), expected, "{text}");
-        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! already, and the class follows from the name. Nothing here waits.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -130,13 +131,13 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    fn keep(&mut self, live: Box<Live>, now_ns: u64) {
+    /// Those that had to make room.
+    fn keep(&mut self, live: Box<Live>, now_ns: u64) -> Vec<Box<Live>> {
         let until_ns = now_ns.saturating_add(nanos(LINGER));
         self.order.push_back((until_ns, live.opened.id));
-        self.by_socket.insert(live.opened.id, (until_ns, live));
-        while self.order.len() > ENDED_MAX {
-            self.drop_first();
-        }
+        let before = self.by_socket.insert(live.opened.id, (until_ns, live));
+        let first = (self.order.len() > ENDED_MAX).then(|| self.drop_first()).flatten();
+        before.map(|(_, live)| live).into_iter().chain(first).collect()
     }
 
     fn passed(&mut self, now_ns: u64) {
@@ -145,12 +146,10 @@ impl Ended {
         }
     }
 
-    fn drop_first(&mut self) {
-        if let Some((until_ns, id)) = self.order.pop_front()
-            && self.by_socket.get(&id).is_some_and(|(until, _)| *until == until_ns)
-        {
-            self.by_socket.remove(&id);
-        }
+    fn drop_first(&mut self) -> Option<Box<Live>> {
+        let (until_ns, id) = self.order.pop_front()?;
+        let Entry::Occupied(place) = self.by_socket.entry(id) else { return None };
+        if place.get().0 == until_ns { Some(place.remove().1) } else { None }
     }
 }
 
@@ -170,6 +169,15 @@ impl Pipeline {
             self.names.book.opened(opened, root, &mut learned);
         }
         learned
+    }
+
+    /// The same when its local end becomes known.
+    pub(super) fn look_up_again(&mut self, id: SocketId, local: &Address) {
+        let mut learned = Vec::new();
+        self.names.book.local(id, local, &mut learned);
+        for learned in learned {
+            self.learned(&learned);
+        }
     }
 
     /// The names of a connection that is seen for the first time.
@@ -246,7 +254,10 @@ impl Pipeline {
 
     /// A connection ended, and was sent; it may be kept for names that come late.
     pub(super) fn await_late_names(&mut self, event: &Event, mut live: Live) {
-        if let (true, Some(Address::Ip(remote))) = (live.known.is_suspect, &event.remote) {
+        let may_be_pointed_at = live.known.awaits_pointer && event.domain == Domain::Unknown;
+        if let (true, Some(Address::Ip(remote))) =
+            (live.known.is_suspect && !may_be_pointed_at, &event.remote)
+        {
             live.known.is_suspect = false;
             self.tell_of_unknown(event, *remote);
         }
@@ -262,13 +273,27 @@ impl Pipeline {
         };
         if may_get_better {
             live.known.bytes = event.bytes;
-            self.ended.keep(Box::new(live), event.at.boot_ns);
+            for gone in self.ended.keep(Box::new(live), event.at.boot_ns) {
+                self.tell_of_suspect(&gone, event.at);
+            }
+        }
+    }
+
+    /// It was waited for in vain.
+    fn tell_of_suspect(&mut self, live: &Live, at: Moment) {
+        let event = self.enrich(live, EventKind::Connect, at);
+        if let (true, Some(Address::Ip(remote))) = (live.known.is_suspect, &event.remote) {
+            self.tell_of_unknown(&event, *remote);
         }
     }
 
     pub(super) fn told(&mut self, evidence: Evidence) {
         match evidence {
-            Evidence::Pointer(pointer) => self.pointer(&pointer),
+            Evidence::Pointer(pointer) => {
+                // Whoever waits for it asks first.
+                self.names_passed(pointer.at);
+                self.pointer(&pointer);
+            }
             evidence @ (Evidence::Answer(_) | Evidence::Greeting(_)) => {
                 let mut learned = Vec::new();
                 self.names.book.evidence(evidence, &mut learned);
@@ -372,10 +397,9 @@ impl Pipeline {
         }
     }
 
-    /// What time alone brings: answers to look-ups, and the end of patience.
-    pub(super) fn names_passed(&mut self, now: Moment) {
+    /// What time alone brings: answers to look-ups, which are returned, and the end of patience.
+    pub(super) fn names_passed(&mut self, now: Moment) -> Vec<Pointer> {
         self.names.book.passed(now);
-        self.ended.passed(now.boot_ns);
         let mut pointers = Vec::new();
         let nameless = |live: &Live| live.known.domain == Domain::Unknown;
         let (live, ended) = (&self.live, &self.ended.by_socket);
@@ -383,32 +407,43 @@ impl Pipeline {
             live.get(&id).is_some_and(nameless) || ended.get(&id).is_some_and(|(_, live)| nameless(live))
         };
         self.names.pointers.passed(now, wants, &mut pointers);
-        for pointer in pointers {
-            self.pointer(&pointer);
+        for pointer in &pointers {
+            self.pointer(pointer);
         }
         while let Some(waiting) =
             self.names.unknown.as_mut().and_then(|unknown| unknown.take_due(now.boot_ns))
         {
             self.suspect_is_due(waiting, now);
         }
+        self.ended.passed(now.boot_ns);
+        pointers
     }
 
-    /// Those that still wait, at the end of a single look: no name will come any more.
+    /// At the end no name will come any more. Of a single look that concerns all that still wait, else those that have
+    /// ended.
     pub(super) fn tell_of_suspects(&mut self, now: Moment) {
         while let Some(waiting) = self.names.unknown.as_mut().and_then(|unknown| unknown.take_due(u64::MAX)) {
-            self.suspect_is_due(waiting, now);
+            if self.scope.pending || self.ended.by_socket.contains_key(&waiting.socket) {
+                self.suspect_is_due(waiting, now);
+            }
         }
     }
 
     fn suspect_is_due(&mut self, waiting: Waiting, now: Moment) {
-        let Some(live) = self.live.get_mut(&waiting.socket) else { return };
-        if live.connection != waiting.connection || !std::mem::take(&mut live.known.is_suspect) {
-            return;
+        let is_it = |live: &Live| live.connection == waiting.connection;
+        if let Some(mut live) = self.live.remove(&waiting.socket) {
+            if is_it(&live) {
+                self.tell_of_suspect(&live, now);
+                live.known.is_suspect = false;
+            }
+            self.live.insert(waiting.socket, live);
         }
-        let Some(live) = self.live.get(&waiting.socket) else { return };
-        let event = self.enrich(live, EventKind::Connect, now);
-        if let Some(Address::Ip(remote)) = event.remote {
-            self.tell_of_unknown(&event, remote);
+        if let Some((until_ns, mut live)) = self.ended.by_socket.remove(&waiting.socket) {
+            if is_it(&live) {
+                self.tell_of_suspect(&live, now);
+                live.known.is_suspect = false;
+            }
+            self.ended.by_socket.insert(waiting.socket, (until_ns, live));
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
 use crate::event::{Domain, Event, Moment};
+use crate::output::fold::{columns, folded};
 use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{self, event_json, event_line};
@@ -240,7 +241,8 @@ impl Sink for Terminal {
                 // Ctrl-C stands where the cursor is, as `^C`.
                 self.write_stdout(b"\n");
             }
-            let text = summary.render(&self.styles);
+            let width = columns(std::io::stdout()).filter(|_| self.is_tty);
+            let text = folded(summary.render(&self.styles), width, 6);
             self.write_stdout(text.as_bytes());
             self.flush_stdout();
         }
@@ -253,7 +255,8 @@ impl Sink for Terminal {
     }
 
     fn notice(&mut self, line: &str) {
-        self.say(format!("{line}\n").as_bytes());
+        let width = columns(std::io::stderr()).filter(|_| self.stderr.is_terminal);
+        self.say(folded(format!("{line}\n"), width, 2).as_bytes());
     }
 
     fn named(&mut self, event: &Event, before: &Domain) {

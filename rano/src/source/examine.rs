@@ -177,6 +177,9 @@ fn kernel_types_fix() -> String {
 fn cgroups() -> Check {
     match load::cgroup2() {
         Ok(place) => Check::new("cgroup v2", Outcome::Fine, place.display().to_string()),
+        Err(_) if load::own_cgroup2().is_ok() => {
+            Check::new("cgroup v2", Outcome::Fine, "not mounted; reached through a mount of rano's own")
+        }
         Err(_) => Check::new("cgroup v2", Outcome::Note, "not mounted").fix(Some(cgroups_fix())),
     }
 }
@@ -281,7 +284,7 @@ fn programs_fix() -> Option<String> {
     if !Path::new(load::KERNEL_TYPES).exists() {
         return Some(kernel_types_fix());
     }
-    if load::cgroup2().is_err() {
+    if load::cgroup2().is_err() && load::own_cgroup2().is_err() {
         return Some(cgroups_fix());
     }
     if lockdown::is_confidential() {

@@ -165,6 +165,8 @@ pub trait Source {
     fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped>;
     /// A last look when observation ends: what is pending is delivered.
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()>;
+    /// What became known to the pipeline by other means than through its intake, for a record of everything.
+    fn learned(&mut self, _evidence: &Evidence) {}
     fn health(&self) -> SourceHealth;
     /// The time now, or in a recording the time it has reached.
     fn now(&self) -> Moment;

@@ -126,12 +126,14 @@ impl Source for Replay {
 pub struct Recorder {
     inner: Box<dyn Source>,
     file: BufWriter<File>,
+    /// Of what was written between two pumps.
+    outcome: std::io::Result<()>,
 }
 
 impl Recorder {
     /// `file` is open for writing.
     pub fn new(inner: Box<dyn Source>, file: File) -> Self {
-        Self { inner, file: BufWriter::new(file) }
+        Self { inner, file: BufWriter::new(file), outcome: Ok(()) }
     }
 }
 
@@ -144,11 +146,15 @@ struct Tee<'a> {
 impl Tee<'_> {
     fn write(&mut self, event: &RawEvent) {
         if self.outcome.is_ok() {
-            let mut line = serde_json::to_vec(event).expect("raw events always serialize");
-            line.push(b'\n');
-            self.outcome = self.file.write_all(&line);
+            self.outcome = write(self.file, event);
         }
     }
+}
+
+fn write(file: &mut BufWriter<File>, event: &RawEvent) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(event).expect("raw events always serialize");
+    line.push(b'\n');
+    file.write_all(&line)
 }
 
 impl Intake for Tee<'_> {
@@ -187,7 +193,8 @@ impl Source for Recorder {
     }
 
     fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped> {
-        let mut tee = Tee { intake, file: &mut self.file, outcome: Ok(()) };
+        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
+        let mut tee = Tee { intake, file: &mut self.file, outcome };
         let pumped = self.inner.pump(until, stop, &mut tee)?;
         let now = self.inner.now();
         tee.write(&RawEvent::Clock(now));
@@ -201,6 +208,12 @@ impl Source for Recorder {
         self.inner.finish(&mut tee)?;
         let outcome = tee.outcome;
         outcome.and_then(|()| self.file.flush()).context("write the recording")
+    }
+
+    fn learned(&mut self, evidence: &Evidence) {
+        if self.outcome.is_ok() {
+            self.outcome = write(&mut self.file, &RawEvent::Evidence(evidence.clone()));
+        }
     }
 
     fn health(&self) -> SourceHealth {

@@ -14,6 +14,8 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) const HOLD: &str = "__hold";
 /// Role: holds so many connections to an address.
 pub(crate) const CONNECT: &str = "__connect";
+/// Role: connects to each address that it is told, a line each, and holds the connections.
+pub(crate) const CONNECT_TO: &str = "__connect_to";
 
 /// Sockets of one holder; below the usual limit of open files.
 const SOCKETS_A_HOLDER: usize = 800;
@@ -132,6 +134,15 @@ pub(crate) fn connect(arguments: &[OsString]) -> Result<ExitCode> {
     let count: usize = count.to_string_lossy().parse()?;
     let ends = (0..count).map(|_| TcpStream::connect(to)).collect::<std::io::Result<Vec<_>>>()?;
     until_told(ends)
+}
+
+pub(crate) fn connect_to() -> Result<ExitCode> {
+    let mut ends = Vec::new();
+    for address in std::io::stdin().lines() {
+        ends.push(TcpStream::connect(address?)?);
+    }
+    drop(ends);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Keeps `ends` open until standard input ends.

@@ -9,6 +9,7 @@ mod names;
 mod notify;
 mod poll;
 mod report;
+mod resolver;
 mod startup;
 mod table;
 pub(crate) mod world;
@@ -31,7 +32,7 @@ enum Bench {
     OfRano,
 }
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("poll", Bench::InWorld(poll::measure)),
     ("notify", Bench::InWorld(notify::measure)),
     ("hooks", Bench::InWorld(hooks::measure)),
@@ -41,6 +42,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("startup", Bench::InWorld(startup::measure)),
     ("alerts", Bench::OfRano),
     ("names", Bench::Here(names::measure)),
+    ("resolver", Bench::InWorld(resolver::measure)),
 ];
 
 /// Makes a database to try things on; not a measurement.
@@ -65,7 +67,7 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
         eprintln!(
-            "error: no bench '{}': poll notify hooks store report memory startup alerts names",
+            "error: no bench '{}': poll notify hooks store report memory startup alerts names resolver",
             unknown.display()
         );
         return Ok(ExitCode::from(2));

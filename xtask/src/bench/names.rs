@@ -21,6 +21,7 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
     let mut table = Table::new(&[
         "transfer",
         "Mbit/s",
+        "to without names",
         "Mbit a CPU second",
         "to without names",
         "ns a program: sent",
@@ -52,20 +53,27 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
         wire.transfer(&agent)?;
         time_a_run(observer.pid())?
     };
-    let cost_before = median(plain.iter().map(|rate| rate.a_cpu_second).collect());
     let dash = || "–".to_owned();
     let mut row = |what: &str, rates: &[Rate], times: [String; 2]| {
         let cost = median(rates.iter().map(|rate| rate.a_cpu_second).collect());
-        let thousandths = cost * 1000 / cost_before.max(1);
-        let ratio = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
         let speed = median(rates.iter().map(|rate| rate.a_second).collect());
+        let by_cpu = ratio(rates, &plain, |rate| rate.a_cpu_second);
+        let by_clock = ratio(rates, &plain, |rate| rate.a_second);
         let [sent, received] = times;
-        table.row(vec![what.into(), speed.to_string(), cost.to_string(), ratio, sent, received]);
+        table.row(vec![what.into(), speed.to_string(), by_clock, cost.to_string(), by_cpu, sent, received]);
     };
     row("nobody observes", &nobody, [dash(), dash()]);
     row("rano without names", &plain, [dash(), dash()]);
     row("rano with names", &named, [outwards, inwards]);
     Ok(table)
+}
+
+/// The median over the rounds of what came of `rates`, divided by what came without names in the same round.
+fn ratio(rates: &[Rate], without: &[Rate], of: impl Fn(&Rate) -> u64) -> String {
+    let thousandths =
+        rates.iter().zip(without).map(|(rate, without)| of(rate) * 1000 / of(without).max(1)).collect();
+    let thousandths = median(thousandths);
+    format!("{}.{:03}", thousandths / 1000, thousandths % 1000)
 }
 
 /// Megabits that arrived, by time and by the CPU time of both ends. The latter does not depend on who else wants the CPUs.

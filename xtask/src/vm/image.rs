@@ -22,6 +22,8 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs -o mode=1777 run /run
+mkdir -p /var
+ln -s /run /var/run
 chmod 1777 /tmp
 mount -t tracefs t /sys/kernel/tracing
 mount -t debugfs d /sys/kernel/debug
@@ -41,6 +43,19 @@ poweroff -f
 
 /// Where a kernel has these as modules.
 const MODULES: [&str; 5] = ["inet_diag", "tcp_diag", "udp_diag", "unix_diag", "veth"];
+
+/// Programs that some tests talk to, and where those look for them.
+const PEERS: [(&str, &str); 9] = [
+    ("openssl", "/usr/bin/openssl"),
+    ("dnsmasq", "/usr/sbin/dnsmasq"),
+    ("getent", "/usr/bin/getent"),
+    ("nscd", "/usr/sbin/nscd"),
+    ("ip", "/usr/sbin/ip"),
+    ("ethtool", "/usr/sbin/ethtool"),
+    ("tcpdump", "/usr/bin/tcpdump"),
+    ("gtlsserver", "/usr/sbin/gtlsserver"),
+    ("gtlsclient", "/usr/bin/gtlsclient"),
+];
 
 /// Files for a guest. Several images may stand behind one another in one initramfs; later files win.
 #[derive(Default)]
@@ -64,6 +79,8 @@ impl Image {
             ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"),
             ("/etc/group", "root:x:0:\nnogroup:x:65534:\n"),
             ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+            ("/etc/resolv.conf", ""),
+            ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
         ] {
             image.file(Path::new(path), text.as_bytes(), 0o644)?;
         }
@@ -72,12 +89,14 @@ impl Image {
 
     /// Programs that some tests talk to, where this machine has them.
     pub(crate) fn peers(&mut self) -> Result<()> {
-        if let Some(openssl) = find_in_path("openssl") {
-            self.program(&openssl, Path::new("/usr/bin/openssl"))?;
-            let configuration = Path::new("/usr/lib/ssl/openssl.cnf");
-            if configuration.exists() {
-                self.file(configuration, &read(configuration)?, 0o644)?;
+        for (name, guest) in PEERS {
+            if let Some(host) = find_in_path(name) {
+                self.program(&host, Path::new(guest))?;
             }
+        }
+        let configuration = Path::new("/usr/lib/ssl/openssl.cnf");
+        if configuration.exists() {
+            self.file(configuration, &read(configuration)?, 0o644)?;
         }
         Ok(())
     }

@@ -364,6 +364,76 @@ fn a_local_end_may_become_known_later() {
     assert_eq!(shown(&reader.open(&complete)), "api.example/sni");
 }
 
+/// What a packet shows of an answer to the port 40,005.
+const ASKED_FROM: Party = Party::Flow {
+    protocol: Protocol::Udp,
+    local: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 40_005),
+    remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), 53),
+};
+
+/// A DNS socket whose local end is not known yet.
+fn asker(owner: ProcessId, ms: u64) -> Opened {
+    let opened = Reader::opened(cookie(5), Some(owner), "192.0.2.53:53", ms);
+    Opened { protocol: Protocol::Udp, local: None, ..opened }
+}
+
+fn bound_to(reader: &mut Reader, local: &str) -> String {
+    let mut out = Vec::new();
+    reader.book.local(cookie(5), &Address::Ip(ends(local)), &mut out);
+    shown(&out)
+}
+
+#[test]
+fn an_answer_is_its_askers_once_the_askers_local_end_is_known() {
+    let mut reader = Reader::new();
+    reader.open(&asker(CLAUDE, 10));
+    reader.answer_to(ASKED_FROM, 20, "api.example", IP, 60);
+    assert_eq!(bound_to(&mut reader, "192.0.2.1:40005"), "");
+    assert_eq!(reader.connect(CLAUDE, 30, WEB), "api.example/dns");
+}
+
+#[test]
+fn a_connection_that_was_named_meanwhile_is_named_better() {
+    let mut reader = Reader::new();
+    reader.open(&asker(CLAUDE, 10));
+    reader.answer_to(ASKED_FROM, 20, "api.example", IP, 60);
+    assert_eq!(reader.connect(CLAUDE, 30, WEB), "api.example/shared_dns", "whose it is is not known yet");
+    assert_eq!(bound_to(&mut reader, "192.0.2.1:40005"), "api.example/dns");
+    assert_eq!(bound_to(&mut reader, "192.0.2.1:40006"), "", "once");
+}
+
+#[test]
+fn a_strangers_answer_stays_shared_when_it_is_known_whose_it_is() {
+    let mut reader = Reader::new();
+    reader.open(&asker(STRANGER, 10));
+    reader.answer_to(ASKED_FROM, 20, "api.example", IP, 60);
+    reader.connect(CLAUDE, 30, WEB);
+    assert_eq!(bound_to(&mut reader, "192.0.2.1:40005"), "");
+    assert_eq!(reader.connect(CLAUDE, 40, WEB), "api.example/shared_dns");
+}
+
+#[test]
+fn a_datagram_socket_need_not_be_bound_to_the_address_of_its_packets() {
+    for (local, expected) in [
+        ("0.0.0.0:40005", "api.example/dns"),
+        ("[::]:40005", "api.example/dns"),
+        ("192.0.2.1:40005", "api.example/dns"),
+        ("192.0.2.9:40005", "api.example/shared_dns"),
+        ("0.0.0.0:40006", "api.example/shared_dns"),
+    ] {
+        for is_first in [true, false] {
+            let mut reader = Reader::new();
+            let asker = Opened { local: Some(Address::Ip(ends(local))), ..asker(CLAUDE, 10) };
+            if is_first {
+                reader.open(&asker);
+            }
+            reader.answer_to(ASKED_FROM, 20, "api.example", IP, 60);
+            reader.open(&asker);
+            assert_eq!(reader.connect(CLAUDE, 30, WEB), expected, "{local} {is_first}");
+        }
+    }
+}
+
 #[test]
 fn a_datagram_sockets_flows_share_its_cookie() {
     let mut reader = Reader::new();

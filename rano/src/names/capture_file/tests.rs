@@ -116,3 +116,15 @@ fn a_long_block_is_read_and_an_endless_one_is_not() {
     let (found, broken) = evidence(endless);
     assert!(found.is_empty() && broken.is_some(), "{broken:?}");
 }
+
+#[test]
+fn a_block_that_cannot_be_as_short_as_it_says_ends_the_file() {
+    let (whole, _) = evidence(next_generation(&many()));
+    for kind in [1_u32, 6, 0x8000_0001, 0x7777] {
+        for length in [0_u32, 4, 11] {
+            let mut file = next_generation(&many());
+            file.extend([kind.to_le_bytes(), length.to_le_bytes(), [0; 4], [0; 4]].concat());
+            assert_eq!(evidence(file), (whole.clone(), Some(BROKEN)), "{kind:#x} {length}");
+        }
+    }
+}

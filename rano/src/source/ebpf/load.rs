@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe,
@@ -19,6 +19,8 @@ use rano_common::{
 };
 
 use rustc_hash::FxHashMap;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::btf::Btf;
 use super::hooks::{self, Attach, Fact, Hooks, PacketWay, Refused, Way, When};
@@ -542,11 +544,24 @@ fn is_statistics(line: &str) -> bool {
 }
 
 fn open_cgroup() -> Result<File> {
-    let place = cgroup2()?;
+    let Ok(place) = cgroup2() else { return own_cgroup2() };
     File::open(&place).with_context(|| format!("open {}", place.display()))
 }
 
-/// The root of the cgroup v2 hierarchy, wherever it is mounted.
+/// The root of the cgroup v2 hierarchy, through a mount of our own that is at no place and goes with its descriptor.
+/// Takes `CAP_SYS_ADMIN`.
+pub fn own_cgroup2() -> Result<File> {
+    let mount = || -> rustix::io::Result<File> {
+        let filesystem = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&filesystem)?;
+        let mount = fsmount(&filesystem, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&mount, c".", flags, Mode::empty())?.into())
+    };
+    mount().map_err(|errno| anyhow!("cgroup v2 is not mounted, and mounting it failed: {errno}"))
+}
+
+/// Where the cgroup v2 hierarchy is mounted.
 pub fn cgroup2() -> Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
     let found = mounts.lines().find_map(|line| {
