@@ -14,12 +14,14 @@ pub enum Setting {
     Alone,
     /// 1: programs of every kind may have the current task with its type.
     TypedTask,
+    /// 1: programs on `sock_ops` may have their socket with its type.
+    TypedSocket,
 }
 
 /// How many there are.
-pub const SETTING_COUNT: usize = 3;
+pub const SETTING_COUNT: usize = 4;
 
-const _: () = assert!(Setting::TypedTask as usize + 1 == SETTING_COUNT);
+const _: () = assert!(Setting::TypedSocket as usize + 1 == SETTING_COUNT);
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use rano_common::{FlowKey, Loss, Offset, Owner, OwnerWords, SocketKind, flags, g
 
 use crate::emit::now;
 use crate::maps::{FLOWS, FOLLOWED, FOLLOWED_OLDER, LISTENERS, OWNERS, TALKS, lost};
-use crate::socket::{Destination, IPPROTO_UDP, Told, draft, key_of, tell};
+use crate::socket::{Destination, IPPROTO_UDP, Pointee, Told, draft, key_of, tell};
 use crate::task::{Identity, caller, read, thread};
 
 /// `EINPROGRESS`: neither success nor failure.
@@ -105,7 +105,7 @@ pub fn mark(key: u64, flags: u32) {
 
 /// Tells of a socket that is followed, and remembers that somebody heard of it.
 #[inline(always)]
-pub fn tell_on<T>(socket: *const T, told: Told) -> bool {
+pub fn tell_on<T: Pointee>(socket: *const T, told: Told) -> bool {
     let is_told = tell(socket, told);
     if is_told && told.owner.flags & flags::HEARD == 0 {
         mark(told.cookie, flags::HEARD);
@@ -115,7 +115,7 @@ pub fn tell_on<T>(socket: *const T, told: Told) -> bool {
 
 /// Tells the last of a socket, which is not followed any more.
 #[inline(always)]
-fn tell_end<T>(socket: *const T, told: Told) {
+fn tell_end<T: Pointee>(socket: *const T, told: Told) {
     if !tell(socket, told) {
         unheard(told.owner);
     }
@@ -131,7 +131,7 @@ fn unheard(owner: Owner) {
 
 /// TCP is about to connect, and how the call ends is not known yet.
 #[inline(always)]
-pub fn stream_begins<T>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
+pub fn stream_begins<T: Pointee>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
     if let Some(before) = owner_of(key)
         && before.flags & (flags::ATTEMPTED | flags::DATAGRAM | flags::PREEXISTING | flags::LISTENER) == 0
     {
@@ -150,7 +150,7 @@ pub fn stream_begins<T>(socket: *const T, key: u64, identity: Identity, destinat
 
 /// A datagram socket connects.
 #[inline(always)]
-pub fn datagrams_begin<T>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
+pub fn datagrams_begin<T: Pointee>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
     let before = owner_of(key);
     let kept =
         before.map_or(0, |before| before.flags & (flags::LISTENER | flags::PREEXISTING | flags::HEARD));
@@ -163,7 +163,7 @@ pub fn datagrams_begin<T>(socket: *const T, key: u64, identity: Identity, destin
 
 /// A datagram goes from an unconnected socket.
 #[inline(always)]
-pub fn datagram_goes<T>(socket: *const T, key: u64, destination: Destination) {
+pub fn datagram_goes<T: Pointee>(socket: *const T, key: u64, destination: Destination) {
     let flow = FlowKey { cookie: key, remote: destination.0, remote_port: u64::from(destination.1) };
     // SAFETY: nothing but the presence is looked at.
     if unsafe { FLOWS.get(flow) }.is_none() {
@@ -307,7 +307,7 @@ pub fn connect_failed(sk: usize, key: u64, owner: Owner, returned: i32) {
 
 /// The SYN is about to be sent, in the caller's context. Whether the socket is followed.
 #[inline(always)]
-pub fn attempted<T>(socket: *const T, key: u64) -> bool {
+pub fn attempted<T: Pointee>(socket: *const T, key: u64) -> bool {
     let Some(words) = words_of(key) else { return false };
     // SAFETY: the kernel returned a pointer to the value, which is this socket's as long as the call lasts.
     let words = unsafe { &mut *words };
@@ -323,7 +323,7 @@ pub fn attempted<T>(socket: *const T, key: u64) -> bool {
 }
 
 #[inline(always)]
-pub fn established<T>(socket: *const T, key: u64) {
+pub fn established<T: Pointee>(socket: *const T, key: u64) {
     let Some(words) = words_of(key) else { return };
     // SAFETY: the kernel returned a pointer to the value.
     let owner = unsafe {
@@ -335,7 +335,7 @@ pub fn established<T>(socket: *const T, key: u64) {
 
 /// The state became `CLOSE`.
 #[inline(always)]
-pub fn closed<T>(socket: *const T, key: u64, state_before: u8) {
+pub fn closed<T: Pointee>(socket: *const T, key: u64, state_before: u8) {
     let Some(owner) = owner_of(key) else { return };
     forget(key);
     tell_end(socket, Told { state_before, ..Told::new(SocketKind::Closed, key, owner) });
@@ -343,7 +343,7 @@ pub fn closed<T>(socket: *const T, key: u64, state_before: u8) {
 
 /// The last descriptor is closed; the protocol's own close comes after. What was attempted will tell of its end itself.
 #[inline(always)]
-pub fn released<T>(socket: *const T, key: u64) {
+pub fn released<T: Pointee>(socket: *const T, key: u64) {
     let Some(owner) = owner_of(key) else { return };
     if owner.flags & flags::ATTEMPTED != 0 {
         return;

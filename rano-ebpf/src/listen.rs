@@ -7,14 +7,14 @@ use rano_common::{ListenerKey, ListenerWords, Loss, Offset, Owner, SocketKind, f
 use crate::emit::now;
 use crate::follow::{forget, mark, owned, owner_of, remember, tell_on};
 use crate::maps::{ACCEPT_HOOKED, LISTENERS, lost};
-use crate::socket::{IPPROTO_TCP, Told, draft, key_of};
+use crate::socket::{IPPROTO_TCP, Pointee, Told, draft, key_of};
 use crate::task::{caller, read};
 
 const NOWHERE: ([u8; 16], u16) = ([0; 16], 0);
 
 /// TCP listens, or a datagram socket was bound; in the caller's context. `kind` is [`flags::DATAGRAM`] of the latter.
 #[inline(always)]
-pub fn listens<T>(socket: *const T, key: u64, kind: u32) {
+pub fn listens<T: Pointee>(socket: *const T, key: u64, kind: u32) {
     let Some(identity) = caller() else { return };
     let owner = owned(identity, flags::LISTENER | kind, NOWHERE);
     remember(key, owner);
@@ -45,7 +45,7 @@ fn add(place: ListenerKey, words: ListenerWords) {
 
 /// A handshake that the other side began is done, in any context. Whether the socket is followed.
 #[inline(always)]
-pub fn arrived<T>(socket: *const T, key: u64) -> bool {
+pub fn arrived<T: Pointee>(socket: *const T, key: u64) -> bool {
     let nobody = Owner {
         start_ns: 0,
         established_ns: now(),

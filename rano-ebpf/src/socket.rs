@@ -1,12 +1,15 @@
 //! What is told of a socket, read from `struct sock` at the places that the running kernel's BTF gives.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use rano_common::{Header, ListenerKey, Loss, Offset, Owner, Setting, SocketKind, SocketRecord, flags};
 
 use crate::emit::{discard, now, reserve, submit};
 use crate::maps::{lost, offset, setting};
-use crate::task::read;
+use crate::task::{field, read};
 
 pub const AF_INET6: u16 = 10;
 /// `1 << SOCK_DONE` (`enum sock_flags` in include/net/sock.h): `tcp_fin()` was here.
@@ -94,7 +97,7 @@ pub fn key_of(sk: usize) -> Option<u64> {
 /// Tells of the socket to which the context has a pointer: `ctx.sk`, a `bpf_sock` context itself, or a plain address.
 /// Whether there was room.
 #[inline(always)]
-pub fn tell<T>(socket: *const T, told: Told) -> bool {
+pub fn tell<T: Pointee>(socket: *const T, told: Told) -> bool {
     match draft(socket, told) {
         Some(draft) => {
             draft.tell();
@@ -107,55 +110,122 @@ pub fn tell<T>(socket: *const T, told: Told) -> bool {
 /// The verifier forbids arithmetic on a pointer from a context; one that has been through memory is a plain address
 /// to it.
 #[inline(always)]
-pub fn draft<T>(socket: *const T, told: Told) -> Option<Draft> {
+pub fn draft<T: Pointee>(socket: *const T, told: Told) -> Option<Draft> {
     let Some(mut room) = reserve::<SocketRecord>() else {
         lost(Loss::SocketRecord);
         return None;
     };
     let record = room.as_mut_ptr();
-    // SAFETY: `record` points to room for a record, of which every field is written before it is submitted.
+    if setting(Setting::TypedSocket) != 0 && T::IS_FULL && !socket.is_null() {
+        // SAFETY: it is a socket, or the verifier refuses.
+        let typed = unsafe { bpf_skc_to_tcp_sock(socket.cast_mut().cast()) }.cast_const();
+        if !typed.is_null() {
+            // SAFETY: `record` points to room for a record, of which every field is written before it is submitted.
+            unsafe { fill_from_typed(record, typed.cast(), &told) };
+            return Some(Draft { room });
+        }
+    }
+    // SAFETY: as above.
     unsafe {
         let place = (&raw mut (*record).cookie).cast::<usize>();
         core::ptr::write_volatile(place.cast::<*const T>(), socket);
         let sk = core::ptr::read_volatile(place);
-        fill(record, sk, &told);
+        fill_from_memory(record, sk, &told);
     }
     Some(Draft { room })
 }
 
-/// What a socket begins with: addresses of IPv4, ports and the like lie side by side there, and are read at once.
-struct Head {
+/// What a pointer to a socket points to, as the verifier has it.
+pub trait Pointee {
+    /// Always a TCP socket in full, of a context that lets it be had with its type.
+    const IS_FULL: bool;
+}
+
+/// What `sock_ops` is about.
+pub struct Full;
+
+impl Pointee for Full {
+    const IS_FULL: bool = true;
+}
+
+impl Pointee for bpf_sock {
+    const IS_FULL: bool = false;
+}
+
+impl Pointee for u8 {
+    const IS_FULL: bool = false;
+}
+
+/// Where fields of a socket are read.
+trait Fields {
+    fn get<T: Default>(&self, field: Offset) -> T;
+    fn four_words(&self, field: Offset) -> [u32; 4];
+    fn netns(&self) -> u32;
+}
+
+/// Memory of the kernel at an address. Addresses of IPv4, ports and the like lie side by side there, and are read at once.
+struct Memory {
     sk: usize,
-    words: [u64; HEAD_WORDS],
+    head: MaybeUninit<[u64; HEAD_WORDS]>,
 }
 
 /// Up to `skc_net`. What is behind that, or is in another kernel, is read by itself.
 const HEAD_WORDS: usize = 7;
 
-impl Head {
+impl Memory {
     #[inline(always)]
     fn of(sk: usize) -> Self {
-        let mut head = Self { sk, words: [0; HEAD_WORDS] };
-        let length = size_of_val(&head.words) as u32;
+        let mut memory = Self { sk, head: MaybeUninit::uninit() };
+        let length = size_of_val(&memory.head) as u32;
         // SAFETY: there is room for as many bytes; the helper checks the address, and leaves zeros where it is none.
-        unsafe { bpf_probe_read_kernel((&raw mut head.words).cast(), length, sk as *const _) };
-        head
+        unsafe { bpf_probe_read_kernel(memory.head.as_mut_ptr().cast(), length, sk as *const _) };
+        memory
     }
+}
 
+impl Fields for Memory {
     #[inline(always)]
     fn get<T: Default>(&self, field: Offset) -> T {
         let place = offset(field);
         if place + size_of::<T>() > size_of::<[u64; HEAD_WORDS]>() {
             return read(self.sk, field).unwrap_or_default();
         }
-        // SAFETY: it lies within, as was just seen, and the kernel's fields are aligned; every `T` here is a plain number
-        // or an array of them.
-        unsafe { (&raw const self.words).cast::<u8>().add(place).cast::<T>().read() }
+        // SAFETY: it lies within, as was just seen, all of which the helper wrote, and the kernel's fields are aligned;
+        // every `T` here is a plain number or an array of them.
+        unsafe { self.head.as_ptr().cast::<u8>().add(place).cast::<T>().read() }
     }
 
     #[inline(always)]
-    fn address(&self, family: u16, four: Offset, six: Offset) -> [u8; 16] {
-        bytes(if family == AF_INET6 { self.get(six) } else { [self.get(four), 0, 0, 0] })
+    fn four_words(&self, field: Offset) -> [u32; 4] {
+        self.get(field)
+    }
+
+    #[inline(always)]
+    fn netns(&self) -> u32 {
+        read(self.get(Offset::SockNet), Offset::NetInode).unwrap_or(0)
+    }
+}
+
+/// A `struct tcp_sock` of which the verifier knows the type: each field is one load.
+struct Typed(*const u8);
+
+impl Fields for Typed {
+    #[inline(always)]
+    fn get<T: Default>(&self, of: Offset) -> T {
+        // SAFETY: the verifier knows the structure, and that the field is where it is.
+        unsafe { field(self.0, of) }
+    }
+
+    #[inline(always)]
+    fn four_words(&self, of: Offset) -> [u32; 4] {
+        // SAFETY: as above, four times.
+        [0, 4, 8, 12].map(|at| unsafe { field(self.0.add(at), of) })
+    }
+
+    #[inline(always)]
+    fn netns(&self) -> u32 {
+        // SAFETY: as above; the verifier knows to what the field points.
+        unsafe { field(field::<*const u8>(self.0, Offset::SockNet), Offset::NetInode) }
     }
 }
 
@@ -164,12 +234,31 @@ impl Head {
 /// # Safety
 /// `record` points to room for a record.
 #[inline(never)]
-unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
-    let head = Head::of(sk);
-    let family: u16 = head.get(Offset::SockFamily);
-    let port: u16 = head.get(Offset::SockRemotePort);
+unsafe fn fill_from_memory(record: *mut SocketRecord, sk: usize, told: &Told) {
+    // SAFETY: the caller's promise.
+    unsafe { fill(record, &Memory::of(sk), told) };
+}
+
+/// The same.
+///
+/// # Safety
+/// `record` points to room for a record.
+#[inline(never)]
+unsafe fn fill_from_typed(record: *mut SocketRecord, sk: *const u8, told: &Told) {
+    // SAFETY: the caller's promise.
+    unsafe { fill(record, &Typed(sk), told) };
+}
+
+/// # Safety
+/// `record` points to room for a record.
+#[inline(always)]
+unsafe fn fill(record: *mut SocketRecord, socket: &impl Fields, told: &Told) {
+    let family: u16 = socket.get(Offset::SockFamily);
+    let port: u16 = socket.get(Offset::SockRemotePort);
     let is_datagram = told.owner.flags & flags::DATAGRAM != 0;
-    let net: usize = head.get(Offset::SockNet);
+    let address = |four, six| {
+        bytes(if family == AF_INET6 { socket.four_words(six) } else { [socket.get(four), 0, 0, 0] })
+    };
     // SAFETY: the caller's promise; each helper call checks the address it reads.
     unsafe {
         (*record).header =
@@ -180,12 +269,12 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
         (*record).pid = told.owner.pid;
         (*record).exec_id = told.owner.exec_id;
         (*record).flags = told.owner.flags;
-        (*record).netns = read(net, Offset::NetInode).unwrap_or(0);
+        (*record).netns = socket.netns();
         (*record).error = match told.error {
             Some(error) => error,
-            None => read(sk, Offset::SockError).unwrap_or(0),
+            None => socket.get(Offset::SockError),
         };
-        (*record).local_port = head.get(Offset::SockLocalPort);
+        (*record).local_port = socket.get(Offset::SockLocalPort);
         (*record).remote_port = u16::from_be(port);
         (*record).family = family;
         (*record).protocol = if is_datagram { IPPROTO_UDP } else { IPPROTO_TCP };
@@ -196,28 +285,28 @@ unsafe fn fill(record: *mut SocketRecord, sk: usize, told: &Told) {
         let (sent, again, received): (u64, u64, u64) = if is_datagram {
             (told.owner.sent, 0, told.owner.received)
         } else if is_end {
-            let state: u64 = head.get(Offset::SockFlags);
+            let state: u64 = socket.get(Offset::SockFlags);
             if state & SOCK_DONE != 0 {
                 (*record).flags |= flags::FIN;
             }
             (
-                read(sk, Offset::TcpBytesSent).unwrap_or(0),
-                read(sk, Offset::TcpBytesRetransmitted).unwrap_or(0),
-                read(sk, Offset::TcpBytesReceived).unwrap_or(0),
+                socket.get(Offset::TcpBytesSent),
+                socket.get(Offset::TcpBytesRetransmitted),
+                socket.get(Offset::TcpBytesReceived),
             )
         } else {
             (0, 0, 0)
         };
         (*record).bytes_sent = sent.saturating_sub(again);
         (*record).bytes_received = received;
-        (*record).local = head.address(family, Offset::SockLocal4, Offset::SockLocal6);
+        (*record).local = address(Offset::SockLocal4, Offset::SockLocal6);
         match told.remote {
             Some((remote, port)) => {
                 let four = words(remote)[3];
                 (*record).remote = if family == AF_INET6 { remote } else { bytes([four, 0, 0, 0]) };
                 (*record).remote_port = port;
             }
-            None => (*record).remote = head.address(family, Offset::SockRemote4, Offset::SockRemote6),
+            None => (*record).remote = address(Offset::SockRemote4, Offset::SockRemote6),
         }
     }
 }

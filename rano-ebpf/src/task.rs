@@ -53,7 +53,7 @@ pub fn read_at<T>(address: usize) -> Option<T> {
 /// # Safety
 /// The field has that type.
 #[inline(always)]
-unsafe fn field<T>(structure: *const u8, field: Offset) -> T {
+pub unsafe fn field<T>(structure: *const u8, field: Offset) -> T {
     // SAFETY: the caller's promise; the verifier checks the place. Volatile, because what the kernel changes meanwhile is
     // not to be read twice.
     unsafe { core::ptr::read_volatile(structure.add(offset(field)).cast()) }

@@ -10,6 +10,7 @@ use rano_common::Setting;
 use crate::follow::{attempted, closed, established};
 use crate::listen::{arrived, listens};
 use crate::maps::setting;
+use crate::socket::Full;
 
 /// `BPF_SOCK_OPS_TCP_CONNECT_CB`: in the caller's context, addresses are known, the SYN is not sent yet.
 const TCP_CONNECT: u32 = 3;
@@ -37,7 +38,7 @@ pub fn tcp_events(ctx: SockOpsContext) -> u32 {
     // SAFETY: the context is of a type this helper takes.
     let key = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // SAFETY: the context is valid while the program runs; the verifier checks the access.
-    let socket = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    let socket = unsafe { (*ctx.ops).__bindgen_anon_2.sk }.cast_const().cast::<Full>();
     match op {
         TCP_CONNECT => {
             if attempted(socket, key) {

@@ -34,8 +34,10 @@ const EMULATED: Size = Size { rounds: 3, connections: 1000 };
 /// Of each of two clients at once.
 const FULL_SPEED: usize = 14_000;
 const IDLE: Duration = Duration::from_secs(5);
-/// Time for programs to be attached, or a verdict to arrive.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Time for programs to be attached.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Time for the verdict on whoever connected for the first time to arrive; in a guest it takes its time.
+const VERDICT: Duration = Duration::from_millis(400);
 /// Looking for names in packets has a bench of its own.
 const WITHOUT_NAMES: [&str; 3] = ["--no-sqlite", "--domain-mode", "ptr"];
 const RUNGS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
@@ -86,6 +88,28 @@ struct Round {
     client: Duration,
     /// With the server's accept and close.
     both: Duration,
+    /// All of it.
+    took: Duration,
+}
+
+/// Of one process: with somebody watching, and with nobody.
+struct Pair {
+    with: Round,
+    without: Round,
+}
+
+/// Cells of the table; what is added is the median over the pairs.
+fn row(name: &str, rounds: &[Round], pairs: Option<&[Pair]>, peer: Option<&[Pair]>) -> Vec<String> {
+    let mut cells = vec![name.to_owned()];
+    for of in [(|round| round.client) as fn(&Round) -> Duration, |round| round.both] {
+        let added =
+            |pairs: &[Pair]| median_difference(pairs.iter().map(|pair| (of(&pair.with), of(&pair.without))));
+        cells.push(microseconds(median(rounds.iter().map(of).collect())));
+        cells.push(pairs.map_or_else(|| "–".into(), |pairs| format!("{:.2} µs", added(pairs))));
+        let share = pairs.zip(peer).map(|(pairs, peer)| format!("{:.2}", added(pairs) / added(peer)));
+        cells.push(share.unwrap_or_else(|| "–".into()));
+    }
+    cells
 }
 
 struct Bench {
@@ -110,60 +134,58 @@ impl Bench {
         }
     }
 
-    /// The cost to a client that is ignored, one that is not judged yet, and one that is watched.
+    /// The cost to a client that is ignored, one that is not judged yet, and one that is watched. What each does is measured
+    /// twice, before and after whoever watches has gone: two processes that do the same differ by more than what is looked for.
     fn costs(&self, rung: &str, table: &mut Table) -> Result<()> {
         let tcplife = find_in_path("tcplife");
         if tcplife.is_none() {
             table.skip("tcplife: not installed");
         }
-        let mut rounds: [Vec<Round>; 6] = Default::default();
+        let mut kinds: [Vec<Pair>; 5] = Default::default();
+        let [of_peer, ignored, undecided, watched, with_names] = &mut kinds;
         for _ in 0..self.size.rounds {
             // Taking turns, so that a slow moment of the machine hits all.
-            rounds[0].push(self.client(STRANGER)?.run()?);
             if let Some(tcplife) = &tcplife {
+                let mut stranger = self.client(STRANGER)?;
                 let peer = Peer::start(tcplife)?;
-                rounds[1].push(self.client(STRANGER)?.run()?);
+                let with = stranger.run()?;
                 drop(peer);
+                of_peer.push(stranger.without(with)?);
             }
+            let mut stranger = self.client(STRANGER)?;
             let observer = self.observe(rung, &["--no-sqlite", "--domain-mode", "ebpf"])?;
-            let settled = self.client(STRANGER)?;
-            std::thread::sleep(SETTLE);
-            rounds[5].push(settled.run()?);
+            let with = stranger.run()?;
             observer.end()?;
+            with_names.push(stranger.without(with)?);
+
+            let mut stranger = self.client(STRANGER)?;
+            let mut agent = self.client(AGENT)?;
             let observer = self.observe(rung, &WITHOUT_NAMES)?;
-            let settled = self.client(STRANGER)?;
-            let agent = self.client(AGENT)?;
-            std::thread::sleep(SETTLE);
-            rounds[2].push(settled.run()?);
-            rounds[4].push(agent.run()?);
+            let of_stranger = stranger.run()?;
+            let of_agent = agent.run()?;
             // Whom a stopped rano does not know stays undecided.
             observer.signal(Signal::STOP)?;
-            rounds[3].push(self.client(STRANGER)?.run()?);
+            let mut unknown = self.client(STRANGER)?;
+            let of_unknown = unknown.run()?;
             observer.signal(Signal::CONT)?;
             observer.end()?;
+            ignored.push(stranger.without(of_stranger)?);
+            watched.push(agent.without(of_agent)?);
+            undecided.push(unknown.without(of_unknown)?);
         }
+        let nobody: Vec<Round> = kinds.iter().flatten().map(|pair| pair.without).collect();
+        table.row(row("nobody", &nobody, None, None));
         let names = [
-            "nobody".to_owned(),
             "tcplife".to_owned(),
             format!("rano, {rung}: ignored"),
             format!("rano, {rung}: undecided"),
             format!("rano, {rung}: watched"),
             format!("rano, {rung}: ignored, names too"),
         ];
-        let added = |index: usize, of: fn(&Round) -> Duration| {
-            let pairs = rounds[index].iter().zip(&rounds[0]);
-            median_difference(pairs.map(|(with, without)| (of(with), of(without))))
-        };
-        for (index, name) in names.into_iter().enumerate().filter(|(index, _)| !rounds[*index].is_empty()) {
-            let mut cells = vec![name];
-            for of in [(|round| round.client) as fn(&Round) -> Duration, |round| round.both] {
-                cells.push(microseconds(median(rounds[index].iter().map(of).collect())));
-                let (added, of_peer) = (added(index, of), (!rounds[1].is_empty()).then(|| added(1, of)));
-                cells.push(if index == 0 { "–".into() } else { format!("{added:.2} µs") });
-                let share = of_peer.filter(|_| index > 1).map(|peer| format!("{:.2}", added / peer));
-                cells.push(share.unwrap_or_else(|| "–".into()));
-            }
-            table.row(cells);
+        let peer = (!kinds[0].is_empty()).then_some(&*kinds[0]);
+        for (kind, name) in names.iter().enumerate().filter(|(kind, _)| !kinds[*kind].is_empty()) {
+            let with: Vec<Round> = kinds[kind].iter().map(|pair| pair.with).collect();
+            table.row(row(name, &with, Some(&kinds[kind]), peer.filter(|_| kind > 0)));
         }
         Ok(())
     }
@@ -176,12 +198,12 @@ impl Bench {
         let clients = [self.client_on(AGENT, FULL_SPEED, 0)?, self.client_on(AGENT, FULL_SPEED, 1)?];
         std::thread::sleep(SETTLE);
         let before = cpu_time(observer.pid())?;
-        let begin = Instant::now();
-        let runs = clients.map(|client| std::thread::spawn(move || client.run()));
+        let runs = clients.map(|mut client| std::thread::spawn(move || client.run()));
+        let mut took = Duration::ZERO;
         for run in runs {
-            run.join().map_err(|_| anyhow::anyhow!("a client's thread panicked"))??;
+            let round = run.join().map_err(|_| anyhow::anyhow!("a client's thread panicked"))??;
+            took = took.max(round.took);
         }
-        let took = begin.elapsed();
         // What is under way still is read.
         std::thread::sleep(SETTLE);
         let cpu = cpu_time(observer.pid())?.saturating_sub(before);
@@ -329,15 +351,26 @@ struct Client {
 }
 
 impl Client {
-    /// Lets it connect, and ends it.
-    fn run(mut self) -> Result<Round> {
+    /// Lets it connect.
+    fn run(&mut self) -> Result<Round> {
         self.orders.write_all(b"go\n")?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        self.child.wait()?;
         let mut numbers = line.split_whitespace().map(|word| word.parse().map(Duration::from_nanos));
         let mut next = || numbers.next().with_context(|| format!("a client said '{}'", line.trim_end()));
-        Ok(Round { client: next()??, both: next()?? })
+        Ok(Round { client: next()??, both: next()??, took: next()?? })
+    }
+
+    /// The same again, now that nobody watches any more.
+    fn without(mut self, with: Round) -> Result<Pair> {
+        Ok(Pair { with, without: self.run()? })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -351,19 +384,24 @@ pub(crate) fn be_client(arguments: &[OsString]) -> Result<ExitCode> {
     // A destination of its own has ephemeral ports of its own.
     let [.., high, low] = std::process::id().to_be_bytes();
     let to = SocketAddr::from((Ipv4Addr::new(127, 1, high, low), listener.local_addr()?.port()));
-    // Caches are warm, and a verdict is asked for.
-    for _ in 0..50 {
-        connect_once(&listener, to)?;
-    }
     println!("ready");
-    std::io::stdin().read_line(&mut String::new())?;
-    let (mut client, mut both) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for _ in 0..count {
-        let (of_client, of_both) = connect_once(&listener, to)?;
-        client.push(of_client);
-        both.push(of_both);
+    for order in std::io::stdin().lines() {
+        order?;
+        // Caches are warm, and a verdict is asked for.
+        for _ in 0..50 {
+            connect_once(&listener, to)?;
+        }
+        std::thread::sleep(VERDICT);
+        let (mut client, mut both) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let begin = Instant::now();
+        for _ in 0..count {
+            let (of_client, of_both) = connect_once(&listener, to)?;
+            client.push(of_client);
+            both.push(of_both);
+        }
+        let took = begin.elapsed();
+        println!("{} {} {}", median(client).as_nanos(), median(both).as_nanos(), took.as_nanos());
     }
-    println!("{} {}", median(client).as_nanos(), median(both).as_nanos());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -83,11 +83,18 @@ impl Programs {
         let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
         let kernel = Kernel::read()?;
         let mut hooks = Hooks::none();
-        let mut loaded = Loaded::load(&kernel, wanted, hooks::CGROUPS.when)?;
+        let typed = Typed::probe();
+        let mut loaded = Loaded::load(&kernel, wanted, hooks::CGROUPS.when, typed)?;
         loaded.attach_base(&mut hooks)?;
+        if !hooks.cgroups && typed != Typed::default() {
+            // A verifier that knows the helpers may still not follow what is done with their results.
+            hooks = Hooks::none();
+            loaded = Loaded::load(&kernel, wanted, hooks::CGROUPS.when, Typed::default())?;
+            loaded.attach_base(&mut hooks)?;
+        }
         if !hooks.cgroups {
             // Another way to know a socket: programs that are loaded already cannot change to it.
-            loaded = Loaded::load(&kernel, wanted, When::Alone)?;
+            loaded = Loaded::load(&kernel, wanted, When::Alone, Typed::default())?;
             loaded.attach_alone(&mut hooks)?;
         }
         loaded.climb(wanted, &mut hooks)?;
@@ -216,11 +223,12 @@ struct Loaded<'a> {
 }
 
 impl<'a> Loaded<'a> {
-    fn load(kernel: &'a Kernel, wanted: Wanted, when: When) -> Result<Self> {
+    fn load(kernel: &'a Kernel, wanted: Wanted, when: When, typed: Typed) -> Result<Self> {
         let mut settings = [0; SETTING_COUNT];
         settings[Setting::Listening as usize] = u32::from(wanted.listening);
         settings[Setting::Alone as usize] = u32::from(when == When::Alone);
-        settings[Setting::TypedTask as usize] = u32::from(gives_typed_task());
+        settings[Setting::TypedTask as usize] = u32::from(typed.task);
+        settings[Setting::TypedSocket as usize] = u32::from(typed.socket);
         let mut loader = EbpfLoader::new();
         loader.override_global(OFFSETS_GLOBAL, &kernel.offsets[..], true);
         loader.override_global(SETTINGS_GLOBAL, &settings[..], true);
@@ -460,10 +468,23 @@ impl<'a> Loaded<'a> {
     }
 }
 
-/// Whether programs on cgroups may have the current task with its type; those on functions then may, too.
-fn gives_typed_task() -> bool {
-    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_task_btf)
-        .unwrap_or(false)
+/// What programs may have with its type, so that they read it without a helper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Typed {
+    /// The current task. Where programs on cgroups may, those on functions may, too.
+    task: bool,
+    /// The socket of `sock_ops`.
+    socket: bool,
+}
+
+impl Typed {
+    fn probe() -> Self {
+        let gives = |kind, helper| is_helper_supported(kind, helper).unwrap_or(false);
+        Self {
+            task: gives(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_get_current_task_btf),
+            socket: gives(ProgramType::SockOps, BpfHelper::BPF_FUNC_skc_to_tcp_sock),
+        }
+    }
 }
 
 /// Tries names until one works; the reason is that of the last.
