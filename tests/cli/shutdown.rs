@@ -1,10 +1,12 @@
 //! Every way to end: what was seen is written and summed up; after a kill the database is whole.
 
+use std::os::unix::process::CommandExt as _;
+
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use crate::support::actor::{Transport, Tuple};
-use crate::support::namespace::User;
+use crate::support::namespace::{User, hear_hangups};
 use crate::support::rano::Rano;
 use crate::support::scene::Scene;
 
@@ -12,6 +14,7 @@ crate::tests![
     an_interrupt_writes_everything_and_sums_up,
     a_termination_writes_everything_and_sums_up,
     a_hangup_writes_everything_and_sums_up,
+    a_hangup_that_was_ignored_at_the_start_stays_ignored,
     a_closed_output_writes_everything_and_is_no_error,
     a_second_interrupt_is_no_crash,
     a_killed_run_leaves_a_whole_database,
@@ -52,6 +55,28 @@ fn a_termination_writes_everything_and_sums_up() -> Result<()> {
 
 fn a_hangup_writes_everything_and_sums_up() -> Result<()> {
     check_signal(Signal::HUP)
+}
+
+/// As `nohup` starts it.
+fn a_hangup_that_was_ignored_at_the_start_stays_ignored() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    let (_, first) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let mut launch = scene.launch()?.args(["--interval-ms", "20", "--stats-interval-ms", "0"]);
+    // SAFETY: between fork and exec only a system call is made.
+    unsafe {
+        launch.command().pre_exec(|| {
+            hear_hangups(libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let rano = launch.start()?;
+    rano.wait_for_event("connect", first)?;
+    rano.signal(Signal::HUP)?;
+    let (_, second) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", second)?;
+    rano.interrupt()?.expect_code(0)?;
+    Ok(())
 }
 
 fn a_closed_output_writes_everything_and_is_no_error() -> Result<()> {

@@ -100,7 +100,8 @@ impl Place {
         bound.join().map_err(|_| anyhow::anyhow!("the thread that binds a socket failed"))?
     }
 
-    /// Makes `command` start here. It is killed if the test that started it dies.
+    /// Makes `command` start here. It is killed if the test that started it dies, and hears of a hangup even where the
+    /// tests do not.
     pub fn apply(&self, command: &mut Command) {
         let namespace = Arc::clone(&self.namespace);
         let drop_to = (self.user == User::Ordinary && is_root()).then_some(self.ordinary_id);
@@ -112,10 +113,17 @@ impl Place {
                     become_ordinary(id)?;
                 }
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                hear_hangups(libc::SIG_DFL);
                 Ok(())
             });
         }
     }
+}
+
+/// `SIG_DFL` or `SIG_IGN`, for what comes after.
+pub fn hear_hangups(how: libc::sighandler_t) {
+    // SAFETY: neither is a function of ours.
+    unsafe { libc::signal(libc::SIGHUP, how) };
 }
 
 /// As an ordinary user in a user namespace of its own too, or in that of `beside`.
