@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::actor::{Ending, Service, Transport};
+use crate::support::actor::{Actor, Ending, Service, Transport};
 use crate::support::database::Database;
 use crate::support::dns::{self, Server, Zone};
 use crate::support::namespace::{Place, User};
@@ -427,15 +427,19 @@ fn zone() -> Zone {
     }
 }
 
+/// A rano that polls, and sees nobody else: root sees the agents of other tests, who have the same addresses.
+fn only(scene: &Scene, agent: &Actor) -> Result<Launch> {
+    Ok(scene.launch()?.args(FAST).args(["--source", "proc", "--pid", &agent.pid().to_string()]))
+}
+
 fn a_reverse_name_comes_late_and_raises_its_alert() -> Result<()> {
     let mut scene = Scene::new(User::Root)?;
     let dns = Server::start(&scene.place, zone())?;
     let evil: SocketAddr = scene.server.serve(Transport::Tcp, "127.0.0.9:0", Service::Answer)?;
     let github: SocketAddr = scene.server.serve(Transport::Tcp, "127.0.0.10:0", Service::Answer)?;
-    let arguments = ["--source", "proc", "--json", "--ptr-private", "--alert-domain", "*.malicious.com"];
-    let launch = scene.launch()?.args(FAST).args(arguments);
-    let rano = dns::ask_here(launch, scene.directory())?.start()?;
     let mut claude = scene.agent("claude")?;
+    let arguments = ["--json", "--ptr-private", "--alert-domain", "*.malicious.com"];
+    let rano = dns::ask_here(only(&scene, &claude)?.args(arguments), scene.directory())?.start()?;
     let (connection, tuple) = claude.connect(Transport::Tcp, evil)?;
     let connect: Value = serde_json::from_str(&rano.wait_for_event("\"connect\"", tuple)?)?;
     ensure!(connect.get("domain").is_none(), "{connect}");
@@ -469,9 +473,9 @@ fn a_recording_holds_what_reverse_lookups_said() -> Result<()> {
     let evil: SocketAddr = scene.server.serve(Transport::Tcp, "127.0.0.9:0", Service::Answer)?;
     let recording = scene.directory().join("recording.jsonl");
     let recording = recording.to_str().context("a plain path")?;
-    let arguments = ["--source", "proc", "--json", "--ptr-private", "--no-sqlite", "--record", recording];
-    let rano = dns::ask_here(scene.launch()?.args(FAST).args(arguments), scene.directory())?.start()?;
     let mut claude = scene.agent("claude")?;
+    let arguments = ["--json", "--ptr-private", "--no-sqlite", "--record", recording];
+    let rano = dns::ask_here(only(&scene, &claude)?.args(arguments), scene.directory())?.start()?;
     let (connection, tuple) = claude.connect(Transport::Tcp, evil)?;
     rano.wait_for_event("\"name\"", tuple)?;
     claude.close(connection, Ending::InOrder)?;
@@ -493,8 +497,8 @@ fn nobody_is_asked_for_addresses_of_this_machine_or_with_no_dns() -> Result<()> 
     let dns = Server::start(&scene.place, zone())?;
     let evil = scene.server.serve(Transport::Tcp, "127.0.0.9:0", Service::Answer)?;
     let mut claude = scene.agent("claude")?;
-    for arguments in [&["--source", "proc"][..], &["--source", "proc", "--ptr-private", "--no-dns"]] {
-        let launch = scene.launch()?.args(FAST).args(arguments);
+    for arguments in [&[][..], &["--ptr-private", "--no-dns"]] {
+        let launch = only(&scene, &claude)?.args(arguments);
         let rano = dns::ask_here(launch, scene.directory())?.start()?;
         let (connection, tuple) = claude.connect(Transport::Tcp, evil)?;
         rano.wait_for_event("connect", tuple)?;
@@ -517,7 +521,7 @@ fn a_resolver_that_never_answers_delays_nothing() -> Result<()> {
     // A look-up that was waited for would take a second and a half.
     let patience = Duration::from_millis(1_200);
     for names in ["--no-dns", "--ptr-private"] {
-        let launch = scene.launch()?.args(FAST).args(["--source", "proc", names]);
+        let launch = only(&scene, &claude)?.args([names]);
         let rano = dns::ask_here(launch, scene.directory())?.start()?;
         let (_, first) = claude.connect(Transport::Tcp, servers[0])?;
         rano.wait_for_event("connect", first)?;
