@@ -9,6 +9,7 @@ use rustix::fs::StatVfsMountFlags;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::Source as _;
+use super::ebpf::cgroup;
 use super::ebpf::hooks::Hooks;
 use super::ebpf::load::{self, Programs, Wanted};
 use super::ebpf::lockdown;
@@ -175,9 +176,9 @@ fn kernel_types_fix() -> String {
 }
 
 fn cgroups() -> Check {
-    match load::cgroup2() {
+    match cgroup::mounted() {
         Ok(place) => Check::new("cgroup v2", Outcome::Fine, place.display().to_string()),
-        Err(_) if load::own_cgroup2().is_ok() => {
+        Err(_) if cgroup::own_mount().is_ok() => {
             Check::new("cgroup v2", Outcome::Fine, "not mounted; reached through a mount of rano's own")
         }
         Err(_) => Check::new("cgroup v2", Outcome::Note, "not mounted").fix(Some(cgroups_fix())),
@@ -284,7 +285,7 @@ fn programs_fix() -> Option<String> {
     if !Path::new(load::KERNEL_TYPES).exists() {
         return Some(kernel_types_fix());
     }
-    if load::cgroup2().is_err() && load::own_cgroup2().is_err() {
+    if cgroup::mounted().is_err() && cgroup::own_mount().is_err() {
         return Some(cgroups_fix());
     }
     if lockdown::is_confidential() {

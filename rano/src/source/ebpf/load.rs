@@ -3,9 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe,
@@ -19,10 +18,9 @@ use rano_common::{
 };
 
 use rustc_hash::FxHashMap;
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::btf::Btf;
+use super::cgroup;
 use super::hooks::{self, Attach, Fact, Hooks, PacketWay, Refused, Way, When};
 use super::misses;
 use crate::event::SourceKind;
@@ -236,7 +234,7 @@ impl<'a> Loaded<'a> {
             loader.map_max_entries("EVENTS", wanted.ring_bytes);
         }
         match loader.load(OBJECT) {
-            Ok(ebpf) => Ok(Self { kernel, ebpf, types: None, group: open_cgroup() }),
+            Ok(ebpf) => Ok(Self { kernel, ebpf, types: None, group: cgroup::open() }),
             Err(error) if is_refusal(&error) => {
                 bail!("not permitted (it takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")
             }
@@ -541,38 +539,6 @@ fn is_statistics(line: &str) -> bool {
         "" => line.trim().is_empty(),
         begin => line.starts_with(begin),
     })
-}
-
-fn open_cgroup() -> Result<File> {
-    let Ok(place) = cgroup2() else { return own_cgroup2() };
-    File::open(&place).with_context(|| format!("open {}", place.display()))
-}
-
-/// The root of the cgroup v2 hierarchy, through a mount of our own that is at no place and goes with its descriptor.
-/// Takes `CAP_SYS_ADMIN`.
-pub fn own_cgroup2() -> Result<File> {
-    let mount = || -> rustix::io::Result<File> {
-        let filesystem = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_create(&filesystem)?;
-        let mount = fsmount(&filesystem, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&mount, c".", flags, Mode::empty())?.into())
-    };
-    mount().map_err(|errno| anyhow!("cgroup v2 is not mounted, and mounting it failed: {errno}"))
-}
-
-/// Where the cgroup v2 hierarchy is mounted.
-pub fn cgroup2() -> Result<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
-    let found = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (_, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(place.replace("\\040", " ")))
-    });
-    match found {
-        Some(place) => Ok(place),
-        None => bail!("cgroup v2 is not mounted (mount -t cgroup2 none /sys/fs/cgroup)"),
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! tracepoints and functions, read from a ring buffer and joined by socket cookie.
 
 pub mod btf;
+pub mod cgroup;
 pub mod hooks;
 pub mod load;
 pub mod lockdown;
