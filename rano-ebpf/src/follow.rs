@@ -250,7 +250,7 @@ fn exchanged(sk: usize, returned: i32, place: usize, call_flags: u32) {
         // SAFETY: the kernel returned a pointer to the value, and `place` is within it.
         _ => add(unsafe { &raw mut (*words)[place] }, bytes),
     }
-    bound(sk, key);
+    bound(sk, key, words);
 }
 
 #[inline(always)]
@@ -262,12 +262,20 @@ fn add(to: *mut u64, bytes: u64) {
 
 /// The local end of a connected datagram socket is known; told once.
 #[inline(always)]
-fn bound(sk: usize, key: u64) {
-    let Some(owner) = owner_of(key) else { return };
-    if owner.flags & (flags::CONNECTED | flags::BOUND) == flags::CONNECTED {
-        mark(key, flags::BOUND);
+fn bound(sk: usize, key: u64, words: *mut OwnerWords) {
+    // SAFETY: the kernel returned a pointer to the value.
+    let words = unsafe { &mut *words };
+    if flags_of(words) & (flags::CONNECTED | flags::BOUND) == flags::CONNECTED {
+        let owner = Owner::from_words(*words);
+        words[owner_words::FLAGS] |= u64::from(flags::BOUND);
         let _ = tell_on(sk as *const u8, Told::new(SocketKind::Bound, key, owner));
     }
+}
+
+/// Without reading the rest of it.
+#[inline(always)]
+fn flags_of(words: &OwnerWords) -> u32 {
+    words[owner_words::FLAGS] as u32
 }
 
 /// Where an attempt went, of which the socket itself does not know.
@@ -280,12 +288,16 @@ fn tried(owner: Owner) -> Destination {
 /// A call that connects returned. Whether the socket is followed.
 #[inline(always)]
 pub fn connect_returned(sk: usize, key: u64, returned: i32) -> bool {
-    let Some(owner) = owner_of(key) else { return false };
+    let Some(words) = words_of(key) else { return false };
     if returned == 0 {
-        bound(sk, key);
-    } else if owner.flags & flags::ATTEMPTED == 0 {
+        bound(sk, key, words);
+        return true;
+    }
+    // SAFETY: the kernel returned a pointer to the value.
+    let words = unsafe { *words };
+    if flags_of(&words) & flags::ATTEMPTED == 0 {
         // What was attempted tells of its end itself.
-        connect_failed(sk, key, owner, returned);
+        connect_failed(sk, key, Owner::from_words(words), returned);
     }
     true
 }
@@ -311,10 +323,9 @@ pub fn attempted<T: Pointee>(socket: *const T, key: u64) -> bool {
     let Some(words) = words_of(key) else { return false };
     // SAFETY: the kernel returned a pointer to the value, which is this socket's as long as the call lasts.
     let words = unsafe { &mut *words };
-    let owner = Owner::from_words(*words);
-    if owner.flags & flags::ATTEMPTED == 0 {
+    if flags_of(words) & flags::ATTEMPTED == 0 {
         words[owner_words::FLAGS] |= u64::from(flags::ATTEMPTED);
-        let owner = Owner { flags: owner.flags | flags::ATTEMPTED, ..owner };
+        let owner = Owner::from_words(*words);
         if tell(socket, Told::new(SocketKind::Attempt, key, owner)) {
             words[owner_words::FLAGS] |= u64::from(flags::HEARD);
         }
@@ -344,10 +355,13 @@ pub fn closed<T: Pointee>(socket: *const T, key: u64, state_before: u8) {
 /// The last descriptor is closed; the protocol's own close comes after. What was attempted will tell of its end itself.
 #[inline(always)]
 pub fn released<T: Pointee>(socket: *const T, key: u64) {
-    let Some(owner) = owner_of(key) else { return };
-    if owner.flags & flags::ATTEMPTED != 0 {
+    let Some(words) = words_of(key) else { return };
+    // SAFETY: the kernel returned a pointer to the value.
+    let words = unsafe { &*words };
+    if flags_of(words) & flags::ATTEMPTED != 0 {
         return;
     }
+    let owner = Owner::from_words(*words);
     forget(key);
     let is_attempt =
         owner.flags & (flags::DATAGRAM | flags::PREEXISTING | flags::ACCEPTED | flags::LISTENER) == 0;

@@ -110,9 +110,10 @@ fn named(address: usize) -> Option<Destination> {
     Some((ip, u16::from_be(port)))
 }
 
-/// Programs on the return of a function: the body takes the socket, the second argument and what was returned.
+/// Programs on the return of a function: the body takes the socket, the second argument and what was returned; where the call was
+/// not remembered, the other one only the latter.
 macro_rules! exits {
-    ($($body:ident($count:expr, $family:expr): $fexit:ident, $entry:ident, $kretprobe:ident;)+) => {$(
+    ($($body:ident or $other:ident($count:expr, $family:expr): $fexit:ident, $entry:ident, $kretprobe:ident;)+) => {$(
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
             // `FExitContext::ret` takes Linux 5.17; what is returned lies behind the arguments.
@@ -133,8 +134,7 @@ macro_rules! exits {
         pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
             match leave($family) {
                 Left::With(sk, second) => $body(sk, second, ctx.ret()),
-                // The first datagram of a socket that was not followed yet.
-                Left::Unknown => sent_by(thread(), ctx.ret()),
+                Left::Unknown => $other(ctx.ret()),
                 Left::Nested => {}
             }
             0
@@ -143,12 +143,12 @@ macro_rules! exits {
 }
 
 exits! {
-    connected4(3, Family::Four): fexit_tcp_connect4, enter_tcp_connect4, leave_tcp_connect4;
-    connected6(3, Family::Any): fexit_tcp_connect6, enter_tcp_connect6, leave_tcp_connect6;
-    tied(3, Family::Four): fexit_udp_connect4, enter_udp_connect4, leave_udp_connect4;
-    tied(3, Family::Any): fexit_udp_connect6, enter_udp_connect6, leave_udp_connect6;
-    sent4(3, Family::Four): fexit_udp_send4, enter_udp_send4, leave_udp_send4;
-    sent6(3, Family::Any): fexit_udp_send6, enter_udp_send6, leave_udp_send6;
+    connected4 or unknown(3, Family::Four): fexit_tcp_connect4, enter_tcp_connect4, leave_tcp_connect4;
+    connected6 or unknown(3, Family::Any): fexit_tcp_connect6, enter_tcp_connect6, leave_tcp_connect6;
+    tied or unknown(3, Family::Four): fexit_udp_connect4, enter_udp_connect4, leave_udp_connect4;
+    tied or unknown(3, Family::Any): fexit_udp_connect6, enter_udp_connect6, leave_udp_connect6;
+    sent4 or sent_first(3, Family::Four): fexit_udp_send4, enter_udp_send4, leave_udp_send4;
+    sent6 or sent_first(3, Family::Any): fexit_udp_send6, enter_udp_send6, leave_udp_send6;
 }
 
 /// Whose calls a function takes.
@@ -169,11 +169,9 @@ impl Family {
 /// Remembers a call until it returns, if its socket is followed.
 #[inline(always)]
 fn enter(sk: usize, second: usize, family: Family) {
-    if !family.takes(sk) {
-        return;
-    }
     let Some(key) = key_of(sk) else { return };
     if (has_owner(key) || setting(Setting::Alone) != 0)
+        && family.takes(sk)
         && CALLS.insert(thread(), [sk as u64, second as u64], BPF_ANY as u64).is_err()
     {
         lost(Loss::CallsFull);
@@ -228,6 +226,16 @@ fn tied(sk: usize, _: usize, returned: i32) {
         let _ = connect_returned(sk, key, returned);
     }
 }
+
+/// The first datagram of a socket that was not followed yet.
+#[inline(always)]
+fn sent_first(returned: i32) {
+    sent_by(thread(), returned);
+}
+
+/// Of a socket that is not followed.
+#[inline(always)]
+fn unknown(_: i32) {}
 
 #[inline(always)]
 fn sent4(sk: usize, _: usize, returned: i32) {

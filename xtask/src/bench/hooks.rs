@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime};
 
-use super::measure::{cpu_time, median, pin, pin_myself};
+use super::measure::{cpu_time, median, online_cpus, pin, pin_myself};
 use super::table::Table;
 use crate::system::find_in_path;
 
@@ -31,6 +32,8 @@ struct Size {
 
 const HERE: Size = Size { rounds: 9, connections: 3000 };
 const EMULATED: Size = Size { rounds: 3, connections: 1000 };
+/// Connections of a client before they are measured.
+const WARM_UP: usize = 50;
 /// Of each of two clients at once.
 const FULL_SPEED: usize = 14_000;
 const IDLE: Duration = Duration::from_secs(5);
@@ -74,7 +77,8 @@ pub(crate) fn measure_in_guest(arguments: &[OsString]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-const HEADINGS: [&str; 7] = ["", "connect+close", "added", "of tcplife", "both ends", "added", "of tcplife"];
+const HEADINGS: [&str; 8] =
+    ["", "connect+close", "of tcplife", "both ends", "of tcplife", "its reader", "all of it", "of tcplife"];
 
 /// Name of a client that is nobody's agent.
 const STRANGER: &str = "stranger";
@@ -96,20 +100,46 @@ struct Round {
 struct Pair {
     with: Round,
     without: Round,
+    /// CPU time of whoever watched, for each connection.
+    reader: Duration,
 }
 
-/// Cells of the table; what is added is the median over the pairs.
-fn row(name: &str, rounds: &[Round], pairs: Option<&[Pair]>, peer: Option<&[Pair]>) -> Vec<String> {
-    let mut cells = vec![name.to_owned()];
-    for of in [(|round| round.client) as fn(&Round) -> Duration, |round| round.both] {
-        let added =
-            |pairs: &[Pair]| median_difference(pairs.iter().map(|pair| (of(&pair.with), of(&pair.without))));
-        cells.push(microseconds(median(rounds.iter().map(of).collect())));
-        cells.push(pairs.map_or_else(|| "–".into(), |pairs| format!("{:.2} µs", added(pairs))));
-        let share = pairs.zip(peer).map(|(pairs, peer)| format!("{:.2}", added(pairs) / added(peer)));
-        cells.push(share.unwrap_or_else(|| "–".into()));
+/// Medians over the pairs of what is added to a connection, in microseconds.
+#[derive(Clone, Copy)]
+struct Added {
+    client: f64,
+    both: f64,
+    reader: f64,
+}
+
+impl Added {
+    fn of(pairs: &[Pair]) -> Self {
+        let difference = |of: fn(&Round) -> Duration| {
+            median_difference(pairs.iter().map(|pair| (of(&pair.with), of(&pair.without))))
+        };
+        Self {
+            client: difference(|round| round.client),
+            both: difference(|round| round.both),
+            reader: median(pairs.iter().map(|pair| pair.reader).collect()).as_secs_f64() * 1e6,
+        }
     }
-    cells
+
+    fn row(self, name: &str, peer: Option<Self>) -> Vec<String> {
+        let all = |added: Self| added.both + added.reader;
+        let share = |of: fn(Self) -> f64| {
+            peer.map_or_else(|| "–".to_owned(), |peer| format!("{:.2}", of(self) / of(peer)))
+        };
+        vec![
+            name.to_owned(),
+            format!("+{:.2} µs", self.client),
+            share(|added| added.client),
+            format!("+{:.2} µs", self.both),
+            share(|added| added.both),
+            format!("+{:.2} µs", self.reader),
+            format!("+{:.2} µs", all(self)),
+            share(|added| added.both + added.reader),
+        ]
+    }
 }
 
 struct Bench {
@@ -148,25 +178,25 @@ impl Bench {
             if let Some(tcplife) = &tcplife {
                 let mut stranger = self.client(STRANGER)?;
                 let peer = Peer::start(tcplife)?;
-                let with = stranger.run()?;
+                let with = self.read_by(peer.0.id(), &mut stranger)?;
                 drop(peer);
                 of_peer.push(stranger.without(with)?);
             }
             let mut stranger = self.client(STRANGER)?;
             let observer = self.observe(rung, &["--no-sqlite", "--domain-mode", "ebpf"])?;
-            let with = stranger.run()?;
+            let with = self.read_by(observer.pid(), &mut stranger)?;
             observer.end()?;
             with_names.push(stranger.without(with)?);
 
             let mut stranger = self.client(STRANGER)?;
             let mut agent = self.client(AGENT)?;
             let observer = self.observe(rung, &WITHOUT_NAMES)?;
-            let of_stranger = stranger.run()?;
-            let of_agent = agent.run()?;
+            let of_stranger = self.read_by(observer.pid(), &mut stranger)?;
+            let of_agent = self.read_by(observer.pid(), &mut agent)?;
             // Whom a stopped rano does not know stays undecided.
             observer.signal(Signal::STOP)?;
             let mut unknown = self.client(STRANGER)?;
-            let of_unknown = unknown.run()?;
+            let of_unknown = (unknown.run()?, Duration::ZERO);
             observer.signal(Signal::CONT)?;
             observer.end()?;
             ignored.push(stranger.without(of_stranger)?);
@@ -174,7 +204,11 @@ impl Bench {
             undecided.push(unknown.without(of_unknown)?);
         }
         let nobody: Vec<Round> = kinds.iter().flatten().map(|pair| pair.without).collect();
-        table.row(row("nobody", &nobody, None, None));
+        let of_nobody = |of: fn(&Round) -> Duration| microseconds(median(nobody.iter().map(of).collect()));
+        let mut cells = vec!["nobody".to_owned(), of_nobody(|round| round.client), "–".to_owned()];
+        cells.push(of_nobody(|round| round.both));
+        cells.resize(HEADINGS.len(), "–".to_owned());
+        table.row(cells);
         let names = [
             "tcplife".to_owned(),
             format!("rano, {rung}: ignored"),
@@ -182,12 +216,20 @@ impl Bench {
             format!("rano, {rung}: watched"),
             format!("rano, {rung}: ignored, names too"),
         ];
-        let peer = (!kinds[0].is_empty()).then_some(&*kinds[0]);
+        let peer = (!kinds[0].is_empty()).then(|| Added::of(&kinds[0]));
         for (kind, name) in names.iter().enumerate().filter(|(kind, _)| !kinds[*kind].is_empty()) {
-            let with: Vec<Round> = kinds[kind].iter().map(|pair| pair.with).collect();
-            table.row(row(name, &with, Some(&kinds[kind]), peer.filter(|_| kind > 0)));
+            table.row(Added::of(&kinds[kind]).row(name, peer.filter(|_| kind > 0)));
         }
         Ok(())
+    }
+
+    /// Lets a client connect, and whoever watches read of it.
+    fn read_by(&self, pid: u32, client: &mut Client) -> Result<(Round, Duration)> {
+        let before = cpu_time(pid)?;
+        let round = client.run()?;
+        std::thread::sleep(SETTLE);
+        let used = cpu_time(pid)?.saturating_sub(before);
+        Ok((round, used / u32::try_from(self.size.connections + WARM_UP)?))
     }
 
     /// Two agents that connect as fast as they can: what is lost, and what each event costs rano.
@@ -362,8 +404,8 @@ impl Client {
     }
 
     /// The same again, now that nobody watches any more.
-    fn without(mut self, with: Round) -> Result<Pair> {
-        Ok(Pair { with, without: self.run()? })
+    fn without(mut self, (with, reader): (Round, Duration)) -> Result<Pair> {
+        Ok(Pair { with, without: self.run()?, reader })
     }
 }
 
@@ -385,17 +427,19 @@ pub(crate) fn be_client(arguments: &[OsString]) -> Result<ExitCode> {
     let [.., high, low] = std::process::id().to_be_bytes();
     let to = SocketAddr::from((Ipv4Addr::new(127, 1, high, low), listener.local_addr()?.port()));
     println!("ready");
+    // Whoever reads has the other CPU; where there is none, his time is not the client's.
+    let clock = if online_cpus() > 1 { ClockId::Monotonic } else { ClockId::ThreadCPUTime };
     for order in std::io::stdin().lines() {
         order?;
         // Caches are warm, and a verdict is asked for.
-        for _ in 0..50 {
-            connect_once(&listener, to)?;
+        for _ in 0..WARM_UP {
+            connect_once(&listener, to, clock)?;
         }
         std::thread::sleep(VERDICT);
         let (mut client, mut both) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let begin = Instant::now();
         for _ in 0..count {
-            let (of_client, of_both) = connect_once(&listener, to)?;
+            let (of_client, of_both) = connect_once(&listener, to, clock)?;
             client.push(of_client);
             both.push(of_both);
         }
@@ -405,19 +449,21 @@ pub(crate) fn be_client(arguments: &[OsString]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn connect_once(listener: &TcpListener, to: SocketAddr) -> Result<(Duration, Duration)> {
-    let begin = Instant::now();
+fn connect_once(listener: &TcpListener, to: SocketAddr, clock: ClockId) -> Result<(Duration, Duration)> {
+    let begin = now(clock)?;
     let client = TcpStream::connect(to)?;
-    let connected = begin.elapsed();
-    let accepting = Instant::now();
+    let connected = now(clock)?;
     let server = listener.accept()?;
-    let accepted = accepting.elapsed();
-    let closing = Instant::now();
+    let accepted = now(clock)?;
     drop(client);
-    let closed = closing.elapsed();
-    let ending = Instant::now();
+    let closed = now(clock)?;
     drop(server);
-    Ok((connected + closed, connected + accepted + closed + ending.elapsed()))
+    let end = now(clock)?;
+    Ok((connected - begin + (closed - accepted), end - begin))
+}
+
+fn now(clock: ClockId) -> Result<Duration> {
+    Ok(Duration::try_from(clock_gettime(clock))?)
 }
 
 /// Times that threads of a process gave up a CPU by themselves, which is as often as they were woken.

@@ -65,9 +65,7 @@ fn duration_of(time: libc::timeval) -> Result<Duration> {
 
 /// Keeps `command` on the last CPU, away from where interrupts usually go.
 pub(crate) fn pin(command: &mut Command) {
-    // SAFETY: sysconf only reads. Unlike available_parallelism it does not depend on where this thread may run.
-    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
-    let last = usize::try_from(online - 1).unwrap_or(0);
+    let last = online_cpus() - 1;
     // SAFETY: between fork and exec only a system call is made; nothing allocates or locks.
     unsafe {
         command.pre_exec(move || {
@@ -75,6 +73,13 @@ pub(crate) fn pin(command: &mut Command) {
             Ok(())
         });
     }
+}
+
+/// At least one. Unlike `available_parallelism` it does not depend on where this thread may run.
+pub(crate) fn online_cpus() -> usize {
+    // SAFETY: sysconf only reads.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(online).unwrap_or(1).max(1)
 }
 
 /// Keeps the calling thread, and what it starts, on one CPU.

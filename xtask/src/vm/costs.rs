@@ -1,11 +1,12 @@
-//! What the kernel programs cost on each kernel and rung, beside `tcplife`. In an emulated machine, so that only the ratios of one run mean
-//! something; one guest after another, because two would disturb each other.
+//! What the kernel programs cost on each kernel and rung, beside `tcplife`, in instructions: the emulator counts them, and its time is
+//! that count. So the figures are the same whatever else the machine does, where the time of an emulated processor means little.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
+use super::guest::Clock;
 use super::image::Image;
 use super::plan::Scenario;
 use super::run_guest;
@@ -28,9 +29,10 @@ pub(crate) fn measure(home: &Path, scenarios: &[Scenario<'_>]) -> Result<ExitCod
     let mut failed = 0;
     for scenario in scenarios {
         let Some(rung) = scenario.rung else { continue };
-        let ended = run_guest(home, &base, scenario, &format!("{BENCH} {COSTS} {RANO} {rung}\n"))?;
+        let command = format!("{BENCH} {COSTS} {RANO} {rung}\n");
+        let ended = run_guest(home, &base, scenario, &command, Clock::Instructions)?;
         println!(
-            "\n{} ({}), {} s\n\n{}",
+            "\n{} ({}), {} s; 1 µs is a thousand instructions\n\n{}",
             scenario.name,
             scenario.kernel.release,
             ended.took.as_secs(),

@@ -18,6 +18,16 @@ pub(crate) struct Guest<'a> {
     /// Added to the kernel's command line.
     pub append: &'a str,
     pub patience: Duration,
+    pub clock: Clock,
+}
+
+/// What time is made of in a guest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// The time it takes to emulate it; two CPUs.
+    Host,
+    /// A nanosecond for each instruction, and none for waiting; one CPU, so that nobody else's are counted.
+    Instructions,
 }
 
 /// How it ended.
@@ -71,7 +81,11 @@ impl Guest<'_> {
     /// no kernel is to take for a broken one.
     fn command(&self, ports: &[PathBuf]) -> Command {
         let mut command = Command::new(EMULATOR);
-        command.args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-smp", "2"]);
+        command.args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max,la57=off"]);
+        command.args(match self.clock {
+            Clock::Host => ["-smp", "2"].as_slice(),
+            Clock::Instructions => &["-smp", "1", "-icount", "shift=0,sleep=off"],
+        });
         command.args([
             "-m",
             &MEMORY_MIB.to_string(),

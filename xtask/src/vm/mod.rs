@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cargo::{self, Built};
 use crate::system::find_in_path;
-use guest::{Ended, Guest};
+use guest::{Clock, Ended, Guest};
 use image::Image;
 use kernels::{Archive, Kernel};
 use page::Shown;
@@ -205,7 +205,7 @@ fn run_guests(
                 let sender = sender;
                 while let Some(scenario) = next(&waiting) {
                     let command = scenario.command(&built.test, options.filter.as_deref());
-                    let ended = run_guest(home, base, scenario, &command);
+                    let ended = run_guest(home, base, scenario, &command, Clock::Host);
                     if sender.send((scenario, ended)).is_err() {
                         break;
                     }
@@ -228,7 +228,13 @@ fn next<'a, T>(waiting: &Mutex<VecDeque<&'a T>>) -> Option<&'a T> {
 }
 
 /// `base` is an image without its end, `command` what the guest's shell runs.
-fn run_guest(home: &Path, base: &[u8], scenario: &Scenario<'_>, command: &str) -> Result<Ended> {
+fn run_guest(
+    home: &Path,
+    base: &[u8],
+    scenario: &Scenario<'_>,
+    command: &str,
+    clock: Clock,
+) -> Result<Ended> {
     let directory = home.join("guests").join(scenario.name.replace(' ', "-"));
     fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let mut image = Image::default();
@@ -241,6 +247,7 @@ fn run_guest(home: &Path, base: &[u8], scenario: &Scenario<'_>, command: &str) -
         initramfs: &initramfs,
         append: scenario.append,
         patience: scenario.patience,
+        clock,
     };
     let mut ended = guest.run(&directory);
     if let Ok(Ended { status: None, timed_out: false, output, console, .. }) = &ended
