@@ -31,7 +31,7 @@ struct Size {
 }
 
 const HERE: Size = Size { rounds: 9, connections: 3000 };
-const EMULATED: Size = Size { rounds: 3, connections: 1000 };
+const EMULATED: Size = Size { rounds: 3, connections: 4000 };
 /// Connections of a client before they are measured.
 const WARM_UP: usize = 50;
 /// Of each of two clients at once.

@@ -158,29 +158,22 @@ impl EbpfSource {
         while count < BATCH {
             let Some(item) = self.programs.ring.next() else { break };
             count += 1;
-            if let Ok(Record::Packet(kind, packet, content)) = decode(&item) {
-                self.names.read(kind, &packet, content, moment(packet.header.at_ns, now), intake);
-                continue;
-            }
-            let mut bytes = [0_u8; LONGEST];
-            let length = item.len().min(LONGEST);
-            bytes[..length].copy_from_slice(&item[..length]);
-            drop(item);
-            match decode(&bytes[..length]) {
+            match decode(&item) {
+                Ok(Record::Packet(kind, packet, content)) => {
+                    self.names.read(kind, &packet, content, moment(packet.header.at_ns, now), intake);
+                }
                 Ok(Record::Socket(kind, record)) => {
+                    drop(item);
                     if let Some(told) = &mut told {
                         told.add(&record);
                     }
                     self.socket(kind, &record, moment(record.header.at_ns, now), intake);
                 }
-                Ok(Record::Process(told)) => {
-                    let at = moment(told.process.header.at_ns, now);
-                    let id = processes::identity(told.process.pid, told.process.start_ns);
-                    self.release(at.boot_ns, Some(id), intake);
-                    self.processes.record(&told, at, &mut self.programs, intake);
+                Ok(Record::Process(_)) => {
+                    let bytes = item.to_vec();
+                    drop(item);
+                    self.process(&bytes, now, intake);
                 }
-                // Told above.
-                Ok(Record::Packet(..)) => {}
                 Err(_) => self.malformed += 1,
             }
         }
@@ -190,6 +183,15 @@ impl EbpfSource {
             self.processes.read_all(source::now(), intake);
         }
         count
+    }
+
+    /// `bytes` are those of a process's record.
+    fn process(&mut self, bytes: &[u8], now: Moment, intake: &mut dyn Intake) {
+        let Ok(Record::Process(told)) = decode(bytes) else { return };
+        let at = moment(told.process.header.at_ns, now);
+        let id = processes::identity(told.process.pid, told.process.start_ns);
+        self.release(at.boot_ns, Some(id), intake);
+        self.processes.record(&told, at, &mut self.programs, intake);
     }
 
     fn socket(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
@@ -267,9 +269,6 @@ impl EbpfSource {
         Ok(fds.get(1).is_some_and(|fd| !fd.revents().is_empty()))
     }
 }
-
-/// A record has at most so many bytes.
-const LONGEST: usize = size_of::<rano_common::ImageRecord<4096>>();
 
 /// When a record was made, on both clocks.
 fn moment(at_ns: u64, now: Moment) -> Moment {
