@@ -8,8 +8,8 @@ use rano_common::{FlowKey, Loss, Offset, Owner, OwnerWords, SocketKind, flags, g
 
 use crate::emit::now;
 use crate::maps::{FLOWS, FOLLOWED, FOLLOWED_OLDER, LISTENERS, OWNERS, TALKS, lost};
-use crate::socket::{Destination, IPPROTO_UDP, Pointee, Told, draft, key_of, tell};
-use crate::task::{Identity, caller, read, thread};
+use crate::socket::{Destination, Given, IPPROTO_UDP, Pointee, Told, draft, tell};
+use crate::task::{Identity, caller, thread};
 
 /// `EINPROGRESS`: neither success nor failure.
 const IN_PROGRESS: i32 = -115;
@@ -197,7 +197,7 @@ pub fn datagram_came(key: u64, (remote, port): Destination) {
 
 /// A call that sends returned.
 #[inline(always)]
-pub fn sent(sk: usize, returned: i32) {
+pub fn sent(sk: Given, returned: i32) {
     exchanged(sk, returned, owner_words::SENT, 0);
 }
 
@@ -217,17 +217,17 @@ pub fn sent_by(thread: u64, returned: i32) {
 
 /// A call that receives returned.
 #[inline(always)]
-pub fn received(sk: usize, returned: i32, flags: u32) {
+pub fn received(sk: Given, returned: i32, flags: u32) {
     exchanged(sk, returned, owner_words::RECEIVED, flags);
 }
 
 #[inline(always)]
-fn exchanged(sk: usize, returned: i32, place: usize, call_flags: u32) {
-    let protocol: u16 = read(sk, Offset::SockProtocol).unwrap_or(0);
+fn exchanged(sk: Given, returned: i32, place: usize, call_flags: u32) {
+    let protocol: u16 = sk.get(Offset::SockProtocol).unwrap_or(0);
     if protocol != u16::from(IPPROTO_UDP) {
         return;
     }
-    let Some(key) = key_of(sk) else { return };
+    let Some(key) = sk.key() else { return };
     let Some(words) = words_of(key) else { return };
     let thread = thread();
     // SAFETY: nobody else looks for this thread's entry.
@@ -262,13 +262,13 @@ fn add(to: *mut u64, bytes: u64) {
 
 /// The local end of a connected datagram socket is known; told once.
 #[inline(always)]
-fn bound(sk: usize, key: u64, words: *mut OwnerWords) {
+fn bound(sk: Given, key: u64, words: *mut OwnerWords) {
     // SAFETY: the kernel returned a pointer to the value.
     let words = unsafe { &mut *words };
     if flags_of(words) & (flags::CONNECTED | flags::BOUND) == flags::CONNECTED {
         let owner = Owner::from_words(*words);
         words[owner_words::FLAGS] |= u64::from(flags::BOUND);
-        let _ = tell_on(sk as *const u8, Told::new(SocketKind::Bound, key, owner));
+        let _ = tell_on(sk.address() as *const u8, Told::new(SocketKind::Bound, key, owner));
     }
 }
 
@@ -287,7 +287,7 @@ fn tried(owner: Owner) -> Destination {
 
 /// A call that connects returned. Whether the socket is followed.
 #[inline(always)]
-pub fn connect_returned(sk: usize, key: u64, returned: i32) -> bool {
+pub fn connect_returned(sk: Given, key: u64, returned: i32) -> bool {
     let Some(words) = words_of(key) else { return false };
     if returned == 0 {
         bound(sk, key, words);
@@ -303,7 +303,7 @@ pub fn connect_returned(sk: usize, key: u64, returned: i32) -> bool {
 }
 
 #[inline(always)]
-pub fn connect_failed(sk: usize, key: u64, owner: Owner, returned: i32) {
+pub fn connect_failed(sk: Given, key: u64, owner: Owner, returned: i32) {
     if returned >= 0 || returned == IN_PROGRESS {
         return;
     }
@@ -312,7 +312,7 @@ pub fn connect_failed(sk: usize, key: u64, owner: Owner, returned: i32) {
     }
     let error = Some(returned.unsigned_abs());
     tell(
-        sk as *const u8,
+        sk.address() as *const u8,
         Told { error, remote: Some(tried(owner)), ..Told::new(SocketKind::Failed, key, owner) },
     );
 }

@@ -7,8 +7,8 @@ use rano_common::{ListenerKey, ListenerWords, Loss, Offset, Owner, SocketKind, f
 use crate::emit::now;
 use crate::follow::{forget, mark, owned, owner_of, remember, tell_on};
 use crate::maps::{ACCEPT_HOOKED, LISTENERS, lost};
-use crate::socket::{IPPROTO_TCP, Pointee, Told, draft, key_of};
-use crate::task::{caller, read};
+use crate::socket::{Given, IPPROTO_TCP, Pointee, Told, draft};
+use crate::task::caller;
 
 const NOWHERE: ([u8; 16], u16) = ([0; 16], 0);
 
@@ -93,11 +93,11 @@ pub fn arrived<T: Pointee>(socket: *const T, key: u64) -> bool {
 
 /// A socket is given to whoever called `accept`, in their context.
 #[inline(always)]
-pub fn accepted(sk: usize) {
-    if sk == 0 || read::<u16>(sk, Offset::SockProtocol) != Some(u16::from(IPPROTO_TCP)) {
+pub fn accepted(sk: Given) {
+    if sk.address() == 0 || sk.get::<u16>(Offset::SockProtocol) != Some(u16::from(IPPROTO_TCP)) {
         return;
     }
-    let Some(key) = key_of(sk) else { return };
+    let Some(key) = sk.key() else { return };
     let before = owner_of(key);
     let Some(identity) = caller() else {
         if before.is_some() {
@@ -108,5 +108,5 @@ pub fn accepted(sk: usize) {
     let established_ns = before.map_or_else(now, |before| before.established_ns);
     let owner = Owner { established_ns, ..owned(identity, flags::ACCEPTED | flags::TOLD, NOWHERE) };
     remember(key, owner);
-    let _ = tell_on(sk as *const u8, Told::new(SocketKind::Accepted, key, owner));
+    let _ = tell_on(sk.address() as *const u8, Told::new(SocketKind::Accepted, key, owner));
 }

@@ -85,13 +85,40 @@ impl Draft {
     }
 }
 
-/// By what a socket is known. `None`: nothing gave it a cookie, and so nobody follows it.
-#[inline(always)]
-pub fn key_of(sk: usize) -> Option<u64> {
-    if setting(Setting::Alone) != 0 {
-        return Some(sk as u64);
+/// A socket that a program is called with.
+#[derive(Clone, Copy)]
+pub enum Given {
+    /// Where it is.
+    Address(usize),
+    /// The verifier knows its type: what is read of it takes no call.
+    Typed(usize),
+}
+
+impl Given {
+    #[inline(always)]
+    pub fn address(self) -> usize {
+        match self {
+            Self::Address(sk) | Self::Typed(sk) => sk,
+        }
     }
-    read::<u64>(sk, Offset::SockCookie).filter(|&cookie| cookie != 0)
+
+    #[inline(always)]
+    pub fn get<T>(self, of: Offset) -> Option<T> {
+        match self {
+            Self::Address(sk) => read(sk, of),
+            // SAFETY: the verifier knows the structure, and that the field is where it is.
+            Self::Typed(sk) => Some(unsafe { field(sk as *const u8, of) }),
+        }
+    }
+
+    /// By what a socket is known. `None`: nothing gave it a cookie, and so nobody follows it.
+    #[inline(always)]
+    pub fn key(self) -> Option<u64> {
+        if setting(Setting::Alone) != 0 {
+            return Some(self.address() as u64);
+        }
+        self.get::<u64>(Offset::SockCookie).filter(|&cookie| cookie != 0)
+    }
 }
 
 /// Tells of the socket to which the context has a pointer: `ctx.sk`, a `bpf_sock` context itself, or a plain address.

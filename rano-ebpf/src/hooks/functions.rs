@@ -14,75 +14,75 @@ use crate::follow::{
 };
 use crate::listen::accepted;
 use crate::maps::{CALLS, lost, setting};
-use crate::socket::{AF_INET6, Destination, destination, key_of, mapped};
+use crate::socket::{AF_INET6, Destination, Given, destination, mapped};
 use crate::task::{caller, read, read_at, thread};
 
-/// Programs on the entry of a function: the body takes so many of its first arguments.
+/// Programs on the entry of a function: the body takes the socket, which is the first argument, and those that are named.
 macro_rules! entries {
-    ($($body:ident($($argument:expr),+): $fentry:ident, $kprobe:ident;)+) => {$(
+    ($($body:ident($($argument:expr),*): $fentry:ident, $kprobe:ident;)+) => {$(
         #[fentry]
         pub fn $fentry(ctx: FEntryContext) -> i32 {
-            $body($(ctx.arg($argument)),+);
+            $body(Given::Typed(ctx.arg(0)) $(, ctx.arg($argument))*);
             0
         }
 
         #[kprobe]
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            $body($(ctx.arg($argument).unwrap_or(0)),+);
+            $body(Given::Address(ctx.arg(0).unwrap_or(0)) $(, ctx.arg($argument).unwrap_or(0))*);
             0
         }
     )+};
 }
 
 entries! {
-    connects(0): fentry_tcp_connect, kprobe_tcp_connect;
-    closes(0): fentry_tcp_close, kprobe_tcp_close;
-    closes(0): fentry_udp_destroy4, kprobe_udp_destroy4;
-    closes(0): fentry_udp_destroy6, kprobe_udp_destroy6;
-    sends4(0, 1): fentry_udp_send4, kprobe_udp_send4;
-    sends6(0, 1): fentry_udp_send6, kprobe_udp_send6;
-    consumes(0, 2): fentry_udp_consume, kprobe_udp_consume;
-    accepted(0): fentry_tcp_accept, kprobe_tcp_accept;
+    connects(): fentry_tcp_connect, kprobe_tcp_connect;
+    closes(): fentry_tcp_close, kprobe_tcp_close;
+    closes(): fentry_udp_destroy4, kprobe_udp_destroy4;
+    closes(): fentry_udp_destroy6, kprobe_udp_destroy6;
+    sends4(1): fentry_udp_send4, kprobe_udp_send4;
+    sends6(1): fentry_udp_send6, kprobe_udp_send6;
+    consumes(2): fentry_udp_consume, kprobe_udp_consume;
+    accepted(): fentry_tcp_accept, kprobe_tcp_accept;
 }
 
 /// `void skb_consume_udp(struct sock *sk, struct sk_buff *skb, int len)`, at the end of a call that receives, of both
 /// families. A negative length was only looked at (`MSG_PEEK`). The calls themselves wait, and would keep a kretprobe's
 /// slots all the while.
 #[inline(always)]
-fn consumes(sk: usize, length: usize) {
+fn consumes(sk: Given, length: usize) {
     received(sk, length as i32, 0);
 }
 
 /// `int tcp_connect(struct sock *sk)`: addresses are known, the SYN is not sent yet.
 #[inline(always)]
-fn connects(sk: usize) {
-    let Some(key) = key_of(sk) else { return };
-    if attempted(sk as *const u8, key) || setting(Setting::Alone) == 0 {
+fn connects(sk: Given) {
+    let Some(key) = sk.key() else { return };
+    if attempted(sk.address() as *const u8, key) || setting(Setting::Alone) == 0 {
         return;
     }
     let Some(identity) = caller() else { return };
-    remember(key, owned(identity, 0, destination(sk)));
-    let _ = attempted(sk as *const u8, key);
+    remember(key, owned(identity, 0, destination(sk.address())));
+    let _ = attempted(sk.address() as *const u8, key);
 }
 
 /// `void tcp_close(struct sock *sk, long timeout)`, for listeners and what never connected too, and of inherited sockets
 /// not in the opener's process. `void udp_destroy_sock(struct sock *sk)` and its sister for IPv6 are the
 /// same for datagrams.
 #[inline(always)]
-fn closes(sk: usize) {
-    if let Some(key) = key_of(sk) {
-        released(sk as *const u8, key);
+fn closes(sk: Given) {
+    if let Some(key) = sk.key() {
+        released(sk.address() as *const u8, key);
     }
 }
 
 #[inline(always)]
-fn is_six(sk: usize) -> bool {
-    read::<u16>(sk, Offset::SockFamily) == Some(AF_INET6)
+fn is_six(sk: Given) -> bool {
+    sk.get::<u16>(Offset::SockFamily) == Some(AF_INET6)
 }
 
 /// `int udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)`. Of an IPv6 socket it is called by the next.
 #[inline(always)]
-fn sends4(sk: usize, message: usize) {
+fn sends4(sk: Given, message: usize) {
     if !is_six(sk) {
         sends6(sk, message);
     }
@@ -90,14 +90,14 @@ fn sends4(sk: usize, message: usize) {
 
 /// `int udpv6_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)`
 #[inline(always)]
-fn sends6(sk: usize, message: usize) {
+fn sends6(sk: Given, message: usize) {
     if setting(Setting::Alone) == 0 {
         return;
     }
     let name: usize = read(message, Offset::MessageName).unwrap_or(0);
-    let to = if name == 0 { Some(destination(sk)) } else { named(name) };
-    if let (Some(key), Some(to)) = (key_of(sk), to) {
-        datagram_goes(sk as *const u8, key, to);
+    let to = if name == 0 { Some(destination(sk.address())) } else { named(name) };
+    if let (Some(key), Some(to)) = (sk.key(), to) {
+        datagram_goes(sk.address() as *const u8, key, to);
     }
 }
 
@@ -118,14 +118,14 @@ macro_rules! exits {
         pub fn $fexit(ctx: FExitContext) -> i32 {
             // `FExitContext::ret` takes Linux 5.17; what is returned lies behind the arguments.
             let returned: u64 = ctx.arg($count);
-            $body(ctx.arg(0), ctx.arg(1), returned as i32);
+            $body(Given::Typed(ctx.arg(0)), ctx.arg(1), returned as i32);
             0
         }
 
         #[kprobe]
         pub fn $entry(ctx: ProbeContext) -> u32 {
             if let (Some(sk), Some(second)) = (ctx.arg(0), ctx.arg(1)) {
-                enter(sk, second, $family);
+                enter(Given::Address(sk), second, $family);
             }
             0
         }
@@ -161,18 +161,18 @@ enum Family {
 
 impl Family {
     #[inline(always)]
-    fn takes(self, sk: usize) -> bool {
+    fn takes(self, sk: Given) -> bool {
         matches!(self, Self::Any) || !is_six(sk)
     }
 }
 
 /// Remembers a call until it returns, if its socket is followed.
 #[inline(always)]
-fn enter(sk: usize, second: usize, family: Family) {
-    let Some(key) = key_of(sk) else { return };
+fn enter(sk: Given, second: usize, family: Family) {
+    let Some(key) = sk.key() else { return };
     if (has_owner(key) || setting(Setting::Alone) != 0)
         && family.takes(sk)
-        && CALLS.insert(thread(), [sk as u64, second as u64], BPF_ANY as u64).is_err()
+        && CALLS.insert(thread(), [sk.address() as u64, second as u64], BPF_ANY as u64).is_err()
     {
         lost(Loss::CallsFull);
     }
@@ -181,7 +181,7 @@ fn enter(sk: usize, second: usize, family: Family) {
 /// What is remembered of the call that returns.
 enum Left {
     /// The socket and the second argument.
-    With(usize, usize),
+    With(Given, usize),
     /// The function that called this one is still to return.
     Nested,
     Unknown,
@@ -192,16 +192,17 @@ fn leave(family: Family) -> Left {
     let thread = thread();
     // SAFETY: nobody else looks for this thread's entry.
     let Some([sk, second]) = unsafe { CALLS.get(thread) }.copied() else { return Left::Unknown };
-    if !family.takes(sk as usize) {
+    let sk = Given::Address(sk as usize);
+    if !family.takes(sk) {
         return Left::Nested;
     }
     let _ = CALLS.remove(thread);
-    Left::With(sk as usize, second as usize)
+    Left::With(sk, second as usize)
 }
 
 /// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`. Of an IPv6 socket it is called by the next.
 #[inline(always)]
-fn connected4(sk: usize, address: usize, returned: i32) {
+fn connected4(sk: Given, address: usize, returned: i32) {
     if !is_six(sk) {
         connected6(sk, address, returned);
     }
@@ -209,8 +210,8 @@ fn connected4(sk: usize, address: usize, returned: i32) {
 
 /// `int tcp_v6_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`
 #[inline(always)]
-fn connected6(sk: usize, address: usize, returned: i32) {
-    let Some(key) = key_of(sk) else { return };
+fn connected6(sk: Given, address: usize, returned: i32) {
+    let Some(key) = sk.key() else { return };
     if connect_returned(sk, key, returned) || setting(Setting::Alone) == 0 || returned >= 0 {
         return;
     }
@@ -221,8 +222,8 @@ fn connected6(sk: usize, address: usize, returned: i32) {
 
 /// `int ip4_datagram_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)` and its sister for IPv6.
 #[inline(always)]
-fn tied(sk: usize, _: usize, returned: i32) {
-    if let Some(key) = key_of(sk) {
+fn tied(sk: Given, _: usize, returned: i32) {
+    if let Some(key) = sk.key() {
         let _ = connect_returned(sk, key, returned);
     }
 }
@@ -238,14 +239,14 @@ fn sent_first(returned: i32) {
 fn unknown(_: i32) {}
 
 #[inline(always)]
-fn sent4(sk: usize, _: usize, returned: i32) {
+fn sent4(sk: Given, _: usize, returned: i32) {
     if !is_six(sk) {
         sent(sk, returned);
     }
 }
 
 #[inline(always)]
-fn sent6(sk: usize, _: usize, returned: i32) {
+fn sent6(sk: Given, _: usize, returned: i32) {
     sent(sk, returned);
 }
 
@@ -253,13 +254,13 @@ fn sent6(sk: usize, _: usize, returned: i32) {
 /// *sk, struct socket *parent)` is not to be had: a call that waits since before it was hooked is not seen to return.
 #[fexit]
 pub fn fexit_tcp_accept_of2(ctx: FExitContext) -> i32 {
-    accepted(ctx.arg(2));
+    accepted(Given::Address(ctx.arg(2)));
     0
 }
 
 /// `struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)`, up to Linux 6.9.
 #[fexit]
 pub fn fexit_tcp_accept_of4(ctx: FExitContext) -> i32 {
-    accepted(ctx.arg(4));
+    accepted(Given::Address(ctx.arg(4)));
     0
 }

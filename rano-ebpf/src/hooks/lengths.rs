@@ -5,12 +5,13 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 
 use crate::follow::{received, sent};
+use crate::socket::Given;
 
 /// `sock_send_length(struct sock *sk, int ret, int flags)`
 #[raw_tracepoint(tracepoint = "sock_send_length")]
 pub fn socket_sent(ctx: RawTracePointContext) -> i32 {
     let (sk, returned): (u64, i32) = (ctx.arg(0), ctx.arg(1));
-    sent(sk as usize, returned);
+    sent(Given::Address(sk as usize), returned);
     0
 }
 
@@ -18,6 +19,6 @@ pub fn socket_sent(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sock_recv_length")]
 pub fn socket_received(ctx: RawTracePointContext) -> i32 {
     let (sk, returned, flags): (u64, i32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    received(sk as usize, returned, flags);
+    received(Given::Address(sk as usize), returned, flags);
     0
 }

@@ -9,7 +9,7 @@ use rano_common::{Offset, Setting};
 use crate::follow::{closed, established, owned, released, remember};
 use crate::listen::{arrived, listens};
 use crate::maps::setting;
-use crate::socket::{IPPROTO_TCP, destination, key_of};
+use crate::socket::{Given, IPPROTO_TCP, destination};
 use crate::task::{caller, read};
 
 /// include/net/tcp_states.h
@@ -27,7 +27,7 @@ pub fn tcp_states(ctx: RawTracePointContext) -> i32 {
     if read::<u16>(sk, Offset::SockProtocol) != Some(u16::from(IPPROTO_TCP)) {
         return 0;
     }
-    let Some(key) = key_of(sk) else { return 0 };
+    let Some(key) = Given::Address(sk).key() else { return 0 };
     let socket = sk as *const u8;
     let listening = setting(Setting::Listening) != 0;
     match (before, now) {
