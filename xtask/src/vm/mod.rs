@@ -32,7 +32,7 @@ const USAGE: &str = "\
 usage: cargo xtask vm [--full] [--write] [--bench] [--dev] [--kernel SERIES]... [--rung RUNG]... [-- TEST]
   --full     every test in each guest, 100,000 connections, every kernel with full preemption too
   --write    what differs by rung on every kernel, and what was seen put into docs/kernels.md
-  --bench    instead of tests: what the programs cost whoever connects, beside tcplife (package libbpf-tools)
+  --bench    instead of tests: instructions that the programs cost whoever connects, beside tcplife (package libbpf-tools)
   --dev      an unoptimised build: sooner there, slower in the guests
   --kernel   only this kernel, such as 6.12
   --rung     only this one: fentry, kprobe, tracepoint
