@@ -125,7 +125,7 @@ impl Added {
     }
 
     fn row(self, name: &str, peer: Option<Self>) -> Vec<String> {
-        let all = |added: Self| added.both + added.reader;
+        let all: fn(Self) -> f64 = |added| added.both + added.reader;
         let share = |of: fn(Self) -> f64| {
             peer.map_or_else(|| "–".to_owned(), |peer| format!("{:.2}", of(self) / of(peer)))
         };
@@ -137,7 +137,7 @@ impl Added {
             share(|added| added.both),
             format!("+{:.2} µs", self.reader),
             format!("+{:.2} µs", all(self)),
-            share(|added| added.both + added.reader),
+            share(all),
         ]
     }
 }
@@ -459,7 +459,8 @@ fn connect_once(listener: &TcpListener, to: SocketAddr, clock: ClockId) -> Resul
     let closed = now(clock)?;
     drop(server);
     let end = now(clock)?;
-    Ok((connected - begin + (closed - accepted), end - begin))
+    let of_client = connected.saturating_sub(begin) + closed.saturating_sub(accepted);
+    Ok((of_client, end.saturating_sub(begin)))
 }
 
 fn now(clock: ClockId) -> Result<Duration> {
