@@ -11,7 +11,7 @@ mod results;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -62,6 +62,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
         return Ok(skip_all(&reason));
     }
     let home = cargo::target_directory().join("vm");
+    let _alone = alone(&home)?;
     let archive = match Archive::open(&home) {
         Ok(archive) => archive,
         Err(error) => return Ok(skip_all(&format!("{error:#}"))),
@@ -134,6 +135,18 @@ impl Options {
     fn wants_kernel(&self, series: &str) -> bool {
         self.kernels.is_empty() || self.kernels.iter().any(|wanted| wanted == series)
     }
+}
+
+/// Two runs would use the same guests' folders: waits until this is the only one, which it is as long as the file is open.
+fn alone(home: &Path) -> Result<File> {
+    fs::create_dir_all(home).with_context(|| format!("make {}", home.display()))?;
+    let path = home.join("lock");
+    let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting for another run of this command in the same checkout");
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(file)
 }
 
 /// Why guests cannot be run here.
