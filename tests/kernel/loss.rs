@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 
 use crate::cgroup::Corner;
 use crate::support::actor::{Actor, Service, Transport};
@@ -33,6 +34,14 @@ fn observe(scene: &Scene, corner: &Corner, arguments: &[&str]) -> Result<(Rano, 
     let rano = launch.start()?;
     rano.wait_for_event("connect", older)?;
     Ok((rano, marker))
+}
+
+/// While rano does not read, so that something is lost however slow the machine is; and while it does.
+fn twice<T>(rano: &Rano, mut connect: impl FnMut() -> Result<T>) -> Result<(T, T)> {
+    rano.signal(Signal::STOP)?;
+    let unread = connect();
+    rano.signal(Signal::CONT)?;
+    Ok((unread?, connect()?))
 }
 
 /// What became of the connections that were made under observation.
@@ -75,7 +84,7 @@ fn connections_of_a_known_process_add_up() -> Result<()> {
     let mut claude = scene.agent("claude")?;
     corner.take_in(claude.pid())?;
     let (rano, _marker) = observe(&scene, &corner, &LITTLE_ROOM)?;
-    claude.short_connections(scene.tcp, COUNT, Duration::ZERO)?;
+    twice(&rano, || claude.short_connections(scene.tcp, COUNT / 2, Duration::ZERO))?;
     rano.interrupt()?.expect_code(0)?;
     let account = Account::of(&scene)?;
     ensure!(account.dropped > 0 && account.unfollowed > 0, "it was not too small: {account:?}");
@@ -127,8 +136,10 @@ impl Lossy {
         let corner = Corner::new()?;
         let server = scene.server.serve(Transport::Tcp, "127.0.0.1:0", Service::Drain)?;
         let (rano, _marker) = observe(&scene, &corner, &LITTLE_ROOM)?;
-        let size = swarm::Size { agents_a_runner, connections_an_agent: CONNECTIONS_AN_AGENT };
-        let agents = swarm::release(&scene, server, size, Some(&corner))?;
+        let size =
+            swarm::Size { agents_a_runner: agents_a_runner / 2, connections_an_agent: CONNECTIONS_AN_AGENT };
+        let (mut agents, more) = twice(&rano, || swarm::release(&scene, server, size, Some(&corner)))?;
+        agents.extend(more);
         let finished = rano.interrupt()?;
         finished.expect_code(0)?;
         let account = Account::of(&scene)?;
