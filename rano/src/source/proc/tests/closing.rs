@@ -84,6 +84,14 @@ fn expected(request: usize, response: usize) -> [Bytes; 2] {
 
 /// Over IPv4 and IPv6: bytes exact by the rule alone and with both ends, and both sides told apart.
 fn check(order: impl Fn(TcpStream, TcpStream, &mut Watch) + Sync + Copy) {
+    check_with(order, |alone, bytes| alone.bytes() == bytes);
+}
+
+/// The same; `is_right` judges what the rule alone says.
+fn check_with(
+    order: impl Fn(TcpStream, TcpStream, &mut Watch) + Sync + Copy,
+    is_right: impl Fn(Payload, Bytes) -> bool + Sync,
+) {
     in_namespace(|| {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             for (request, response) in
@@ -92,7 +100,9 @@ fn check(order: impl Fn(TcpStream, TcpStream, &mut Watch) + Sync + Copy) {
                 let outcome = close_in_order(address, (request, response), order);
                 let bytes = expected(request, response);
                 assert_eq!(outcome.together, bytes.map(Payload::Exact), "{address} {request} {response}");
-                assert_eq!(outcome.alone.map(Payload::bytes), bytes, "{address} {request} {response}");
+                for (alone, bytes) in outcome.alone.into_iter().zip(bytes) {
+                    assert!(is_right(alone, bytes), "{address} {request} {response}: {alone:?}, {bytes:?}");
+                }
                 let [connecting, accepting] = outcome.ends;
                 assert_eq!(side(&connecting), Side::Connecting, "{connecting:?}");
                 // Retransmissions blur the count of segments by which its FIN is known.
@@ -128,10 +138,25 @@ fn the_connecting_side_closes_and_is_destroyed_before_the_other_closes() {
         drop(connecting);
         watch.wait_for_state(here, there, TcpState::FinWait2);
         watch.end_of(here, there);
-        // The rule alone needs the two FINs to be further apart than the kernel's ticks.
-        let apart = Instant::now() + Duration::from_millis(120);
-        wait_for("time to pass", || (Instant::now() > apart).then_some(()));
+        let_ticks_pass();
         drop(accepting);
+    });
+}
+
+/// The rule alone needs the two FINs to be further apart than the kernel's ticks.
+fn let_ticks_pass() {
+    let apart = Instant::now() + Duration::from_millis(120);
+    wait_for("time to pass", || (Instant::now() > apart).then_some(()));
+}
+
+#[test]
+fn the_accepting_side_closes_and_is_destroyed_before_the_other_closes() {
+    check(|connecting, accepting, watch| {
+        let (here, there) = addresses(&connecting);
+        drop(accepting);
+        watch.end_of(there, here);
+        let_ticks_pass();
+        drop(connecting);
     });
 }
 
@@ -143,14 +168,22 @@ fn the_accepting_side_closes_and_the_other_reads_the_end() {
     });
 }
 
+/// Whether the first FIN is acknowledged alone is up to the kernel. If it is, the other follows within its ticks, and nothing
+/// tells whether it is counted: then the rule must not claim to be exact, and is off by one at most.
 #[test]
 fn the_accepting_side_closes_and_the_other_does_not_read_the_end() {
-    check(|connecting, accepting, watch| {
-        let (here, there) = addresses(&connecting);
-        drop(accepting);
-        watch.wait_for_state(here, there, TcpState::CloseWait);
-        drop(connecting);
-    });
+    check_with(
+        |connecting, accepting, watch| {
+            let (here, there) = addresses(&connecting);
+            drop(accepting);
+            watch.wait_for_state(here, there, TcpState::CloseWait);
+            drop(connecting);
+        },
+        |alone, bytes| match alone {
+            Payload::Exact(told) => told == bytes,
+            Payload::Likely(told) => told.sent == bytes.sent && told.received.abs_diff(bytes.received) <= 1,
+        },
+    );
 }
 
 #[test]
