@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rano::event::{Address, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
 use rano::names::{Answer, Evidence, Party};
+use rano::output::stream::Stream;
 use rano::output::style::Styles;
 use rano::pipeline::{Names, Pipeline, Scope};
 use rano::process::matching::{Origin, Rules, Targets};
@@ -21,7 +22,7 @@ use rano::process::{Image, ProcessChange, ProcessId};
 use rano::sink::Sink;
 use rano::sink::alerts::{AlertRules, Judge};
 use rano::sink::stats::{LiveStats, Room, StatsSettings, View};
-use rano::sink::terminal::{Format, Stream, Terminal, TerminalSettings};
+use rano::sink::terminal::{Format, Terminal, TerminalSettings};
 use rano::source::replay::Replay;
 use rano::source::{Closed, Opened, RawEvent, Role, SocketChange, SocketId};
 use rano::stop::Stop;
@@ -126,8 +127,7 @@ fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
         bell: false,
         room: || Room::ENDLESS,
     };
-    let nowhere =
-        || Stream { writer: Box::new(std::io::sink()), is_terminal: false, styles: Styles::default() };
+    let nowhere = || Stream::new(Box::new(std::io::sink()), false, Styles::default());
     let terminal: Box<dyn Sink> = Box::new(Terminal::new(nowhere(), nowhere(), terminal, stop.clone()));
     let names = if with == With::Names { Names::recorded(Duration::from_secs(3)) } else { Names::none() };
     let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![terminal]).with_names(names);

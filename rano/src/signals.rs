@@ -1,13 +1,12 @@
 //! Signals and a closed output, as the wish to end.
 
-use std::io;
-
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::CapabilitySet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::output::stream;
 use crate::privileges;
 use crate::stop::Stop;
 
@@ -43,7 +42,7 @@ pub fn raise_on_closed_stdout(stop: &Stop) -> Result<()> {
     let stop = stop.clone();
     let watch = move || {
         privileges::keep_only(CapabilitySet::empty());
-        let stdout = io::stdout();
+        let stdout = stream::stdout_end();
         loop {
             let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
             match poll(&mut fds, None) {

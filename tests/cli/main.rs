@@ -15,6 +15,7 @@ mod config_check;
 mod diff;
 mod export;
 mod harness;
+mod hostile_text;
 mod layers;
 mod names;
 mod observe;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),
+        hostile_text::all(),
         output::all(),
         presets::all(),
         config_check::all(),

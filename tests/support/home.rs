@@ -40,6 +40,11 @@ impl Home {
         self.directory.path()
     }
 
+    /// Uid and gid of its owner.
+    pub fn ids(&self) -> (u32, u32) {
+        self.place.ids()
+    }
+
     pub fn launch(&self, arguments: &[&str]) -> Result<Launch> {
         Ok(Launch::new(&self.place, self.path())?.args(arguments))
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
 use rustix::pty::{OpenptFlags, grantpt, openpt, unlockpt};
@@ -12,8 +12,15 @@ use unicode_width::UnicodeWidthChar as _;
 
 use super::rano::Launch;
 
-/// Everything that was written to a terminal of `columns` by `rows`, from start to end.
-pub fn watch(mut launch: Launch, columns: u16, rows: u16) -> Result<String> {
+/// Everything that was written to a terminal of `columns` by `rows`, from start to end, by a run that has to succeed.
+pub fn watch(launch: Launch, columns: u16, rows: u16) -> Result<String> {
+    let (status, written) = watch_any(launch, columns, rows)?;
+    anyhow::ensure!(status.success(), "{status}: {written}");
+    Ok(written)
+}
+
+/// The same with the end of the run, whatever it is.
+pub fn watch_any(mut launch: Launch, columns: u16, rows: u16) -> Result<(ExitStatus, String)> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     grantpt(&master)?;
     unlockpt(&master)?;
@@ -36,9 +43,7 @@ pub fn watch(mut launch: Launch, columns: u16, rows: u16) -> Result<String> {
     while let Ok(length @ 1..) = master.read(&mut chunk) {
         written.extend_from_slice(&chunk[..length]);
     }
-    let status = child.wait()?;
-    anyhow::ensure!(status.success(), "{status}: {}", String::from_utf8_lossy(&written));
-    Ok(String::from_utf8_lossy(&written).into_owned())
+    Ok((child.wait()?, String::from_utf8_lossy(&written).into_owned()))
 }
 
 /// What is on a screen, and what has scrolled off above it.

@@ -23,7 +23,7 @@ pub fn command() -> Command {
 
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let shell = *matches.get_one::<Shell>("shell").expect("it is required");
-    super::print(&script(shell))?;
+    super::print_own(&script(shell))?;
     Ok(Code::Fine.into())
 }
 

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value as Json, json};
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{Context, load, print};
+use super::{Context, load, print, print_own};
 use crate::config::search::{Candidate, Content, Status};
 use crate::config::spec::Group;
 use crate::config::{
@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::exit::Code;
 use crate::output::escape::Escaped;
+use crate::output::json;
 
 pub fn command(hidden: bool) -> Command {
     let as_json = || Arg::new("as_json").long("json").action(ArgAction::SetTrue).help("Print JSON");
@@ -63,19 +64,19 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     match name {
         "check" => check(matches, context),
         "sample" => {
-            print(&sample::sample())?;
+            print_own(&sample::sample())?;
             Ok(Code::Fine.into())
         }
         "show" => {
             let configuration = load(matches, context)?;
             let as_json = matches.get_flag("as_json");
-            print(&if as_json { pretty(&shown_json(&configuration)) } else { shown(&configuration) })?;
+            print(&if as_json { json::pretty(&shown_json(&configuration)) } else { shown(&configuration) })?;
             Ok(Code::Fine.into())
         }
         "paths" => {
             let candidates = config::paths(matches, &context.environment);
             let as_json = matches.get_flag("as_json");
-            print(&if as_json { pretty(&paths_json(&candidates)) } else { paths(&candidates) })?;
+            print(&if as_json { json::pretty(&paths_json(&candidates)) } else { paths(&candidates) })?;
             Ok(Code::Fine.into())
         }
         other => unreachable!("clap knows no config command {other}"),
@@ -111,7 +112,7 @@ pub fn list_presets(context: &Context) -> Result<ExitCode> {
 fn check(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let (findings, files) = config::check(matches, &context.environment);
     let text = if matches.get_flag("as_json") {
-        pretty(&checked_json(&findings, &files))
+        json::pretty(&checked_json(&findings, &files))
     } else {
         checked(&findings, &files)
     };
@@ -164,10 +165,6 @@ fn checked_json(findings: &[Finding], files: &[PathBuf]) -> Json {
     })
 }
 
-fn pretty(value: &Json) -> String {
-    format!("{value:#}\n")
-}
-
 /// What is worth showing: all that a config file can say, and a hidden option if somebody set it.
 fn is_shown(option: &Resolved) -> bool {
     option.spec.in_file && (!option.spec.is_hidden() || *option.origin() != Origin::Default)
@@ -190,18 +187,27 @@ fn shown(configuration: &Configuration) -> String {
         .iter()
         .map(|entry| {
             let names = Json::from(entry.names.as_slice());
-            (format!("{} = {names}", entry.class.name()), Escaped(&entry.origin.to_string()).to_string())
+            (
+                format!("{} = {}", entry.class.name(), json::text(&names)),
+                Escaped(&entry.origin.to_string()).to_string(),
+            )
         })
         .collect();
     if endpoints.is_empty() { text } else { format!("{text}\n# [endpoints]\n{}", aligned(&endpoints, "# ")) }
 }
 
 fn provider_rows(providers: &ProvidersConfig) -> Vec<(String, String)> {
-    let mut rows = vec![(format!("mode = \"{}\"", providers.mode.name()), providers.mode_origin.to_string())];
+    let mut rows = vec![(
+        format!("mode = \"{}\"", providers.mode.name()),
+        Escaped(&providers.mode_origin.to_string()).to_string(),
+    )];
     for entry in &providers.entries {
         let name = Escaped(&entry.name).to_string();
         let patterns = Json::from(entry.patterns.as_slice());
-        rows.push((format!("{name} = {patterns}"), Escaped(&entry.origin.to_string()).to_string()));
+        rows.push((
+            format!("{name} = {}", json::text(&patterns)),
+            Escaped(&entry.origin.to_string()).to_string(),
+        ));
     }
     rows
 }
@@ -265,7 +271,7 @@ fn paths(candidates: &[Candidate]) -> String {
         let path = candidate.path.to_string_lossy();
         let mut line = format!("{:9}  {status:12}  {}", content(candidate), Escaped(&path));
         if candidate.named_by != Origin::Default {
-            line = format!("{line}   # {}", candidate.named_by);
+            line = format!("{line}   # {}", Escaped(&candidate.named_by.to_string()));
         }
         if let Some(reason) = reason {
             line = format!("{line}   ({reason})");

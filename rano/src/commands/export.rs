@@ -1,6 +1,6 @@
 //! `rano export`: the history to a file or a pipe.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::io::BufWriter;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,11 @@ use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{Context, history, load, not_printed, say};
+use super::{Context, history, load, not_printed};
 use crate::exit::{Code, Failure};
-use crate::output::export::{Csv, JsonLines};
+use crate::output::export::{Csv, Guard, JsonLines};
 use crate::output::parquet::Parquet;
+use crate::output::stream;
 use crate::output::table::grouped;
 use crate::store::query::export::{DEFAULT_FIELDS, ExportError, FIELDS, Field, Filter};
 use crate::store::{History, OpenError};
@@ -114,10 +115,10 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     };
     let mut progress = Progress::new(history.most_events(&filter).map_err(failed)?);
     let tick = |count| progress.tick(count);
-    let stdout = || BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let stdout = || BufWriter::with_capacity(1 << 16, stream::exported());
     match format.as_str() {
         "csv" => {
-            let mut csv = Csv::new(stdout(), matches.get_flag("raw"));
+            let mut csv = Csv::new(stdout(), guard(matches));
             if !matches.get_flag("no_header") {
                 csv.header(&fields).map_err(not_printed)?;
             }
@@ -130,7 +131,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
             lines.finish().map_err(not_printed)?;
         }
         _ => {
-            let mut parquet = Parquet::new(io::stdout(), &fields).map_err(not_printed)?;
+            let mut parquet = Parquet::new(stream::exported(), &fields).map_err(not_printed)?;
             history.export(&filter, &fields, &mut parquet, tick).map_err(failed)?;
             // Without its end nobody can take the file for whole.
             if !history.was_written() {
@@ -147,6 +148,11 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     Ok(Code::Fine.into())
 }
 
+/// What is done to the cells of CSV.
+fn guard(matches: &ArgMatches) -> Guard {
+    Guard { formulas: !matches.get_flag("raw"), terminal: stream::stdout_is_terminal() }
+}
+
 /// What makes no sense of a binary file with named columns.
 fn check_parquet(matches: &ArgMatches, fields: &[&Field]) -> Result<()> {
     let refused = |message: String| Failure::new(Code::Usage, message);
@@ -159,7 +165,7 @@ fn check_parquet(matches: &ArgMatches, fields: &[&Field]) -> Result<()> {
     if let Some((_, field)) = twice {
         return Err(refused(format!("Parquet has each field once: '{}' is named twice", field.name)).into());
     }
-    if io::stdout().is_terminal() {
+    if stream::stdout_is_terminal() {
         let hint = "send it to a file: rano export --format parquet > events.parquet";
         return Err(refused("Parquet is not for a terminal".to_owned()).hint(hint).into());
     }
@@ -177,7 +183,7 @@ struct Progress {
 
 impl Progress {
     fn new(most: u64) -> Self {
-        let wanted = io::stderr().is_terminal() && !io::stdout().is_terminal();
+        let wanted = stream::stderr_is_terminal() && !stream::stdout_is_terminal();
         let now = Instant::now();
         Self { begin: now, last: now, most: wanted.then_some(most), shown: false }
     }
@@ -194,12 +200,12 @@ impl Progress {
         }
         self.last = now;
         self.shown = true;
-        say(&format!("\r{} of at most {} events", grouped(count), grouped(most)));
+        stream::say_in_place(Some(&format!("{} of at most {} events", grouped(count), grouped(most))));
     }
 
     fn clear(&self) {
         if self.shown {
-            let _ = io::stderr().lock().write_all(b"\r\x1b[K");
+            stream::say_in_place(None);
         }
     }
 }

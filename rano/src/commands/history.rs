@@ -1,6 +1,5 @@
 //! What the commands that read the history have in common: which database, how to write, what a failure means.
 
-use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -10,8 +9,8 @@ use super::Context;
 use crate::config::{Configuration, flags};
 use crate::exit::{Code, Failure};
 use crate::output::escape::Escaped;
-use crate::output::fold::columns;
 use crate::output::report::Look;
+use crate::output::stream;
 use crate::output::style::Styles;
 use crate::process::ProcessId;
 use crate::registry;
@@ -122,10 +121,10 @@ pub(super) fn register(context: &Context, run_id: &str, database: &Path) -> Opti
 }
 
 pub(super) fn look(styles: &Styles, top: usize) -> Look<'_> {
-    Look { styles, width: columns(io::stdout()).unwrap_or(WIDE), top }
+    Look { styles, width: stream::stdout_columns().unwrap_or(WIDE), top }
 }
 
 /// The colours of standard output.
 pub(super) fn stdout_styles(configuration: &Configuration, context: &Context) -> Styles {
-    super::styles(configuration, &context.environment, io::stdout().is_terminal())
+    super::styles(configuration, &context.environment, stream::stdout_is_terminal())
 }

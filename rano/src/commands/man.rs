@@ -34,7 +34,7 @@ pub fn command() -> Command {
 }
 
 pub fn run() -> Result<ExitCode> {
-    super::print(&page().context("render the manual page")?)?;
+    super::print_own(&page().context("render the manual page")?)?;
     Ok(Code::Fine.into())
 }
 

@@ -10,13 +10,14 @@ pub mod man;
 pub mod observe;
 pub mod report;
 pub mod status;
+mod usage;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::fmt::Write as _;
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::spec::Group;
@@ -24,7 +25,8 @@ use crate::config::{
     self as configuration, ColorChoice, Configuration, Environment, Finding, Origin, Severity, flags,
 };
 use crate::exit::{self, Code, Failure};
-use crate::output::escape::Escaped;
+use crate::output::escape::{Escaped, Line};
+use crate::output::stream;
 use crate::output::style::Styles;
 
 /// What a command may know of the world around it.
@@ -108,10 +110,11 @@ fn examples() -> String {
 
 /// Run the process's command line to its exit code.
 pub fn run() -> ExitCode {
+    say_panics();
     let context = Context { environment: Environment::read(), arguments: std::env::args_os().collect() };
     let matches = match command().try_get_matches_from(&context.arguments) {
         Ok(matches) => matches,
-        Err(error) => return refused(&error, &context.arguments),
+        Err(error) => return usage::refused(error, &context),
     };
     match dispatch(&matches, &context) {
         Ok(code) => code,
@@ -135,30 +138,17 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     }
 }
 
-/// Help and version are asked for in the form of an error.
-fn refused(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    match error.print() {
-        Ok(()) if error.use_stderr() => {
-            if let Some(hint) = program_hint(error, arguments) {
-                say(&hint);
-            }
-            Code::Usage.into()
+/// What a fault in rano says may hold names from outside, and the standard library writes it as it is.
+fn say_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let mut text = format!("thread '{}' {panic}\n", Line(thread.name().unwrap_or("unnamed")));
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            let _ = writeln!(text, "{backtrace}");
         }
-        Ok(()) => Code::Fine.into(),
-        Err(error) => failed(&not_printed(error)),
-    }
-}
-
-/// For who types the program that is to be watched: `rano aider`.
-fn program_hint(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
-    // An unknown command of a command, or one with arguments, is no program's name.
-    let [_, only] = arguments else { return None };
-    let word = only.to_str()?;
-    let is_unknown = error.kind() == ErrorKind::InvalidSubcommand;
-    let is_like_command = error.get(ContextKind::SuggestedSubcommand).is_some();
-    let needs_no_quotes = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    (is_unknown && !is_like_command && needs_no_quotes)
-        .then(|| format!("hint: to watch a program: rano --pattern {word}\n"))
+        say(&text);
+    }));
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
@@ -168,13 +158,10 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     let failure = exit::failure(error);
     let mut text = format!("error: {}\n", Escaped(&format!("{error:#}")));
     for line in failure.map(|failure| failure.details.as_slice()).unwrap_or_default() {
-        text.push_str(line);
-        text.push('\n');
+        let _ = writeln!(text, "{}", Line(line));
     }
     if let Some(hint) = failure.and_then(|failure| failure.hint.as_deref()) {
-        text.push_str("hint: ");
-        text.push_str(hint);
-        text.push('\n');
+        let _ = writeln!(text, "hint: {}", Line(hint));
     }
     say(&text);
     failure.map_or(Code::Findings, |failure| failure.code).into()
@@ -223,10 +210,14 @@ fn list(findings: &[Finding]) -> String {
     findings.iter().fold(String::new(), |text, finding| format!("{text}  {finding}\n"))
 }
 
-/// Data, to stdout.
+/// What was asked for, to stdout.
 fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(not_printed)
+    stream::print(text).map_err(not_printed)
+}
+
+/// Scripts and pages that were made from rano's own texts.
+fn print_own(text: &str) -> Result<()> {
+    stream::print_own(text).map_err(not_printed)
 }
 
 /// A reader that went away is told apart where the run ends.
@@ -236,5 +227,5 @@ fn not_printed(error: io::Error) -> anyhow::Error {
 
 /// Talk, to stderr. Where that is closed there is nobody to tell.
 fn say(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    stream::say(text);
 }

@@ -3,7 +3,7 @@
 mod names;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,6 +17,7 @@ use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
 use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
+use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
 use crate::pipeline::{Pipeline, Scope};
 use crate::process::ProcessId;
@@ -30,7 +31,7 @@ use crate::sink::alerts::{AlertRules, Judge};
 use crate::sink::log_file::LogFile;
 use crate::sink::stats::{LiveStats, Room, StatsSettings, View};
 use crate::sink::store::StoreSink;
-use crate::sink::terminal::{Format, Stream, Terminal, TerminalSettings};
+use crate::sink::terminal::{Format, Terminal, TerminalSettings};
 use crate::source::ebpf::{EbpfSettings, EbpfSource};
 use crate::source::proc::processes::ProcessScanner;
 use crate::source::proc::{PROC, ProcSettings, ProcSource};
@@ -307,16 +308,9 @@ impl<'a> Run<'a> {
             bell: self.settings.alert_bell,
             room: terminal_room,
         };
-        let stdout = Stream {
-            is_terminal: io::stdout().is_terminal(),
-            styles: self.styles(io::stdout().is_terminal()),
-            writer: Box::new(io::stdout()),
-        };
-        let stderr = Stream {
-            is_terminal: io::stderr().is_terminal() && !self.context.environment.is_dumb_terminal(),
-            styles: self.styles(io::stderr().is_terminal()),
-            writer: Box::new(io::stderr()),
-        };
+        let stdout = Stream::stdout(self.styles(stream::stdout_is_terminal()));
+        let mut stderr = Stream::stderr(self.styles(stream::stderr_is_terminal()));
+        stderr.is_terminal &= !self.context.environment.is_dumb_terminal();
         Terminal::new(stdout, stderr, settings, stop.clone())
     }
 
@@ -472,7 +466,7 @@ fn cannot_open(
 
 /// Size of the terminal that stderr is; 80 by 24 where it does not say.
 fn terminal_room() -> Room {
-    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+    let size = rustix::termios::tcgetwinsize(stream::stderr_end()).ok();
     let or = |cells: Option<u16>, usual| cells.filter(|cells| *cells > 0).map_or(usual, usize::from);
     Room { columns: or(size.map(|size| size.ws_col), 80), rows: or(size.map(|size| size.ws_row), 24) }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::event::{Address, Domain, Event, EventKind};
 use crate::output::escape::Escaped;
 use crate::output::human::{timestamp_millis, timestamp_seconds};
+use crate::output::json;
 use crate::output::style::Styles;
 use crate::sink::alerts::{Alert, Reason, Severity};
 
@@ -132,7 +133,8 @@ pub fn json(alert: &Alert<'_>, run_id: &str) -> Vec<u8> {
         }
         Reason::UnknownDomain { .. } => {}
     }
-    let mut line = serde_json::to_vec(&json).expect("plain fields always serialize");
+    let mut line = Vec::new();
+    json::append(&mut line, &json);
     line.push(b'\n');
     line
 }

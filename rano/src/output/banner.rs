@@ -1,13 +1,13 @@
 //! What is said at the start: what is watched, how, and where it is kept.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::event::SourceKind;
 use crate::output::escape::Escaped;
-use crate::output::fold::{columns, folded};
+use crate::output::fold::folded;
+use crate::output::stream;
 use crate::output::style::Styles;
 
 /// The facts of a start.
@@ -28,8 +28,7 @@ pub struct Banner<'a> {
 impl Banner<'_> {
     /// To stderr; where that is closed there is nobody to tell.
     pub fn print(&self, styles: &Styles) {
-        let text = folded(self.render(styles), columns(std::io::stderr()), 11);
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        stream::say(&folded(self.render(styles), stream::stderr_columns(), 11));
     }
 
     fn render(&self, styles: &Styles) -> String {

@@ -97,7 +97,7 @@ pub fn json(old: &Snapshot, new: &Snapshot, changes: &Changes, threshold: u64) -
         "new_processes": list(&changes.new_processes),
         "provider_changes": list(&changes.providers),
     });
-    format!("{json}\n")
+    super::json::text(&json) + "\n"
 }
 
 fn session_json(session: &StoredSession) -> Json {

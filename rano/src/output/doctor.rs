@@ -97,7 +97,7 @@ fn line(
         Outcome::Note => ('⚠', styles.warning),
         Outcome::Failed => ('✗', styles.fail),
     };
-    writeln!(out, "  {style}{mark}{style:#} {name:16} {}", Escaped(text))?;
+    writeln!(out, "  {style}{mark}{style:#} {:16} {}", Escaped(name).to_string(), Escaped(text))?;
     if let Some(fix) = fix {
         let style = styles.name;
         writeln!(out, "      fix: {style}{}{style:#}", Escaped(fix))?;
@@ -118,7 +118,7 @@ pub fn json(diagnosis: &Diagnosis) -> String {
         "checks": checks.iter().map(check_json).collect::<Vec<_>>(),
         "names": diagnosis.names.iter().map(check_json).collect::<Vec<_>>(),
     });
-    format!("{object}\n")
+    super::json::text(&object) + "\n"
 }
 
 fn rung_json(rung: &Rung) -> Json {

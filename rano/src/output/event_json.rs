@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::event::{Address, Domain, Event};
 use crate::output::human::timestamp_millis;
+use crate::output::json;
 use crate::process::ancestry;
 
 /// Version of this shape: raised when a field changes its meaning.
@@ -130,7 +131,7 @@ fn write_as(line: &mut Vec<u8>, word: &'static str, event: &Event, run_id: &str)
         peer_pid: event.peer_pid,
         alert: event.alert,
     };
-    serde_json::to_writer(&mut *line, &json).expect("plain fields always serialize");
+    json::append(line, &json);
     line.push(b'\n');
 }
 

@@ -10,9 +10,13 @@ pub mod doctor;
 pub mod export;
 pub mod fold;
 pub mod human;
+pub mod json;
 pub mod parquet;
 pub mod report;
 pub mod style;
 pub mod status;
+pub mod stream;
 pub mod summary;
+#[cfg(test)]
+mod wall;
 pub mod table;

@@ -384,7 +384,7 @@ pub fn json(report: &Report, running: &[String]) -> String {
         json["session"] = session.clone();
     }
     json["sessions"] = sessions.into();
-    format!("{json}\n")
+    super::json::text(&json) + "\n"
 }
 
 fn session_json(session: &StoredSession, running: &[String]) -> Json {

@@ -103,6 +103,11 @@ impl Styles {
         }
     }
 
+    /// No style paints anything; every other theme has a heading of its own.
+    pub fn is_plain(&self) -> bool {
+        self.heading.is_plain()
+    }
+
     pub fn event(&self, kind: EventKind) -> Style {
         match kind {
             EventKind::Connect => self.connect,

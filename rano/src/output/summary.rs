@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::event::Bytes;
 use crate::output::escape::Escaped;
 use crate::output::human::Size;
+use crate::output::json;
 use crate::output::style::Styles;
 use crate::source::SourceHealth;
 use crate::totals::{ClassTotals, Totals};
@@ -127,7 +128,7 @@ impl Summary {
         let heading = styles.heading;
         writeln!(out, "  {heading}Completeness{heading:#}")?;
         match &self.health.reason {
-            Some(reason) => writeln!(out, "    source {} ({reason})", self.health.kind.name())?,
+            Some(reason) => writeln!(out, "    source {} ({})", self.health.kind.name(), Escaped(reason))?,
             None => writeln!(out, "    source {}", self.health.kind.name())?,
         }
         writeln!(out, "    names {}", Escaped(&self.names))?;
@@ -188,7 +189,7 @@ impl Summary {
             bytes_recv: totals.bytes.received,
         };
         let totals = &self.totals;
-        serde_json::to_string(&SummaryJson {
+        json::text(&SummaryJson {
             v: crate::output::event_json::VERSION,
             r#type: "summary",
             run_id,
@@ -216,6 +217,5 @@ impl Summary {
                 .chain((self.log_lost > 0).then_some(("log_lost", self.log_lost)))
                 .collect(),
         })
-        .expect("plain fields always serialize")
     }
 }

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 
 use crate::event::{Domain, Event};
+use crate::output::escape::{Colors, screened};
 use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{event_json, event_line};
@@ -63,7 +64,7 @@ impl Sink for LogFile {
             Format::Pretty => {
                 self.line.clear();
                 event_line::write(&mut self.line, event, &Styles::PLAIN);
-                self.bytes.extend_from_slice(self.line.as_bytes());
+                self.bytes.extend_from_slice(screened(&self.line, Colors::Plain).as_bytes());
             }
             Format::Json => event_json::write(&mut self.bytes, event, &self.run_id),
         }
@@ -89,7 +90,7 @@ impl Sink for LogFile {
 
     fn finish(&mut self, summary: &mut Summary) {
         let text = match self.format {
-            Format::Pretty => summary.render(&Styles::PLAIN),
+            Format::Pretty => screened(&summary.render(&Styles::PLAIN), Colors::Plain).into_owned(),
             Format::Json => summary.json(&self.run_id) + "\n",
         };
         if let Err(error) = self.file.write_all(text.as_bytes()).and_then(|()| self.file.flush()) {

@@ -2,10 +2,11 @@
 //! place where that is a terminal. A closed stdout ends the observation as a signal would.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
 
 use crate::event::{Domain, Event, Moment};
-use crate::output::fold::{columns, folded};
+use crate::output::escape::Line as Message;
+use crate::output::fold::folded;
+use crate::output::stream::{self, Control, Stream};
 use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{self, event_json, event_line};
@@ -21,18 +22,9 @@ pub enum Format {
     Json,
 }
 
-/// A stream and what is known of it.
-pub struct Stream {
-    pub writer: Box<dyn Write>,
-    pub is_terminal: bool,
-    pub styles: Styles,
-}
-
 /// Everything a terminal sink is made of.
 pub struct Terminal {
-    stdout: BufWriter<Box<dyn Write>>,
-    is_tty: bool,
-    styles: Styles,
+    stdout: Stream,
     stderr: Stream,
     format: Format,
     /// Events are shown; without it only the summary is.
@@ -72,9 +64,7 @@ pub struct TerminalSettings {
 impl Terminal {
     pub fn new(stdout: Stream, stderr: Stream, settings: TerminalSettings, stop: Stop) -> Self {
         Self {
-            stdout: BufWriter::with_capacity(32 * 1024, stdout.writer),
-            is_tty: stdout.is_terminal,
-            styles: stdout.styles,
+            stdout,
             stderr,
             format: settings.format,
             show_events: settings.show_events,
@@ -99,11 +89,23 @@ impl Terminal {
         self.stderr.styles
     }
 
-    fn write_stdout(&mut self, bytes: &[u8]) {
+    fn write_stdout(&mut self, text: &str) {
         if self.closed {
             return;
         }
-        if let Err(error) = self.stdout.write_all(bytes) {
+        if let Err(error) = self.stdout.text(text) {
+            self.stdout_failed(&error);
+        }
+    }
+
+    /// An event, or a name that became known, in the shape that was asked for.
+    fn write_json(&mut self, write: impl FnOnce(&mut Vec<u8>, &str)) {
+        if self.closed {
+            return;
+        }
+        self.bytes.clear();
+        write(&mut self.bytes, &self.run_id);
+        if let Err(error) = self.stdout.json(&mut self.bytes) {
             self.stdout_failed(&error);
         }
     }
@@ -127,32 +129,29 @@ impl Terminal {
         }
     }
 
-    /// Clears the rows of the block from below and leaves the cursor in its first (ECMA-48 CUU, EL). Not by clearing
-    /// the rest of the screen: some terminals keep what they clear from the top as history.
-    fn erasure(&mut self) -> String {
+    /// Takes the block away that stands at the bottom, and what it is to be replaced by comes there.
+    fn erase_block(&mut self) {
         if self.drawn.is_empty() {
-            return String::new();
+            return;
         }
         let room = (self.room)();
         // A terminal that has become narrower breaks lines that are there already.
         let rows = |line: &Line| line.width.div_ceil(room.columns.max(1)).max(1);
         let rows: usize = self.drawn.iter().map(rows).sum();
         self.drawn.clear();
-        let rows = rows.min(room.rows.saturating_sub(1));
-        format!("\r\x1b[2K{}", "\x1b[1A\x1b[2K".repeat(rows))
+        let _ = self.stderr.control(Control::EraseRows(rows.min(room.rows.saturating_sub(1))));
     }
 
     /// Talk for a person, above the block. A closed stderr is nobody's loss.
-    fn say(&mut self, text: &[u8]) {
-        let mut bytes = self.erasure().into_bytes();
-        bytes.extend_from_slice(text);
-        let _ = self.stderr.writer.write_all(&bytes);
-        let _ = self.stderr.writer.flush();
+    fn say(&mut self, text: &str) {
+        self.erase_block();
+        let _ = self.stderr.text(text);
+        let _ = self.stderr.flush();
     }
 
     fn draw_block(&mut self, block: Vec<Line>) {
         let text = block.iter().fold(String::new(), |text, line| text + &line.text + "\n");
-        self.say(text.as_bytes());
+        self.say(&text);
         if self.stderr.is_terminal {
             self.drawn = block;
         } else if let Some(heading) = block.first() {
@@ -201,21 +200,19 @@ impl Sink for Terminal {
         if !self.show_events || self.closed {
             return;
         }
-        if self.is_tty && !self.drawn.is_empty() {
-            self.say(b"");
+        if self.stdout.is_terminal && !self.drawn.is_empty() {
+            self.say("");
         }
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
         match self.format {
             Format::Pretty => {
-                self.line.clear();
-                event_line::write(&mut self.line, event, &self.styles);
-                bytes.extend_from_slice(self.line.as_bytes());
+                let mut line = std::mem::take(&mut self.line);
+                line.clear();
+                event_line::write(&mut line, event, &self.stdout.styles);
+                self.write_stdout(&line);
+                self.line = line;
             }
-            Format::Json => event_json::write(&mut bytes, event, &self.run_id),
+            Format::Json => self.write_json(|line, run_id| event_json::write(line, event, run_id)),
         }
-        self.write_stdout(&bytes);
-        self.bytes = bytes;
     }
 
     fn tick(&mut self, frame: &Frame<'_>) {
@@ -237,26 +234,24 @@ impl Sink for Terminal {
         // What was drawn last stays on the screen above the summary.
         self.drawn.clear();
         if self.format == Format::Pretty && !self.closed {
-            if self.is_tty {
+            if self.stdout.is_terminal {
                 // Ctrl-C stands where the cursor is, as `^C`.
-                self.write_stdout(b"\n");
+                self.write_stdout("\n");
             }
-            let width = columns(std::io::stdout()).filter(|_| self.is_tty);
-            let text = folded(summary.render(&self.styles), width, 6);
-            self.write_stdout(text.as_bytes());
+            let width = stream::stdout_columns().filter(|_| self.stdout.is_terminal);
+            self.write_stdout(&folded(summary.render(&self.stdout.styles), width, 6));
             self.flush_stdout();
         }
         if self.format == Format::Json || self.closed {
-            let text = summary.render(&self.stderr.styles);
-            let _ = self.stderr.writer.write_all(text.as_bytes());
+            let _ = self.stderr.text(&summary.render(&self.stderr.styles));
         }
         summary.output_failed |= self.failed;
-        let _ = self.stderr.writer.flush();
+        let _ = self.stderr.flush();
     }
 
     fn notice(&mut self, line: &str) {
-        let width = columns(std::io::stderr()).filter(|_| self.stderr.is_terminal);
-        self.say(folded(format!("{line}\n"), width, 2).as_bytes());
+        let width = stream::stderr_columns().filter(|_| self.stderr.is_terminal);
+        self.say(&folded(format!("{}\n", Message(line)), width, 2));
     }
 
     fn named(&mut self, event: &Event, before: &Domain) {
@@ -264,32 +259,32 @@ impl Sink for Terminal {
             stats.named(event, before);
         }
         if self.format == Format::Json && self.show_events && !self.closed {
-            let mut bytes = Vec::new();
-            event_json::write_name(&mut bytes, event, &self.run_id);
-            self.write_stdout(&bytes);
+            self.write_json(|line, run_id| event_json::write_name(line, event, run_id));
         }
     }
 
     fn alert(&mut self, alert: &Alert<'_>) {
-        if self.is_tty {
+        if self.stdout.is_terminal {
             // The event stands above the alert that it raised.
             self.flush_stdout();
         }
-        let mut bytes = match self.format {
-            Format::Pretty => (output::alert::line(alert, &self.stderr.styles) + "\n").into_bytes(),
-            Format::Json => output::alert::json(alert, &self.run_id),
+        self.erase_block();
+        let _ = match self.format {
+            Format::Pretty => self.stderr.text(&(output::alert::line(alert, &self.stderr.styles) + "\n")),
+            Format::Json => self.stderr.json(&mut output::alert::json(alert, &self.run_id)),
         };
         // A program that reads the objects has no ears.
         if self.bell && (self.format == Format::Pretty || self.stderr.is_terminal) {
-            bytes.push(b'\x07');
+            let _ = self.stderr.control(Control::Bell);
         }
-        self.say(&bytes);
+        let _ = self.stderr.flush();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::io::Write;
     use std::rc::Rc;
     use std::time::Duration;
 
@@ -314,41 +309,58 @@ mod tests {
         }
     }
 
+    impl Screen {
+        fn terminal(&self) -> Terminal {
+            let stream = || Stream::new(Box::new(self.clone()), true, Styles::new(Theme::Vivid));
+            let stats = StatsSettings {
+                interval: Duration::from_secs(1),
+                width: 40,
+                top: 5,
+                views: vec![View::Provider],
+                cycle: Duration::ZERO,
+            };
+            let settings = TerminalSettings {
+                format: Format::Pretty,
+                show_events: true,
+                run_id: "1-1".to_owned(),
+                stats: Some(LiveStats::new(stats)),
+                bell: false,
+                room: || Room { columns: COLUMNS.get(), rows: 24 },
+            };
+            let stop = Stop::new().expect("an eventfd is to be had");
+            Terminal::new(stream(), stream(), settings, stop)
+        }
+
+        /// What was written since the last call.
+        fn take(&self) -> String {
+            String::from_utf8_lossy(&std::mem::take(&mut *self.0.borrow_mut())).into_owned()
+        }
+    }
+
     #[test]
     fn a_block_that_a_narrower_window_wrapped_is_erased_whole() {
         let screen = Screen::default();
-        let stream = || Stream {
-            writer: Box::new(screen.clone()),
-            is_terminal: true,
-            styles: Styles::new(Theme::Vivid),
-        };
-        let stats = StatsSettings {
-            interval: Duration::from_secs(1),
-            width: 40,
-            top: 5,
-            views: vec![View::Provider],
-            cycle: Duration::ZERO,
-        };
-        let settings = TerminalSettings {
-            format: Format::Pretty,
-            show_events: true,
-            run_id: "1-1".to_owned(),
-            stats: Some(LiveStats::new(stats)),
-            bell: false,
-            room: || Room { columns: COLUMNS.get(), rows: 24 },
-        };
-        let stop = Stop::new().expect("an eventfd is to be had");
-        let mut terminal = Terminal::new(stream(), stream(), settings, stop);
+        let mut terminal = screen.terminal();
         for (columns_before, columns_after, rows) in [(80, 80, 2), (80, 40, 3), (80, 20, 4), (60, 80, 2)] {
             COLUMNS.set(columns_before);
             let line = |text: &str, width| Line { text: text.repeat(width), width };
             terminal.draw_block(vec![line("a", 20), line("█", 60)]);
             COLUMNS.set(columns_after);
-            screen.0.borrow_mut().clear();
+            screen.take();
             terminal.notice("note");
             let expected = format!("\r\x1b[2K{}note\n", "\x1b[1A\x1b[2K".repeat(rows));
-            let shown = String::from_utf8_lossy(&screen.0.borrow()).into_owned();
-            assert_eq!(shown, expected, "{columns_before} to {columns_after} columns");
+            assert_eq!(screen.take(), expected, "{columns_before} to {columns_after} columns");
         }
+    }
+    #[test]
+    fn a_notice_is_one_line_whatever_it_repeats() {
+        let screen = Screen::default();
+        let mut terminal = screen.terminal();
+        terminal.notice(
+            "sqlite: cannot write a\\x07\x1b]0;x\x07\n\x1b[31m\u{9b}2J.sqlite: \u{202e}no; rows wait",
+        );
+        let expected =
+            "sqlite: cannot write a\\x07\\x1b]0;x\\x07\\n\\x1b[31m\\u{9b}2J.sqlite: \\u{202e}no; rows wait\n";
+        assert_eq!(screen.take(), expected);
     }
 }
