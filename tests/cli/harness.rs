@@ -3,12 +3,17 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::support::actor::{Actor, Ending, Service, Totals, Transport, invalid_utf8};
 use crate::support::namespace::{Place, User};
+use crate::support::program;
 use crate::support::rano::mentions;
 
 crate::tests![
@@ -22,6 +27,8 @@ crate::tests![
     arguments_and_names_may_be_any_bytes,
     held_and_short_connections_are_all_reported,
     a_longer_port_is_another_address,
+    a_copied_program_runs_while_other_tests_start_theirs,
+    no_test_writes_a_program_itself,
 ];
 
 fn status_line(pid: u32, key: &str) -> Result<String> {
@@ -143,5 +150,54 @@ fn held_and_short_connections_are_all_reported() -> Result<()> {
 fn a_longer_port_is_another_address() -> Result<()> {
     ensure!(mentions("127.0.0.1:54012 -> 1.2.3.4:443", "127.0.0.1:54012"));
     ensure!(!mentions("127.0.0.1:54012 -> 1.2.3.4:443", "127.0.0.1:5401"));
+    Ok(())
+}
+
+/// A child that is forked while a program is being written holds it open until its own exec (ETXTBSY).
+fn a_copied_program_runs_while_other_tests_start_theirs() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let from = Path::new("/bin/true").canonicalize()?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let mut command = Command::new(&from);
+                    // SAFETY: the closure does nothing; with it a child is forked, as the tests' are.
+                    unsafe { command.pre_exec(|| Ok(())) };
+                    let _ = command.status();
+                }
+            });
+        }
+        let copies = (0..100).try_for_each(|number| {
+            let program = directory.path().join(number.to_string());
+            program::copy(&from, &program)?;
+            let status = Command::new(&program).status().with_context(|| format!("copy {number}"))?;
+            ensure!(status.success(), "{status}");
+            Ok(())
+        });
+        done.store(true, Ordering::Relaxed);
+        copies
+    })
+}
+
+/// All of them go through `program::copy`.
+fn no_test_writes_a_program_itself() -> Result<()> {
+    let mut found = Vec::new();
+    for directory in ["cli", "kernel", "support", "support/actor"] {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests").join(directory))? {
+            let path = entry?.path();
+            if path.is_dir() || path.ends_with("support/program.rs") || path.ends_with("cli/harness.rs") {
+                continue;
+            }
+            for (number, line) in fs::read_to_string(&path)?.lines().enumerate() {
+                let copies = line.contains("fs::copy(") && !path.ends_with("cli/report.rs");
+                if copies || line.contains("from_mode(0o755)") && !line.contains("directory") {
+                    found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    ensure!(found.is_empty(), "use support::program::copy: {found:#?}");
     Ok(())
 }

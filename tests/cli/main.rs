@@ -35,7 +35,7 @@ mod trouble;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(ended) = support::actor::play_if_asked() {
+    if let Some(ended) = support::program::copy_if_asked().or_else(support::actor::play_if_asked) {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();

@@ -54,7 +54,8 @@ fn main() -> ExitCode {
 
 /// The end of a process that plays a part in a test.
 fn played() -> Option<ExitCode> {
-    swarm::play_if_asked()
+    support::program::copy_if_asked()
+        .or_else(swarm::play_if_asked)
         .or_else(odd_client::play_if_asked)
         .or_else(verifier::play_if_asked)
         .or_else(support::actor::play_if_asked)

@@ -83,7 +83,7 @@ impl Stand {
         let scene = crate::scene()?;
         let directory = scene.directory().to_path_buf();
         let claude = directory.join("claude");
-        std::fs::copy(&openssl, &claude)?;
+        crate::support::program::copy(&openssl, &claude)?;
         let resolv_conf = directory.join("resolv.conf");
         std::fs::write(&resolv_conf, "nameserver 127.0.0.1\n")?;
         let names = dnsmasq(&scene.place, &directory, "127.0.0.1", RECORDS)?;
@@ -322,7 +322,7 @@ impl Quic {
         let directory = stand.scene.directory();
         let claude = directory.join("quic").join("claude");
         std::fs::create_dir(directory.join("quic"))?;
-        std::fs::copy(client, &claude)?;
+        crate::support::program::copy(&client, &claude)?;
         let mut command = Command::new(server);
         command.current_dir(directory).args(["-q", "127.0.1.5", "4433", "key.pem", "certificate.pem"]);
         let server = Service::start(&stand.scene.place, command)?;

@@ -12,7 +12,7 @@ use crate::support::namespace::User;
 use crate::support::rano::Launch;
 use crate::support::scene::Scene;
 use crate::support::trial::skip;
-use crate::support::{stage, wait_until};
+use crate::support::{program, stage, wait_until};
 
 crate::tests![
     once_attached_each_thread_keeps_what_it_needs,
@@ -120,8 +120,7 @@ fn the_write_ahead_log_of_another_users_database_is_taken_away() -> Result<()> {
 /// A copy of rano that gives who runs it these capabilities (`struct vfs_cap_data`, revision 2, effective at once).
 fn rano_with(directory: &Path, capabilities: u64) -> Result<PathBuf> {
     let program = directory.join("rano-with-capabilities");
-    fs::copy(stage::rano()?, &program)?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    program::copy(&stage::rano()?, &program)?;
     let [low, high] = [capabilities & u64::from(u32::MAX), capabilities >> 32];
     let words = [0x0200_0001, low, 0, high, 0];
     let bytes: Vec<u8> =

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use super::namespace::Place;
+use super::program;
 
 static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
 
@@ -28,10 +29,7 @@ impl Stage {
 
     /// Checkouts lie in places that another user may not enter, hence copies.
     fn copy(&self, from: &Path, name: &str) -> Result<()> {
-        let to = self.directory.path().join(name);
-        fs::copy(from, &to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
-        fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
-        Ok(())
+        program::copy(from, &self.directory.path().join(name))
     }
 }
 
