@@ -126,7 +126,7 @@ fn packet(header: Header, bytes: &[u8]) -> Option<PacketRecord> {
         netns: u32_at(bytes, offset_of!(PacketRecord, netns))?,
         length: u32_at(bytes, offset_of!(PacketRecord, length))?,
         place: u32_at(bytes, offset_of!(PacketRecord, place))?,
-        padding: 0,
+        uid: u32_at(bytes, offset_of!(PacketRecord, uid))?,
     })
 }
 

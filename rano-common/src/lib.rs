@@ -21,13 +21,16 @@ pub use words::{
 };
 
 /// Version of the record layout. The loader refuses an object that was built for another one.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Bytes that may wait in the ring buffer, unless the loader asks for another size. A power of two of pages.
 pub const RING_BYTES: u32 = 4 << 20;
-/// Processes of which the kernel programs keep a verdict.
+/// Processes that are not watched of which the kernel programs keep a verdict. The one that was needed longest ago gives way,
+/// and is told of again.
 pub const JUDGEMENTS_MAX: u32 = 1 << 16;
-/// Open sockets of which the kernel programs keep the owner.
+/// Watched processes. Further ones have their verdict among the others.
+pub const TRACKED_MAX: u32 = 1 << 14;
+/// Open sockets of which the kernel programs keep the owner, unless the loader asks for another number.
 pub const OWNERS_MAX: u32 = 1 << 16;
 /// Groups of sockets that are told apart when it is asked whether any of them is followed. A power of two.
 pub const FOLLOWED_GROUPS: u32 = 1 << 14;
@@ -67,7 +70,7 @@ pub enum Loss {
     SocketRecord = 0,
     /// No room in the ring buffer for a process's record.
     ProcessRecord = 1,
-    /// No room for another owner: the socket will not be seen.
+    /// No room for another owner: that the socket was opened is told, and nothing more.
     OwnersFull = 2,
     /// No room for another verdict: the process is told of again and again.
     JudgementsFull = 3,

@@ -31,7 +31,7 @@ macro_rules! offsets {
 
 /// Name of the global that holds them. It carries [`ABI_VERSION`](crate::ABI_VERSION), so that an object of another
 /// layout does not load.
-pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_6";
+pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_7";
 
 offsets! {
     TaskLeader = "task_struct", "group_leader";
@@ -62,6 +62,7 @@ offsets! {
     SockFlags = "sock_common", "skc_flags";
     SockError = "sock", "sk_err";
     SockProtocol = "sock", "sk_protocol";
+    SockUid = "sock", "sk_uid";
     MessageName = "msghdr", "msg_name";
     TcpBytesSent = "tcp_sock", "bytes_sent";
     TcpBytesRetransmitted = "tcp_sock", "bytes_retrans";

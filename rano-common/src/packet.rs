@@ -34,7 +34,8 @@ pub struct PacketRecord {
     pub length: u32,
     /// TCP: the place of its first payload byte in the stream, counted from zero, modulo 2^32.
     pub place: u32,
-    pub padding: u32,
+    /// The socket's user, as the first user namespace counts.
+    pub uid: u32,
 }
 
 /// A packet with its bytes, of which `packet.length` count.

@@ -2,7 +2,7 @@
 //! is switched off.
 
 /// Name of the global that holds them, one word each. It carries [`ABI_VERSION`](crate::ABI_VERSION).
-pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_6";
+pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_7";
 
 /// Index of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +16,14 @@ pub enum Setting {
     TypedTask,
     /// 1: programs on `sock_ops` may have their socket with its type.
     TypedSocket,
+    /// Sockets with [`flags::LIMITED`](crate::flags::LIMITED) that are followed at a time.
+    LimitedMax,
 }
 
 /// How many there are.
-pub const SETTING_COUNT: usize = 4;
+pub const SETTING_COUNT: usize = 5;
 
-const _: () = assert!(Setting::TypedSocket as usize + 1 == SETTING_COUNT);
+const _: () = assert!(Setting::LimitedMax as usize + 1 == SETTING_COUNT);
 
 #[cfg(test)]
 mod tests {

@@ -66,6 +66,10 @@ pub mod flags {
     pub const HEARD: u32 = 512;
     /// In a record of an end: the other side's FIN came, and is counted in the bytes received.
     pub const FIN: u32 = 1024;
+    /// Its opener was not judged yet, or somebody else's packet opened it: such sockets leave half of the room.
+    pub const LIMITED: u32 = 2048;
+    /// There was no room to follow it: nothing more is told of it.
+    pub const UNFOLLOWED: u32 = 4096;
 }
 
 /// Indices into [`OwnerWords`] of what the programs change in place.

@@ -4,10 +4,10 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
-use rano_common::{FlowKey, Loss, Offset, Owner, OwnerWords, SocketKind, flags, group, owner_words};
+use rano_common::{FlowKey, Loss, Offset, Owner, OwnerWords, Setting, SocketKind, flags, group, owner_words};
 
 use crate::emit::now;
-use crate::maps::{FLOWS, FOLLOWED, FOLLOWED_OLDER, LISTENERS, OWNERS, TALKS, lost};
+use crate::maps::{FLOWS, FOLLOWED, FOLLOWED_OLDER, LIMITED, LISTENERS, OWNERS, TALKS, lost, setting};
 use crate::socket::{Destination, Given, IPPROTO_UDP, Pointee, Told, draft, tell};
 use crate::task::{Identity, caller, thread};
 
@@ -18,6 +18,7 @@ const PEEK: u32 = 2;
 
 #[inline(always)]
 pub fn owned(identity: Identity, flags: u32, (remote, remote_port): Destination) -> Owner {
+    let flags = if identity.is_undecided { flags | flags::LIMITED } else { flags };
     Owner {
         start_ns: identity.start_ns,
         established_ns: 0,
@@ -32,30 +33,64 @@ pub fn owned(identity: Identity, flags: u32, (remote, remote_port): Destination)
     }
 }
 
+/// Whether it is followed from now on; otherwise there was no room, which is counted.
 #[inline(always)]
-pub fn remember(key: u64, owner: Owner) {
-    let words = owner.to_words();
-    if !remember_new(key, &words) && OWNERS.insert(key, words, BPF_EXIST as u64).is_err() {
-        lost(Loss::OwnersFull);
+pub fn remember(key: u64, owner: Owner) -> bool {
+    if remember_new(key, owner) {
+        return true;
     }
+    if let Some(known) = OWNERS.get_ptr_mut(key) {
+        // It stays counted among the others as it was.
+        // SAFETY: the kernel returned a pointer to the value.
+        let limited = unsafe { (*known)[owner_words::FLAGS] } as u32 & flags::LIMITED;
+        let owner = Owner { flags: owner.flags & !flags::LIMITED | limited, ..owner };
+        if OWNERS.insert(key, owner.to_words(), BPF_EXIST as u64).is_ok() {
+            return true;
+        }
+    }
+    lost(Loss::OwnersFull);
+    false
 }
 
 /// Unless it has an owner, or there is no room.
 #[inline(always)]
-fn remember_new(key: u64, words: &OwnerWords) -> bool {
+fn remember_new(key: u64, owner: Owner) -> bool {
+    let is_limited = owner.flags & flags::LIMITED != 0;
+    if is_limited && !has_room_for_limited() {
+        return false;
+    }
     // Before: whoever finds it counted may look in vain, the other way round it would be missed.
     count(key, 1);
-    let is_new = OWNERS.insert(key, words, BPF_NOEXIST as u64).is_ok();
+    let is_new = OWNERS.insert(key, owner.to_words(), BPF_NOEXIST as u64).is_ok();
     if !is_new {
         count(key, u64::MAX);
+    } else if is_limited {
+        count_limited(1);
     }
     is_new
 }
 
+/// Whoever is not judged yet may be anybody, and so may be whose packet opened a connection.
 #[inline(always)]
-pub fn forget(key: u64) {
+fn has_room_for_limited() -> bool {
+    LIMITED.get(0).is_some_and(|count| *count < u64::from(setting(Setting::LimitedMax)))
+}
+
+#[inline(always)]
+fn count_limited(more: u64) {
+    if let Some(count) = LIMITED.get_ptr_mut(0) {
+        add(count, more);
+    }
+}
+
+/// `owner` is who it was.
+#[inline(always)]
+pub fn forget(key: u64, owner: Owner) {
     if OWNERS.remove(key).is_ok() {
         count(key, u64::MAX);
+        if owner.flags & flags::LIMITED != 0 {
+            count_limited(u64::MAX);
+        }
     }
 }
 
@@ -145,7 +180,17 @@ pub fn stream_begins<T: Pointee>(socket: *const T, key: u64, identity: Identity,
             },
         );
     }
-    remember(key, owned(identity, 0, destination));
+    begin(socket, key, identity, destination);
+}
+
+/// Follows a socket that connects. That it was opened is told at once if there is no room for more.
+#[inline(always)]
+pub fn begin<T: Pointee>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
+    let owner = owned(identity, 0, destination);
+    if !remember(key, owner) {
+        let owner = Owner { flags: owner.flags | flags::UNFOLLOWED, ..owner };
+        tell(socket, Told { remote: Some(destination), ..Told::new(SocketKind::Attempt, key, owner) });
+    }
 }
 
 /// A datagram socket connects.
@@ -155,9 +200,10 @@ pub fn datagrams_begin<T: Pointee>(socket: *const T, key: u64, identity: Identit
     let kept =
         before.map_or(0, |before| before.flags & (flags::LISTENER | flags::PREEXISTING | flags::HEARD));
     let owner = owned(identity, flags::DATAGRAM | flags::CONNECTED | kept, destination);
-    remember(key, owner);
+    let is_followed = remember(key, owner);
     let (sent, received) = before.map_or((0, 0), |before| (before.sent, before.received));
-    let owner = Owner { sent, received, ..owner };
+    let flags = if is_followed { owner.flags } else { owner.flags | flags::UNFOLLOWED };
+    let owner = Owner { flags, sent, received, ..owner };
     let _ = tell_on(socket, Told { remote: Some(destination), ..Told::new(SocketKind::Attempt, key, owner) });
 }
 
@@ -170,10 +216,11 @@ pub fn datagram_goes<T: Pointee>(socket: *const T, key: u64, destination: Destin
         let Some(identity) = caller() else { return };
         let known = owner_of(key);
         let heard = known.map_or(0, |known| known.flags & flags::HEARD);
-        let owner = owned(identity, flags::DATAGRAM | heard, destination);
+        let mut owner = owned(identity, flags::DATAGRAM | heard, destination);
         // One that is known keeps what is known of it.
-        if known.is_none() && !remember_new(key, &owner.to_words()) {
+        if known.is_none() && !remember_new(key, owner) {
             lost(Loss::OwnersFull);
+            owner.flags |= flags::UNFOLLOWED;
         }
         let told = Told { remote: Some(destination), ..Told::new(SocketKind::Datagram, key, owner) };
         if !tell_on(socket, told) {
@@ -308,7 +355,7 @@ pub fn connect_failed(sk: Given, key: u64, owner: Owner, returned: i32) {
         return;
     }
     if owner.flags & flags::LISTENER == 0 {
-        forget(key);
+        forget(key, owner);
     }
     let error = Some(returned.unsigned_abs());
     tell(
@@ -348,7 +395,7 @@ pub fn established<T: Pointee>(socket: *const T, key: u64) {
 #[inline(always)]
 pub fn closed<T: Pointee>(socket: *const T, key: u64, state_before: u8) {
     let Some(owner) = owner_of(key) else { return };
-    forget(key);
+    forget(key, owner);
     tell_end(socket, Told { state_before, ..Told::new(SocketKind::Closed, key, owner) });
 }
 
@@ -362,7 +409,7 @@ pub fn released<T: Pointee>(socket: *const T, key: u64) {
         return;
     }
     let owner = Owner::from_words(*words);
-    forget(key);
+    forget(key, owner);
     let is_attempt =
         owner.flags & (flags::DATAGRAM | flags::PREEXISTING | flags::ACCEPTED | flags::LISTENER) == 0;
     let remote = if is_attempt { Some(tried(owner)) } else { None };

@@ -10,6 +10,8 @@ use crate::maps::{ACCEPT_HOOKED, LISTENERS, lost};
 use crate::socket::{Given, IPPROTO_TCP, Pointee, Told, draft};
 use crate::task::caller;
 
+/// Of a connection that was given to whoever accepts.
+const ACCEPTED: u32 = flags::ACCEPTED | flags::TOLD | flags::LIMITED;
 const NOWHERE: ([u8; 16], u16) = ([0; 16], 0);
 
 /// TCP listens, or a datagram socket was bound; in the caller's context. `kind` is [`flags::DATAGRAM`] of the latter.
@@ -77,7 +79,7 @@ pub fn arrived<T: Pointee>(socket: *const T, key: u64) -> bool {
         start_ns,
         pid: who as u32,
         exec_id: (who >> 32) as u32,
-        flags: flags::ACCEPTED | flags::INHERITED | told,
+        flags: flags::ACCEPTED | flags::INHERITED | flags::LIMITED | told,
         ..nobody
     };
     remember(key, owner);
@@ -100,13 +102,13 @@ pub fn accepted(sk: Given) {
     let Some(key) = sk.key() else { return };
     let before = owner_of(key);
     let Some(identity) = caller() else {
-        if before.is_some() {
-            forget(key);
+        if let Some(before) = before {
+            forget(key, before);
         }
         return;
     };
     let established_ns = before.map_or_else(now, |before| before.established_ns);
-    let owner = Owner { established_ns, ..owned(identity, flags::ACCEPTED | flags::TOLD, NOWHERE) };
+    let owner = Owner { established_ns, ..owned(identity, ACCEPTED, NOWHERE) };
     remember(key, owner);
     let _ = tell_on(sk.address() as *const u8, Told::new(SocketKind::Accepted, key, owner));
 }

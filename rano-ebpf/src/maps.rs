@@ -5,19 +5,28 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
     CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX,
     ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES,
-    SETTING_COUNT, Setting,
+    SETTING_COUNT, Setting, TRACKED_MAX,
 };
 
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
-/// By pid of the thread group. Written by user space, and here when a process is told of, forks or ends.
+/// By pid of the thread group: whoever is not watched, or asked for. Written by user space, and here when a process is told
+/// of, forks or ends. Anybody's forks come here; a forgotten verdict is asked for again.
 #[map]
-pub static JUDGEMENTS: HashMap<u32, JudgementWords> = HashMap::with_max_entries(JUDGEMENTS_MAX, 0);
+pub static JUDGEMENTS: LruHashMap<u32, JudgementWords> = LruHashMap::with_max_entries(JUDGEMENTS_MAX, 0);
+
+/// The same of watched processes, which others' forks do not push out.
+#[map]
+pub static TRACKED: HashMap<u32, JudgementWords> = HashMap::with_max_entries(TRACKED_MAX, 0);
 
 /// By socket cookie, or without hooks of cgroups by the socket's address.
 #[map]
 pub static OWNERS: HashMap<u64, OwnerWords> = HashMap::with_max_entries(OWNERS_MAX, 0);
+
+/// How many of them have [`flags::LIMITED`](rano_common::flags::LIMITED).
+#[map]
+pub static LIMITED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// How many sockets of each group have an owner: a look at it costs a tenth of one for an owner that is not there. What
 /// user space adds is not counted here.
@@ -52,22 +61,22 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len(
 
 /// Set by the loader from the running kernel's BTF; `rano_common::OFFSETS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_OFFSETS_6: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
+static RANO_OFFSETS_7: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
 
 /// Set by the loader; `rano_common::SETTINGS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_SETTINGS_6: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
+static RANO_SETTINGS_7: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
 
 #[inline(always)]
 pub fn offset(of: Offset) -> usize {
     // SAFETY: the index is that of a variant, and so within the array; volatile because the loader changes it.
-    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_6[of as usize]) as usize }
+    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_7[of as usize]) as usize }
 }
 
 #[inline(always)]
 pub fn setting(of: Setting) -> u32 {
     // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_6[of as usize]) }
+    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_7[of as usize]) }
 }
 
 #[inline(always)]

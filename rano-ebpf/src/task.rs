@@ -6,11 +6,12 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user},
 };
 use rano_common::{
-    Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Setting, Verdict,
+    Header, ImageRecord, Judgement, JudgementWords, Loss, Offset, PATH, ProcessKind, ProcessRecord, Setting,
+    Verdict,
 };
 
 use crate::emit::{now, reserve, submit};
-use crate::maps::{JUDGEMENTS, lost, offset, setting};
+use crate::maps::{JUDGEMENTS, TRACKED, lost, offset, setting};
 
 /// A process and the image it runs.
 #[derive(Clone, Copy)]
@@ -18,6 +19,8 @@ pub struct Identity {
     pub pid: u32,
     pub exec_id: u32,
     pub start_ns: u64,
+    /// It is not known yet whether it is watched.
+    pub is_undecided: bool,
 }
 
 /// The current task, as an address.
@@ -74,6 +77,7 @@ impl Identity {
             pid: group,
             exec_id: read(leader, Offset::TaskExecId)?,
             start_ns: read(leader, Offset::TaskStart)?,
+            is_undecided: false,
         })
     }
 
@@ -91,6 +95,7 @@ impl Identity {
                 pid: field(task, Offset::TaskTgid),
                 exec_id: field(leader, Offset::TaskExecId),
                 start_ns: field(leader, Offset::TaskStart),
+                is_undecided: false,
             })
         }
     }
@@ -98,18 +103,28 @@ impl Identity {
     /// `None` while it is undecided and was not told of.
     #[inline(always)]
     pub fn verdict(&self) -> Option<Verdict> {
+        let of = |words: &JudgementWords| Judgement::of(*words, self.start_ns, self.exec_id);
         // SAFETY: a value that is replaced meanwhile is torn at worst, and then of nobody.
-        let words = unsafe { JUDGEMENTS.get(self.pid) }?;
-        Judgement::of(*words, self.start_ns, self.exec_id)
+        unsafe { JUDGEMENTS.get(self.pid).and_then(of).or_else(|| TRACKED.get(self.pid).and_then(of)) }
     }
 
     #[inline(always)]
     pub fn judge(&self, verdict: Verdict) {
-        let judgement = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict };
-        if JUDGEMENTS.insert(self.pid, judgement.to_words(), BPF_ANY as u64).is_err() {
+        let words = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict }.to_words();
+        if matches!(verdict, Verdict::Tracked) && TRACKED.insert(self.pid, words, BPF_ANY as u64).is_ok() {
+            return;
+        }
+        if JUDGEMENTS.insert(self.pid, words, BPF_ANY as u64).is_err() {
             lost(Loss::JudgementsFull);
         }
     }
+}
+
+/// Whoever has that pid is to be judged anew.
+#[inline(always)]
+pub fn forget_verdict(pid: u32) {
+    let _ = JUDGEMENTS.remove(pid);
+    let _ = TRACKED.remove(pid);
 }
 
 /// Who the caller is, unless it is ignored. A process that was never judged is told of first.
@@ -120,11 +135,14 @@ pub fn caller() -> Option<Identity> {
         return None;
     };
     match identity.verdict() {
-        Some(Verdict::Ignored) => return None,
-        Some(Verdict::Tracked | Verdict::Asked) => {}
-        None => ask(current(), &identity),
+        Some(Verdict::Ignored) => None,
+        Some(Verdict::Tracked) => Some(identity),
+        Some(Verdict::Asked) => Some(Identity { is_undecided: true, ..identity }),
+        None => {
+            ask(current(), &identity);
+            Some(Identity { is_undecided: true, ..identity })
+        }
     }
-    Some(identity)
 }
 
 /// A program of its own: it is long, and called from many.

@@ -199,6 +199,7 @@ fn recording(events: u64, told: Told) -> Vec<u8> {
                 write(&RawEvent::Evidence(Evidence::Answer(Answer {
                     at: at(step),
                     to: Party::Socket(id(u64::MAX)),
+                    uid: None,
                     asked: Arc::clone(&host),
                     addresses: vec![(ip, Duration::from_mins(1))],
                 })));

@@ -240,6 +240,8 @@ impl<'a> Run<'a> {
             local: Some(Address::Ip(SocketAddr::new(local, port))),
             remote: Some(endpoint.remote.clone()),
             domain: endpoint.domain.clone(),
+            is_hearsay: false,
+            tree: None,
             others: Vec::new(),
             class: endpoint.class,
             duration: None,

@@ -235,6 +235,8 @@ fn realistic(count: u64) -> Vec<Event> {
             local: Some(Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 23)), port))),
             remote: Some(remote),
             domain,
+            is_hearsay: false,
+            tree: None,
             others: Vec::new(),
             class: Class::LlmApi,
             duration: None,

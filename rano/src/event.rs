@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
+use crate::process::{Process, ProcessId};
 
 /// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -290,12 +290,16 @@ pub struct Event {
     pub connection: ConnectionId,
     /// `None` where nobody could be named.
     pub process: Option<Arc<Process>>,
+    /// The outermost watched process it descends from, itself perhaps.
+    pub tree: Option<ProcessId>,
     /// The provider on whose behalf it happened; `unknown` where there is none.
     pub provider: Arc<str>,
     pub protocol: Protocol,
     pub local: Option<Address>,
     pub remote: Option<Address>,
     pub domain: Domain,
+    /// Only other users' processes say that it goes by that name: it neither classes the endpoint nor makes it known.
+    pub is_hearsay: bool,
     /// Other names it may go by, weaker ones and those of which one is as likely as the other.
     pub others: Vec<KnownName>,
     pub class: Class,

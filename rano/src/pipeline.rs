@@ -12,14 +12,14 @@ use rustc_hash::FxHashMap;
 use crate::event::{
     Address, Bytes, ConnectionId, Event, EventKind, KnownName, Moment, Protocol, SocketState, SourceKind,
 };
-use crate::names::Evidence;
 use crate::names::book::Learned;
+use crate::names::{Evidence, Party};
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::alerts::{Alert, Due, Judge, Notes, Reason};
 use crate::sink::{Frame, Sink};
-use crate::source::health::Gap;
+use crate::source::health::{Gap, Gaps};
 use crate::source::{Closed, Intake, Opened, Pumped, Role, SocketChange, SocketId, Source};
 use crate::stop::Stop;
 use crate::totals::Totals;
@@ -40,8 +40,10 @@ pub struct Scope {
     pub pending: bool,
 }
 
-/// More open connections than this are still shown, but their ends are not noticed.
+/// More open connections than this are still shown, but their ends are not noticed. Those that are nobody's leave half of the
+/// room to those of watched processes.
 const LIVE_MAX: usize = 1 << 18;
+const UNATTRIBUTED_MAX: usize = LIVE_MAX / 2;
 
 /// All state between a source and the sinks.
 pub struct Pipeline {
@@ -61,6 +63,8 @@ pub struct Pipeline {
     table_full: u64,
     /// Connections to public addresses that have no name.
     unresolved: u64,
+    /// Bounds of which it was said that they were reached.
+    full: Vec<Gap>,
     /// Said once if the first look finds nobody to watch.
     idle_notice: Option<String>,
     /// Said first.
@@ -72,8 +76,12 @@ struct Live {
     connection: ConnectionId,
     opened: Opened,
     process: Option<Arc<Process>>,
+    /// The outermost watched process it descends from.
+    tree: Option<ProcessId>,
     /// A connect event was sent, so that a close will follow.
     connected: bool,
+    /// Its end will be noticed.
+    is_kept: bool,
     known: Known,
     notes: Notes,
 }
@@ -96,6 +104,7 @@ impl Pipeline {
             unattributed: 0,
             table_full: 0,
             unresolved: 0,
+            full: Vec::new(),
             idle_notice: None,
             warnings: Vec::new(),
         }
@@ -176,6 +185,7 @@ impl Pipeline {
         }
         self.look_at_overdue(source.now());
         let health = self.health(source);
+        self.say_what_is_full(&health.gaps);
         let frame = Frame { now: source.now(), totals: &self.totals, health: &health };
         for sink in &mut self.sinks {
             sink.tick(&frame);
@@ -218,6 +228,16 @@ impl Pipeline {
         }
     }
 
+    /// Once for each bound; how much it cost in the end is in the summary.
+    fn say_what_is_full(&mut self, gaps: &Gaps) {
+        for gap in Gap::OF_ROOM {
+            if gaps.get(gap) > 0 && !self.full.contains(&gap) {
+                self.full.push(gap);
+                self.say(&format!("warning: no room left: {}; counted in the summary", gap.meaning()));
+            }
+        }
+    }
+
     fn pass_notices(&mut self) {
         let notices: Vec<String> = self.sinks.iter_mut().flat_map(|sink| sink.take_notices()).collect();
         for notice in notices {
@@ -231,12 +251,13 @@ impl Pipeline {
         }
     }
 
-    fn opened(&mut self, opened: Opened) {
+    /// `is_followed`: more will be told of it, its end at last.
+    fn opened(&mut self, opened: Opened, is_followed: bool) {
         let is_known = self.live.contains_key(&opened.id);
         if opened.owner.is_none() && opened.role == Role::Connect && !is_known {
             self.unattributed += 1;
         }
-        let learned = self.look_up(&opened);
+        let learned = self.look_up(&opened, is_followed);
         if is_known || !self.in_scope(&opened) {
             for learned in learned {
                 self.learned(&learned);
@@ -250,10 +271,16 @@ impl Pipeline {
         };
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        let pending = opened.state == Some(SocketState::Connecting) && !self.scope.pending;
+        let most = if opened.owner.is_some() { LIVE_MAX } else { UNATTRIBUTED_MAX };
+        let has_room = self.live.len() < most;
+        let is_kept = is_followed && has_room;
+        // An attempt whose success would not be noticed is shown as what it is.
+        let pending = is_kept && opened.state == Some(SocketState::Connecting) && !self.scope.pending;
         let connected = opened.role == Role::Connect && !pending;
         let known = self.first_names(&opened, learned);
-        let mut live = Live { connection, opened, process, connected, known, notes: Notes::default() };
+        let tree = opened.owner.and_then(|owner| self.tree.root(owner));
+        let notes = Notes::default();
+        let mut live = Live { connection, opened, process, tree, connected, is_kept, known, notes };
         if !pending {
             let kind = match live.opened.role {
                 Role::Connect => EventKind::Connect,
@@ -263,11 +290,11 @@ impl Pipeline {
             let event = self.enrich(&live, kind, live.opened.at);
             self.send(event, &mut live);
         }
-        if self.live.len() < LIVE_MAX {
+        if is_kept {
             self.live.insert(live.opened.id, live);
-        } else {
-            self.table_full += 1;
         }
+        // One that is not followed is counted by its source.
+        self.table_full += u64::from(is_followed && !has_room);
     }
 
     fn in_scope(&self, opened: &Opened) -> bool {
@@ -380,11 +407,13 @@ impl Pipeline {
             at,
             connection: live.connection,
             process: live.process.clone(),
+            tree: live.tree,
             provider,
             protocol: live.opened.protocol,
             local: live.opened.local.clone(),
             remote: live.opened.remote.clone(),
             domain: live.known.domain.clone(),
+            is_hearsay: live.known.is_hearsay,
             others: live.known.others.clone(),
             class: live.known.class,
             duration: None,
@@ -424,12 +453,12 @@ impl Pipeline {
         let Some(judge) = &mut self.judge else { return Vec::new() };
         match event.kind {
             EventKind::Connect => {
-                let is_kept = self.live.len() < LIVE_MAX;
-                let socket = is_kept.then_some(live.opened.id);
-                judge.connected(event, self.totals.active, socket, &mut live.notes)
+                let socket = live.is_kept.then_some(live.opened.id);
+                let others = live.known.take_unjudged();
+                judge.connected(event, self.totals.active, socket, &others, &mut live.notes)
             }
             EventKind::Close => judge.closed(event, &mut live.notes),
-            EventKind::Fail => judge.failed(event, &mut live.notes),
+            EventKind::Fail => judge.failed(event, &live.known.take_unjudged(), &mut live.notes),
             EventKind::Accept | EventKind::Listen => Vec::new(),
         }
     }
@@ -468,12 +497,14 @@ impl Intake for Pipeline {
         self.look_at_overdue(change.at());
         self.names.book.passed(change.at());
         match change {
-            SocketChange::Opened(opened) => self.opened(opened),
+            SocketChange::Opened(opened) => self.opened(opened, true),
+            SocketChange::Attempted(opened) => self.opened(opened, false),
             SocketChange::State { id, state, at } => self.state(id, state, at),
             SocketChange::Local { id, local, .. } => self.local(id, local),
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
-                self.learned(&Learned { socket: id, name, is_certain: true, at });
+                let learned = Learned { socket: id, name, is_certain: true, is_hearsay: false, at };
+                self.learned(&learned);
             }
             SocketChange::Closed(closed) => self.closed(&closed),
         }
@@ -494,6 +525,10 @@ impl Intake for Pipeline {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.tree.verdict(id)
+    }
+
+    fn watches(&self, party: Party) -> bool {
+        self.names.book.watches(party)
     }
 }
 

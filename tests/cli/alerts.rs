@@ -30,7 +30,9 @@ crate::tests![
     a_name_that_arrives_late_is_judged_and_reaches_line_row_and_json,
     a_name_that_is_known_at_the_connect_is_judged_there,
     every_name_is_judged_and_the_best_is_shown,
+    two_look_ups_for_one_address_silence_nothing,
     a_cooldown_is_by_kind_and_subject,
+    an_alert_of_one_agent_holds_back_none_of_anothers,
     the_cooldown_goes_by_the_boot_clock,
     what_a_cooldown_holds_back_is_marked_in_the_history,
     durations_are_told_as_of_the_time_at_which_they_became_too_long,
@@ -353,6 +355,44 @@ fn a_cooldown_is_by_kind_and_subject() -> Result<()> {
     let recording = named_at(named_at(Recording::new(), 1, 0, "a.malicious.com"), 2, 1, "a.malicious.com");
     let (told, held_back) = cooldown(&recording, &["--alert-cooldown-ms", "0"])?;
     ensure!(told.len() == 2 && !held_back, "{told:?}");
+    Ok(())
+}
+
+/// The evil name is one of twenty candidates, of which no more than a few are kept.
+fn two_look_ups_for_one_address_silence_nothing() -> Result<()> {
+    for more in [1, 19] {
+        let mut recording = Recording::new().datagrams(1, 0, "10.0.0.53:53");
+        for number in 0..more {
+            let name = format!("front{number}.example");
+            recording = recording.answer(Some(1), 10, &name, "203.0.113.7", 60);
+        }
+        recording = recording.answer(Some(1), 11, "evil.malicious.com", "203.0.113.7", 60);
+        let recording = recording.exact(2, 20, "203.0.113.7:443").clock(3_000).close(2, 4_000);
+        let arguments = ["--alert-domain", "*.malicious.com", "--alert-unknown-domain"];
+        let (finished, directory) = replay(&recording, &arguments)?;
+        let told = told(&finished);
+        let expected = "CRITICAL | domain_match | evil.malicious.com matched *.malicious.com (possible)";
+        ensure!(told.iter().filter(|line| *line == expected).count() == 1, "{told:?}");
+        let nameless = "WARNING | unknown_domain | 203.0.113.7:443 has no name (possible: ";
+        ensure!(told.iter().any(|line| line.starts_with(nameless)), "{told:?}");
+        let rows = Database::open(&default_database(directory.path()))?
+            .text("SELECT group_concat(event || alert, ' ') FROM events WHERE remote_port = 443")?;
+        ensure!(rows == "connect1 close1", "{rows}");
+        let (finished, _) = replay(&recording, &["--json", "--alert-domain", "*.malicious.com"])?;
+        let alert = finished.stderr.lines().find(|line| line.starts_with('{')).context("an alert")?;
+        let alert: Value = serde_json::from_str(alert)?;
+        ensure!(alert["possible"] == true && alert["domain"] == "evil.malicious.com", "{alert}");
+    }
+    Ok(())
+}
+
+fn an_alert_of_one_agent_holds_back_none_of_anothers() -> Result<()> {
+    let recording = named_at(Recording::new().process(43, "codex"), 1, 0, "a.malicious.com")
+        .connect_of(43, 2, 10, "203.0.113.7:443", "established")
+        .name(2, 11, "a.malicious.com", "dns");
+    let recording = named_at(recording, 3, 20, "a.malicious.com");
+    let (told, held_back) = cooldown(&recording, &[])?;
+    ensure!(told.len() == 2 && held_back, "{told:?}");
     Ok(())
 }
 

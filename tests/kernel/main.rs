@@ -12,6 +12,8 @@ mod support;
 mod cgroup;
 mod connections;
 mod facts;
+mod flooder;
+mod floods;
 mod ladder;
 mod lockdown;
 mod loss;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let trials = [
         connections::all(),
         facts::all(),
+        floods::all(),
         ladder::all(),
         lockdown::all(),
         loss::all(),
@@ -57,6 +60,7 @@ fn played() -> Option<ExitCode> {
     support::program::copy_if_asked()
         .or_else(swarm::play_if_asked)
         .or_else(odd_client::play_if_asked)
+        .or_else(flooder::play_if_asked)
         .or_else(verifier::play_if_asked)
         .or_else(support::actor::play_if_asked)
 }

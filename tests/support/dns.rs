@@ -52,6 +52,24 @@ impl Server {
         })
     }
 
+    /// Gives each name the addresses that `resolve` says, for an hour.
+    pub fn start_with(
+        place: &Place,
+        at: &str,
+        resolve: impl Fn(&str) -> Vec<Ipv4Addr> + Send + 'static,
+    ) -> Result<Self> {
+        Self::serve(place, at, move |question| {
+            let message = Message::from_octets(question).ok()?;
+            let asked = message.sole_question().ok()?;
+            let name = asked.qname().to_string();
+            let mut answer = MessageBuilder::new_vec().start_answer(&message, Rcode::NOERROR).ok()?;
+            for address in resolve(name.trim_end_matches('.')) {
+                answer.push((asked.qname(), Ttl::from_secs(3600), A::new(address))).ok()?;
+            }
+            Some((name, vec![answer.finish()]))
+        })
+    }
+
     /// Answers nothing that it is asked, but tells that `name` has `address` in every way that must not be believed.
     pub fn start_hostile(place: &Place, at: &str, name: &'static str, address: [u8; 4]) -> Result<Self> {
         Self::serve(place, at, move |question| forged(question, name, address.into()))

@@ -83,6 +83,8 @@ impl Connection {
                 Some(name) => Domain::Observed { name: name.as_str().into(), by: DomainSource::Dns },
                 None => Domain::Unknown,
             },
+            is_hearsay: false,
+            tree: None,
             others: Vec::new(),
             class: Class::Unknown,
             duration: None,

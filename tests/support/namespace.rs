@@ -1,7 +1,7 @@
 //! Where a program of a test runs: a network namespace that the test made, as root or as an ordinary user.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -69,6 +69,21 @@ impl Place {
     /// The same namespace, as another user.
     pub fn with_user(&self, user: User) -> Self {
         Self { namespace: Arc::clone(&self.namespace), user, ordinary_id: self.ordinary_id }
+    }
+
+    /// The same namespace, as the ordinary user of another place. As root only.
+    pub fn as_ordinary(&self, ordinary_id: u32) -> Self {
+        Self { namespace: Arc::clone(&self.namespace), user: User::Ordinary, ordinary_id }
+    }
+
+    /// Makes all addresses of the class A network `ip` this machine's own, in this namespace. As root only.
+    pub fn own_network(&self, ip: Ipv4Addr) -> Result<()> {
+        let namespace = Arc::clone(&self.namespace);
+        let set = std::thread::spawn(move || -> Result<()> {
+            enter(namespace.pidfd.as_fd())?;
+            add_to_loopback(Ipv4Addr::from(u32::from(ip) + 1)).context("add an address to lo")
+        });
+        set.join().map_err(|_| anyhow::anyhow!("the thread that adds an address failed"))?
     }
 
     /// Another network namespace for the same user.
@@ -197,6 +212,28 @@ fn bring_loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = UP_AND_RUNNING;
     // SAFETY: the descriptor is open and the request outlives the call (netdevice(7)).
     let result = unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A loopback device has the whole network of an address (`netdevice(7)`; the mask is that of the address's class).
+fn add_to_loopback(ip: Ipv4Addr) -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    use std::os::fd::AsRawFd as _;
+    let control = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    // SAFETY: ifreq is plain data for which zeros are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo:1") {
+        *place = byte.cast_signed();
+    }
+    // As in `struct sockaddr_in`: the port, then the address.
+    let mut data: [libc::c_char; 14] = [0; 14];
+    for (place, byte) in data[2..].iter_mut().zip(ip.octets()) {
+        *place = byte.cast_signed();
+    }
+    let family = libc::sa_family_t::try_from(libc::AF_INET).map_err(io::Error::other)?;
+    request.ifr_ifru.ifru_addr = libc::sockaddr { sa_family: family, sa_data: data };
+    // SAFETY: the descriptor is open and the request outlives the call.
+    let result = unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCSIFADDR, &raw const request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

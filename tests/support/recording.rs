@@ -26,7 +26,11 @@ impl Recording {
     }
 
     pub fn process(self, pid: u32, comm: &str) -> Self {
-        let image = json!({ "comm": comm, "exe": format!("/usr/bin/{comm}"), "argv": [comm], "uid": 1000 });
+        self.process_of(pid, comm, 1000)
+    }
+
+    pub fn process_of(self, pid: u32, comm: &str, uid: u32) -> Self {
+        let image = json!({ "comm": comm, "exe": format!("/usr/bin/{comm}"), "argv": [comm], "uid": uid });
         let id = json!({ "pid": pid, "start_time": pid });
         let at = self.at(0);
         self.line(&json!({ "process": { "seen": { "id": id, "parent": 1, "image": image, "at": at } } }))
@@ -54,7 +58,11 @@ impl Recording {
 
     /// The same of a datagram socket.
     pub fn datagrams(self, connection: u16, ms: u64, remote: &str) -> Self {
-        self.opened(42, connection, ms, ("udp", remote), "established", "exact")
+        self.datagrams_of(42, connection, ms, remote)
+    }
+
+    pub fn datagrams_of(self, pid: u32, connection: u16, ms: u64, remote: &str) -> Self {
+        self.opened(pid, connection, ms, ("udp", remote), "established", "exact")
     }
 
     fn opened(
@@ -97,12 +105,26 @@ impl Recording {
 
     /// A DNS answer that was received by a socket of the recording, or by nobody who is known.
     pub fn answer(self, to: Option<u16>, ms: u64, asked: &str, address: &str, ttl_seconds: u64) -> Self {
+        self.answers(to, ms, asked, &[address.to_owned()], ttl_seconds)
+    }
+
+    /// The same with several addresses.
+    pub fn answers(
+        self,
+        to: Option<u16>,
+        ms: u64,
+        asked: &str,
+        addresses: &[String],
+        ttl_seconds: u64,
+    ) -> Self {
         let at = self.at(ms);
+        let addresses: Vec<_> =
+            addresses.iter().map(|ip| json!([ip, { "secs": ttl_seconds, "nanos": 0 }])).collect();
         let nobody =
             json!({ "flow": { "protocol": "udp", "local": "10.0.0.1:9", "remote": "10.0.0.53:53" } });
         let to = to.map_or(nobody, |connection| json!({ "socket": id(connection) }));
         self.line(&json!({ "evidence": { "answer": {
-            "at": at, "to": to, "asked": asked, "addresses": [[address, { "secs": ttl_seconds, "nanos": 0 }]],
+            "at": at, "to": to, "asked": asked, "addresses": addresses,
         } } }))
     }
 

@@ -14,6 +14,7 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::SkBuffContext;
 use rano_common::{
     HELLO_MAX, HELLOS_MAX, Header, Loss, Offset, PACKET_CLASSES, PacketBytes, PacketKind, PacketRecord,
+    flags, owner_words,
 };
 
 use crate::emit::{discard, now, reserve, submit};
@@ -308,8 +309,13 @@ fn load<T>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
 
 #[inline(always)]
 fn copy(ctx: &SkBuffContext, sk: *mut bpf_sock, kind: PacketKind, place: u32) -> Option<()> {
-    // Names must not push out what is told of sockets: whoever sends packets without end fills half of the buffer.
-    if EVENTS.query(BPF_RB_AVAIL_DATA as u64) > EVENTS.query(BPF_RB_RING_SIZE as u64) / 2 {
+    // Names must not push out what is told of sockets: whoever sends packets without end fills half of the buffer, and whoever
+    // is not watched half of that.
+    // SAFETY: nothing but the flags is looked at.
+    let owner = unsafe { OWNERS.get(cookie(ctx)) };
+    let is_watched = owner.is_some_and(|owner| owner[owner_words::FLAGS] as u32 & flags::LIMITED == 0);
+    let part = EVENTS.query(BPF_RB_RING_SIZE as u64) / if is_watched { 2 } else { 4 };
+    if EVENTS.query(BPF_RB_AVAIL_DATA as u64) > part {
         lost(Loss::PacketRecord);
         return None;
     }
@@ -354,7 +360,7 @@ fn copy_sized<const N: usize>(
             netns: read(net, Offset::NetInode).unwrap_or(0),
             length,
             place,
-            padding: 0,
+            uid: read(sk, Offset::SockUid).unwrap_or(u32::MAX),
         };
         // The mask says again what the verifier may have lost sight of: between one and `N`.
         let length = (length.wrapping_sub(1) & (N as u32 - 1)) + 1;

@@ -6,8 +6,8 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use rano_common::{Loss, Offset, ProcessKind};
 
-use crate::maps::{JUDGEMENTS, lost};
-use crate::task::{Identity, describe, read, tell, tell_image, tell_record};
+use crate::maps::lost;
+use crate::task::{Identity, describe, forget_verdict, read, tell, tell_image, tell_record};
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
@@ -57,7 +57,7 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
         lost(Loss::TaskUnread);
         return 0;
     };
-    let _ = JUDGEMENTS.remove(identity.pid);
+    forget_verdict(identity.pid);
     tell(task as usize, identity, ProcessKind::Exit);
     0
 }
@@ -82,7 +82,7 @@ pub fn process_rename(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     // Undecided again: it may be an agent by its new name.
-    let _ = JUDGEMENTS.remove(identity.pid);
+    forget_verdict(identity.pid);
     tell_record(record);
     0
 }

@@ -6,7 +6,7 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use rano_common::{Offset, Setting};
 
-use crate::follow::{closed, established, owned, released, remember};
+use crate::follow::{begin, closed, established, released};
 use crate::listen::{arrived, listens};
 use crate::maps::setting;
 use crate::socket::{Given, IPPROTO_TCP, destination};
@@ -34,7 +34,7 @@ pub fn tcp_states(ctx: RawTracePointContext) -> i32 {
         // The port from which it goes is chosen afterwards: the next record has it.
         (CLOSE, SYN_SENT) => {
             if let Some(identity) = caller() {
-                remember(key, owned(identity, 0, destination(sk)));
+                begin(socket, key, identity, destination(sk));
             }
         }
         (SYN_SENT, ESTABLISHED) => established(socket, key),

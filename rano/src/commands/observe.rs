@@ -225,6 +225,7 @@ impl<'a> Run<'a> {
             polling,
             rung,
             ring_bytes: self.settings.ring_bytes,
+            owners_max: self.settings.owners_max,
             names: names.wants_ebpf(self.settings),
             files_of: self.owner.map(|(uid, _)| uid),
         }

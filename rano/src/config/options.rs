@@ -251,6 +251,8 @@ options! {
     record: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();
     /// Room for records in the kernel, in bytes; 0 for the usual
     ring_bytes: u32 = option(Capture).value_name("BYTES").range(0, 1 << 30).default("0").hidden();
+    /// Sockets that the kernel programs follow at a time; 0 for the usual
+    owners_max: u32 = option(Capture).value_name("N").range(0, 1 << 24).default("0").hidden();
     /// Take no other rung of kernel programs than this
     rung: RungChoice = option(Capture).value_name("RUNG").default("any").hidden();
     /// Receive buffer for destroy notifications, in bytes; 0 for the usual

@@ -17,11 +17,12 @@ use crate::event::{Address, DomainSource, KnownName, Moment, OwnerQuality, Proto
 use crate::names::held::Held;
 use crate::names::lookups::{Connect, Found, Lookups, Receiver};
 use crate::names::{Answer, Evidence, Greeting, Party};
-use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketId};
 
-/// Sockets that are known at a time; more are not joined with anything, and counted.
+/// Sockets that are known at a time; more are not joined with anything, and counted. Those of processes that are not watched
+/// leave half of the room.
 const SOCKETS_MAX: usize = 1 << 17;
+const STRANGERS_MAX: usize = SOCKETS_MAX / 2;
 /// How long an ended socket is remembered for evidence that comes late.
 const LINGER: Duration = Duration::from_secs(5);
 /// Ended sockets that are remembered; the oldest is forgotten first.
@@ -40,6 +41,8 @@ pub struct Learned {
     pub name: KnownName,
     /// It is what the connection goes by, unless a better one is known; otherwise one of several that fit.
     pub is_certain: bool,
+    /// Only other users' processes say so: it neither tells what the endpoint is, nor that it is known.
+    pub is_hearsay: bool,
     pub at: Moment,
 }
 
@@ -87,6 +90,30 @@ struct Socket {
 }
 
 impl Socket {
+    /// `found_within_ns`: how much later than its packets it may have been found.
+    fn new(opened: &Opened, owner: Receiver, found_within_ns: u64) -> Self {
+        let exact = opened.quality == OwnerQuality::Exact && !opened.preexisting;
+        let opened_ns = opened.at.boot_ns;
+        Self {
+            flow: None,
+            owner,
+            role: opened.role,
+            protocol: opened.protocol,
+            remote: match &opened.remote {
+                Some(Address::Ip(remote)) if remote.port() != 0 => Some(*remote),
+                Some(Address::Ip(_) | Address::Path(_)) | None => None,
+            },
+            opened_ns,
+            exact,
+            not_before_ns: match (opened.preexisting, exact) {
+                (true, _) => 0,
+                (false, true) => opened_ns.saturating_sub(nanos(CLOCK_SLACK)),
+                (false, false) => opened_ns.saturating_sub(found_within_ns),
+            },
+            ended_ns: None,
+        }
+    }
+
     fn fits(&self, at_ns: u64) -> bool {
         let slack_ns = nanos(CLOCK_SLACK);
         let until_ns = self.ended_ns.map_or(u64::MAX, |ended| ended.saturating_add(slack_ns));
@@ -112,6 +139,8 @@ struct Nameless {
     socket: SocketId,
     /// Somebody else's does.
     is_named: bool,
+    /// And it is somebody whom it must trust.
+    is_settled: bool,
 }
 
 /// All that is known of names and whose they are.
@@ -129,6 +158,9 @@ pub struct Book {
     held: Held,
     /// Connections that no answer of their own named, by time.
     nameless: VecDeque<Nameless>,
+    /// Sockets of processes that are not watched.
+    strangers: usize,
+    /// Sockets that found no room.
     sockets_full: u64,
 }
 
@@ -145,8 +177,16 @@ impl Book {
             lookups: Lookups::default(),
             held: Held::new(nanos(hold)),
             nameless: VecDeque::new(),
+            strangers: 0,
             sockets_full: 0,
         }
+    }
+
+    /// What it is to know of the answers that it will be told.
+    #[must_use]
+    pub fn with_lookups(mut self, lookups: Lookups) -> Self {
+        self.lookups = lookups;
+        self
     }
 
     /// One that nobody will tell anything.
@@ -161,7 +201,7 @@ impl Book {
 
     /// What found no room.
     pub fn forgotten(&self) -> u64 {
-        self.lookups.forgotten + self.held.forgotten + self.sockets_full
+        self.lookups.forgotten() + self.held.forgotten() + self.sockets_full
     }
 
     /// Time has come this far.
@@ -176,9 +216,13 @@ impl Book {
         self.held.expire(self.now_ns);
     }
 
-    /// A socket was opened, or more became known of it. `root` is that of its owner's tracked tree. Names that are known
-    /// for it go to `out`.
-    pub fn opened(&mut self, opened: &Opened, root: Option<ProcessId>, out: &mut Vec<Learned>) {
+    /// Whether a party is the socket of a watched process.
+    pub fn watches(&self, party: Party) -> bool {
+        self.receiver(party, self.now_ns).is_some_and(|owner| owner.root.is_some())
+    }
+
+    /// A socket was opened, or more became known of it. `by` is its owner. Names that are known for it go to `out`.
+    pub fn opened(&mut self, opened: &Opened, by: Receiver, out: &mut Vec<Learned>) {
         if !self.is_on {
             return;
         }
@@ -187,30 +231,12 @@ impl Book {
             self.complete(opened, out);
             return;
         }
-        if self.sockets.len() >= SOCKETS_MAX {
+        let is_stranger = by.root.is_none();
+        if self.sockets.len() >= SOCKETS_MAX || is_stranger && self.strangers >= STRANGERS_MAX {
             self.sockets_full += 1;
             return;
         }
-        let exact = opened.quality == OwnerQuality::Exact && !opened.preexisting;
-        let opened_ns = opened.at.boot_ns;
-        let socket = Socket {
-            flow: None,
-            owner: Receiver { process: opened.owner, root },
-            role: opened.role,
-            protocol: opened.protocol,
-            remote: match &opened.remote {
-                Some(Address::Ip(remote)) if remote.port() != 0 => Some(*remote),
-                Some(Address::Ip(_) | Address::Path(_)) | None => None,
-            },
-            opened_ns,
-            exact,
-            not_before_ns: match (opened.preexisting, exact) {
-                (true, _) => 0,
-                (false, true) => opened_ns.saturating_sub(nanos(CLOCK_SLACK)),
-                (false, false) => opened_ns.saturating_sub(self.held.lasts_ns()),
-            },
-            ended_ns: None,
-        };
+        let socket = Socket::new(opened, by, self.held.lasts_ns());
         let connect = socket.connect();
         if let SocketId::Flow { netns, cookie, .. } = opened.id
             && is_open.is_none()
@@ -219,16 +245,16 @@ impl Book {
             *latest = opened.id;
             *count += 1;
         }
-        self.sockets.insert(opened.id, socket);
+        self.strangers += usize::from(is_stranger);
+        if let Some(former) = self.sockets.insert(opened.id, socket) {
+            self.strangers -= usize::from(former.owner.root.is_none());
+        }
         if let Some(connect) = connect {
             let found = self.lookups.connected(connect);
-            let is_named = found != Found::default();
-            if !found.is_own() && (exact || !is_named) {
-                if self.nameless.len() >= NAMELESS_MAX {
-                    self.nameless.pop_front();
-                }
-                let address = connect.address;
-                self.nameless.push_back(Nameless { opened_ns, address, socket: opened.id, is_named });
+            // Those of others are not shown.
+            let concerns = !is_stranger || opened.owner.is_none();
+            if concerns && !found.is_own() && (connect.exact || !found.is_settled()) {
+                self.await_answer(connect, opened.id, &found);
             }
             learn(found, opened.id, opened.at, out);
         }
@@ -237,6 +263,23 @@ impl Book {
             self.settle(Party::Socket(SocketId::Cookie { netns, cookie }), out);
         }
         self.complete(opened, out);
+    }
+
+    /// An attempt was made of which nothing more will be told. Names that are known for it go to `out`.
+    pub fn attempted(&mut self, opened: &Opened, by: Receiver, out: &mut Vec<Learned>) {
+        if let Some(connect) = Socket::new(opened, by, 0).connect().filter(|_| self.is_on) {
+            learn(self.lookups.connected(connect), opened.id, opened.at, out);
+        }
+    }
+
+    fn await_answer(&mut self, connect: Connect, socket: SocketId, found: &Found) {
+        if self.nameless.len() >= NAMELESS_MAX {
+            // Of most of them none is under way, so that nothing is counted.
+            self.nameless.pop_front();
+        }
+        let (opened_ns, address) = (connect.at_ns, connect.address);
+        let (is_named, is_settled) = (*found != Found::default(), found.is_settled());
+        self.nameless.push_back(Nameless { opened_ns, address, socket, is_named, is_settled });
     }
 
     fn complete(&mut self, opened: &Opened, out: &mut Vec<Learned>) {
@@ -306,7 +349,8 @@ impl Book {
 
     fn answer(&mut self, answer: Answer, out: &mut Vec<Learned>) {
         let receiver = self.receiver(answer.to, answer.at.boot_ns);
-        self.lookups.answered(&answer, receiver.unwrap_or_default());
+        let nobody_known = Receiver { uid: answer.uid, ..Receiver::default() };
+        self.lookups.answered(&answer, receiver.unwrap_or(nobody_known));
         self.name_the_nameless(&answer, out);
         if receiver.is_none() {
             self.held.hold(answer.to, Evidence::Answer(answer), self.now_ns);
@@ -331,13 +375,14 @@ impl Book {
             let Some(connect) = sockets.get(&nameless.socket).and_then(Socket::connect) else { return false };
             let found = lookups.connected(connect);
             let is_own = found.is_own();
-            let is_named = found != Found::default();
+            let (is_named, is_settled) = (found != Found::default(), found.is_settled());
             // What somebody else asked besides makes no difference any more.
-            if is_own || !nameless.is_named {
+            if is_own || !nameless.is_named || is_settled && !nameless.is_settled {
                 learn(found, nameless.socket, answer.at, out);
             }
             nameless.is_named |= is_named;
-            !is_own && (connect.exact || !is_named)
+            nameless.is_settled |= is_settled;
+            !is_own && (connect.exact || !is_settled)
         });
     }
 
@@ -350,7 +395,7 @@ impl Book {
         {
             self.lookups.used(connect, &greeting.name);
         }
-        out.push(Learned { socket: id, name, is_certain: true, at: greeting.at });
+        out.push(Learned { socket: id, name, is_certain: true, is_hearsay: false, at: greeting.at });
         true
     }
 
@@ -425,6 +470,7 @@ impl Book {
             return;
         }
         let socket = socket.remove();
+        self.strangers -= usize::from(socket.owner.root.is_none());
         if let Some(flow) = socket.flow {
             self.leave(flow, id);
         }
@@ -456,9 +502,11 @@ impl Book {
 }
 
 fn learn(found: Found, socket: SocketId, at: Moment, out: &mut Vec<Learned>) {
-    let chosen = found.name.into_iter().map(|name| (name, true));
-    let others = found.others.into_iter().map(|name| (name, false));
-    out.extend(chosen.chain(others).map(|(name, is_certain)| Learned { socket, name, is_certain, at }));
+    let Found { name, is_hearsay, others } = found;
+    let chosen = name.map(|name| Learned { socket, name, is_certain: true, is_hearsay, at });
+    let others =
+        others.into_iter().map(|name| Learned { socket, name, is_certain: false, is_hearsay: false, at });
+    out.extend(chosen.into_iter().chain(others));
 }
 
 fn nanos(duration: Duration) -> u64 {

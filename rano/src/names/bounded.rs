@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 /// Keys come from the network, hence the keyed hash of the standard library.
+#[derive(Debug)]
 pub struct Bounded<K, V> {
     entries: HashMap<K, (u64, V)>,
     /// In the order of insertion; an entry that is gone leaves its key here until its turn comes.
@@ -45,6 +46,54 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
     }
 }
 
+/// Whose an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// A watched process's.
+    Watched,
+    /// Anybody's, or it is not known whose.
+    Anybodys,
+}
+
+/// Two such tables: what is of anybody does not push out what is of watched processes.
+pub struct Parted<K, V> {
+    watched: Bounded<K, V>,
+    anybodys: Bounded<K, V>,
+}
+
+impl<K: Hash + Eq + Clone, V> Parted<K, V> {
+    /// `room` in each.
+    pub fn new(room: usize) -> Self {
+        Self { watched: Bounded::new(room), anybodys: Bounded::new(room) }
+    }
+
+    /// The entry that had to go, if one had.
+    pub fn insert(&mut self, whose: Whose, key: K, value: V) -> Option<V> {
+        // It may have become known since whose it is.
+        let (to, from) = match whose {
+            Whose::Watched => (&mut self.watched, &mut self.anybodys),
+            Whose::Anybodys => (&mut self.anybodys, &mut self.watched),
+        };
+        from.remove(&key);
+        to.insert(key, value)
+    }
+
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.watched.get(key).or_else(|| self.anybodys.get(key))
+    }
+
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        match self.watched.get_mut(key) {
+            Some(value) => Some(value),
+            None => self.anybodys.get_mut(key),
+        }
+    }
+
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        self.watched.remove(key).or_else(|| self.anybodys.remove(key))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +115,16 @@ mod tests {
             table.remove(&(round % 2));
         }
         assert!(table.order.len() <= 8 && table.entries.len() <= 4);
+    }
+
+    #[test]
+    fn what_is_of_anybody_pushes_out_nothing_of_the_watched() {
+        let mut table = Parted::new(4);
+        table.insert(Whose::Watched, 1, 'a');
+        let gone = (2..100).filter(|key| table.insert(Whose::Anybodys, *key, 'b').is_some()).count();
+        assert_eq!((table.get(&1), gone), (Some(&'a'), 94));
+        table.insert(Whose::Anybodys, 1, 'c');
+        assert_eq!(table.get_mut(&1), Some(&mut 'c'));
+        assert_eq!((table.remove(&1), table.remove(&1)), (Some('c'), None));
     }
 }

@@ -52,6 +52,9 @@ pub enum Party {
 pub struct Answer {
     pub at: Moment,
     pub to: Party,
+    /// The user whose socket received it, where the kernel says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// The name that was asked for, not what it is an alias of.
     pub asked: Arc<str>,
     /// Where the chain of aliases ends, and for how long that holds: the smallest TTL on the way.

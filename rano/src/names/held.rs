@@ -6,14 +6,57 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::event::Protocol;
 use crate::names::{Evidence, Party};
 
-/// Pieces that are held at a time; the oldest gives way.
-const MOST: usize = 4096;
+/// Pieces of a kind that are held at a time; the oldest gives way.
+const MOST: usize = 2048;
 /// Pieces of one party: an honest one has a few questions and one greeting.
 const OF_ONE: usize = 8;
 
-/// What waits for its socket, by whose it is.
+/// What waits for its socket. Answers and greetings do not push one another out: anybody's answers come here.
 #[derive(Debug)]
 pub(super) struct Held {
+    answers: Pieces,
+    greetings: Pieces,
+}
+
+impl Held {
+    pub(super) fn new(lasts_ns: u64) -> Self {
+        Self { answers: Pieces::new(lasts_ns), greetings: Pieces::new(lasts_ns) }
+    }
+
+    pub(super) fn lasts_ns(&self) -> u64 {
+        self.greetings.lasts_ns
+    }
+
+    /// Greetings that had to go before their time. An answer has its place in the lookups in any case.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.greetings.forgotten
+    }
+
+    /// `now_ns` is when it came, which may be long after it was seen.
+    pub(super) fn hold(&mut self, party: Party, evidence: Evidence, now_ns: u64) {
+        match evidence {
+            Evidence::Answer(_) => self.answers.hold(party, evidence, now_ns),
+            Evidence::Greeting(_) => self.greetings.hold(party, evidence, now_ns),
+            Evidence::Pointer(_) => {}
+        }
+    }
+
+    /// What was held of a party whose socket is known now.
+    pub(super) fn take(&mut self, party: Party) -> Vec<Evidence> {
+        let mut taken = self.answers.take(party);
+        taken.extend(self.greetings.take(party));
+        taken
+    }
+
+    pub(super) fn expire(&mut self, now_ns: u64) {
+        self.answers.expire(now_ns);
+        self.greetings.expire(now_ns);
+    }
+}
+
+/// Evidence of one kind, by whose it is.
+#[derive(Debug)]
+struct Pieces {
     /// How long it waits, nanoseconds.
     lasts_ns: u64,
     /// Keys come from the network, hence the keyed hash of the standard library.
@@ -21,27 +64,21 @@ pub(super) struct Held {
     /// How many of them are flows: most of those who ask for one kind have nothing to find.
     flows: usize,
     order: VecDeque<(u64, Party)>,
-    /// Greetings that had to go before their time.
-    pub(super) forgotten: u64,
+    /// What had to go before its time.
+    forgotten: u64,
 }
 
-impl Held {
-    pub(super) fn new(lasts_ns: u64) -> Self {
+impl Pieces {
+    fn new(lasts_ns: u64) -> Self {
         Self { lasts_ns, waiting: HashMap::new(), flows: 0, order: VecDeque::new(), forgotten: 0 }
     }
 
-    pub(super) fn lasts_ns(&self) -> u64 {
-        self.lasts_ns
-    }
-
-    /// `now_ns` is when it came, which may be long after it was seen.
-    pub(super) fn hold(&mut self, party: Party, evidence: Evidence, now_ns: u64) {
+    fn hold(&mut self, party: Party, evidence: Evidence, now_ns: u64) {
         self.expire(now_ns);
         if self.order.len() >= MOST
             && let Some((_, oldest)) = self.order.pop_front()
         {
-            let dropped = self.drop_first(oldest);
-            self.count(dropped.as_ref());
+            self.forgotten += u64::from(self.drop_first(oldest).is_some());
         }
         let party = key(party);
         let flows = &mut self.flows;
@@ -53,17 +90,11 @@ impl Held {
             pieces.push(evidence);
             self.order.push_back((now_ns.saturating_add(self.lasts_ns), party));
         } else {
-            self.count(Some(&evidence));
+            self.forgotten += 1;
         }
     }
 
-    /// An answer has its place in the lookups in any case.
-    fn count(&mut self, dropped: Option<&Evidence>) {
-        self.forgotten += u64::from(matches!(dropped, Some(Evidence::Greeting(_))));
-    }
-
-    /// What was held of a party whose socket is known now.
-    pub(super) fn take(&mut self, party: Party) -> Vec<Evidence> {
+    fn take(&mut self, party: Party) -> Vec<Evidence> {
         let waiting = if is_flow(party) { self.flows } else { self.waiting.len() - self.flows };
         if waiting == 0 {
             return Vec::new();
@@ -73,7 +104,7 @@ impl Held {
         taken.unwrap_or_default()
     }
 
-    pub(super) fn expire(&mut self, now_ns: u64) {
+    fn expire(&mut self, now_ns: u64) {
         while let Some((until_ns, party)) = self.order.front().copied()
             && until_ns < now_ns
         {

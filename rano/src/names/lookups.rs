@@ -3,6 +3,9 @@
 //! An answer names connections for as long as its TTL and [`GRACE`] last. Where several names were answered with one
 //! address, a connection goes by the one that was answered since the last connection, as long as lookups and connections
 //! alternate; otherwise any of them may be meant, and none is chosen.
+//!
+//! Answers of everybody come here, so the room is shared out (`ledger.rs`): each watched tree and each other user has a
+//! share, and a full one forgets its own oldest answer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use wildmatch::WildMatch;
 
 use crate::event::{DomainSource, KnownName, Protocol};
 use crate::names::Answer;
+use crate::names::ledger::{Ledger, Lookup};
 use crate::process::ProcessId;
 
 /// An answer is taken to be held for this much longer than its TTL: between lookup and connect lies the time of the
@@ -20,20 +25,18 @@ use crate::process::ProcessId;
 pub const GRACE: Duration = Duration::from_secs(10);
 /// A TTL that is longer is taken for this long: programs ask again sooner, and the room is for those that were asked lately.
 const TTL_MAX: Duration = Duration::from_hours(1);
-/// Addresses that are kept. Some hundred bytes each.
-const ADDRESSES_MAX: usize = 1 << 14;
-/// Names that are kept of one address and receiver; with more of them nobody can say which one is meant.
-const NAMES_MAX: usize = 32;
 /// Uses of names that are remembered.
 const USES_MAX: usize = 1 << 14;
 
 /// Who received an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Receiver {
     /// `None`: nobody who is known, a resolver daemon perhaps.
     pub process: Option<ProcessId>,
     /// The root of the tracked tree it belongs to.
     pub root: Option<ProcessId>,
+    /// The user it runs as.
+    pub uid: Option<u32>,
 }
 
 /// A connection for which a name is wanted.
@@ -52,124 +55,111 @@ pub struct Connect {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     pub name: Option<KnownName>,
+    /// Only other users' processes looked that name up, and none of them is a resolver.
+    pub is_hearsay: bool,
     /// What else it may be, or where nothing is chosen, all that it may be.
     pub others: Vec<KnownName>,
 }
 
 /// Whose connections count for the alternation of lookups and connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Scope {
-    Process(ProcessId),
+pub(super) enum Scope {
+    Process(ProcessId, Option<ProcessId>),
     Tree(ProcessId),
+    /// The same user, root, and the accounts of resolvers.
+    Vouched(Option<u32>),
     Everybody,
 }
 
 impl Scope {
-    /// Narrow ones first: who was answered itself, then who is kin to it, then anybody.
+    /// Narrow ones first: who was answered itself, who is kin to it, whom it must trust in any case, anybody.
     fn all_of(by: Receiver) -> impl Iterator<Item = Self> {
-        let process = by.process.map(Self::Process);
+        let process = by.process.map(|process| Self::Process(process, by.root));
         let tree = by.root.map(Self::Tree);
-        process.into_iter().chain(tree).chain([Self::Everybody])
+        process.into_iter().chain(tree).chain([Self::Vouched(by.uid), Self::Everybody])
     }
 
-    fn holds(self, receiver: Receiver) -> bool {
+    fn holds(self, receiver: Receiver, resolvers: &[u32]) -> bool {
         match self {
-            Self::Process(process) => receiver.process == Some(process),
+            // Of many that looked up the same it is not kept which ones they were.
+            Self::Process(process, root) => {
+                receiver.process == Some(process)
+                    || receiver.process.is_none() && root.is_some() && receiver.root == root
+            }
             Self::Tree(root) => receiver.root == Some(root),
+            Self::Vouched(uid) => vouches(uid, receiver.uid, resolvers),
+            Self::Everybody => true,
+        }
+    }
+
+    /// Whether a receiver it holds may have its answers in that share.
+    fn draws_on(self, share: Receiver, resolvers: &[u32]) -> bool {
+        match self {
+            Self::Process(_, root) => share.root == root,
+            Self::Tree(root) => share.root == Some(root),
+            Self::Vouched(uid) => vouches(uid, share.uid, resolvers),
             Self::Everybody => true,
         }
     }
 
     fn source(self, exact: bool) -> DomainSource {
         match self {
-            Self::Process(_) | Self::Tree(_) if exact => DomainSource::Dns,
-            Self::Process(_) | Self::Tree(_) | Self::Everybody => DomainSource::SharedDns,
+            Self::Process(..) | Self::Tree(_) if exact => DomainSource::Dns,
+            Self::Process(..) | Self::Tree(_) | Self::Vouched(_) | Self::Everybody => DomainSource::SharedDns,
         }
     }
 }
 
-#[derive(Debug)]
-struct Lookup {
-    name: Arc<str>,
-    receiver: Receiver,
-    /// Of the answers that followed one another before the one before had run out.
-    first_ns: u64,
-    last_ns: u64,
-    until_ns: u64,
-}
-
-impl Lookup {
-    fn is_valid(&self, at_ns: u64) -> bool {
-        self.first_ns <= at_ns && at_ns <= self.until_ns
-    }
-
-    /// When it was answered last before a time at which it is valid.
-    fn answered_ns(&self, before_ns: u64) -> u64 {
-        if self.last_ns <= before_ns { self.last_ns } else { self.first_ns }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Page {
-    lookups: Vec<Lookup>,
-    /// Until then there may have been names that found no room.
-    crowded_until_ns: u64,
+/// Whether what a process of user `receiver` looked up may be said of a connection of user `uid`.
+fn vouches(uid: Option<u32>, receiver: Option<u32>, resolvers: &[u32]) -> bool {
+    receiver.is_some_and(|receiver| receiver == 0 || Some(receiver) == uid || resolvers.contains(&receiver))
 }
 
 /// All answers that may still name something.
 #[derive(Debug, Default)]
 pub struct Lookups {
-    /// Keys come from the network, hence the keyed hash of the standard library.
-    pages: HashMap<IpAddr, Page>,
+    ledger: Ledger,
+    /// Users as whom the machine's resolvers run.
+    resolvers: Vec<u32>,
     /// Names that were connected to, and a number for each, so that only here something long is hashed.
     used_names: HashMap<Arc<str>, u32>,
     /// When a name was last connected to.
     uses: FxHashMap<(Scope, Protocol, u32), u64>,
-    /// No page runs out before this time, as far as was looked.
-    tidy_at_ns: u64,
-    /// Answers that found no room.
-    pub forgotten: u64,
+    /// How often all uses had to be forgotten.
+    uses_forgotten: u64,
 }
 
 impl Lookups {
+    /// `resolvers` are the users as whom the machine's resolvers run; what is `precious` is forgotten last.
+    pub fn new(resolvers: Vec<u32>, precious: Vec<WildMatch>) -> Self {
+        Self { ledger: Ledger::new(precious), resolvers, ..Self::default() }
+    }
+
+    /// Answers that found no room, or had to make room.
+    pub fn forgotten(&self) -> u64 {
+        self.ledger.forgotten + self.uses_forgotten
+    }
+
     pub fn answered(&mut self, answer: &Answer, receiver: Receiver) {
         let at_ns = answer.at.boot_ns;
         for &(address, ttl) in &answer.addresses {
             let lasts = ttl.min(TTL_MAX) + GRACE;
             let until_ns = at_ns.saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX));
-            if let Some(page) = self.page(address.to_canonical(), at_ns) {
-                let has_room = page.note(&answer.asked, receiver, at_ns, until_ns);
-                self.forgotten += u64::from(!has_room);
-            } else {
-                self.forgotten += 1;
-            }
+            self.ledger.note(address.to_canonical(), &answer.asked, receiver, (at_ns, until_ns));
         }
-    }
-
-    fn page(&mut self, address: IpAddr, now_ns: u64) -> Option<&mut Page> {
-        if self.pages.len() >= ADDRESSES_MAX && !self.pages.contains_key(&address) {
-            if now_ns < self.tidy_at_ns {
-                return None;
-            }
-            self.pages.retain(|_, page| {
-                page.crowded_until_ns >= now_ns || page.lookups.iter().any(|lookup| lookup.until_ns >= now_ns)
-            });
-            if self.pages.len() >= ADDRESSES_MAX {
-                self.tidy_at_ns = now_ns.saturating_add(1_000_000_000);
-                return None;
-            }
-        }
-        Some(self.pages.entry(address).or_default())
     }
 
     /// Names a connection, and remembers that it was made.
     pub fn connected(&mut self, connect: Connect) -> Found {
-        let Some(page) = self.pages.get(&connect.address) else { return Found::default() };
+        let Some(page) = self.ledger.page(&connect.address) else { return Found::default() };
         let mut found = Found::default();
         let mut decided = false;
         for scope in Scope::all_of(connect.by) {
             let by = scope.source(connect.exact);
-            let names = page.names(scope, connect.at_ns);
+            let valid = |lookup: &&Lookup| {
+                scope.holds(lookup.receiver, &self.resolvers) && lookup.is_valid(connect.at_ns)
+            };
+            let names = names(page.iter().filter(valid));
             if names.is_empty() {
                 continue;
             }
@@ -179,6 +169,7 @@ impl Lookups {
             for name in names {
                 let known = KnownName { name, by };
                 if Some(&known.name) == chosen.as_ref() {
+                    found.is_hearsay = scope == Scope::Everybody;
                     found.name = Some(known);
                 } else if !found.all().any(|other| other.name == known.name) {
                     found.others.push(known);
@@ -198,6 +189,7 @@ impl Lookups {
             // What is forgotten counts as not connected to, which leads to nothing being chosen.
             self.uses.clear();
             self.used_names.clear();
+            self.uses_forgotten += 1;
         }
         // There are no more names than uses.
         let next = u32::try_from(self.used_names.len()).unwrap_or(u32::MAX);
@@ -208,18 +200,31 @@ impl Lookups {
         }
     }
 
-    fn choose(&self, page: &Page, scope: Scope, connect: Connect, names: &[Arc<str>]) -> Option<Arc<str>> {
-        if connect.at_ns <= page.crowded_until_ns {
+    fn choose(
+        &self,
+        page: &[Lookup],
+        scope: Scope,
+        connect: Connect,
+        names: &[Arc<str>],
+    ) -> Option<Arc<str>> {
+        // What was forgotten of this address may be what is meant.
+        let draws_on = |share| scope.draws_on(share, &self.resolvers);
+        if self.ledger.has_forgotten(connect.address, connect.at_ns, draws_on) {
             return None;
         }
         let used = |name: &Arc<str>| {
             let name = *self.used_names.get(&**name)?;
             self.uses.get(&(scope, connect.protocol, name)).copied()
         };
-        let is_open = |name: &&Arc<str>| {
-            let answered = page.answered_ns(name, scope, connect.at_ns);
-            used(name).is_none_or(|used| used < answered)
+        let answered_ns = |name: &Arc<str>| {
+            let same = page.iter().filter(|lookup| {
+                lookup.name == *name
+                    && scope.holds(lookup.receiver, &self.resolvers)
+                    && lookup.is_valid(connect.at_ns)
+            });
+            same.map(|lookup| lookup.answered_ns(connect.at_ns)).max().unwrap_or(0)
         };
+        let is_open = |name: &&Arc<str>| used(name).is_none_or(|used| used < answered_ns(name));
         let mut open = names.iter().filter(is_open);
         match (open.next(), open.next(), names) {
             (Some(name), None, _) | (None, None, [name]) => Some(Arc::clone(name)),
@@ -228,10 +233,26 @@ impl Lookups {
     }
 }
 
+/// Each once.
+fn names<'a>(lookups: impl Iterator<Item = &'a Lookup>) -> Vec<Arc<str>> {
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for lookup in lookups {
+        if !names.contains(&lookup.name) {
+            names.push(Arc::clone(&lookup.name));
+        }
+    }
+    names
+}
+
 impl Found {
     /// Some of it was answered to the process itself or to its kin.
     pub fn is_own(&self) -> bool {
         self.all().any(|known| known.by == DomainSource::Dns)
+    }
+
+    /// There are names, and more than hearsay.
+    pub fn is_settled(&self) -> bool {
+        !self.is_hearsay && self.all().next().is_some()
     }
 
     fn all(&self) -> impl Iterator<Item = &KnownName> {
@@ -239,48 +260,5 @@ impl Found {
     }
 }
 
-impl Page {
-    /// Whether there was room.
-    fn note(&mut self, name: &Arc<str>, receiver: Receiver, at_ns: u64, until_ns: u64) -> bool {
-        let same = |lookup: &&mut Lookup| lookup.receiver == receiver && lookup.name == *name;
-        if let Some(lookup) = self.lookups.iter_mut().find(same) {
-            if at_ns > lookup.until_ns {
-                lookup.first_ns = at_ns;
-            }
-            lookup.first_ns = lookup.first_ns.min(at_ns);
-            lookup.last_ns = lookup.last_ns.max(at_ns);
-            lookup.until_ns = lookup.until_ns.max(until_ns);
-            return true;
-        }
-        if self.lookups.len() >= NAMES_MAX {
-            self.lookups.retain(|lookup| lookup.until_ns >= at_ns);
-        }
-        if self.lookups.len() >= NAMES_MAX {
-            self.crowded_until_ns = self.crowded_until_ns.max(until_ns);
-            return false;
-        }
-        let name = Arc::clone(name);
-        self.lookups.push(Lookup { name, receiver, first_ns: at_ns, last_ns: at_ns, until_ns });
-        true
-    }
-
-    fn valid(&self, scope: Scope, at_ns: u64) -> impl Iterator<Item = &Lookup> {
-        self.lookups.iter().filter(move |lookup| scope.holds(lookup.receiver) && lookup.is_valid(at_ns))
-    }
-
-    /// Each once.
-    fn names(&self, scope: Scope, at_ns: u64) -> Vec<Arc<str>> {
-        let mut names: Vec<Arc<str>> = Vec::new();
-        for lookup in self.valid(scope, at_ns) {
-            if !names.contains(&lookup.name) {
-                names.push(Arc::clone(&lookup.name));
-            }
-        }
-        names
-    }
-
-    fn answered_ns(&self, name: &Arc<str>, scope: Scope, at_ns: u64) -> u64 {
-        let same = self.valid(scope, at_ns).filter(|lookup| lookup.name == *name);
-        same.map(|lookup| lookup.answered_ns(at_ns)).max().unwrap_or(0)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! From addresses to names: what packets and look-ups tell, before it is joined with sockets and processes.
 
+pub mod accounts;
 pub mod book;
 pub mod bounded;
 pub mod capture_file;
@@ -9,6 +10,7 @@ pub mod evidence;
 pub mod feed;
 mod held;
 pub mod host_name;
+mod ledger;
 pub mod lookups;
 pub mod packet;
 pub mod pcap;

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use crate::event::Moment;
 use crate::names::Pointer;
+use crate::names::bounded::Bounded;
 use crate::names::classes::{Reach, reach};
 use crate::names::resolver::Resolver;
 use crate::source::SocketId;
 
-/// Addresses whose answer is kept; about a hundred bytes each.
+/// Addresses whose answer is kept, about a hundred bytes each; the oldest makes room and is asked for again.
 const KNOWN_MAX: usize = 1 << 13;
 /// Addresses that are waited for at a time.
 const ADDRESSES_MAX: usize = 1 << 12;
@@ -63,7 +64,7 @@ pub struct PointerSettings {
 pub struct Pointers {
     answers: Answers,
     settings: PointerSettings,
-    known: HashMap<IpAddr, Known>,
+    known: Bounded<IpAddr, Known>,
     waiting: HashMap<IpAddr, Vec<SocketId>>,
     /// Connections for which it is not asked yet, by time.
     due: VecDeque<(u64, IpAddr, SocketId)>,
@@ -77,7 +78,7 @@ impl Pointers {
         Self {
             answers,
             settings,
-            known: HashMap::new(),
+            known: Bounded::new(KNOWN_MAX),
             waiting: HashMap::new(),
             due: VecDeque::new(),
             now_ns: 0,
@@ -203,13 +204,6 @@ impl Pointers {
             .name
             .as_ref()
             .map(|name| PointerName { name: Arc::clone(name), confirmed: pointer.confirmed });
-        if self.known.len() >= KNOWN_MAX {
-            let now_ns = self.now_ns;
-            self.known.retain(|_, known| known.until_ns >= now_ns);
-            if self.known.len() >= KNOWN_MAX {
-                self.known.clear();
-            }
-        }
         let lasts = pointer.lasts.clamp(SHORTEST, LONGEST);
         let until_ns = pointer.at.boot_ns.saturating_add(nanos(lasts));
         self.known.insert(pointer.address, Known { name: name.clone(), until_ns });

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bounded::Bounded;
+use super::bounded::{Parted, Whose};
 use super::dns::{self, Question, Said};
 use super::packet::{Content, Segment};
 use super::quic;
@@ -18,7 +18,7 @@ use crate::source::SocketId;
 const DNS_PORT: u16 = 53;
 /// An answer that takes longer is no answer any more; resolvers give up after ten seconds or so.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Questions that wait for an answer.
+/// Questions that wait for an answer. All of these bounds hold twice: for watched processes, and for everybody else.
 const QUESTIONS_MAX: usize = 4096;
 /// Connections whose first bytes are awaited, or that are done with.
 const FLOWS_MAX: usize = 4096;
@@ -51,14 +51,14 @@ enum Flow {
 
 /// All state between packets.
 pub struct Reader {
-    questions: Bounded<(Party, Question), Moment>,
+    questions: Parted<(Party, Question), Moment>,
     /// DNS over TCP, by the asking end and whether it is that end's side.
-    dialogues: Bounded<(Party, bool), Stream>,
-    flows: Bounded<Party, Flow>,
-    hellos: Bounded<Party, Stream>,
-    initials: Bounded<Party, quic::Client>,
+    dialogues: Parted<(Party, bool), Stream>,
+    flows: Parted<Party, Flow>,
+    hellos: Parted<Party, Stream>,
+    initials: Parted<Party, quic::Client>,
     /// Packets that hold names and could not be read: malformed, incomplete, of a name that is none, or too many at
-    /// once.
+    /// once; and questions that had to make room for others.
     pub unread: u64,
     /// Answers to what nobody was seen to ask.
     pub unasked: u64,
@@ -67,11 +67,11 @@ pub struct Reader {
 impl Default for Reader {
     fn default() -> Self {
         Self {
-            questions: Bounded::new(QUESTIONS_MAX),
-            dialogues: Bounded::new(STREAMS_MAX),
-            flows: Bounded::new(FLOWS_MAX),
-            hellos: Bounded::new(STREAMS_MAX),
-            initials: Bounded::new(STREAMS_MAX),
+            questions: Parted::new(QUESTIONS_MAX),
+            dialogues: Parted::new(STREAMS_MAX),
+            flows: Parted::new(FLOWS_MAX),
+            hellos: Parted::new(STREAMS_MAX),
+            initials: Parted::new(STREAMS_MAX),
             unread: 0,
             unasked: 0,
         }
@@ -85,12 +85,37 @@ struct Sight {
     party: Party,
     /// That end sent the segment.
     sent: bool,
+    whose: Whose,
+    /// Of the socket, where the kernel says.
+    uid: Option<u32>,
 }
+
+/// What is known of the socket beside its packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    pub whose: Whose,
+    pub uid: Option<u32>,
+}
+
+/// Where only packets are seen.
+const NOBODY_KNOWN: Standing = Standing { whose: Whose::Anybodys, uid: None };
 
 impl Reader {
     /// What a segment tells goes to `out`.
     pub fn read(&mut self, at: Moment, seen: Seen, segment: &Segment<'_>, out: &mut Vec<Evidence>) {
-        let sight = |sent| sight(at, seen, segment, sent);
+        self.read_knowing(at, seen, segment, &|_| NOBODY_KNOWN, out);
+    }
+
+    /// The same, where `standing` says what is known of a party.
+    pub fn read_knowing(
+        &mut self,
+        at: Moment,
+        seen: Seen,
+        segment: &Segment<'_>,
+        standing: &dyn Fn(Party) -> Standing,
+        out: &mut Vec<Evidence>,
+    ) {
+        let sight = |sent| sight(at, seen, segment, sent, standing);
         match segment.content {
             Content::Datagram(payload) => {
                 let to_dns = segment.destination.port() == DNS_PORT;
@@ -128,14 +153,16 @@ impl Reader {
     fn message(&mut self, sight: Sight, bytes: &[u8], out: &mut Vec<Evidence>) {
         match dns::read(bytes) {
             Said::Asked(question) if sight.sent => {
-                self.questions.insert((sight.party, question), sight.at);
+                let gone = self.questions.insert(sight.whose, (sight.party, question), sight.at);
+                self.unread += u64::from(gone.is_some_and(|asked| sight.at.since(asked) <= PATIENCE));
             }
             Said::Answered(question, addresses) if !sight.sent => {
                 let key = (sight.party, question);
                 let Some(asked_at) = self.questions.remove(&key) else { return self.unasked += 1 };
                 if sight.at.since(asked_at) <= PATIENCE && !addresses.is_empty() {
                     let asked = key.1.name;
-                    out.push(Evidence::Answer(Answer { at: sight.at, to: sight.party, asked, addresses }));
+                    let (at, to, uid) = (sight.at, sight.party, sight.uid);
+                    out.push(Evidence::Answer(Answer { at, to, uid, asked, addresses }));
                 }
             }
             Said::Asked(_) | Said::Answered(..) | Said::Other => {}
@@ -155,13 +182,13 @@ impl Reader {
         let key = (sight.party, sight.sent);
         if opens {
             self.dialogues.remove(&(sight.party, false));
-            self.insert_dialogue(key, sequence);
+            self.insert_dialogue(sight.whose, key, sequence);
         }
         if payload.is_empty() {
             return;
         }
         if self.dialogues.get(&key).is_none() {
-            self.insert_dialogue(key, sequence);
+            self.insert_dialogue(sight.whose, key, sequence);
         }
         let Some(stream) = self.dialogues.get_mut(&key) else { return };
         let whole = stream.add(sequence, payload);
@@ -182,8 +209,8 @@ impl Reader {
         }
     }
 
-    fn insert_dialogue(&mut self, key: (Party, bool), sequence: u32) {
-        let gone = self.dialogues.insert(key, Stream::new(sequence));
+    fn insert_dialogue(&mut self, whose: Whose, key: (Party, bool), sequence: u32) {
+        let gone = self.dialogues.insert(whose, key, Stream::new(sequence));
         self.unread += u64::from(gone.is_some_and(|stream| !stream.ready().is_empty()));
     }
 
@@ -199,7 +226,7 @@ impl Reader {
         let party = sight.party;
         if opens {
             self.hellos.remove(&party);
-            self.flows.insert(party, Flow::Begun(sequence));
+            self.flows.insert(sight.whose, party, Flow::Begun(sequence));
         }
         if payload.is_empty() {
             return;
@@ -217,10 +244,13 @@ impl Reader {
             };
             match Stream::distance(start, sequence) {
                 Some(0) if !looks_like_hello(payload) => {
-                    self.flows.insert(party, Flow::Done);
+                    self.flows.insert(sight.whose, party, Flow::Done);
                     return;
                 }
-                Some(_) => self.unread += u64::from(self.hellos.insert(party, Stream::new(start)).is_some()),
+                Some(_) => {
+                    let gone = self.hellos.insert(sight.whose, party, Stream::new(start));
+                    self.unread += u64::from(gone.is_some());
+                }
                 None => return,
             }
         }
@@ -233,7 +263,7 @@ impl Reader {
             tls::Greeting::Other => {}
         }
         self.hellos.remove(&party);
-        self.flows.insert(party, Flow::Done);
+        self.flows.insert(sight.whose, party, Flow::Done);
     }
 
     fn initial(&mut self, sight: Sight, datagram: &[u8], out: &mut Vec<Evidence>) {
@@ -243,7 +273,8 @@ impl Reader {
             Some(client) if client.goes_on_with(datagram) => client.read(datagram),
             known => match quic::Client::begin(datagram) {
                 Some((client, greeting)) => {
-                    self.unread += u64::from(self.initials.insert(sight.party, client).is_some());
+                    let gone = self.initials.insert(sight.whose, sight.party, client);
+                    self.unread += u64::from(gone.is_some());
                     greeting
                 }
                 None => match known {
@@ -282,7 +313,13 @@ fn looks_like_hello(payload: &[u8]) -> bool {
 }
 
 /// `None` where the segment was seen at the other end's socket.
-fn sight(at: Moment, seen: Seen, segment: &Segment<'_>, sent: bool) -> Option<Sight> {
+fn sight(
+    at: Moment,
+    seen: Seen,
+    segment: &Segment<'_>,
+    sent: bool,
+    standing: &dyn Fn(Party) -> Standing,
+) -> Option<Sight> {
     let (local, remote) =
         if sent { (segment.source, segment.destination) } else { (segment.destination, segment.source) };
     let protocol = match segment.content {
@@ -295,7 +332,8 @@ fn sight(at: Moment, seen: Seen, segment: &Segment<'_>, sent: bool) -> Option<Si
         Seen::Received { netns, cookie } if !sent => socket(protocol, netns, cookie, remote),
         Seen::Sent { .. } | Seen::Received { .. } => return None,
     };
-    Some(Sight { at, party, sent })
+    let Standing { whose, uid } = standing(party);
+    Some(Sight { at, party, sent, whose, uid })
 }
 
 fn socket(protocol: Protocol, netns: u32, cookie: u64, remote: SocketAddr) -> Party {

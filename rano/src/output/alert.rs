@@ -27,8 +27,9 @@ pub fn line(alert: &Alert<'_>, styles: &Styles) -> String {
 /// What was found, names escaped.
 fn message(reason: &Reason) -> String {
     match reason {
-        Reason::DomainMatch { pattern, domain } => {
-            format!("{} matched {}", Escaped(domain), Escaped(pattern))
+        Reason::DomainMatch { pattern, domain, is_possible } => {
+            let possible = if *is_possible { " (possible)" } else { "" };
+            format!("{} matched {}{possible}", Escaped(domain), Escaped(pattern))
         }
         Reason::MaxConnections { active, limit } => format!("{active}/{limit} active connections"),
         Reason::MaxPerProvider { provider, active, limit } => {
@@ -37,8 +38,17 @@ fn message(reason: &Reason) -> String {
         Reason::LongDuration { elapsed, limit } => {
             format!("{}ms > {}ms", elapsed.as_millis(), limit.as_millis())
         }
-        Reason::UnknownDomain { remote } => format!("{remote} has no name"),
+        Reason::UnknownDomain { remote, possible } if possible.is_empty() => format!("{remote} has no name"),
+        Reason::UnknownDomain { remote, possible } => {
+            let names: Vec<_> = possible.iter().map(|name| Escaped(name).to_string()).collect();
+            format!("{remote} has no name (possible: {})", names.join(", "))
+        }
     }
+}
+
+/// What is said of unknown endpoints that were too many to be told one by one. No newline.
+pub fn more_unknown_endpoints(count: u64) -> String {
+    format!("⚠ Unknown endpoints: {count} more, too fast to be shown; the history has every connection")
 }
 
 /// What is said of an endpoint of which nobody knows what it is. No newline.
@@ -64,6 +74,9 @@ struct AlertJson<'a> {
     pattern: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<&'a str>,
+    /// It may be another name that the connection goes by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    possible: Option<bool>,
     /// Active connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     active: Option<u64>,
@@ -104,6 +117,7 @@ pub fn json(alert: &Alert<'_>, run_id: &str) -> Vec<u8> {
         severity: alert.reason.severity().name(),
         pattern: None,
         domain: known,
+        possible: None,
         active: None,
         limit: None,
         duration_ms: None,
@@ -119,9 +133,10 @@ pub fn json(alert: &Alert<'_>, run_id: &str) -> Vec<u8> {
         remote: text(&event.remote),
     };
     match alert.reason {
-        Reason::DomainMatch { pattern, domain } => {
+        Reason::DomainMatch { pattern, domain, is_possible } => {
             json.pattern = Some(pattern);
             json.domain = Some(domain);
+            json.possible = is_possible.then_some(true);
         }
         Reason::MaxConnections { active, limit } | Reason::MaxPerProvider { active, limit, .. } => {
             json.active = Some(*active);

@@ -12,11 +12,12 @@ use super::{Live, Pipeline};
 use crate::event::{Address, Bytes, Class, Domain, DomainSource, Event, EventKind, KnownName, Moment};
 use crate::names::book::{Book, Learned};
 use crate::names::classes::{Classes, Reach, reach};
+use crate::names::lookups::Receiver;
 use crate::names::pointers::{PointerName, Pointers};
-use crate::names::unknown::{UnknownEndpoints, Waiting};
+use crate::names::unknown::{News, UnknownEndpoints, Waiting};
 use crate::names::{Evidence, Pointer};
-use crate::output::alert::unknown_endpoint;
-use crate::sink::alerts::NAME_PATIENCE;
+use crate::output::alert::{more_unknown_endpoints, unknown_endpoint};
+use crate::sink::alerts::{Candidate, NAME_PATIENCE};
 use crate::source::{Opened, SocketId};
 
 /// How long a connection that has ended is kept for names that come late.
@@ -66,6 +67,10 @@ impl Names {
 pub(super) struct Known {
     pub(super) domain: Domain,
     pub(super) others: Vec<KnownName>,
+    /// Only other users' processes say that `domain` is its name.
+    pub(super) is_hearsay: bool,
+    /// Names besides `domain` that are to be judged with the first event, all of them, however few are kept.
+    unjudged: Vec<Candidate>,
     pub(super) class: Class,
     /// What the class was told by.
     classified_by: Option<KnownName>,
@@ -86,6 +91,8 @@ enum Naming {
     Nothing,
     Better,
     Another,
+    /// There is no room to keep it.
+    NotKept,
 }
 
 impl Known {
@@ -95,8 +102,11 @@ impl Known {
             Domain::Observed { name, by } => Some((name, *by)),
             Domain::Unknown => None,
         };
-        let is_better = learned.is_certain && known.is_none_or(|(_, known_by)| *by < known_by);
-        if is_better {
+        // Of two that say the same, one may be trusted.
+        let is_surer = |known_by| *by == known_by && self.is_hearsay && !learned.is_hearsay;
+        let is_better = known.is_none_or(|(_, known_by)| *by < known_by || is_surer(known_by));
+        if learned.is_certain && is_better {
+            self.is_hearsay = learned.is_hearsay;
             let former =
                 std::mem::replace(&mut self.domain, Domain::Observed { name: name.clone(), by: *by });
             self.others.retain(|other| other.name != *name);
@@ -111,7 +121,40 @@ impl Known {
         if is_shown || self.others.iter().any(|other| other.name == *name) {
             return Naming::Nothing;
         }
-        if self.keep(learned.name.clone()) { Naming::Another } else { Naming::Nothing }
+        if self.keep(learned.name.clone()) { Naming::Another } else { Naming::NotKept }
+    }
+
+    /// Takes in a name before the first event.
+    fn add_first(&mut self, learned: &Learned) {
+        let before = self.candidate();
+        match self.add(learned) {
+            Naming::Nothing => {}
+            Naming::Better => self.unjudged.extend(before),
+            Naming::Another | Naming::NotKept => self.unjudged.push(candidate(learned)),
+        }
+    }
+
+    /// What it is shown with.
+    fn candidate(&self) -> Option<Candidate> {
+        match &self.domain {
+            Domain::Observed { name, .. } => {
+                Some(Candidate { name: name.clone(), is_possible: self.is_hearsay })
+            }
+            Domain::Unknown => None,
+        }
+    }
+
+    /// What is to be judged with the first event, besides the name it is shown with.
+    pub(super) fn take_unjudged(&mut self) -> Vec<Candidate> {
+        std::mem::take(&mut self.unjudged)
+    }
+
+    /// Something vouches for its name: the process itself, a greeting, a resolver.
+    fn is_surely_named(&self) -> bool {
+        match &self.domain {
+            Domain::Observed { by, .. } => *by != DomainSource::Ptr && !self.is_hearsay,
+            Domain::Unknown => false,
+        }
     }
 
     fn keep(&mut self, name: KnownName) -> bool {
@@ -121,6 +164,10 @@ impl Known {
         }
         has_room
     }
+}
+
+fn candidate(learned: &Learned) -> Candidate {
+    Candidate { name: learned.name.name.clone(), is_possible: !learned.is_certain || learned.is_hearsay }
 }
 
 /// Connections that ended and may still get a name.
@@ -162,13 +209,26 @@ impl Pipeline {
     }
 
     /// What is known of a socket's names as it is opened, and of others' through it.
-    pub(super) fn look_up(&mut self, opened: &Opened) -> Vec<Learned> {
+    pub(super) fn look_up(&mut self, opened: &Opened, is_followed: bool) -> Vec<Learned> {
         let mut learned = Vec::new();
         if self.names.book.is_on() {
-            let root = opened.owner.and_then(|owner| self.tree.root(owner));
-            self.names.book.opened(opened, root, &mut learned);
+            let by = self.receiver(opened);
+            if is_followed {
+                self.names.book.opened(opened, by, &mut learned);
+            } else {
+                self.names.book.attempted(opened, by, &mut learned);
+            }
         }
         learned
+    }
+
+    /// Whose socket it is.
+    pub(super) fn receiver(&self, opened: &Opened) -> Receiver {
+        Receiver {
+            process: opened.owner,
+            root: opened.owner.and_then(|owner| self.tree.root(owner)),
+            uid: opened.owner.and_then(|owner| self.tree.uid(owner)),
+        }
     }
 
     /// The same when its local end becomes known.
@@ -185,7 +245,7 @@ impl Pipeline {
         let mut known = Known::default();
         for learned in learned {
             if learned.socket == opened.id {
-                known.add(&learned);
+                known.add_first(&learned);
             } else {
                 self.learned(&learned);
             }
@@ -197,16 +257,19 @@ impl Pipeline {
         {
             confirmed = *is_confirmed;
             let name = KnownName { name: name.clone(), by: DomainSource::Ptr };
-            known.add(&Learned { socket: opened.id, name, is_certain: true, at: opened.at });
+            let (socket, at) = (opened.id, opened.at);
+            known.add_first(&Learned { socket, name, is_certain: true, is_hearsay: false, at });
         }
         self.classify(&mut known, opened.remote.as_ref(), confirmed);
         known
     }
 
-    /// By the name, if it is one that the address's owner cannot just make up.
+    /// By the name, if it is one that neither the address's owner nor another user can just make up.
     fn classify(&self, known: &mut Known, remote: Option<&Address>, confirmed: bool) {
         let name = match &known.domain {
-            Domain::Observed { name, by } if *by != DomainSource::Ptr || confirmed => {
+            Domain::Observed { name, by }
+                if known.is_surely_named() || *by == DomainSource::Ptr && confirmed =>
+            {
                 Some(KnownName { name: name.clone(), by: *by })
             }
             Domain::Observed { .. } | Domain::Unknown => None,
@@ -218,10 +281,13 @@ impl Pipeline {
     /// After a connect was sent.
     pub(super) fn await_names(&mut self, event: &Event, live: &mut Live) {
         let Some(Address::Ip(remote)) = event.remote else { return };
-        if event.domain == Domain::Unknown {
+        if event.domain == Domain::Unknown || event.is_hearsay {
             let known = &mut live.known;
             known.is_unresolved = reach(remote.ip()) == Reach::World && known.class == Class::Unknown;
             self.unresolved += u64::from(known.is_unresolved);
+        }
+        if event.domain == Domain::Unknown {
+            let known = &mut live.known;
             known.awaits_pointer = self.names.pointers.want(remote.ip(), live.opened.id, event.at);
         }
         self.suspect(event, remote, live);
@@ -233,10 +299,7 @@ impl Pipeline {
         if !concerns {
             return;
         }
-        let is_named = match &event.domain {
-            Domain::Observed { by, .. } => *by != DomainSource::Ptr,
-            Domain::Unknown => false,
-        };
+        let is_named = live.known.is_surely_named();
         let due_ns = event.at.boot_ns.saturating_add(nanos(NAME_PATIENCE));
         let waiting = Waiting { due_ns, socket: live.opened.id, connection: live.connection };
         live.known.is_suspect = !is_named && unknown.wait(waiting);
@@ -247,8 +310,18 @@ impl Pipeline {
 
     /// Once an endpoint.
     fn tell_of_unknown(&mut self, event: &Event, remote: SocketAddr) {
-        if self.names.unknown.as_mut().is_some_and(|unknown| unknown.is_news(remote)) {
+        self.tell_of_counted(event.at.boot_ns);
+        let who = event.process.as_ref().map(|process| process.id);
+        let news = self.names.unknown.as_mut().map(|unknown| unknown.news(remote, who, event.at.boot_ns));
+        if news == Some(News::Line) {
             self.say(&unknown_endpoint(event, remote));
+        }
+    }
+
+    /// Those that were too many to be told one by one.
+    fn tell_of_counted(&mut self, now_ns: u64) {
+        if let Some(count) = self.names.unknown.as_mut().and_then(|unknown| unknown.take_counted(now_ns)) {
+            self.say(&more_unknown_endpoints(count));
         }
     }
 
@@ -312,7 +385,8 @@ impl Pipeline {
             }
             let Some(PointerName { name, confirmed }) = name.clone() else { continue };
             let name = KnownName { name, by: DomainSource::Ptr };
-            self.name_connection(&Learned { socket, name, is_certain: true, at: pointer.at }, confirmed);
+            let learned = Learned { socket, name, is_certain: true, is_hearsay: false, at: pointer.at };
+            self.name_connection(&learned, confirmed);
         }
     }
 
@@ -334,6 +408,7 @@ impl Pipeline {
 
     fn name_live(&mut self, learned: &Learned, confirmed: bool, live: &mut Live, has_ended: bool) {
         let (before, class_before) = (live.known.domain.clone(), live.known.class);
+        let shown_before = live.known.candidate();
         let naming = live.known.add(learned);
         if naming == Naming::Nothing {
             return;
@@ -342,7 +417,7 @@ impl Pipeline {
         if naming == Naming::Better {
             let remote = live.opened.remote.clone();
             self.classify(&mut live.known, remote.as_ref(), confirmed);
-            if live.known.is_unresolved {
+            if live.known.is_unresolved && !live.known.is_hearsay {
                 live.known.is_unresolved = false;
                 self.unresolved = self.unresolved.saturating_sub(1);
             }
@@ -353,16 +428,21 @@ impl Pipeline {
         }
         if is_written {
             for sink in &mut self.sinks {
-                if naming == Naming::Better {
-                    sink.named(&event, &before);
-                } else {
-                    sink.also_named(event.connection, &learned.name);
+                match naming {
+                    Naming::Better => sink.named(&event, &before),
+                    Naming::Another => sink.also_named(event.connection, &learned.name),
+                    Naming::NotKept | Naming::Nothing => {}
                 }
             }
         }
-        self.judge_name(learned, &event, before, live, is_written, naming == Naming::Better);
+        // The best name of an attempt is judged when it succeeds or fails.
+        let to_judge =
+            if is_written || naming != Naming::Better { Some(candidate(learned)) } else { shown_before };
+        if let Some(to_judge) = to_judge {
+            self.judge_name(&to_judge, &event, live, is_written);
+        }
         if let (true, Some(Address::Ip(remote))) = (live.known.is_suspect, &event.remote) {
-            let is_named = learned.is_certain && learned.name.by != DomainSource::Ptr;
+            let is_named = live.known.is_surely_named();
             let is_told = is_named && event.class == Class::Unknown;
             live.known.is_suspect = !is_named && event.class == Class::Unknown;
             if is_told {
@@ -371,28 +451,10 @@ impl Pipeline {
         }
     }
 
-    fn judge_name(
-        &mut self,
-        learned: &Learned,
-        event: &Event,
-        before: Domain,
-        live: &mut Live,
-        is_written: bool,
-        is_better: bool,
-    ) {
-        // One of several that fit may not be its name at all.
-        if !learned.is_certain {
-            return;
-        }
-        // The best name of an attempt is judged when it succeeds or fails.
-        let to_judge = match before {
-            _ if is_written || !is_better => Some(learned.name.name.clone()),
-            Domain::Observed { name, .. } => Some(name),
-            Domain::Unknown => None,
-        };
-        if let (Some(judge), Some(name)) = (&mut self.judge, to_judge) {
+    fn judge_name(&mut self, candidate: &Candidate, event: &Event, live: &mut Live, is_written: bool) {
+        if let Some(judge) = &mut self.judge {
             let was_marked = live.notes.alert;
-            let reasons = judge.named(event, &name, &mut live.notes);
+            let reasons = judge.named(event, candidate, &mut live.notes);
             self.warn_late(event, &reasons, is_written && live.notes.alert && !was_marked);
         }
     }
@@ -415,6 +477,7 @@ impl Pipeline {
         {
             self.suspect_is_due(waiting, now);
         }
+        self.tell_of_counted(now.boot_ns);
         self.ended.passed(now.boot_ns);
         pointers
     }
@@ -427,9 +490,12 @@ impl Pipeline {
                 self.suspect_is_due(waiting, now);
             }
         }
+        self.tell_of_counted(u64::MAX);
     }
 
+    /// Told as of the time at which it was due.
     fn suspect_is_due(&mut self, waiting: Waiting, now: Moment) {
+        let now = Moment { boot_ns: now.boot_ns.min(waiting.due_ns), ..now };
         let is_it = |live: &Live| live.connection == waiting.connection;
         if let Some(mut live) = self.live.remove(&waiting.socket) {
             if is_it(&live) {

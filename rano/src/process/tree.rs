@@ -167,6 +167,11 @@ impl Tree {
         Some(root)
     }
 
+    /// The user that any known process runs as.
+    pub fn uid(&self, id: ProcessId) -> Option<u32> {
+        self.node(id).map(|node| node.uid)
+    }
+
     fn seen(&mut self, id: ProcessId, parent: u32, image: &Image) -> Verdict {
         let subject = Subject::of(image);
         let standing = self.standing(id, &subject);

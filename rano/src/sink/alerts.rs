@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use wildmatch::WildMatch;
 
 use crate::event::{Address, ConnectionId, Domain, Event, Moment};
+use crate::process::ProcessId;
 use crate::source::SocketId;
 use waits::{Place, Waits};
 
@@ -52,11 +53,30 @@ impl AlertRules {
 /// Why an alert was raised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    DomainMatch { pattern: Arc<str>, domain: Arc<str> },
-    MaxConnections { active: u64, limit: u64 },
-    MaxPerProvider { provider: Arc<str>, active: u64, limit: u64 },
-    LongDuration { elapsed: Duration, limit: Duration },
-    UnknownDomain { remote: SocketAddr },
+    /// `is_possible`: it is one of several names that the connection may go by, or only other users say so.
+    DomainMatch {
+        pattern: Arc<str>,
+        domain: Arc<str>,
+        is_possible: bool,
+    },
+    MaxConnections {
+        active: u64,
+        limit: u64,
+    },
+    MaxPerProvider {
+        provider: Arc<str>,
+        active: u64,
+        limit: u64,
+    },
+    LongDuration {
+        elapsed: Duration,
+        limit: Duration,
+    },
+    /// `possible`: names of which it is not known whether the connection goes by them.
+    UnknownDomain {
+        remote: SocketAddr,
+        possible: Vec<Arc<str>>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,14 +144,27 @@ pub struct Notes {
     name: Option<Place>,
 }
 
-/// Whom the cooldown of an alert is about, one for each kind. A duration has none: it is said once a connection.
+/// Whom the cooldown of an alert is about, one for each kind. A duration has none: it is said once a connection. Where a
+/// process is what reaches out, the tree it belongs to is part of the subject: what one agent does says nothing of another's.
+/// A name that is only possible says nothing of one that is certain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
     Everything,
     Provider(Arc<str>),
-    Domain(Arc<str>),
-    Endpoint(SocketAddr),
+    Domain { name: Arc<str>, is_possible: bool, tree: Option<ProcessId> },
+    Endpoint(SocketAddr, Option<ProcessId>),
 }
+
+/// A name that a connection goes by, or may go by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub name: Arc<str>,
+    /// It may be another one.
+    pub is_possible: bool,
+}
+
+/// Names that are listed with an alert.
+const LISTED: usize = 3;
 
 /// A connection whose time has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,9 +192,9 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(rules: AlertRules) -> Self {
-        let glob = |pattern: &String| (WildMatch::new(&folded(pattern)), Arc::from(pattern.as_str()));
+        let patterns = rules.domains.iter().map(|pattern| Arc::from(pattern.as_str()));
         Self {
-            globs: rules.domains.iter().map(glob).collect(),
+            globs: globs(&rules.domains).into_iter().zip(patterns).collect(),
             cooldowns: Cooldowns::new(rules.cooldown),
             rules,
             providers: FxHashMap::default(),
@@ -175,16 +208,17 @@ impl Judge {
         self.cooldowns.held_back
     }
 
-    /// A connection began; `active` counts it already. `socket` is `None` where its end will not be noticed.
+    /// A connection began; `active` counts it already. `socket` is `None` where its end will not be noticed. `others` are
+    /// names that it may go by besides the one that it is shown with.
     pub fn connected(
         &mut self,
         event: &Event,
         active: u64,
         socket: Option<SocketId>,
+        others: &[Candidate],
         notes: &mut Notes,
     ) -> Vec<Reason> {
-        let mut reasons = Vec::new();
-        self.name(event, &mut reasons, notes);
+        let mut reasons = self.names(event, others, notes);
         if let Some(limit) = self.rules.max_connections
             && active > limit
         {
@@ -210,10 +244,12 @@ impl Judge {
     }
 
     /// A name became known: any name, not only the one that is shown.
-    pub fn named(&mut self, event: &Event, name: &Arc<str>, notes: &mut Notes) -> Vec<Reason> {
+    pub fn named(&mut self, event: &Event, candidate: &Candidate, notes: &mut Notes) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        self.compare(name, event.at, &mut reasons, notes);
-        forget(&mut self.nameless, &mut notes.name);
+        self.compare(candidate, event, &mut reasons, notes);
+        if !candidate.is_possible {
+            forget(&mut self.nameless, &mut notes.name);
+        }
         reasons
     }
 
@@ -240,10 +276,8 @@ impl Judge {
     }
 
     /// An attempt failed.
-    pub fn failed(&mut self, event: &Event, notes: &mut Notes) -> Vec<Reason> {
-        let mut reasons = Vec::new();
-        self.name(event, &mut reasons, notes);
-        reasons
+    pub fn failed(&mut self, event: &Event, others: &[Candidate], notes: &mut Notes) -> Vec<Reason> {
+        self.names(event, others, notes)
     }
 
     /// When there is something to look at without any event.
@@ -300,39 +334,71 @@ impl Judge {
             let due = due(limit.saturating_add(Duration::from_millis(1)));
             notes.duration = self.durations.insert(due, event.connection, socket);
         }
-        let is_nameless = event.domain == Domain::Unknown && matches!(event.remote, Some(Address::Ip(_)));
-        if self.rules.unknown_domain && is_nameless {
+        let is_ip = matches!(event.remote, Some(Address::Ip(_)));
+        if self.rules.unknown_domain && is_ip && is_nameless(event) {
             notes.name = self.nameless.insert(due(NAME_PATIENCE), event.connection, socket);
         }
     }
 
-    fn name(&mut self, event: &Event, reasons: &mut Vec<Reason>, notes: &mut Notes) {
+    fn names(&mut self, event: &Event, others: &[Candidate], notes: &mut Notes) -> Vec<Reason> {
+        let mut reasons = Vec::new();
         if let Domain::Observed { name, .. } = &event.domain {
-            self.compare(name, event.at, reasons, notes);
+            let shown = Candidate { name: Arc::clone(name), is_possible: event.is_hearsay };
+            self.compare(&shown, event, &mut reasons, notes);
         }
+        for candidate in others {
+            self.compare(candidate, event, &mut reasons, notes);
+        }
+        reasons
     }
 
     /// The first glob that matches speaks for all.
-    fn compare(&mut self, name: &Arc<str>, at: Moment, reasons: &mut Vec<Reason>, notes: &mut Notes) {
-        let text = folded(name);
+    fn compare(
+        &mut self,
+        candidate: &Candidate,
+        event: &Event,
+        reasons: &mut Vec<Reason>,
+        notes: &mut Notes,
+    ) {
+        let text = folded(&candidate.name);
         let Some((_, pattern)) = self.globs.iter().find(|(glob, _)| glob.matches(&text)) else { return };
         notes.alert = true;
         let pattern = Arc::clone(pattern);
-        let subject = Subject::Domain(text.into());
-        if self.cooldowns.allows(subject, at) {
-            reasons.push(Reason::DomainMatch { pattern, domain: Arc::clone(name) });
+        let is_possible = candidate.is_possible;
+        let subject = Subject::Domain { name: text.into(), is_possible, tree: event.tree };
+        if self.cooldowns.allows(subject, event.at) {
+            let domain = Arc::clone(&candidate.name);
+            reasons.push(Reason::DomainMatch { pattern, domain, is_possible });
         }
     }
 
     fn without_name(&mut self, event: &Event, notes: &mut Notes) -> Option<Reason> {
         let Some(Address::Ip(remote)) = event.remote else { return None };
-        if event.domain != Domain::Unknown {
+        if !is_nameless(event) {
             return None;
         }
         notes.alert = true;
-        let said = self.cooldowns.allows(Subject::Endpoint(remote), event.at);
-        said.then_some(Reason::UnknownDomain { remote })
+        if !self.cooldowns.allows(Subject::Endpoint(remote, event.tree), event.at) {
+            return None;
+        }
+        let shown = match &event.domain {
+            Domain::Observed { name, .. } => Some(name),
+            Domain::Unknown => None,
+        };
+        let others = event.others.iter().map(|other| &other.name);
+        let possible = shown.into_iter().chain(others).take(LISTED).cloned().collect();
+        Some(Reason::UnknownDomain { remote, possible })
     }
+}
+
+/// What only other users say is no name.
+fn is_nameless(event: &Event) -> bool {
+    event.domain == Domain::Unknown || event.is_hearsay
+}
+
+/// The globs of names, as they are compared with names in lower case.
+pub fn globs(patterns: &[String]) -> Vec<WildMatch> {
+    patterns.iter().map(|pattern| WildMatch::new(&folded(pattern))).collect()
 }
 
 /// Whether it waited still.

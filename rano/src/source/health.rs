@@ -20,7 +20,8 @@ pub enum Gap {
     TableFull,
     /// Records that the kernel programs had no room for.
     KernelDropped,
-    /// Sockets that the kernel programs could not follow, because their tables were full or a read failed.
+    /// Sockets that the kernel programs could not follow, because their tables were full or a read failed: their attempts are
+    /// told, if anything of them found room.
     KernelUnfollowed,
     /// Times that the kernel skipped one of its programs, or forgot what one had counted: others tell of the connection, without
     /// its bytes, its errno or who accepted it.
@@ -54,6 +55,10 @@ impl Gap {
         Self::NamesForgotten,
         Self::SqliteDropped,
     ];
+
+    /// Those that mean that a table was full: said when it happens first, not only at the end.
+    pub const OF_ROOM: [Self; 4] =
+        [Self::TableFull, Self::KernelDropped, Self::KernelUnfollowed, Self::NamesForgotten];
 
     /// Column in `sessions` and key in JSON.
     pub const fn name(self) -> &'static str {

@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Address, Bytes, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
-use crate::names::Evidence;
+use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::stop::Stop;
 
@@ -54,6 +54,8 @@ pub enum Role {
 pub enum SocketChange {
     /// First sight.
     Opened(Opened),
+    /// It was opened, and there was no room to follow it: whether it is established, and when it ends, will not be told.
+    Attempted(Opened),
     /// The state of an open socket changed (connecting to established, established to `close_wait`).
     State { id: SocketId, state: SocketState, at: Moment },
     /// Its local end became known, or better known, after it was opened.
@@ -68,7 +70,7 @@ pub enum SocketChange {
 impl SocketChange {
     pub fn at(&self) -> Moment {
         match self {
-            Self::Opened(opened) => opened.at,
+            Self::Opened(opened) | Self::Attempted(opened) => opened.at,
             Self::State { at, .. } | Self::Local { at, .. } | Self::Named { at, .. } => *at,
             Self::Closed(closed) => closed.at,
         }
@@ -139,6 +141,8 @@ pub trait Intake {
     /// Processes that became tracked through another's change (a parent that was judged later); emptied by the call.
     fn newly_tracked(&mut self) -> Vec<ProcessId>;
     fn verdict(&self, id: ProcessId) -> Verdict;
+    /// Whether a packet's party is the socket of a watched process, as far as is known.
+    fn watches(&self, party: Party) -> bool;
 }
 
 /// What is left of a source after a pump.

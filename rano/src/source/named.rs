@@ -4,8 +4,8 @@
 use anyhow::Result;
 
 use crate::event::{Moment, SourceKind};
-use crate::names::Evidence;
 use crate::names::feed::Feed;
+use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::health::Gap;
 use crate::source::{Intake, Pumped, SocketChange, Source, SourceHealth};
@@ -84,6 +84,10 @@ impl Intake for Ordered<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.intake.verdict(id)
+    }
+
+    fn watches(&self, party: Party) -> bool {
+        self.intake.watches(party)
     }
 }
 

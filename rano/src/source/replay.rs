@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::event::{Moment, SourceKind};
-use crate::names::Evidence;
+use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::{Intake, Pumped, RawEvent, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
@@ -184,6 +184,10 @@ impl Intake for Tee<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.intake.verdict(id)
+    }
+
+    fn watches(&self, party: Party) -> bool {
+        self.intake.watches(party)
     }
 }
 

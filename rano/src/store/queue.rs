@@ -17,6 +17,10 @@ const NOTICES_MAX: usize = 8;
 
 /// What the writer is told, in order.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all messages are events, and a box each would cost them"
+)]
 pub(super) enum Message {
     Event(Event),
     Name { connection: ConnectionId, name: KnownName, class: Class },

@@ -1,20 +1,23 @@
 //! Where names come from: what was asked for, what works here, and what is said where it is less.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::{Run, cannot_open};
 use crate::config::{DomainMode, EndpointEntry, Settings};
+use crate::names::accounts;
 use crate::names::book::Book;
 use crate::names::classes::Classes;
 use crate::names::feed::Feed;
+use crate::names::lookups::Lookups;
 use crate::names::pcap;
 use crate::names::pointers::{PointerSettings, Pointers};
 use crate::names::resolver::{Resolver, ResolverFiles};
 use crate::names::unknown::UnknownEndpoints;
 use crate::pipeline::Names;
+use crate::sink::alerts::globs;
 use crate::source::Source;
 use crate::source::named::Named;
 
@@ -119,8 +122,10 @@ impl Run<'_> {
         let told = settings.replay.is_some() || sources.packets != Packets::Nobody;
         let pointers = self.pointers(sources);
         let entries: Vec<_> = self.configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect();
+        let precious = if settings.alerts { globs(&settings.alert_domain) } else { Vec::new() };
+        let lookups = Lookups::new(accounts::of_resolvers(Path::new(accounts::PASSWD)), precious);
         Names {
-            book: if told { Book::new(hold) } else { Book::closed_for_good() },
+            book: if told { Book::new(hold).with_lookups(lookups) } else { Book::closed_for_good() },
             from: self.from(sources),
             pointers,
             classes: Classes::new(&entries),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::event::SocketState;
+use crate::process::ProcessId;
 
 const CLAUDE: ProcessId = ProcessId { pid: 42, start_time: 7 };
 const CURL: ProcessId = ProcessId { pid: 43, start_time: 8 };
@@ -60,7 +61,8 @@ impl Reader {
         let root = opened.owner.filter(|owner| *owner != STRANGER).map(|_| CLAUDE);
         let mut out = Vec::new();
         self.book.passed(opened.at);
-        self.book.opened(opened, root, &mut out);
+        let uid = opened.owner.map(|owner| if owner == STRANGER { 2000 } else { 1000 });
+        self.book.opened(opened, Receiver { process: opened.owner, root, uid }, &mut out);
         out
     }
 
@@ -108,7 +110,13 @@ impl Reader {
     fn answer_to(&mut self, to: Party, ms: u64, name: &str, addresses: &[&str], ttl: u64) -> String {
         let address = |text: &&str| (text.parse().expect("an address"), Duration::from_secs(ttl));
         let addresses = addresses.iter().map(address).collect();
-        shown(&self.tell(Evidence::Answer(Answer { at: at(ms), to, asked: name.into(), addresses })))
+        shown(&self.tell(Evidence::Answer(Answer {
+            at: at(ms),
+            to,
+            uid: None,
+            asked: name.into(),
+            addresses,
+        })))
     }
 
     fn greet(&mut self, from: Party, ms: u64, name: &str, by: DomainSource) -> String {
@@ -119,7 +127,8 @@ impl Reader {
 fn shown(learned: &[Learned]) -> String {
     let one = |learned: &Learned| {
         let KnownName { name, by } = &learned.name;
-        format!("{}{name}/{}", if learned.is_certain { "" } else { "?" }, by.name())
+        let certainty = if learned.is_certain { "" } else { "?" };
+        format!("{certainty}{name}/{}{}", by.name(), if learned.is_hearsay { "/hearsay" } else { "" })
     };
     learned.iter().map(one).collect::<Vec<_>>().join(" ")
 }
@@ -136,18 +145,33 @@ fn an_answer_names_the_connection_of_the_process_that_asked() {
 }
 
 #[test]
+fn a_polled_connection_is_named_surely_once_it_is_known_who_asked() {
+    let mut reader = Reader::new();
+    let asker = Party::Flow {
+        protocol: Protocol::Udp,
+        local: ends("192.0.2.1:40008"),
+        remote: ends("192.0.2.53:53"),
+    };
+    reader.answer_to(asker, 10, "api.example", IP, 60);
+    assert_eq!(reader.find(CLAUDE, 20, WEB), "api.example/shared_dns/hearsay");
+    let socket = Reader::opened(cookie(8), Some(CLAUDE), "192.0.2.53:53", 30);
+    let polled = Opened { protocol: Protocol::Udp, quality: OwnerQuality::Polled, ..socket };
+    assert_eq!(shown(&reader.open(&polled)), "api.example/shared_dns");
+}
+
+#[test]
 fn kin_is_as_good_as_oneself_and_a_stranger_is_not() {
     let mut reader = Reader::new();
     reader.answer(Some(CLAUDE), 10, "api.example", IP, 60);
     assert_eq!(reader.connect(CURL, 20, WEB), "api.example/dns", "of the same tree");
-    assert_eq!(reader.connect(STRANGER, 20, WEB), "api.example/shared_dns");
+    assert_eq!(reader.connect(STRANGER, 20, WEB), "api.example/shared_dns/hearsay");
 
     let mut reader = Reader::new();
     reader.answer(Some(STRANGER), 10, "api.example", IP, 60);
-    assert_eq!(reader.connect(CLAUDE, 20, WEB), "api.example/shared_dns");
+    assert_eq!(reader.connect(CLAUDE, 20, WEB), "api.example/shared_dns/hearsay");
     let mut reader = Reader::new();
     reader.answer(None, 10, "api.example", IP, 60);
-    assert_eq!(reader.connect(CLAUDE, 20, WEB), "api.example/shared_dns");
+    assert_eq!(reader.connect(CLAUDE, 20, WEB), "api.example/shared_dns/hearsay");
 }
 
 #[test]
@@ -172,7 +196,7 @@ fn an_answer_after_the_connect_names_nothing() {
 fn an_answer_that_is_delivered_late_still_counts() {
     let mut reader = Reader::new();
     assert_eq!(reader.connect(CLAUDE, 20, WEB), "");
-    assert_eq!(reader.answer(None, 10, "api.example", IP, 60), "api.example/shared_dns");
+    assert_eq!(reader.answer(None, 10, "api.example", IP, 60), "api.example/shared_dns/hearsay");
     assert_eq!(reader.answer(None, 11, "late.example", IP, 60), "", "it is named already");
 }
 
@@ -280,7 +304,8 @@ fn more_names_on_one_address_than_are_kept_are_ambiguous() {
         reader.answer(Some(CLAUDE), 10 + number, &format!("n{number}.example"), IP, 60);
     }
     reader.answer(Some(CURL), 100, "one.example", IP, 60);
-    assert!(!reader.connect(CURL, 110, WEB).contains("one.example/"), "it found no room");
+    let named = reader.connect(CURL, 110, WEB);
+    assert!(named.starts_with("?one.example/dns ?"), "{named}");
     assert!(reader.book.forgotten() > 0);
 }
 
@@ -397,7 +422,11 @@ fn a_connection_that_was_named_meanwhile_is_named_better() {
     let mut reader = Reader::new();
     reader.open(&asker(CLAUDE, 10));
     reader.answer_to(ASKED_FROM, 20, "api.example", IP, 60);
-    assert_eq!(reader.connect(CLAUDE, 30, WEB), "api.example/shared_dns", "whose it is is not known yet");
+    assert_eq!(
+        reader.connect(CLAUDE, 30, WEB),
+        "api.example/shared_dns/hearsay",
+        "whose it is is not known yet"
+    );
     assert_eq!(bound_to(&mut reader, "192.0.2.1:40005"), "api.example/dns");
     assert_eq!(bound_to(&mut reader, "192.0.2.1:40006"), "", "once");
 }
@@ -409,7 +438,7 @@ fn a_strangers_answer_stays_shared_when_it_is_known_whose_it_is() {
     reader.answer_to(ASKED_FROM, 20, "api.example", IP, 60);
     reader.connect(CLAUDE, 30, WEB);
     assert_eq!(bound_to(&mut reader, "192.0.2.1:40005"), "");
-    assert_eq!(reader.connect(CLAUDE, 40, WEB), "api.example/shared_dns");
+    assert_eq!(reader.connect(CLAUDE, 40, WEB), "api.example/shared_dns/hearsay");
 }
 
 #[test]
@@ -418,8 +447,8 @@ fn a_datagram_socket_need_not_be_bound_to_the_address_of_its_packets() {
         ("0.0.0.0:40005", "api.example/dns"),
         ("[::]:40005", "api.example/dns"),
         ("192.0.2.1:40005", "api.example/dns"),
-        ("192.0.2.9:40005", "api.example/shared_dns"),
-        ("0.0.0.0:40006", "api.example/shared_dns"),
+        ("192.0.2.9:40005", "api.example/shared_dns/hearsay"),
+        ("0.0.0.0:40006", "api.example/shared_dns/hearsay"),
     ] {
         for is_first in [true, false] {
             let mut reader = Reader::new();
@@ -479,6 +508,7 @@ fn nothing_grows_without_bounds() {
         let answer = Answer {
             at: at(ms),
             to,
+            uid: None,
             asked: format!("n{number}.example").into(),
             addresses: vec![(ip, Duration::from_mins(1))],
         };

@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -23,6 +22,8 @@ fn event(kind: EventKind, connection: u64, ms: u64) -> Event {
         local: None,
         remote: Some(Address::ip("203.0.113.7:443".parse().unwrap())),
         domain: Domain::Unknown,
+        is_hearsay: false,
+        tree: None,
         others: Vec::new(),
         class: Class::Unknown,
         duration: None,
@@ -45,7 +46,7 @@ fn named(connection: u64, ms: u64, name: &str) -> Event {
 
 fn connect(judge: &mut Judge, event: &Event, active: u64) -> Vec<&'static str> {
     let socket = Some(socket(event.connection.0));
-    judge.connected(event, active, socket, &mut Notes::default()).iter().map(Reason::kind).collect()
+    judge.connected(event, active, socket, &[], &mut Notes::default()).iter().map(Reason::kind).collect()
 }
 
 fn rules() -> AlertRules {
@@ -71,8 +72,11 @@ fn a_glob_matches_the_whole_name_whatever_its_case() {
 #[test]
 fn one_name_is_one_alert_with_the_first_glob_that_matches() {
     let mut judge = Judge::new(AlertRules { domains: vec!["x.*".into(), "*.y".into()], ..rules() });
-    let reasons = judge.connected(&named(1, 0, "x.y"), 1, None, &mut Notes::default());
-    assert_eq!(reasons, [Reason::DomainMatch { pattern: "x.*".into(), domain: "x.y".into() }]);
+    let reasons = judge.connected(&named(1, 0, "x.y"), 1, None, &[], &mut Notes::default());
+    assert_eq!(
+        reasons,
+        [Reason::DomainMatch { pattern: "x.*".into(), domain: "x.y".into(), is_possible: false }]
+    );
 }
 
 #[test]
@@ -123,9 +127,9 @@ fn a_long_duration_is_told_once_while_open_and_never_of_a_short_one() {
     let mut judge = Judge::new(AlertRules { duration: Some(Duration::from_millis(100)), ..rules() });
     let mut notes = Notes::default();
     let (long, short) = (event(EventKind::Connect, 1, 0), event(EventKind::Connect, 2, 0));
-    judge.connected(&long, 1, Some(socket(1)), &mut notes);
+    judge.connected(&long, 1, Some(socket(1)), &[], &mut notes);
     let mut short_notes = Notes::default();
-    judge.connected(&short, 2, Some(socket(2)), &mut short_notes);
+    judge.connected(&short, 2, Some(socket(2)), &[], &mut short_notes);
     assert!(judge.closed(&event(EventKind::Close, 2, 100), &mut short_notes).is_empty());
     assert_eq!(judge.take_due(100_000_000), None, "exactly as long is not longer");
     let due = judge.take_due(101_000_000).unwrap();
@@ -143,7 +147,7 @@ fn a_long_duration_is_told_once_while_open_and_never_of_a_short_one() {
 fn a_duration_that_only_the_end_reveals_is_told_then() {
     let mut judge = Judge::new(AlertRules { duration: Some(Duration::from_millis(100)), ..rules() });
     let mut notes = Notes::default();
-    judge.connected(&event(EventKind::Connect, 1, 5_000), 1, Some(socket(1)), &mut notes);
+    judge.connected(&event(EventKind::Connect, 1, 5_000), 1, Some(socket(1)), &[], &mut notes);
     let close = Event { duration: Some(Duration::from_secs(5)), ..event(EventKind::Close, 1, 5_000) };
     assert_eq!(judge.closed(&close, &mut notes)[0].kind(), "long_duration");
 }
@@ -154,7 +158,7 @@ fn a_name_is_waited_for_two_seconds_or_until_the_close() {
     let begin = event(EventKind::Connect, 1, 0);
     let connected = |judge: &mut Judge| {
         let mut notes = Notes::default();
-        assert!(judge.connected(&begin, 1, Some(socket(1)), &mut notes).is_empty());
+        assert!(judge.connected(&begin, 1, Some(socket(1)), &[], &mut notes).is_empty());
         notes
     };
     let mut waits = judge();
@@ -162,7 +166,10 @@ fn a_name_is_waited_for_two_seconds_or_until_the_close() {
     assert_eq!(waits.take_due(1_999_999_999), None);
     let due = waits.take_due(2_000_000_000).unwrap();
     let reason = waits.overdue(due.wait, &begin, NAME_PATIENCE, &mut notes);
-    assert_eq!(reason, Some(Reason::UnknownDomain { remote: "203.0.113.7:443".parse().unwrap() }));
+    assert_eq!(
+        reason,
+        Some(Reason::UnknownDomain { remote: "203.0.113.7:443".parse().unwrap(), possible: Vec::new() })
+    );
     assert!(waits.closed(&event(EventKind::Close, 1, 3_000), &mut notes).is_empty(), "said once");
 
     let mut closes = judge();
@@ -171,7 +178,7 @@ fn a_name_is_waited_for_two_seconds_or_until_the_close() {
 
     let mut learns = judge();
     let mut notes = connected(&mut learns);
-    let name: Arc<str> = "a.example".into();
+    let name = Candidate { name: "a.example".into(), is_possible: false };
     assert!(learns.named(&named(1, 1_000, "a.example"), &name, &mut notes).is_empty());
     assert_eq!(learns.next_due(), None);
 }
@@ -180,7 +187,7 @@ fn a_name_is_waited_for_two_seconds_or_until_the_close() {
 fn a_failed_attempt_at_a_name_is_told() {
     let mut judge = Judge::new(AlertRules { domains: vec!["*.bad".into()], ..rules() });
     let fail = Event { kind: EventKind::Fail, ..named(1, 0, "x.bad") };
-    assert_eq!(judge.failed(&fail, &mut Notes::default())[0].kind(), "domain_match");
+    assert_eq!(judge.failed(&fail, &[], &mut Notes::default())[0].kind(), "domain_match");
 }
 
 #[test]
@@ -189,8 +196,71 @@ fn what_is_waited_for_goes_with_its_connection() {
     let mut judge = Judge::new(AlertRules { duration, unknown_domain: true, ..rules() });
     for n in 0..1000 {
         let mut notes = Notes::default();
-        judge.connected(&event(EventKind::Connect, n, n), 1, Some(socket(n)), &mut notes);
+        judge.connected(&event(EventKind::Connect, n, n), 1, Some(socket(n)), &[], &mut notes);
         judge.closed(&event(EventKind::Close, n, n + 1), &mut notes);
     }
     assert_eq!(judge.next_due(), None);
+}
+
+fn judge_of(glob: &str) -> Judge {
+    Judge::new(AlertRules { domains: vec![glob.into()], ..rules() })
+}
+
+fn candidate(name: &str, is_possible: bool) -> Candidate {
+    Candidate { name: name.into(), is_possible }
+}
+
+#[test]
+fn every_candidate_counts_and_is_only_possible() {
+    let mut judge = judge_of("*.bad");
+    let others = [candidate("good.example", true), candidate("evil.bad", true)];
+    let mut notes = Notes::default();
+    let reasons = judge.connected(&event(EventKind::Connect, 1, 0), 1, None, &others, &mut notes);
+    let expected =
+        Reason::DomainMatch { pattern: "*.bad".into(), domain: "evil.bad".into(), is_possible: true };
+    assert_eq!((reasons, notes.alert), (vec![expected], true));
+    let hearsay = Event { is_hearsay: true, ..named(2, 0, "other.bad") };
+    let reasons = judge.connected(&hearsay, 1, None, &[], &mut Notes::default());
+    assert!(matches!(reasons[..], [Reason::DomainMatch { is_possible: true, .. }]), "{reasons:?}");
+}
+
+#[test]
+fn what_is_possible_holds_back_nothing_that_is_certain() {
+    let mut judge = judge_of("*.bad");
+    let event = event(EventKind::Connect, 1, 0);
+    let mut told =
+        |is_possible| judge.named(&event, &candidate("evil.bad", is_possible), &mut Notes::default()).len();
+    assert_eq!((told(true), told(true), told(false), told(false)), (1, 0, 1, 0));
+}
+
+#[test]
+fn one_tree_holds_back_nothing_of_anothers() {
+    let mut judge = Judge::new(AlertRules { domains: vec!["*.bad".into()], unknown_domain: true, ..rules() });
+    let of = |pid, event| Event { tree: Some(ProcessId { pid, start_time: 1 }), ..event };
+    assert_eq!(connect(&mut judge, &of(1, named(1, 0, "evil.bad")), 1), ["domain_match"]);
+    assert_eq!(connect(&mut judge, &of(1, named(2, 1, "evil.bad")), 1), [""; 0]);
+    assert_eq!(connect(&mut judge, &of(2, named(3, 2, "evil.bad")), 1), ["domain_match"]);
+    let mut nameless = |pid, connection| {
+        let event = of(pid, event(EventKind::Connect, connection, 10));
+        judge.overdue(Wait::Name, &event, NAME_PATIENCE, &mut Notes::default()).is_some()
+    };
+    assert_eq!((nameless(1, 4), nameless(1, 5), nameless(2, 6)), (true, false, true));
+}
+
+#[test]
+fn candidates_and_hearsay_are_no_name() {
+    let other = crate::event::KnownName { name: "a.example".into(), by: DomainSource::Dns };
+    let several = Event { others: vec![other], ..event(EventKind::Connect, 1, 0) };
+    let hearsay = Event { is_hearsay: true, ..named(2, 0, "b.example") };
+    for (event, name) in [(several, "a.example"), (hearsay, "b.example")] {
+        let mut judge = Judge::new(AlertRules { unknown_domain: true, ..rules() });
+        let mut notes = Notes::default();
+        judge.connected(&event, 1, Some(socket(event.connection.0)), &[], &mut notes);
+        judge.named(&event, &candidate(name, true), &mut notes);
+        let due = judge.take_due(2_000_000_000).expect("it still waits");
+        match judge.overdue(due.wait, &event, NAME_PATIENCE, &mut notes) {
+            Some(Reason::UnknownDomain { possible, .. }) => assert_eq!(possible, [name.into()]),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
 }

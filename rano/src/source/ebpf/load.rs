@@ -14,7 +14,8 @@ use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
     FlowBytes, FlowKey, Judgement, JudgementWords, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
-    OFFSETS_GLOBAL, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags, group,
+    OFFSETS_GLOBAL, OWNERS_MAX, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags,
+    group,
 };
 
 use rustc_hash::FxHashMap;
@@ -51,6 +52,8 @@ pub struct Wanted {
     pub listening: bool,
     /// Room for records in the ring buffer; 0 for the usual.
     pub ring_bytes: u32,
+    /// Sockets that are followed at a time; 0 for the usual.
+    pub owners_max: u32,
     /// Packets that may hold names.
     pub names: bool,
 }
@@ -60,6 +63,7 @@ pub struct Programs {
     pub ring: RingBuf<MapData>,
     pub hooks: Hooks,
     judgements: HashMap<MapData, u32, JudgementWords>,
+    tracked: HashMap<MapData, u32, JudgementWords>,
     owners: HashMap<MapData, u64, OwnerWords>,
     followed_older: Array<MapData, u64>,
     flows: HashMap<MapData, [u64; 4], FlowBytes>,
@@ -100,9 +104,15 @@ impl Programs {
         loaded.into_programs(hooks)
     }
 
-    /// Answers what is to become of a process. A table that is full only means that it is told of again.
+    /// Answers what is to become of a process. A verdict that is forgotten only means that it is told of again.
     pub fn judge(&mut self, pid: u32, judgement: Judgement) {
-        let _ = self.judgements.insert(pid, judgement.to_words(), 0);
+        let words = judgement.to_words();
+        if judgement.verdict == rano_common::Verdict::Tracked && self.tracked.insert(pid, words, 0).is_ok() {
+            let _ = self.judgements.remove(&pid);
+            return;
+        }
+        let _ = self.judgements.insert(pid, words, 0);
+        let _ = self.tracked.remove(&pid);
     }
 
     /// Asks for the end of a socket that is older than the programs, unless they follow it already.
@@ -227,7 +237,10 @@ impl<'a> Loaded<'a> {
         settings[Setting::Alone as usize] = u32::from(when == When::Alone);
         settings[Setting::TypedTask as usize] = u32::from(typed.task);
         settings[Setting::TypedSocket as usize] = u32::from(typed.socket);
+        let owners = if wanted.owners_max == 0 { OWNERS_MAX } else { wanted.owners_max };
+        settings[Setting::LimitedMax as usize] = owners / 2;
         let mut loader = EbpfLoader::new();
+        loader.map_max_entries("OWNERS", owners);
         loader.override_global(OFFSETS_GLOBAL, &kernel.offsets[..], true);
         loader.override_global(SETTINGS_GLOBAL, &settings[..], true);
         if wanted.ring_bytes != 0 {
@@ -453,6 +466,7 @@ impl<'a> Loaded<'a> {
         Ok(Programs {
             ring: RingBuf::try_from(take("EVENTS")?).context("open the ring buffer")?,
             judgements: HashMap::try_from(take("JUDGEMENTS")?)?,
+            tracked: HashMap::try_from(take("TRACKED")?)?,
             owners: HashMap::try_from(take("OWNERS")?)?,
             followed_older: Array::try_from(take("FOLLOWED_OLDER")?)?,
             flows: HashMap::try_from(take("FLOWS")?)?,

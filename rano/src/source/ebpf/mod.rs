@@ -51,6 +51,8 @@ pub struct EbpfSettings {
     pub rung: Option<SourceKind>,
     /// Room for records in the kernel; 0 for the usual.
     pub ring_bytes: u32,
+    /// Sockets that are followed at a time; 0 for the usual.
+    pub owners_max: u32,
     /// Packets that hold names are looked at.
     pub names: bool,
     /// The user who invoked sudo, whose files rano works with.
@@ -94,6 +96,7 @@ impl EbpfSource {
             rung: settings.rung,
             listening: settings.polling.listening,
             ring_bytes: settings.ring_bytes,
+            owners_max: settings.owners_max,
             names: settings.names,
         };
         let programs = Programs::attach(wanted).map_err(lockdown::explained)?;
@@ -205,7 +208,7 @@ impl EbpfSource {
             sockets.release(0, Some(owner), &mut self.changes);
         }
         for mut change in self.changes.drain(..) {
-            if let SocketChange::Opened(opened) = &mut change {
+            if let SocketChange::Opened(opened) | SocketChange::Attempted(opened) = &mut change {
                 if changed {
                     // Whoever opened it then was not watched, or it was told of then, or that was lost.
                     let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
@@ -344,7 +347,10 @@ impl Source for EbpfSource {
         gaps.set(Gap::KernelUnfollowed, unfollowed.map(lost).iter().sum::<u64>() + self.unheard);
         gaps.set(
             Gap::KernelSkipped,
-            self.programs.skipped() + lost(Loss::CallsFull) + self.sockets.flows_forgotten,
+            self.programs.skipped()
+                + lost(Loss::CallsFull)
+                + lost(Loss::JudgementsFull)
+                + self.sockets.flows_forgotten,
         );
         gaps.set(Gap::TableFull, self.sockets.flows_full);
         gaps.set(Gap::NamesLost, lost(Loss::PacketRecord) + self.names.unread());

@@ -4,8 +4,9 @@ use rano_common::{PacketKind, PacketRecord};
 
 use crate::event::Moment;
 use crate::names::Evidence;
+use crate::names::bounded::Whose;
 use crate::names::packet::{self, Content, Link};
-use crate::names::reader::{Reader, Seen};
+use crate::names::reader::{Reader, Seen, Standing};
 use crate::source::Intake;
 
 /// What must be remembered from packet to packet.
@@ -41,7 +42,12 @@ impl Names {
             PacketKind::Sent => Seen::Sent { netns, cookie },
             PacketKind::Received => Seen::Received { netns, cookie },
         };
-        self.reader.read(at, seen, &segment, &mut self.evidence);
+        let uid = record.uid;
+        let standing = |party| Standing {
+            whose: if intake.watches(party) { Whose::Watched } else { Whose::Anybodys },
+            uid: Some(uid),
+        };
+        self.reader.read_knowing(at, seen, &segment, &standing, &mut self.evidence);
         for evidence in self.evidence.drain(..) {
             intake.evidence(evidence);
         }

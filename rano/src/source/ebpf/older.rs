@@ -16,7 +16,7 @@ use super::load::{Following, Programs};
 use super::processes::start_ns;
 use super::sockets::{local, remote};
 use crate::event::{Address, Protocol};
-use crate::names::Evidence;
+use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::proc::inet::States;
 use crate::source::proc::sock_diag::{Dumper, Info};
@@ -281,5 +281,9 @@ impl Intake for Gathering<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.inner.verdict(id)
+    }
+
+    fn watches(&self, party: Party) -> bool {
+        self.inner.watches(party)
     }
 }

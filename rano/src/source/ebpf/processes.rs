@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::load::Programs;
 use crate::event::Moment;
-use crate::names::Evidence;
+use crate::names::{Evidence, Party};
 use crate::process::{Image, ProcessChange, ProcessId, Verdict};
 use crate::source::proc::PROC;
 use crate::source::proc::processes::{ProcessScanner, arguments};
@@ -374,5 +374,9 @@ impl Intake for Learner<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.intake.verdict(id)
+    }
+
+    fn watches(&self, party: Party) -> bool {
+        self.intake.watches(party)
     }
 }

@@ -17,6 +17,8 @@ use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 const SYN_SENT: u8 = 2;
 /// Open flows of datagrams that are kept, so that their end can be told.
 const FLOWS_MAX: usize = 1 << 14;
+/// Those of one socket: anybody may have it answer.
+const FLOWS_OF_ONE: usize = FLOWS_MAX / 4;
 /// A connected datagram socket gets its local end after the hook; so long its first datagram is waited for, which has it.
 const HOLD_NS: u64 = 50_000_000;
 
@@ -75,6 +77,9 @@ impl Sockets {
         let id = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
         let open = |state| opened(id, Protocol::Tcp, state, record, at);
         match kind {
+            SocketKind::Attempt if record.flags & flags::UNFOLLOWED != 0 => {
+                out.push(attempted(open(Some(SocketState::Connecting))));
+            }
             SocketKind::Attempt | SocketKind::Datagram => out.push(open(Some(SocketState::Connecting))),
             SocketKind::Established => {
                 // Ignored if the attempt was told.
@@ -117,6 +122,10 @@ impl Sockets {
         let remote = remote(record);
         let flow = remote.map(|remote| SocketId::Flow { netns: record.netns, cookie: record.cookie, remote });
         match kind {
+            SocketKind::Attempt | SocketKind::Datagram if record.flags & flags::UNFOLLOWED != 0 => {
+                let Some(id) = flow else { return };
+                out.push(attempted(opened(id, Protocol::Udp, None, record, at)));
+            }
             SocketKind::Attempt | SocketKind::Datagram => {
                 let Some(id) = flow else { return };
                 let is_connected = kind == SocketKind::Attempt;
@@ -172,7 +181,8 @@ impl Sockets {
             // It was connected elsewhere before, or not at all.
             self.end(record, at, take, out);
         }
-        if self.flow_count < FLOWS_MAX {
+        let of_socket = self.flows.get(&record.cookie).map_or(0, Vec::len);
+        if self.flow_count < FLOWS_MAX && of_socket < FLOWS_OF_ONE {
             self.flow_count += 1;
             self.flows.entry(record.cookie).or_default().push(flow);
         } else {
@@ -307,6 +317,14 @@ fn opened(
     })
 }
 
+/// Nothing more is told of it.
+fn attempted(opened: SocketChange) -> SocketChange {
+    match opened {
+        SocketChange::Opened(opened) => SocketChange::Attempted(opened),
+        other => other,
+    }
+}
+
 /// A datagram socket gets its port only when the call goes on.
 pub fn local(record: &SocketRecord) -> Option<Address> {
     address(record, &record.local, record.local_port).filter(|local| local.port() != 0).map(Address::ip)
@@ -427,6 +445,29 @@ pub(super) mod tests {
         let changes = changes(&mut sockets(), SocketKind::Closed, &refused);
         let closed = last_closed(&changes);
         assert_eq!((closed.error, closed.established, closed.bytes), (Some(111), Some(false), None));
+    }
+
+    #[test]
+    fn one_that_found_no_room_is_an_attempt_of_which_nothing_is_kept() {
+        let mut sockets = sockets();
+        let stream = record(SocketKind::Attempt, flags::UNFOLLOWED);
+        let told = changes(&mut sockets, SocketKind::Attempt, &stream);
+        let [SocketChange::Attempted(opened)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(opened.state, Some(SocketState::Connecting));
+        let datagram = record(SocketKind::Datagram, flags::UNFOLLOWED | flags::DATAGRAM);
+        let told = changes(&mut sockets, SocketKind::Datagram, &datagram);
+        assert!(matches!(told[..], [SocketChange::Attempted(_)]), "{told:?}");
+        assert_eq!(sockets.flow_count, 0);
+    }
+
+    #[test]
+    fn one_socket_does_not_take_all_the_room_for_flows() {
+        let mut sockets = sockets();
+        let first = record(SocketKind::Datagram, flags::DATAGRAM);
+        for port in 1..=u16::try_from(FLOWS_OF_ONE).unwrap() + 10 {
+            changes(&mut sockets, SocketKind::Datagram, &SocketRecord { remote_port: port, ..first });
+        }
+        assert_eq!((sockets.flow_count, sockets.flows_full), (FLOWS_OF_ONE, 10));
     }
 
     #[test]

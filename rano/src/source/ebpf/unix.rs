@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::names::Evidence;
+use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::health::{Gap, Gaps};
 use crate::source::proc::{ProcSettings, ProcSource};
@@ -70,5 +70,9 @@ impl Intake for OnlyUnix<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.intake.verdict(id)
+    }
+
+    fn watches(&self, party: Party) -> bool {
+        self.intake.watches(party)
     }
 }

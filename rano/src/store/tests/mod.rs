@@ -82,6 +82,8 @@ fn event(kind: EventKind, connection: u64) -> Event {
         local: Some(ip("192.168.1.23:54012")),
         remote: Some(ip("203.0.113.7:443")),
         domain: Domain::Unknown,
+        is_hearsay: false,
+        tree: None,
         others: Vec::new(),
         class: Class::Unknown,
         duration: None,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::*;
-use crate::names::Evidence;
+use crate::names::{Evidence, Party};
 use crate::process::matching::{Rules, Targets};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
@@ -56,6 +56,10 @@ impl Intake for Watch {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.tree.verdict(id)
+    }
+
+    fn watches(&self, _: Party) -> bool {
+        false
     }
 }
 
