@@ -31,7 +31,7 @@ macro_rules! offsets {
 
 /// Name of the global that holds them. It carries [`ABI_VERSION`](crate::ABI_VERSION), so that an object of another
 /// layout does not load.
-pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_6";
+pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_7";
 
 offsets! {
     TaskLeader = "task_struct", "group_leader";

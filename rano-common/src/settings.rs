@@ -2,7 +2,7 @@
 //! is switched off.
 
 /// Name of the global that holds them, one word each. It carries [`ABI_VERSION`](crate::ABI_VERSION).
-pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_6";
+pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_7";
 
 /// Index of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

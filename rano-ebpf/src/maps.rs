@@ -3,9 +3,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
-    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX,
-    ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES,
-    SETTING_COUNT, Setting,
+    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords,
+    LEFT_OUT_FLOWS_MAX, LISTENERS_MAX, LeftOut, ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX,
+    Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting,
 };
 
 #[map]
@@ -47,32 +47,50 @@ pub static LISTENERS: HashMap<ListenerKey, ListenerWords> = HashMap::with_max_en
 #[map]
 pub static ACCEPT_HOOKED: Array<u32> = Array::with_max_entries(1, 0);
 
+/// What excluded processes exchange datagrams with. A forgotten one is counted again.
+#[map]
+pub static LEFT_OUT_FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(LEFT_OUT_FLOWS_MAX, 0);
+
+#[map]
+pub static LEFT_OUT: PerCpuArray<u64> = PerCpuArray::with_max_entries(LeftOut::ALL.len() as u32, 0);
+
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
 
 /// Set by the loader from the running kernel's BTF; `rano_common::OFFSETS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_OFFSETS_6: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
+static RANO_OFFSETS_7: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
 
 /// Set by the loader; `rano_common::SETTINGS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_SETTINGS_6: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
+static RANO_SETTINGS_7: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
 
 #[inline(always)]
 pub fn offset(of: Offset) -> usize {
     // SAFETY: the index is that of a variant, and so within the array; volatile because the loader changes it.
-    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_6[of as usize]) as usize }
+    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_7[of as usize]) as usize }
 }
 
 #[inline(always)]
 pub fn setting(of: Setting) -> u32 {
     // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_6[of as usize]) }
+    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_7[of as usize]) }
 }
 
 #[inline(always)]
 pub fn lost(what: Loss) {
-    if let Some(count) = LOST.get_ptr_mut(what as u32) {
+    count(&LOST, what as u32);
+}
+
+/// Another one of an excluded process.
+#[inline(always)]
+pub fn left_out(what: LeftOut) {
+    count(&LEFT_OUT, what as u32);
+}
+
+#[inline(always)]
+fn count(counts: &PerCpuArray<u64>, at: u32) {
+    if let Some(count) = counts.get_ptr_mut(at) {
         // SAFETY: the kernel returned a pointer to this CPU's value.
         unsafe { *count += 1 };
     }

@@ -6,7 +6,8 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user},
 };
 use rano_common::{
-    Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Setting, Verdict,
+    ForkRecord, Header, ImageRecord, Judgement, Loss, Offset, PATH, ProcessKind, ProcessRecord, Setting,
+    Verdict,
 };
 
 use crate::emit::{now, reserve, submit};
@@ -103,26 +104,45 @@ impl Identity {
         Judgement::of(*words, self.start_ns, self.exec_id)
     }
 
+    /// Keeps who forked it.
     #[inline(always)]
     pub fn judge(&self, verdict: Verdict) {
-        let judgement = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict };
+        // SAFETY: as above.
+        let before = unsafe { JUDGEMENTS.get(self.pid) }.and_then(|words| Judgement::from_words(*words));
+        let of_it = before.filter(|before| before.start_ns == self.start_ns);
+        self.judge_as_fork(verdict, of_it.map_or(0, |before| before.forker));
+    }
+
+    #[inline(always)]
+    pub fn judge_as_fork(&self, verdict: Verdict, forker: u32) {
+        let judgement = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict, forker };
         if JUDGEMENTS.insert(self.pid, judgement.to_words(), BPF_ANY as u64).is_err() {
             lost(Loss::JudgementsFull);
         }
     }
 }
 
-/// Who the caller is, unless it is ignored. A process that was never judged is told of first.
+/// Who the caller is, unless it is ignored or left out. A process that was never judged is told of first.
 #[inline(always)]
 pub fn caller() -> Option<Identity> {
+    caller_or(|| {})
+}
+
+/// The same; does something where it is left out.
+#[inline(always)]
+pub fn caller_or(left_out: impl FnOnce()) -> Option<Identity> {
     let Some(identity) = Identity::current() else {
         lost(Loss::TaskUnread);
         return None;
     };
     match identity.verdict() {
         Some(Verdict::Ignored) => return None,
+        Some(Verdict::Excluded) => {
+            left_out();
+            return None;
+        }
         Some(Verdict::Tracked | Verdict::Asked) => {}
-        None => ask(current(), &identity),
+        Some(Verdict::Undecided) | None => ask(current(), &identity),
     }
     Some(identity)
 }
@@ -134,7 +154,7 @@ fn ask(task: usize, identity: &Identity) {
     identity.judge(Verdict::Asked);
     if !tell_image(task, *identity, ProcessKind::Sight, 0) {
         // To be told of with its next socket.
-        let _ = JUDGEMENTS.remove(identity.pid);
+        identity.judge(Verdict::Undecided);
     }
 }
 
@@ -162,6 +182,21 @@ pub fn describe(task: usize, identity: Identity, kind: ProcessKind) -> Option<Pr
 pub fn tell(task: usize, identity: Identity, kind: ProcessKind) {
     let Some(record) = describe(task, identity, kind) else { return lost(Loss::TaskUnread) };
     tell_record(record);
+}
+
+/// Tells of a new process and who forked it, whose verdict it has inherited.
+#[inline(always)]
+pub fn tell_fork(task: usize, identity: Identity, forker: Option<Identity>, verdict: Verdict) {
+    let Some(process) = describe(task, identity, ProcessKind::Fork) else { return lost(Loss::TaskUnread) };
+    let header = Header { size: size_of::<ForkRecord>() as u32, ..process.header };
+    let Some(mut room) = reserve::<ForkRecord>() else { return lost(Loss::ProcessRecord) };
+    room.write(ForkRecord {
+        process: ProcessRecord { header, ..process },
+        forker_start_ns: forker.map_or(0, |forker| forker.start_ns),
+        forker: forker.map_or(0, |forker| forker.pid),
+        verdict: verdict as u32,
+    });
+    submit(room);
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{
     Address, Bytes, ConnectionId, Event, EventKind, KnownName, Moment, Protocol, SocketState, SourceKind,
@@ -51,6 +51,8 @@ pub struct Pipeline {
     sinks: Vec<Box<dyn Sink>>,
     judge: Option<Judge>,
     live: FxHashMap<SocketId, Live>,
+    /// Open connections of excluded processes that were counted.
+    left_out: FxHashSet<SocketId>,
     names: Names,
     ended: Ended,
     next_connection: u64,
@@ -88,6 +90,7 @@ impl Pipeline {
             sinks,
             judge: None,
             live: FxHashMap::default(),
+            left_out: FxHashSet::default(),
             names: Names::none(),
             ended: Ended::default(),
             next_connection: 1,
@@ -175,6 +178,7 @@ impl Pipeline {
             source.learned(&Evidence::Pointer(pointer));
         }
         self.look_at_overdue(source.now());
+        self.totals.left_out.processes = self.tree.left_out();
         let health = self.health(source);
         let frame = Frame { now: source.now(), totals: &self.totals, health: &health };
         for sink in &mut self.sinks {
@@ -244,8 +248,11 @@ impl Pipeline {
             return;
         }
         let process = match opened.owner {
-            Some(owner) if self.tree.verdict(owner) == Verdict::Tracked => self.tree.process(owner),
-            Some(_) => return,
+            Some(owner) => match self.tree.verdict(owner) {
+                Verdict::Tracked => self.tree.process(owner),
+                Verdict::Excluded => return self.leave_out(&opened),
+                Verdict::Ignored => return,
+            },
             None => None,
         };
         let connection = ConnectionId(self.next_connection);
@@ -267,6 +274,17 @@ impl Pipeline {
             self.live.insert(live.opened.id, live);
         } else {
             self.table_full += 1;
+        }
+    }
+
+    /// Of an excluded process: counted once, however often it is told.
+    fn leave_out(&mut self, opened: &Opened) {
+        let is_new = !self.left_out.contains(&opened.id);
+        if is_new && opened.role == Role::Connect {
+            self.totals.left_out.connections += 1;
+            if self.left_out.len() < LIVE_MAX {
+                self.left_out.insert(opened.id);
+            }
         }
     }
 
@@ -306,6 +324,7 @@ impl Pipeline {
 
     fn closed(&mut self, closed: &Closed) {
         self.names.book.closed(closed);
+        self.left_out.remove(&closed.id);
         let Some(mut live) = self.live.remove(&closed.id) else { return };
         if live.opened.role != Role::Connect {
             return;
@@ -486,6 +505,10 @@ impl Intake for Pipeline {
 
     fn unattributed(&mut self, count: u64) {
         self.unattributed += count;
+    }
+
+    fn left_out(&mut self, connections: u64) {
+        self.totals.left_out.connections += connections;
     }
 
     fn newly_tracked(&mut self) -> Vec<ProcessId> {
