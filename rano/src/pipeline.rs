@@ -63,6 +63,8 @@ pub struct Pipeline {
     table_full: u64,
     /// Connections to public addresses that have no name.
     unresolved: u64,
+    /// What is excluded, as the summary says it.
+    excludes: Vec<String>,
     /// Said once if the first look finds nobody to watch.
     idle_notice: Option<String>,
     /// Said first.
@@ -99,6 +101,7 @@ impl Pipeline {
             unattributed: 0,
             table_full: 0,
             unresolved: 0,
+            excludes: Vec::new(),
             idle_notice: None,
             warnings: Vec::new(),
         }
@@ -108,6 +111,13 @@ impl Pipeline {
     #[must_use]
     pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings = warnings;
+        self
+    }
+
+    /// What the summary is to say is excluded.
+    #[must_use]
+    pub fn with_excludes(mut self, excludes: Vec<String>) -> Self {
+        self.excludes = excludes;
         self
     }
 
@@ -191,6 +201,7 @@ impl Pipeline {
         let mut summary = Summary {
             totals: self.totals.clone(),
             health: self.health(source),
+            excludes: self.excludes.clone(),
             names: self.names.from.clone(),
             top,
             log_lost: 0,

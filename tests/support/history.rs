@@ -156,6 +156,7 @@ impl History {
             user: "ann".to_owned(),
             args: Vec::new(),
             patterns: vec!["claude".to_owned()],
+            excludes: Vec::new(),
             config_files: Vec::new(),
             source: SourceKind::Proc,
             source_reason: None,
