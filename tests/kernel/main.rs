@@ -21,6 +21,8 @@ mod odd_sockets;
 mod privileges;
 mod swarm;
 mod taken_away;
+mod tricks;
+mod trickster;
 mod verifier;
 
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         privileges::all(),
         swarm::all(),
         taken_away::all(),
+        tricks::all(),
         verifier::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
 fn played() -> Option<ExitCode> {
     swarm::play_if_asked()
         .or_else(odd_client::play_if_asked)
+        .or_else(trickster::play_if_asked)
         .or_else(verifier::play_if_asked)
         .or_else(support::actor::play_if_asked)
 }
