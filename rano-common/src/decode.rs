@@ -3,7 +3,8 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Header, ImageRecord, PATH, PacketKind, PacketRecord, ProcessKind, ProcessRecord, SocketKind, SocketRecord,
+    ForkRecord, Header, ImageRecord, PATH, PacketKind, PacketRecord, ProcessKind, ProcessRecord, SocketKind,
+    SocketRecord, Verdict,
 };
 
 /// Bytes that are no record.
@@ -13,6 +14,8 @@ pub enum Malformed {
     UnknownKind(u32),
     /// The record says of itself that it is longer, or holds more, than there is.
     Size(u32),
+    /// A verdict that does not exist.
+    Verdict(u32),
 }
 
 /// A record as it lies in the ring buffer.
@@ -29,9 +32,20 @@ pub enum Record<'a> {
 pub struct Told<'a> {
     pub kind: ProcessKind,
     pub process: ProcessRecord,
+    /// Of a fork, where it could be read.
+    pub forker: Option<Forker>,
     /// Up to its NUL; empty where there is none.
     pub path: &'a [u8],
     pub arguments: &'a [u8],
+}
+
+/// Who forked a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forker {
+    pub pid: u32,
+    pub start_ns: u64,
+    /// What the kernel programs knew of it then.
+    pub verdict: Verdict,
 }
 
 /// Takes one record apart.
@@ -53,11 +67,24 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, Malformed> {
         return Err(Malformed::UnknownKind(header.kind));
     };
     let process = process(header, bytes).ok_or(Malformed::TooShort)?;
-    let (path, arguments) = match kind {
-        ProcessKind::Fork | ProcessKind::Exit | ProcessKind::Rename => (&[][..], &[][..]),
-        ProcessKind::Exec | ProcessKind::Sight => image(&process, bytes)?,
-    };
-    Ok(Record::Process(Told { kind, process, path, arguments }))
+    let told = Told { kind, process, forker: None, path: &[], arguments: &[] };
+    Ok(Record::Process(match kind {
+        ProcessKind::Fork => Told { forker: forker(bytes)?, ..told },
+        ProcessKind::Exit | ProcessKind::Rename => told,
+        ProcessKind::Exec | ProcessKind::Sight => {
+            let (path, arguments) = image(&process, bytes)?;
+            Told { path, arguments, ..told }
+        }
+    }))
+}
+
+fn forker(bytes: &[u8]) -> Result<Option<Forker>, Malformed> {
+    let word = |offset| u32_at(bytes, offset).ok_or(Malformed::TooShort);
+    let verdict = word(offset_of!(ForkRecord, verdict))?;
+    let pid = word(offset_of!(ForkRecord, forker))?;
+    let start_ns = u64_at(bytes, offset_of!(ForkRecord, forker_start_ns)).ok_or(Malformed::TooShort)?;
+    let verdict = Verdict::of(verdict).ok_or(Malformed::Verdict(verdict))?;
+    Ok((pid != 0).then_some(Forker { pid, start_ns, verdict }))
 }
 
 fn image<'a>(process: &ProcessRecord, bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Malformed> {
@@ -189,6 +216,21 @@ mod tests {
         };
         assert_eq!((path, arguments), (&b"/bin/cat"[..], &b"cat\0-n\0"[..]));
         assert_eq!(decode(&exec(b"cat\0", 5)), Err(Malformed::Size(5)));
+    }
+
+    #[test]
+    fn a_fork_has_its_forker() {
+        let mut bytes = record(ProcessKind::Fork as u32, 80, 80, 0);
+        bytes[64..72].copy_from_slice(&5_u64.to_ne_bytes());
+        bytes[72..76].copy_from_slice(&77_u32.to_ne_bytes());
+        bytes[76] = Verdict::Tracked as u8;
+        let Ok(Record::Process(told)) = decode(&bytes) else { panic!("{:?}", decode(&bytes)) };
+        assert_eq!(told.forker, Some(Forker { pid: 77, start_ns: 5, verdict: Verdict::Tracked }));
+        bytes[76] = 99;
+        assert_eq!(decode(&bytes), Err(Malformed::Verdict(99)));
+        bytes[72..77].fill(0);
+        assert!(matches!(decode(&bytes), Ok(Record::Process(Told { forker: None, .. }))));
+        assert_eq!(decode(&record(ProcessKind::Fork as u32, 64, 64, 0)), Err(Malformed::TooShort));
     }
 
     #[test]

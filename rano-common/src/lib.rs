@@ -10,10 +10,10 @@ mod settings;
 mod socket;
 mod words;
 
-pub use decode::{Malformed, Record, Told, decode};
+pub use decode::{Forker, Malformed, Record, Told, decode};
 pub use offsets::{OFFSET_COUNT, OFFSETS_GLOBAL, Offset};
 pub use packet::{HELLO_MAX, PACKET_CLASSES, PacketBytes, PacketKind, PacketRecord};
-pub use process::{ARGUMENT_CLASSES, ImageRecord, PATH, ProcessKind, ProcessRecord};
+pub use process::{ARGUMENT_CLASSES, ForkRecord, ImageRecord, PATH, ProcessKind, ProcessRecord};
 pub use settings::{SETTING_COUNT, SETTINGS_GLOBAL, Setting};
 pub use socket::{SocketKind, SocketRecord};
 pub use words::{
@@ -38,6 +38,8 @@ pub const FOLLOWED_GROUPS: u32 = 1 << 14;
 pub const FLOWS_MAX: u32 = 1 << 14;
 /// Connections of which a part of the `ClientHello` was sent.
 pub const HELLOS_MAX: u32 = 1 << 10;
+/// What excluded processes exchange datagrams with, so that it is counted once.
+pub const LEFT_OUT_FLOWS_MAX: u32 = 1 << 12;
 /// Places at which somebody listens.
 pub const LISTENERS_MAX: u32 = 1 << 12;
 /// Threads that are in the middle of a call.
@@ -101,6 +103,20 @@ impl Loss {
         Self::CallsFull,
         Self::Unheard,
     ];
+}
+
+/// What excluded processes opened, which is counted and not told: one counter a CPU each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LeftOut {
+    /// Calls that connect over TCP.
+    Streams = 0,
+    /// Destinations of datagram sockets.
+    Datagrams = 1,
+}
+
+impl LeftOut {
+    pub const ALL: [Self; 2] = [Self::Streams, Self::Datagrams];
 }
 
 /// The flow of datagrams from a socket to one destination.

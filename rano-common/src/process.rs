@@ -8,7 +8,7 @@ use crate::Header;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ProcessKind {
-    /// A new thread group; it looks like its parent.
+    /// A new thread group; it looks like its forker, whom it comes with.
     Fork = 16,
     /// The last thread is gone.
     Exit = 17,
@@ -50,6 +50,19 @@ pub struct ProcessRecord {
     pub comm: [u8; 16],
 }
 
+/// A new process and who forked it, which after `clone(CLONE_PARENT)` is not its parent.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkRecord {
+    pub process: ProcessRecord,
+    /// Of the forker's group: boot clock, nanoseconds.
+    pub forker_start_ns: u64,
+    /// Pid of the forker's group; 0 where it could not be read.
+    pub forker: u32,
+    /// The forker's [`Verdict`](crate::Verdict), which the new process has inherited.
+    pub verdict: u32,
+}
+
 /// A process with what it runs.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +79,8 @@ const _: () = {
     assert!(offset_of!(ProcessRecord, start_ns) == 16);
     assert!(offset_of!(ProcessRecord, arguments) == 40);
     assert!(offset_of!(ProcessRecord, comm) == 48);
+    assert!(size_of::<ForkRecord>() == 80);
+    assert!(offset_of!(ForkRecord, forker) == 72);
     assert!(offset_of!(ImageRecord<256>, path) == 64);
     assert!(offset_of!(ImageRecord<4096>, arguments) == 64 + PATH);
     assert!(size_of::<ImageRecord<256>>() == 64 + PATH + 256);

@@ -8,6 +8,24 @@ pub enum Verdict {
     Asked = 0,
     Tracked = 1,
     Ignored = 2,
+    /// It would be tracked, but is left out: what it opens is counted and not told.
+    Excluded = 3,
+    /// Nobody said anything yet, or what was said is void.
+    Undecided = 4,
+}
+
+impl Verdict {
+    #[inline]
+    pub const fn of(word: u32) -> Option<Self> {
+        match word {
+            0 => Some(Self::Asked),
+            1 => Some(Self::Tracked),
+            2 => Some(Self::Ignored),
+            3 => Some(Self::Excluded),
+            4 => Some(Self::Undecided),
+            _ => None,
+        }
+    }
 }
 
 /// A verdict, and of whom: it is void for another process of that pid and after another exec.
@@ -16,29 +34,44 @@ pub struct Judgement {
     pub start_ns: u64,
     pub exec_id: u32,
     pub verdict: Verdict,
+    /// Pid of the process that forked it, for the case that the record of that is lost; 0 where it does not matter.
+    pub forker: u32,
 }
 
 pub type JudgementWords = [u64; 2];
 
+/// Bits of the second word: number of the exec, forker, verdict. No pid has more than 22 bits (`PID_MAX_LIMIT`).
+const FORKER_AT: u32 = 32;
+const FORKER_MASK: u64 = (1 << 28) - 1;
+const VERDICT_AT: u32 = 60;
+
 impl Judgement {
     #[inline]
     pub const fn to_words(self) -> JudgementWords {
-        [self.start_ns, self.exec_id as u64 | (self.verdict as u64) << 32]
+        let forker = self.forker as u64 & FORKER_MASK;
+        [self.start_ns, self.exec_id as u64 | forker << FORKER_AT | (self.verdict as u64) << VERDICT_AT]
     }
 
-    /// The verdict, if it is of this process and this image.
-    #[expect(clippy::cast_possible_truncation, reason = "halves of words are taken apart")]
+    /// The verdict, if it is of this process and this image, and was given.
+    #[expect(clippy::cast_possible_truncation, reason = "parts of words are taken apart")]
     #[inline]
     pub const fn of(words: JudgementWords, start_ns: u64, exec_id: u32) -> Option<Verdict> {
         if words[0] != start_ns || words[1] as u32 != exec_id {
             return None;
         }
-        match (words[1] >> 32) as u32 {
-            0 => Some(Verdict::Asked),
-            1 => Some(Verdict::Tracked),
-            2 => Some(Verdict::Ignored),
-            _ => None,
+        match Verdict::of((words[1] >> VERDICT_AT) as u32) {
+            Some(Verdict::Undecided) | None => None,
+            given => given,
         }
+    }
+
+    /// What is said of whatever process these words are of, whatever it ran then.
+    #[expect(clippy::cast_possible_truncation, reason = "parts of words are taken apart")]
+    #[inline]
+    pub const fn from_words(words: JudgementWords) -> Option<Self> {
+        let Some(verdict) = Verdict::of((words[1] >> VERDICT_AT) as u32) else { return None };
+        let forker = (words[1] >> FORKER_AT & FORKER_MASK) as u32;
+        Some(Self { start_ns: words[0], exec_id: words[1] as u32, verdict, forker })
     }
 }
 
@@ -144,11 +177,17 @@ mod tests {
 
     #[test]
     fn a_verdict_holds_for_one_image_of_one_process() {
-        let words = Judgement { start_ns: 7, exec_id: u32::MAX, verdict: Verdict::Ignored }.to_words();
+        let forker = 4_194_304;
+        let judgement = Judgement { start_ns: 7, exec_id: u32::MAX, verdict: Verdict::Ignored, forker };
+        let words = judgement.to_words();
+        assert_eq!(Judgement::from_words(words), Some(judgement));
         assert_eq!(Judgement::of(words, 7, u32::MAX), Some(Verdict::Ignored));
         assert_eq!(Judgement::of(words, 8, u32::MAX), None);
         assert_eq!(Judgement::of(words, 7, 0), None);
-        assert_eq!(Judgement::of([7, 9 << 32], 7, 0), None, "a verdict that does not exist");
+        assert_eq!(Judgement::of([7, 9 << VERDICT_AT], 7, 0), None, "a verdict that does not exist");
+        assert_eq!(Judgement::from_words([7, 9 << VERDICT_AT]), None);
+        let undecided = Judgement { verdict: Verdict::Undecided, ..judgement };
+        assert_eq!(Judgement::of(undecided.to_words(), 7, u32::MAX), None, "none was given");
     }
 
     #[test]

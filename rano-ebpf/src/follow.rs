@@ -4,12 +4,17 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
-use rano_common::{FlowKey, Loss, Offset, Owner, OwnerWords, Setting, SocketKind, flags, group, owner_words};
+use rano_common::{
+    FlowKey, LeftOut, Loss, Offset, Owner, OwnerWords, Setting, SocketKind, flags, group, owner_words,
+};
 
 use crate::emit::now;
-use crate::maps::{FLOWS, FOLLOWED, FOLLOWED_OLDER, LIMITED, LISTENERS, OWNERS, TALKS, lost, setting};
+use crate::maps::{
+    FLOWS, FOLLOWED, FOLLOWED_OLDER, LEFT_OUT_FLOWS, LIMITED, LISTENERS, OWNERS, TALKS, left_out, lost,
+    setting,
+};
 use crate::socket::{Destination, Given, IPPROTO_UDP, Pointee, Told, draft, tell};
-use crate::task::{Identity, caller, thread};
+use crate::task::{Identity, caller_or, thread};
 
 /// `EINPROGRESS`: neither success nor failure.
 const IN_PROGRESS: i32 = -115;
@@ -213,7 +218,7 @@ pub fn datagram_goes<T: Pointee>(socket: *const T, key: u64, destination: Destin
     let flow = FlowKey { cookie: key, remote: destination.0, remote_port: u64::from(destination.1) };
     // SAFETY: nothing but the presence is looked at.
     if unsafe { FLOWS.get(flow) }.is_none() {
-        let Some(identity) = caller() else { return };
+        let Some(identity) = caller_or(|| datagrams_left_out(flow)) else { return };
         let known = owner_of(key);
         let heard = known.map_or(0, |known| known.flags & flags::HEARD);
         let mut owner = owned(identity, flags::DATAGRAM | heard, destination);
@@ -230,6 +235,14 @@ pub fn datagram_goes<T: Pointee>(socket: *const T, key: u64, destination: Destin
         let _ = FLOWS.insert(flow, [0; 2], BPF_ANY as u64);
     }
     let _ = TALKS.insert(thread(), flow, BPF_ANY as u64);
+}
+
+/// An excluded process sends from a socket to a destination. Counted once, as it would be told.
+#[inline(always)]
+pub fn datagrams_left_out(flow: FlowKey) {
+    if LEFT_OUT_FLOWS.insert(flow, 0, BPF_NOEXIST as u64).is_ok() {
+        left_out(LeftOut::Datagrams);
+    }
 }
 
 /// A datagram came to a socket, whose caller asked from where.

@@ -3,9 +3,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
-    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords, LISTENERS_MAX,
-    ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES,
-    SETTING_COUNT, Setting, TRACKED_MAX,
+    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords,
+    LEFT_OUT_FLOWS_MAX, LISTENERS_MAX, LeftOut, ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX,
+    Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting, TRACKED_MAX,
 };
 
 #[map]
@@ -56,6 +56,13 @@ pub static LISTENERS: HashMap<ListenerKey, ListenerWords> = HashMap::with_max_en
 #[map]
 pub static ACCEPT_HOOKED: Array<u32> = Array::with_max_entries(1, 0);
 
+/// What excluded processes exchange datagrams with. A forgotten one is counted again.
+#[map]
+pub static LEFT_OUT_FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(LEFT_OUT_FLOWS_MAX, 0);
+
+#[map]
+pub static LEFT_OUT: PerCpuArray<u64> = PerCpuArray::with_max_entries(LeftOut::ALL.len() as u32, 0);
+
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
 
@@ -81,7 +88,18 @@ pub fn setting(of: Setting) -> u32 {
 
 #[inline(always)]
 pub fn lost(what: Loss) {
-    if let Some(count) = LOST.get_ptr_mut(what as u32) {
+    count(&LOST, what as u32);
+}
+
+/// Another one of an excluded process.
+#[inline(always)]
+pub fn left_out(what: LeftOut) {
+    count(&LEFT_OUT, what as u32);
+}
+
+#[inline(always)]
+fn count(counts: &PerCpuArray<u64>, at: u32) {
+    if let Some(count) = counts.get_ptr_mut(at) {
         // SAFETY: the kernel returned a pointer to this CPU's value.
         unsafe { *count += 1 };
     }

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user},
 };
 use rano_common::{
-    Header, ImageRecord, Judgement, JudgementWords, Loss, Offset, PATH, ProcessKind, ProcessRecord, Setting,
-    Verdict,
+    ForkRecord, Header, ImageRecord, Judgement, JudgementWords, Loss, Offset, PATH, ProcessKind,
+    ProcessRecord, Setting, Verdict,
 };
 
 use crate::emit::{now, reserve, submit};
@@ -108,9 +108,24 @@ impl Identity {
         unsafe { JUDGEMENTS.get(self.pid).and_then(of).or_else(|| TRACKED.get(self.pid).and_then(of)) }
     }
 
+    /// Keeps who forked it.
     #[inline(always)]
     pub fn judge(&self, verdict: Verdict) {
-        let words = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict }.to_words();
+        let kept = |words: &JudgementWords| {
+            let before = Judgement::from_words(*words)?;
+            (before.start_ns == self.start_ns).then_some(before.forker)
+        };
+        // SAFETY: as above.
+        let forker = unsafe {
+            TRACKED.get(self.pid).and_then(kept).or_else(|| JUDGEMENTS.get(self.pid).and_then(kept))
+        };
+        self.judge_as_fork(verdict, forker.unwrap_or(0));
+    }
+
+    #[inline(always)]
+    pub fn judge_as_fork(&self, verdict: Verdict, forker: u32) {
+        let judgement = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict, forker };
+        let words = judgement.to_words();
         if matches!(verdict, Verdict::Tracked) && TRACKED.insert(self.pid, words, BPF_ANY as u64).is_ok() {
             return;
         }
@@ -120,25 +135,35 @@ impl Identity {
     }
 }
 
-/// Whoever has that pid is to be judged anew.
+/// Whoever has that pid is gone.
 #[inline(always)]
 pub fn forget_verdict(pid: u32) {
     let _ = JUDGEMENTS.remove(pid);
     let _ = TRACKED.remove(pid);
 }
 
-/// Who the caller is, unless it is ignored. A process that was never judged is told of first.
+/// Who the caller is, unless it is ignored or left out. A process that was never judged is told of first.
 #[inline(always)]
 pub fn caller() -> Option<Identity> {
+    caller_or(|| {})
+}
+
+/// The same; does something where it is left out.
+#[inline(always)]
+pub fn caller_or(left_out: impl FnOnce()) -> Option<Identity> {
     let Some(identity) = Identity::current() else {
         lost(Loss::TaskUnread);
         return None;
     };
     match identity.verdict() {
         Some(Verdict::Ignored) => None,
+        Some(Verdict::Excluded) => {
+            left_out();
+            None
+        }
         Some(Verdict::Tracked) => Some(identity),
         Some(Verdict::Asked) => Some(Identity { is_undecided: true, ..identity }),
-        None => {
+        Some(Verdict::Undecided) | None => {
             ask(current(), &identity);
             Some(Identity { is_undecided: true, ..identity })
         }
@@ -152,7 +177,7 @@ fn ask(task: usize, identity: &Identity) {
     identity.judge(Verdict::Asked);
     if !tell_image(task, *identity, ProcessKind::Sight, 0) {
         // To be told of with its next socket.
-        let _ = JUDGEMENTS.remove(identity.pid);
+        identity.judge(Verdict::Undecided);
     }
 }
 
@@ -180,6 +205,21 @@ pub fn describe(task: usize, identity: Identity, kind: ProcessKind) -> Option<Pr
 pub fn tell(task: usize, identity: Identity, kind: ProcessKind) {
     let Some(record) = describe(task, identity, kind) else { return lost(Loss::TaskUnread) };
     tell_record(record);
+}
+
+/// Tells of a new process and who forked it, whose verdict it has inherited.
+#[inline(always)]
+pub fn tell_fork(task: usize, identity: Identity, forker: Option<Identity>, verdict: Verdict) {
+    let Some(process) = describe(task, identity, ProcessKind::Fork) else { return lost(Loss::TaskUnread) };
+    let header = Header { size: size_of::<ForkRecord>() as u32, ..process.header };
+    let Some(mut room) = reserve::<ForkRecord>() else { return lost(Loss::ProcessRecord) };
+    room.write(ForkRecord {
+        process: ProcessRecord { header, ..process },
+        forker_start_ns: forker.map_or(0, |forker| forker.start_ns),
+        forker: forker.map_or(0, |forker| forker.pid),
+        verdict: verdict as u32,
+    });
+    submit(room);
 }
 
 #[inline(always)]

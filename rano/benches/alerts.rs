@@ -176,7 +176,7 @@ fn recording(events: u64, told: Told) -> Vec<u8> {
     for (agent, name) in (0..).zip(AGENTS) {
         let exe = format!("/usr/bin/{name}");
         let image = Image { comm: name.to_owned(), exe, argv: vec![name.to_owned()], uid: 1000 };
-        write(&RawEvent::Process(ProcessChange::Seen { id: owner(agent), parent: 1, image, at: at(0) }));
+        write(&RawEvent::Process(ProcessChange::found(owner(agent), 1, image, at(0))));
     }
     let id = |connection: u64| SocketId::Cookie { netns: 1, cookie: connection };
     let connections = events / 2;

@@ -185,6 +185,7 @@ impl<'a> Run<'a> {
             user: "ann".to_owned(),
             args: vec!["rano".to_owned()],
             patterns: vec!["claude".to_owned(), "codex".to_owned(), "gemini".to_owned()],
+            excludes: Vec::new(),
             config_files: Vec::new(),
             source: SourceKind::Proc,
             source_reason: Some("no privileges for the kernel hooks".to_owned()),

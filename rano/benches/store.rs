@@ -118,6 +118,7 @@ fn write(events: &[Event], path: &Path, batch_size: usize) -> Result<Duration, B
         user: "user".to_owned(),
         args: Vec::new(),
         patterns: Vec::new(),
+        excludes: Vec::new(),
         config_files: Vec::new(),
         source: SourceKind::Proc,
         source_reason: None,

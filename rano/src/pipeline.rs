@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{
     Address, Bytes, ConnectionId, Event, EventKind, KnownName, Moment, Protocol, SocketState, SourceKind,
@@ -53,6 +53,8 @@ pub struct Pipeline {
     sinks: Vec<Box<dyn Sink>>,
     judge: Option<Judge>,
     live: FxHashMap<SocketId, Live>,
+    /// Open connections of excluded processes that were counted.
+    left_out: FxHashSet<SocketId>,
     names: Names,
     ended: Ended,
     next_connection: u64,
@@ -65,6 +67,8 @@ pub struct Pipeline {
     unresolved: u64,
     /// Bounds of which it was said that they were reached.
     full: Vec<Gap>,
+    /// What is excluded, as the summary says it.
+    excludes: Vec<String>,
     /// Said once if the first look finds nobody to watch.
     idle_notice: Option<String>,
     /// Said first.
@@ -96,6 +100,7 @@ impl Pipeline {
             sinks,
             judge: None,
             live: FxHashMap::default(),
+            left_out: FxHashSet::default(),
             names: Names::none(),
             ended: Ended::default(),
             next_connection: 1,
@@ -105,6 +110,7 @@ impl Pipeline {
             table_full: 0,
             unresolved: 0,
             full: Vec::new(),
+            excludes: Vec::new(),
             idle_notice: None,
             warnings: Vec::new(),
         }
@@ -114,6 +120,13 @@ impl Pipeline {
     #[must_use]
     pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings = warnings;
+        self
+    }
+
+    /// What the summary is to say is excluded.
+    #[must_use]
+    pub fn with_excludes(mut self, excludes: Vec<String>) -> Self {
+        self.excludes = excludes;
         self
     }
 
@@ -184,6 +197,7 @@ impl Pipeline {
             source.learned(&Evidence::Pointer(pointer));
         }
         self.look_at_overdue(source.now());
+        self.totals.left_out.processes = self.tree.left_out();
         let health = self.health(source);
         self.say_what_is_full(&health.gaps);
         let frame = Frame { now: source.now(), totals: &self.totals, health: &health };
@@ -197,6 +211,7 @@ impl Pipeline {
         let mut summary = Summary {
             totals: self.totals.clone(),
             health: self.health(source),
+            excludes: self.excludes.clone(),
             names: self.names.from.clone(),
             top,
             log_lost: 0,
@@ -265,8 +280,11 @@ impl Pipeline {
             return;
         }
         let process = match opened.owner {
-            Some(owner) if self.tree.verdict(owner) == Verdict::Tracked => self.tree.process(owner),
-            Some(_) => return,
+            Some(owner) => match self.tree.verdict(owner) {
+                Verdict::Tracked => self.tree.process(owner),
+                Verdict::Excluded => return self.leave_out(&opened),
+                Verdict::Ignored => return,
+            },
             None => None,
         };
         let connection = ConnectionId(self.next_connection);
@@ -295,6 +313,17 @@ impl Pipeline {
         }
         // One that is not followed is counted by its source.
         self.table_full += u64::from(is_followed && !has_room);
+    }
+
+    /// Of an excluded process: counted once, however often it is told.
+    fn leave_out(&mut self, opened: &Opened) {
+        let is_new = !self.left_out.contains(&opened.id);
+        if is_new && opened.role == Role::Connect {
+            self.totals.left_out.connections += 1;
+            if self.left_out.len() < LIVE_MAX {
+                self.left_out.insert(opened.id);
+            }
+        }
     }
 
     fn in_scope(&self, opened: &Opened) -> bool {
@@ -333,6 +362,7 @@ impl Pipeline {
 
     fn closed(&mut self, closed: &Closed) {
         self.names.book.closed(closed);
+        self.left_out.remove(&closed.id);
         let Some(mut live) = self.live.remove(&closed.id) else { return };
         if live.opened.role != Role::Connect {
             return;
@@ -517,6 +547,10 @@ impl Intake for Pipeline {
 
     fn unattributed(&mut self, count: u64) {
         self.unattributed += count;
+    }
+
+    fn left_out(&mut self, connections: u64) {
+        self.totals.left_out.connections += connections;
     }
 
     fn newly_tracked(&mut self) -> Vec<ProcessId> {

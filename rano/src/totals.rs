@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::event::{Bytes, Class, Domain, Event, EventKind};
+use crate::process::LeftOut;
 
 /// Sums over all events so far.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,8 @@ pub struct Totals {
     pub remote_ips: Ranking<IpAddr>,
     /// Connects by name.
     pub domains: Ranking<Arc<str>>,
+    /// What excludes left out.
+    pub left_out: LeftOut,
     /// What each class of endpoints came to.
     pub classes: BTreeMap<Class, ClassTotals>,
 }

@@ -13,6 +13,7 @@ mod alerts;
 mod bad_input;
 mod config_check;
 mod diff;
+mod exclude;
 mod export;
 mod harness;
 mod hostile_text;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         alerts::all(),
         names::all(),
         observe::all(),
+        exclude::all(),
         odd_sockets::all(),
         short_connections::all(),
         shutdown::all(),

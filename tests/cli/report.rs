@@ -395,6 +395,6 @@ fn databases_of_every_schema_version_are_read_and_written() -> Result<()> {
         ensure!(number(&all, "/summary/events")? == 402, "{}: {all}", path.display());
         ensure!(history.database()?.integrity()? == "ok");
     }
-    ensure!(versions == 1, "{versions} databases in {fixtures}");
+    ensure!(versions == 2, "{versions} databases in {fixtures}");
     Ok(())
 }

@@ -23,6 +23,8 @@ mod odd_sockets;
 mod privileges;
 mod swarm;
 mod taken_away;
+mod tricks;
+mod trickster;
 mod verifier;
 
 use std::process::ExitCode;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         privileges::all(),
         swarm::all(),
         taken_away::all(),
+        tricks::all(),
         verifier::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
@@ -61,6 +64,7 @@ fn played() -> Option<ExitCode> {
         .or_else(swarm::play_if_asked)
         .or_else(odd_client::play_if_asked)
         .or_else(flooder::play_if_asked)
+        .or_else(trickster::play_if_asked)
         .or_else(verifier::play_if_asked)
         .or_else(support::actor::play_if_asked)
 }

@@ -442,7 +442,7 @@ fn pass(to: SocketAddr) -> Played {
         return taken();
     }
     let (ours, theirs) = UnixStream::pair()?;
-    let mut taker = Command::new(stage_sibling("stranger")?);
+    let mut taker = Command::new(sibling("stranger")?);
     taker
         .arg(to.to_string())
         .env(TAKER, "1")
@@ -478,7 +478,7 @@ fn taken() -> Played {
 }
 
 /// This executable under another of its names.
-fn stage_sibling(name: &str) -> Result<std::path::PathBuf> {
+pub fn sibling(name: &str) -> Result<std::path::PathBuf> {
     let own = std::env::args_os().next().context("a name")?;
     let path = std::path::Path::new(&own).with_file_name(name);
     if !path.exists() {
@@ -489,7 +489,7 @@ fn stage_sibling(name: &str) -> Result<std::path::PathBuf> {
 
 /// Says what a child did that connects under another name; the pid is the one that its parent sees.
 fn child(name: &str, to: SocketAddr) -> Result<()> {
-    let mut command = Command::new(stage_sibling(name)?);
+    let mut command = Command::new(sibling(name)?);
     command.arg(to.to_string()).env(MARKER, serde_json::to_string(&Way::Plain)?);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn()?;

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -73,7 +74,7 @@ enum Order {
     Hold { to: SocketAddr, count: usize },
     CloseHeld,
     Short { to: SocketAddr, count: usize, lifetime: Duration },
-    Spawn { program: OsString, arguments: Vec<OsString> },
+    Spawn { program: OsString, called: Option<OsString>, arguments: Vec<OsString> },
     Tell { child: usize, order: Box<Order> },
     Exec { program: OsString, arguments: Vec<OsString> },
     Rename { comm: Vec<u8> },
@@ -272,9 +273,21 @@ impl Actor {
         program: &str,
         arguments: &[&str],
     ) -> Result<Descendant> {
+        self.spawn_called(parent, program, None, arguments)
+    }
+
+    /// As [`Self::spawn_with`]; `called` is what stands in `argv[0]` (`exec -a`).
+    pub fn spawn_called(
+        &mut self,
+        parent: &Descendant,
+        program: &str,
+        called: Option<&str>,
+        arguments: &[&str],
+    ) -> Result<Descendant> {
         let program = stage::actor(program)?.into_os_string();
+        let called = called.map(OsString::from);
         let arguments = arguments.iter().map(OsString::from).collect();
-        match self.order(&parent.path, Order::Spawn { program, arguments })? {
+        match self.order(&parent.path, Order::Spawn { program, called, arguments })? {
             Answer::Spawned { child, pid } => {
                 let mut path = parent.path.clone();
                 path.push(child);
@@ -295,7 +308,11 @@ impl Actor {
 
     /// Sets the name that `/proc/<pid>/comm` shows; at most 15 bytes.
     pub fn rename(&mut self, comm: &[u8]) -> Result<()> {
-        self.done(&[], Order::Rename { comm: comm.to_vec() })
+        self.rename_in(&self.myself(), comm)
+    }
+
+    pub fn rename_in(&mut self, who: &Descendant, comm: &[u8]) -> Result<()> {
+        self.done(&who.path, Order::Rename { comm: comm.to_vec() })
     }
 
     /// Ends the process and waits for it.
@@ -450,8 +467,10 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
         Order::Short { to, count, lifetime } => {
             Answer::Tuples(sockets::short_connections(to, count, lifetime)?)
         }
-        Order::Spawn { program, arguments } => {
+        Order::Spawn { program, called, arguments } => {
+            let called = called.unwrap_or_else(|| program.clone());
             let mut process = Command::new(program)
+                .arg0(called)
                 .args(arguments)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
@@ -472,7 +491,6 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
             serde_json::from_str(&line).context("the child's answer")?
         }
         Order::Exec { program, arguments } => {
-            use std::os::unix::process::CommandExt as _;
             // Only comes back when it failed. The new program says `Started` for itself.
             return Err(Command::new(program).args(arguments).exec()).context("exec");
         }

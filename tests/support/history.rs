@@ -158,6 +158,7 @@ impl History {
             user: "ann".to_owned(),
             args: Vec::new(),
             patterns: vec!["claude".to_owned()],
+            excludes: Vec::new(),
             config_files: Vec::new(),
             source: SourceKind::Proc,
             source_reason: None,

@@ -172,7 +172,7 @@ fn hold_namespace(beside: Option<Arc<Namespace>>) -> Result<Namespace> {
 }
 
 /// What to write to `uid_map` and `gid_map` so that one stays who one is (`user_namespaces(7)`).
-fn own_identity_maps() -> (String, String) {
+pub fn own_identity_maps() -> (String, String) {
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
     (format!("{uid} {uid} 1"), format!("{gid} {gid} 1"))
@@ -191,7 +191,7 @@ fn make_namespace(maps: Option<&(String, String)>) -> io::Result<()> {
     bring_loopback_up()
 }
 
-fn write_file(path: &std::ffi::CStr, content: &[u8]) -> io::Result<()> {
+pub fn write_file(path: &std::ffi::CStr, content: &[u8]) -> io::Result<()> {
     let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&file, content)?;
     Ok(())
@@ -201,7 +201,7 @@ fn write_file(path: &std::ffi::CStr, content: &[u8]) -> io::Result<()> {
 #[expect(clippy::cast_possible_truncation, reason = "the flags are 0x41")]
 const UP_AND_RUNNING: libc::c_short = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
 
-fn bring_loopback_up() -> io::Result<()> {
+pub fn bring_loopback_up() -> io::Result<()> {
     use rustix::net::{AddressFamily, SocketType, socket};
     use std::os::fd::AsRawFd as _;
     let control = socket(AddressFamily::INET, SocketType::DGRAM, None)?;

@@ -6,16 +6,16 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
-use rano_common::{Loss, Offset, Setting};
+use rano_common::{LeftOut, Loss, Offset, Setting};
 
 use crate::follow::{
     attempted, connect_failed, connect_returned, datagram_goes, has_owner, owned, received, released,
     remember, sent, sent_by,
 };
 use crate::listen::accepted;
-use crate::maps::{CALLS, lost, setting};
+use crate::maps::{CALLS, left_out, lost, setting};
 use crate::socket::{AF_INET6, Destination, Given, destination, mapped};
-use crate::task::{caller, read, read_at, thread};
+use crate::task::{caller, caller_or, read, read_at, thread};
 
 /// Programs on the entry of a function: the body takes the socket, which is the first argument, and those that are named.
 macro_rules! entries {
@@ -216,7 +216,8 @@ fn connected6(sk: Given, address: usize, returned: i32) {
         return;
     }
     // It did not get as far as a state, of which another hook would have told.
-    let (Some(identity), Some(to)) = (caller(), named(address)) else { return };
+    let identity = caller_or(|| left_out(LeftOut::Streams));
+    let (Some(identity), Some(to)) = (identity, named(address)) else { return };
     connect_failed(sk, key, owned(identity, 0, to), returned);
 }
 

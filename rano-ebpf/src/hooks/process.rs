@@ -4,12 +4,12 @@
 use aya_ebpf::helpers::bpf_probe_read_kernel_str_bytes;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use rano_common::{Loss, Offset, ProcessKind};
+use rano_common::{Loss, Offset, ProcessKind, Verdict};
 
 use crate::maps::lost;
-use crate::task::{Identity, describe, forget_verdict, read, tell, tell_image, tell_record};
+use crate::task::{Identity, describe, forget_verdict, read, tell, tell_fork, tell_image, tell_record};
 
-/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
+/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, in the context of the thread that forks.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
@@ -23,10 +23,14 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
         lost(Loss::TaskUnread);
         return 0;
     };
-    if let Some(verdict) = Identity::of(parent as usize).and_then(|parent| parent.verdict()) {
-        identity.judge(verdict);
+    // Whoever calls: with CLONE_PARENT it is not the parent.
+    let forker = Identity::of(parent as usize);
+    if forker.is_none() {
+        lost(Loss::TaskUnread);
     }
-    tell(child, identity, ProcessKind::Fork);
+    let verdict = forker.and_then(|forker| forker.verdict()).unwrap_or(Verdict::Undecided);
+    identity.judge_as_fork(verdict, forker.map_or(0, |forker| forker.pid));
+    tell_fork(child, identity, forker, verdict);
     0
 }
 
@@ -81,8 +85,10 @@ pub fn process_rename(ctx: RawTracePointContext) -> i32 {
     if unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut record.comm) }.is_err() {
         return 0;
     }
-    // Undecided again: it may be an agent by its new name.
-    forget_verdict(identity.pid);
+    // Undecided again: it may be an agent by its new name. Whoever is tracked or left out stays so under any name.
+    if let Some(Verdict::Ignored | Verdict::Asked) = identity.verdict() {
+        identity.judge(Verdict::Undecided);
+    }
     tell_record(record);
     0
 }

@@ -5,15 +5,20 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
-use rano_common::flags;
+use rano_common::{FlowKey, LeftOut, flags};
 
-use crate::follow::{datagram_came, datagram_goes, datagrams_begin, released, stream_begins};
+use crate::follow::{
+    datagram_came, datagram_goes, datagrams_begin, datagrams_left_out, released, stream_begins,
+};
 use crate::listen::listens;
+use crate::maps::left_out;
 use crate::socket::{Destination, IPPROTO_UDP, bytes, mapped};
-use crate::task::caller;
+use crate::task::caller_or;
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
+/// `TCP_CLOSE` (include/net/tcp_states.h): not on its way yet.
+const CLOSE: u32 = 7;
 /// Let the call go on.
 const ALLOW: i32 = 1;
 
@@ -73,7 +78,7 @@ fn connect(ctx: &SockAddrContext, destination: Destination) -> i32 {
     if kind != SOCK_STREAM && kind != SOCK_DGRAM {
         return ALLOW;
     }
-    let Some(identity) = caller() else { return ALLOW };
+    let Some(identity) = caller_or(|| excluded(ctx, destination)) else { return ALLOW };
     // SAFETY: the context is of a type this helper takes.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // SAFETY: as above.
@@ -84,6 +89,22 @@ fn connect(ctx: &SockAddrContext, destination: Destination) -> i32 {
         datagrams_begin(socket, cookie, identity, destination);
     }
     ALLOW
+}
+
+/// An excluded process connects: counted, not told.
+#[inline(always)]
+fn excluded(ctx: &SockAddrContext, destination: Destination) {
+    // SAFETY: the context is valid while the program runs; the verifier checks the access.
+    let (kind, state) = unsafe { ((*ctx.sock_addr).type_, (*(*ctx.sock_addr).__bindgen_anon_1.sk).state) };
+    if kind == SOCK_DGRAM {
+        // SAFETY: the context is of a type this helper takes.
+        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        let (remote, port) = destination;
+        datagrams_left_out(FlowKey { cookie, remote, remote_port: u64::from(port) });
+    } else if state == CLOSE {
+        // Called again while it is on its way, or once it is there: that is no other connection.
+        left_out(LeftOut::Streams);
+    }
 }
 
 #[inline(always)]

@@ -4,13 +4,13 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use rano_common::{Offset, Setting};
+use rano_common::{LeftOut, Offset, Setting};
 
 use crate::follow::{begin, closed, established, released};
 use crate::listen::{arrived, listens};
-use crate::maps::setting;
+use crate::maps::{left_out, setting};
 use crate::socket::{Given, IPPROTO_TCP, destination};
-use crate::task::{caller, read};
+use crate::task::{caller_or, read};
 
 /// include/net/tcp_states.h
 const ESTABLISHED: i32 = 1;
@@ -33,7 +33,7 @@ pub fn tcp_states(ctx: RawTracePointContext) -> i32 {
     match (before, now) {
         // The port from which it goes is chosen afterwards: the next record has it.
         (CLOSE, SYN_SENT) => {
-            if let Some(identity) = caller() {
+            if let Some(identity) = caller_or(|| left_out(LeftOut::Streams)) {
                 begin(socket, key, identity, destination(sk));
             }
         }

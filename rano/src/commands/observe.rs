@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::Context;
-use crate::config::{Configuration, LogFormat, Origin, RungChoice, Settings, SourceChoice};
+use crate::config::{Configuration, Exclude, LogFormat, Origin, RungChoice, Settings, SourceChoice};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
 use crate::output::banner::Banner;
@@ -65,6 +65,7 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     sinks.push(Box::new(terminal));
     let mut pipeline =
         Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
+    pipeline = pipeline.with_excludes(run.redacted_excludes());
     pipeline = pipeline.with_names(names).with_warnings(name_sources.warnings);
     if let Some(judge) = run.judge() {
         pipeline = pipeline.with_judge(judge);
@@ -110,7 +111,7 @@ impl<'a> Run<'a> {
         };
         let targets = Targets {
             patterns,
-            exclude_patterns: self.settings.exclude_pattern.clone(),
+            exclude_patterns: self.excludes(),
             pids: self.settings.pid.clone(),
             descendants: self.settings.descendants,
         };
@@ -144,11 +145,32 @@ impl<'a> Run<'a> {
         self.settings.pattern.iter().cloned().chain(pids).collect()
     }
 
+    fn excludes(&self) -> Vec<String> {
+        self.settings.exclude_pattern.iter().map(|Exclude(pattern)| pattern.clone()).collect()
+    }
+
+    /// The same as it may be shown and stored.
+    fn redacted_excludes(&self) -> Vec<String> {
+        self.excludes().iter().map(|pattern| self.redacted(pattern)).collect()
+    }
+
+    /// What is left out, with who says so where it is not the command line: a line in a file is soon forgotten.
+    fn excluding(&self) -> Option<String> {
+        let excludes = self.redacted_excludes().join(", ");
+        match self.configuration.origin("exclude_pattern") {
+            _ if excludes.is_empty() => None,
+            Some(Origin::Flag | Origin::Default) | None => Some(excludes),
+            Some(origin) => Some(format!("{excludes} ({origin})")),
+        }
+    }
+
     fn idle_notice(&self) -> String {
         let (yet, after) = if self.settings.once { ("", "") } else { (" yet", "; waiting for one") };
+        let excluding = self.excluding().map(|excludes| format!(", without {excludes}")).unwrap_or_default();
         format!(
-            "nothing matches{yet}: {}{after} (list processes: ps -eo pid,comm,args)",
-            Escaped(&self.watching().join(", "))
+            "nothing matches{yet}: {}{}{after} (list processes: ps -eo pid,comm,args)",
+            Escaped(&self.watching().join(", ")),
+            Escaped(&excluding)
         )
     }
 
@@ -250,6 +272,7 @@ impl<'a> Run<'a> {
             user: self.context.environment.user_name(),
             args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
             patterns: self.watching().iter().map(|pattern| self.redacted(pattern)).collect(),
+            excludes: self.redacted_excludes(),
             config_files: self.config_files(),
             source: health.kind,
             source_reason: health.reason,
@@ -350,6 +373,7 @@ impl<'a> Run<'a> {
         Banner {
             run_id: &self.id,
             watching: &self.watching(),
+            excluding: self.excluding().as_deref(),
             source: health.kind,
             source_reason: health.reason.as_deref(),
             names,

@@ -59,7 +59,9 @@ fn with_values(arg: Arg, kind: Kind, spec: &'static OptionSpec, spelling: &'stat
             let arg = arg.value_parser(checked(spec, spelling)).allow_negative_numbers(true);
             if is_list { arg.value_delimiter(',') } else { arg }
         }
-        Kind::Text | Kind::Switch | Kind::Span | Kind::List(_) => arg.value_parser(checked(spec, spelling)),
+        Kind::Text | Kind::Exclude | Kind::Switch | Kind::Span | Kind::List(_) => {
+            arg.value_parser(checked(spec, spelling))
+        }
     }
 }
 

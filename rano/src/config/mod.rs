@@ -26,7 +26,7 @@ pub use endpoints::{EndpointEntry, EndpointsConfig};
 pub use environment::{Environment, InvokingUser};
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
-pub use options::{ColorChoice, DomainMode, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice};
+pub use options::{ColorChoice, DomainMode, Exclude, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice};
 pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
 pub use search::Candidate;
 

@@ -87,6 +87,17 @@ impl Setting for View {
     }
 }
 
+/// What is to be left out; with [`COMMAND_LINE`](crate::process::matching::COMMAND_LINE) in front, by command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exclude(pub String);
+
+impl Setting for Exclude {
+    const KIND: Kind = Kind::Exclude;
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Text(text) = value { Some(Self(text.clone())) } else { None }
+    }
+}
+
 const HOUR_MS: u64 = 3_600_000;
 /// More connections than anybody can have.
 const COUNT_MAX: u64 = 1_000_000_000;
@@ -96,9 +107,11 @@ options! {
     pattern: Vec<String> = option(Targets).value_name("SUBSTR").default("claude,codex,gemini").details(
         "Upper and lower case are the same. A text you give matches anywhere in a process's name or command line; \
          the default ones match names only, so that an editor on claude.md is no agent.");
-    /// Leave out processes that match this text; repeatable
-    exclude_pattern: Vec<String> = option(Targets).value_name("SUBSTR").details(
-        "What an excluded process starts is left out too, unless it matches a pattern itself.");
+    /// Leave out processes that run what matches this text; repeatable
+    exclude_pattern: Vec<Exclude> = option(Targets).value_name("SUBSTR").details(
+        "Matches executable, argv[0] or script, by name or, with a / in it, by path; cmd:TEXT matches the whole command \
+         line. Decided when a process begins to run a program: another name changes nothing. What an excluded process \
+         starts is left out too, unless it matches a pattern itself. Processes and connections left out are counted.");
     /// Watch this process; repeatable
     pid: Vec<u32> = option(Targets).value_name("PID").range(1, i32::MAX as u64).details(
         "Replaces the default patterns, but not given ones.");

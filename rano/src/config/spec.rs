@@ -196,9 +196,13 @@ impl OptionSpec {
     pub fn absent(&self) -> Value {
         match self.kind {
             Kind::List(_) => Value::List(Vec::new()),
-            Kind::Switch | Kind::Number | Kind::Text | Kind::Path | Kind::Span | Kind::Choice(_) => {
-                Value::Absent
-            }
+            Kind::Switch
+            | Kind::Number
+            | Kind::Text
+            | Kind::Exclude
+            | Kind::Path
+            | Kind::Span
+            | Kind::Choice(_) => Value::Absent,
         }
     }
 

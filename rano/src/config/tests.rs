@@ -207,6 +207,7 @@ fn bad_flags_are_refused_by_name() {
     assert!(rejected(&["--pid", "99999999999"]).ends_with("must be <= 2147483647"));
     assert!(rejected(&["--pattern", ""]).contains("--pattern"));
     assert!(rejected(&["--exclude-pattern", "  "]).ends_with("must not be empty"));
+    assert!(rejected(&["--exclude-pattern", "cmd: "]).ends_with("must not be empty"));
     assert!(rejected(&["--log-file", ""]).contains("--log-file"));
     assert!(rejected(&["--db-batch-size", "0"]).ends_with("must be >= 1"));
     assert!(rejected(&["--stats-width", "401"]).ends_with("must be <= 400"));

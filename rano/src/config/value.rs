@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::process::matching::COMMAND_LINE;
 use crate::time_argument;
 
 /// The shape of an option's value.
@@ -13,6 +14,8 @@ pub enum Kind {
     Switch,
     Number,
     Text,
+    /// A text that means something to leave out.
+    Exclude,
     Path,
     Span,
     Choice(&'static [&'static str]),
@@ -226,8 +229,12 @@ impl Kind {
                 .find(|word| **word == text)
                 .map(|word| Value::Choice(word))
                 .ok_or(Rejection::NotOneOf(words)),
-            Self::Text | Self::Path if text.is_empty() => Err(Rejection::Empty),
-            Self::Text | Self::Path => Ok(Value::Text(text.to_owned())),
+            Self::Text | Self::Exclude | Self::Path if text.is_empty() => Err(Rejection::Empty),
+            // Nothing of everybody's command line is everybody.
+            Self::Exclude if text.strip_prefix(COMMAND_LINE).is_some_and(|text| text.trim().is_empty()) => {
+                Err(Rejection::Empty)
+            }
+            Self::Text | Self::Exclude | Self::Path => Ok(Value::Text(text.to_owned())),
             Self::List(item) => item.parse_one(raw, range),
         }
     }

@@ -14,6 +14,8 @@ use crate::output::style::Styles;
 pub struct Banner<'a> {
     pub run_id: &'a str,
     pub watching: &'a [String],
+    /// What is left out, and who says so where it is not the command line.
+    pub excluding: Option<&'a str>,
     pub source: SourceKind,
     pub source_reason: Option<&'a str>,
     /// Where names come from.
@@ -38,6 +40,9 @@ impl Banner<'_> {
             writeln!(text, "  {name:9}{}", Escaped(value)).expect("writing into a String cannot fail");
         };
         row("watching", &self.watching.join(", "));
+        if let Some(excluding) = self.excluding {
+            row("excluded", excluding);
+        }
         let mut source = self.source.name().to_owned();
         if let Some(interval) = self.interval {
             write!(source, ", a look every {} ms", interval.as_millis())
@@ -71,6 +76,7 @@ mod tests {
         let banner = Banner {
             run_id: "1-2",
             watching: &["claude".to_owned(), "pid 7".to_owned()],
+            excluding: Some("git, cmd:--dry-run (config.conf)"),
             source: SourceKind::Proc,
             source_reason: Some("reading /proc/net as text"),
             names: "ptr",
@@ -81,7 +87,7 @@ mod tests {
         };
         let text = banner.render(&Styles::PLAIN);
         let (_, rows) = text.split_once('\n').expect("a heading");
-        let expected = "  watching claude, pid 7\n  source   proc, a look every 250 ms: reading /proc/net as text\n  \
+        let expected = "  watching claude, pid 7\n  excluded git, cmd:--dry-run (config.conf)\n  source   proc, a look every 250 ms: reading /proc/net as text\n  \
                         names    ptr\n  history  none is kept\n";
         assert_eq!(rows, expected);
     }

@@ -11,6 +11,7 @@ use super::fold::wrapped;
 use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
 use super::table::{Align, Column, Table, bar, grouped};
+use crate::process::LeftOut;
 use crate::source::health::{Gap, Gaps};
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
 use crate::store::query::sessions::StoredSession;
@@ -122,6 +123,9 @@ fn one_session(out: &mut String, session: &StoredSession, ending: Ending, look: 
     line(out, "host", &Escaped(&session.host).to_string());
     line(out, "user", &Escaped(&session.user).to_string());
     long_line(out, "patterns", &Escaped(&session.patterns.join(", ")).to_string(), look);
+    if !session.excludes.is_empty() {
+        long_line(out, "excluded", &Escaped(&session.excludes.join(", ")).to_string(), look);
+    }
     line(out, "source", &Escaped(&session.source).to_string());
     let warning = look.styles.warning;
     match ending {
@@ -290,6 +294,9 @@ fn completeness(out: &mut String, report: &Report, look: &Look<'_>) {
             None => line(out, "source", &Escaped(source).to_string()),
         }
     }
+    if report.sessions.iter().any(|session| !session.excludes.is_empty()) {
+        long_line(out, "left out", &excluded(&report.sessions), look);
+    }
     if report.sessions.len() > 1 && report.selection.since.or(report.selection.until).is_some() {
         out.push_str("  counted over the whole of each session:\n");
     }
@@ -316,6 +323,20 @@ fn sources(sessions: &[StoredSession]) -> Vec<(&str, Option<&str>)> {
     sources.sort_unstable();
     sources.dedup();
     sources
+}
+
+/// What all of them left out, and by what.
+fn excluded(sessions: &[StoredSession]) -> String {
+    let mut sum = LeftOut::default();
+    let mut excludes: Vec<&str> = Vec::new();
+    for session in sessions {
+        sum.processes = sum.processes.saturating_add(session.left_out.processes);
+        sum.connections = sum.connections.saturating_add(session.left_out.connections);
+        excludes.extend(session.excludes.iter().map(String::as_str));
+    }
+    excludes.sort_unstable();
+    excludes.dedup();
+    format!("{sum} (excluded: {})", Escaped(&excludes.join(", ")))
 }
 
 fn gaps(sessions: &[StoredSession]) -> Gaps {
@@ -398,6 +419,9 @@ fn session_json(session: &StoredSession, running: &[String]) -> Json {
         ("host", session.host.as_str().into()),
         ("user", session.user.as_str().into()),
         ("patterns", session.patterns.clone().into()),
+        ("excludes", session.excludes.clone().into()),
+        ("excluded_processes", session.left_out.processes.into()),
+        ("excluded_connections", session.left_out.connections.into()),
         ("source", session.source.as_str().into()),
         ("source_reason", session.source_reason.as_deref().into()),
         ("clean_exit", session.clean_exit.into()),

@@ -19,6 +19,8 @@ use crate::totals::{ClassTotals, Totals};
 pub struct Summary {
     pub totals: Totals,
     pub health: SourceHealth,
+    /// What was excluded.
+    pub excludes: Vec<String>,
     /// Where names came from, in words.
     pub names: String,
     /// How long the rankings are.
@@ -59,6 +61,10 @@ impl Summary {
             (alerts, held_back) => writeln!(out, "  alerts   {alerts} ({held_back} more held back)")?,
         }
         writeln!(out, "  sent     {}   received {}", Size(totals.bytes.sent), Size(totals.bytes.received))?;
+        if !self.excludes.is_empty() {
+            let excludes = self.excludes.join(", ");
+            writeln!(out, "  left out {} (excluded: {})", totals.left_out, Escaped(&excludes))?;
+        }
         if !totals.providers.is_empty() {
             writeln!(out, "  {heading}Providers{heading:#}")?;
             let mut providers: Vec<_> = totals.providers.iter().collect();
@@ -168,6 +174,9 @@ impl Summary {
             peak_active: u64,
             alerts: u64,
             alerts_held_back: u64,
+            excludes: &'a [String],
+            excluded_processes: u64,
+            excluded_connections: u64,
             bytes_sent: u64,
             bytes_recv: u64,
             providers: &'a BTreeMap<std::sync::Arc<str>, u64>,
@@ -202,6 +211,9 @@ impl Summary {
             peak_active: totals.peak,
             alerts: totals.alerts,
             alerts_held_back: totals.alerts_held_back,
+            excludes: &self.excludes,
+            excluded_processes: totals.left_out.processes,
+            excluded_connections: totals.left_out.connections,
             bytes_sent: totals.bytes.sent,
             bytes_recv: totals.bytes.received,
             providers: &totals.providers,

@@ -61,13 +61,19 @@ fn closed(established: Option<bool>) -> SocketChange {
     SocketChange::Closed(Closed { id: ID, at: at(9), bytes, error: None, established, duration: None })
 }
 
+/// That knows of a process named claude.
+fn pipeline(scope: Scope, targets: Targets, sink: Box<dyn Sink>) -> Pipeline {
+    let tree = Tree::new(Rules::new(targets, Vec::new()), Providers::default(), Redaction::On);
+    let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![sink]);
+    let image = Image { comm: "claude".into(), argv: vec!["claude".into()], ..Image::default() };
+    pipeline.process(ProcessChange::found(CLAUDE, 1, image, at(0)));
+    pipeline
+}
+
 /// The events that `changes` of a process named claude lead to, and the pipeline afterwards.
 fn run(scope: Scope, changes: Vec<SocketChange>) -> (Vec<Event>, Pipeline) {
     let kept = Rc::default();
-    let tree = Tree::new(Rules::new(Targets::default(), Vec::new()), Providers::default(), Redaction::On);
-    let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![Box::new(Kept(Rc::clone(&kept)))]);
-    let image = Image { comm: "claude".into(), ..Image::default() };
-    pipeline.process(ProcessChange::Seen { id: CLAUDE, parent: 1, image, at: at(0) });
+    let mut pipeline = pipeline(scope, Targets::default(), Box::new(Kept(Rc::clone(&kept))));
     for change in changes {
         pipeline.socket(change);
     }
@@ -88,6 +94,22 @@ fn a_connection_is_a_connect_and_a_close_with_duration_and_bytes() {
     assert_eq!(events[1].duration, Some(Duration::from_millis(8)));
     assert_eq!(events[1].bytes, Some(Bytes { sent: 3, received: 4 }));
     assert_eq!(events[0].connection, events[1].connection);
+}
+
+#[test]
+fn what_an_excluded_process_opens_is_counted_once_and_not_shown() {
+    let kept: Rc<RefCell<Vec<Event>>> = Rc::default();
+    let targets = Targets { exclude_patterns: vec!["claude".into()], ..Targets::default() };
+    let mut pipeline = pipeline(EVERYTHING, targets, Box::new(Kept(Rc::clone(&kept))));
+    for change in [connecting(), established(), closed(Some(true)), connecting()] {
+        pipeline.socket(change);
+    }
+    let listener = opened(Role::Listen, SocketState::Established, Some(CLAUDE));
+    pipeline.socket(SocketChange::Opened(Opened { id: SocketId::Inode { netns: 1, inode: 9 }, ..listener }));
+    pipeline.left_out(40);
+    assert!(kept.take().is_empty());
+    assert_eq!(pipeline.totals.left_out.connections, 42);
+    assert_eq!(pipeline.tree.left_out(), 1);
 }
 
 #[test]

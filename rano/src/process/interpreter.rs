@@ -214,8 +214,18 @@ const PACKAGE_DIRECTORIES: &[&str] = &["node_modules", "site-packages", "dist-pa
 /// An interpreter may run a runner that runs a script (`node /usr/bin/npx tsx x.ts`); more levels than this are not real.
 const MAX_LEVELS: usize = 4;
 
+/// A name of what is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Name<'a> {
+    pub(super) text: &'a str,
+    /// It is that of a package or module, not of a file.
+    pub(super) is_package: bool,
+    /// As it stands among the arguments.
+    pub(super) path: &'a str,
+}
+
 /// The names of what `program` runs when called with `arguments`; none where it is no interpreter or runs no script.
-pub(super) fn names<'a>(program: &str, arguments: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn names<'a>(program: &str, arguments: &[&'a str]) -> Vec<Name<'a>> {
     let mut found = Vec::new();
     let mut interpreter = lookup(program);
     let mut rest = arguments;
@@ -307,11 +317,13 @@ fn short_options<'a>(interpreter: &Interpreter, cluster: &'a str) -> Short<'a> {
     Short::Alone
 }
 
-fn names_of(runs: Runs, word: &str) -> impl Iterator<Item = &str> {
-    let is_path = word.starts_with(['/', '.', '~']) || word.starts_with("file:");
-    let whole = (runs == Runs::Module || (runs == Runs::Package && !is_path)).then_some(word);
-    let (base, package) = if whole.is_none() { (Some(basename(word)), package(word)) } else { (None, None) };
-    whole.into_iter().chain(base).chain(package)
+fn names_of(runs: Runs, path: &str) -> impl Iterator<Item = Name<'_>> {
+    let is_path = path.starts_with(['/', '.', '~']) || path.starts_with("file:");
+    let whole = (runs == Runs::Module || (runs == Runs::Package && !is_path)).then_some(path);
+    let (file, package) = if whole.is_none() { (Some(basename(path)), package(path)) } else { (None, None) };
+    let file = file.map(|text| Name { text, is_package: false, path });
+    let packages = whole.into_iter().chain(package).map(move |text| Name { text, is_package: true, path });
+    file.into_iter().chain(packages)
 }
 
 /// `@anthropic-ai/claude-code` of `/usr/lib/node_modules/@anthropic-ai/claude-code/cli.js`.
@@ -337,7 +349,8 @@ mod tests {
 
     fn check(command: &str, expected: &[&str]) {
         let words: Vec<&str> = command.split_whitespace().collect();
-        assert_eq!(names(basename(words[0]), &words[1..]), expected, "{command}");
+        let names: Vec<&str> = names(basename(words[0]), &words[1..]).iter().map(|name| name.text).collect();
+        assert_eq!(names, expected, "{command}");
     }
 
     #[test]

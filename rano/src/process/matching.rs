@@ -1,6 +1,7 @@
-//! Which processes are asked for: patterns against a process's names, its comm and its command line.
+//! Which processes are asked for, and which are left out: patterns against a process's names, its comm and its command
+//! line.
 
-use super::interpreter::{self, basename};
+use super::interpreter::{self, Name, basename};
 use super::{Image, ProcessId};
 
 /// What is watched when nothing else is asked for.
@@ -13,12 +14,15 @@ pub enum Origin {
     User,
 }
 
+/// What an exclude pattern begins with that means the whole command line: `cmd:--dry-run`.
+pub const COMMAND_LINE: &str = "cmd:";
+
 /// What the user asked to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Targets {
     /// Case-insensitive substrings; none given means the default ones, unless there are pids.
     pub patterns: Vec<String>,
-    /// Case-insensitive substrings of comm and command line.
+    /// Case-insensitive substrings of executable, `argv[0]` or script; behind [`COMMAND_LINE`] of the command line.
     pub exclude_patterns: Vec<String>,
     /// Processes to watch whatever they are called.
     pub pids: Vec<u32>,
@@ -37,10 +41,41 @@ impl Default for Targets {
 pub struct Rules {
     origin: Origin,
     patterns: Vec<String>,
-    excluded: Vec<String>,
+    excluded: Vec<Exclude>,
     root_pids: Vec<u32>,
     descendants: bool,
     never: Vec<ProcessId>,
+}
+
+/// What is left out, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Exclude {
+    /// Stands in executable, `argv[0]` or script: in the name, or with a `/` in it anywhere in the path.
+    Program(String),
+    CommandLine(String),
+}
+
+impl Exclude {
+    /// `None` for one that nothing is left of: it would leave out everybody.
+    fn of(pattern: &str) -> Option<Self> {
+        let pattern = pattern.to_lowercase();
+        let exclude = match pattern.strip_prefix(COMMAND_LINE) {
+            Some(text) => Self::CommandLine(text.to_owned()),
+            None => Self::Program(pattern),
+        };
+        let (Self::Program(text) | Self::CommandLine(text)) = &exclude;
+        (!text.is_empty()).then_some(exclude)
+    }
+
+    fn fits(&self, subject: &Subject) -> bool {
+        match self {
+            Self::Program(text) => {
+                subject.names.iter().any(|name| name.contains(text))
+                    || text.contains('/') && subject.paths.iter().any(|path| path.contains(text))
+            }
+            Self::CommandLine(text) => subject.command_line.contains(text),
+        }
+    }
 }
 
 impl Rules {
@@ -58,7 +93,7 @@ impl Rules {
         Self {
             origin,
             patterns,
-            excluded: lowercase(targets.exclude_patterns),
+            excluded: targets.exclude_patterns.iter().filter_map(|pattern| Exclude::of(pattern)).collect(),
             root_pids: targets.pids,
             descendants: targets.descendants,
             never,
@@ -68,17 +103,15 @@ impl Rules {
     /// Whether a pattern asks for it. Default patterns match names only.
     pub fn wants(&self, subject: &Subject) -> bool {
         self.patterns.iter().any(|pattern| match subject.place_of(pattern) {
-            Some(Place::Name | Place::Comm) => true,
+            Some(Place::Program | Place::Name | Place::Comm) => true,
             Some(Place::CommandLine) => self.origin == Origin::User,
             None => false,
         })
     }
 
-    /// Whether an exclude pattern stands anywhere in its comm or command line.
+    /// Whether it runs what is to be left out. Its comm does not count: every process can change its own.
     pub fn excludes(&self, subject: &Subject) -> bool {
-        self.excluded
-            .iter()
-            .any(|pattern| subject.comm.contains(pattern) || subject.command_line.contains(pattern))
+        self.excluded.iter().any(|exclude| exclude.fits(subject))
     }
 
     /// The pids that were asked for. A pid means the process that has it when it is first seen.
@@ -102,7 +135,9 @@ pub(super) fn lowercase(patterns: Vec<String>) -> Vec<String> {
 /// Where a pattern was found, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// Executable, `argv[0]`, or an interpreter's script, module or package.
+    /// The executable, or the package that an interpreter runs a script of: what a process cannot merely claim to be.
+    Program,
+    /// `argv[0]`, or an interpreter's script.
     Name,
     Comm,
     CommandLine,
@@ -111,26 +146,41 @@ pub enum Place {
 /// A process as patterns see it, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
+    /// What it runs.
+    programs: Vec<String>,
+    /// Scripts without their ending: programs where the whole of one is the pattern (`node /usr/bin/codex`).
+    scripts: Vec<String>,
+    /// These and what it calls itself.
     names: Vec<String>,
+    /// The same where they are paths, in full.
+    paths: Vec<String>,
     comm: String,
     command_line: String,
 }
 
 impl Subject {
     pub fn of(image: &Image) -> Self {
-        let exe = basename(image.exe.strip_suffix(" (deleted)").unwrap_or(&image.exe));
+        let path = image.exe.strip_suffix(" (deleted)").unwrap_or(&image.exe);
+        let exe = basename(path);
         let argv = words(&image.argv);
-        let mut names = vec![exe];
-        if let Some((&program, arguments)) = argv.split_first() {
-            let program = program_name(program);
-            names.push(program);
-            let run = interpreter::names(program, arguments);
-            // `exec -a claude node x.js`: argv[0] hides the interpreter that the executable shows.
-            let run = if run.is_empty() { interpreter::names(exe, arguments) } else { run };
-            names.extend(run);
-        }
+        let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+        let called = program_name(program);
+        // argv[0] is what the caller of exec made up; the executable decides what is run by which rules.
+        let runs = interpreter::names(exe, arguments);
+        let claims = interpreter::names(called, arguments);
+        let of_package = |name: &&Name<'_>| name.is_package;
+        let programs = [exe].into_iter().chain(release(path));
+        let programs: Vec<&str> =
+            programs.chain(runs.iter().filter(of_package).map(|name| name.text)).collect();
+        let scripts = runs.iter().filter(|name| !name.is_package).map(|name| stem(name.text));
+        let all = runs.iter().chain(&claims);
+        let names = programs.iter().copied().chain([called]).chain(all.clone().map(|name| name.text));
+        let paths = [path, program].into_iter().chain(all.map(|name| name.path));
         Self {
-            names: names.into_iter().filter(|name| !name.is_empty()).map(str::to_lowercase).collect(),
+            scripts: lower(scripts),
+            names: lower(names),
+            paths: lower(paths),
+            programs: lower(programs.iter().copied()),
             comm: image.comm.to_lowercase(),
             command_line: image.argv.join(" ").to_lowercase(),
         }
@@ -138,7 +188,10 @@ impl Subject {
 
     /// The best place where `pattern`, in lower case, stands.
     pub fn place_of(&self, pattern: &str) -> Option<Place> {
-        if self.names.iter().any(|name| name.contains(pattern)) {
+        let stands_in = |names: &[String]| names.iter().any(|name| name.contains(pattern));
+        if stands_in(&self.programs) || self.scripts.iter().any(|script| script == pattern) {
+            Some(Place::Program)
+        } else if stands_in(&self.names) {
             Some(Place::Name)
         } else if self.comm.contains(pattern) {
             Some(Place::Comm)
@@ -148,6 +201,35 @@ impl Subject {
             None
         }
     }
+}
+
+/// In lower case, without empty ones and repetitions.
+fn lower<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for name in names.filter(|name| !name.is_empty()).map(str::to_lowercase) {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    all
+}
+
+/// `claude` of `/home/u/.local/share/claude/versions/2.0.1`: an executable that is named after its version.
+fn release(path: &str) -> Option<&str> {
+    let (directory, version) = path.rsplit_once('/')?;
+    let digits = version.strip_prefix('v').unwrap_or(version);
+    if !digits.starts_with(|c: char| c.is_ascii_digit())
+        || digits.contains(|c: char| !c.is_ascii_digit() && c != '.')
+    {
+        return None;
+    }
+    let directory = directory.strip_suffix("/versions").unwrap_or(directory);
+    Some(basename(directory))
+}
+
+/// `codex` of `codex.js`.
+fn stem(file: &str) -> &str {
+    file.split_once('.').map_or(file, |(stem, _)| stem)
 }
 
 /// The arguments as words. A process that rewrote its title shows one argument with blanks in it
@@ -275,11 +357,68 @@ mod tests {
         assert!(wanted(&both, &command("claude")));
     }
 
+    fn excluded(pattern: &str, image: &Image) -> bool {
+        let rules = rules(Targets { exclude_patterns: vec![pattern.into()], ..Targets::default() });
+        rules.excludes(&Subject::of(image))
+    }
+
     #[test]
-    fn exclusion_looks_at_comm_and_command_line() {
-        let rules = rules(Targets { exclude_patterns: vec!["Helper".into()], ..Targets::default() });
-        assert!(rules.excludes(&Subject::of(&command("claude --helper"))));
-        assert!(rules.excludes(&Subject::of(&image("helper", "/x", &["x"]))));
-        assert!(!rules.excludes(&Subject::of(&image("x", "/helper/x", &["x"]))));
+    fn exclusion_goes_by_executable_argv_0_and_script() {
+        for excluded_ones in [
+            image("x", "/usr/bin/Helper-2", &["x"]),
+            image("x", "/usr/bin/helper (deleted)", &["x"]),
+            image("x", "/usr/bin/x", &["/opt/helper", "y"]),
+            image("node", "/usr/bin/node", &["node", "-r", "x.js", "/opt/helper.js"]),
+            image("node", "/usr/bin/node", &["node", "/opt/node_modules/@acme/helper/cli.js"]),
+            image("x", "/usr/bin/python3.12", &["x", "-m", "helper.main"]),
+            image("x", "", &["node", "/opt/helper"]),
+        ] {
+            assert!(excluded("Helper", &excluded_ones), "{excluded_ones:?}");
+        }
+        for others in [
+            image("helper", "/usr/bin/x", &["x"]),
+            command("claude --helper helper"),
+            image("x", "/helper/x", &["/helper/x", "/helper"]),
+            image("node", "/usr/bin/node", &["node", "/helper/x.js", "helper"]),
+            Image::default(),
+        ] {
+            assert!(!excluded("helper", &others), "{others:?}");
+        }
+    }
+
+    #[test]
+    fn an_exclude_with_a_slash_means_a_path() {
+        let it = image("node", "/opt/tools/bin/node", &["node", "/srv/app/x.js", "/home/u"]);
+        assert!(excluded("/opt/tools/", &it) && excluded("/APP/x", &it));
+        assert!(!excluded("/home/u", &it), "an argument");
+        assert!(!excluded("tools", &it), "a directory");
+    }
+
+    #[test]
+    fn an_exclude_of_the_command_line_says_so() {
+        let it = command("claude --Helper x");
+        assert!(excluded("cmd:--helper X", &it) && excluded("cmd:claude", &it));
+        assert!(!excluded("cmd:other", &it));
+        assert!(!excluded("cmd:", &it) && !excluded("", &it), "nothing is in everything");
+    }
+
+    #[test]
+    fn what_a_process_is_and_what_it_claims_to_be_are_two_places() {
+        let place = |image: &Image, pattern: &str| Subject::of(image).place_of(pattern);
+        let renamed = image("x", "/usr/bin/curl", &["gemini", "x"]);
+        assert_eq!(place(&renamed, "gemini"), Some(Place::Name));
+        assert_eq!(place(&renamed, "curl"), Some(Place::Program));
+        // argv[0] says that it is an interpreter of a package.
+        let posing = image("x", "/tmp/evil", &["node", "/x/node_modules/@google/gemini-cli/x.js"]);
+        assert_eq!(place(&posing, "gemini"), Some(Place::Name));
+        let package = image("x", "/usr/bin/node", &["x", "/x/node_modules/@google/gemini-cli/x.js"]);
+        assert_eq!(place(&package, "gemini"), Some(Place::Program));
+        let script = |name| image("node", "/usr/bin/node", &["node", name]);
+        assert_eq!(place(&script("/usr/bin/codex"), "codex"), Some(Place::Program));
+        assert_eq!(place(&script("codex.js"), "codex"), Some(Place::Program));
+        assert_eq!(place(&script("/src/fix-codex-bug.js"), "codex"), Some(Place::Name));
+        let released = image("x", "/home/u/.local/share/claude/versions/2.0.1", &["x"]);
+        assert_eq!(place(&released, "claude"), Some(Place::Program));
+        assert_eq!(place(&image("x", "/claude/bin/2to3", &["x"]), "claude"), None);
     }
 }

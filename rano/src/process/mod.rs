@@ -41,10 +41,54 @@ pub struct Image {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessChange {
-    /// First sight, exec or rename. `parent` is the pid of the parent at that moment.
-    Seen { id: ProcessId, parent: u32, image: Image, at: Moment },
+    /// First sight, exec or rename. `parent` is the pid of the parent at that moment, which need not be where it came from.
+    Seen {
+        id: ProcessId,
+        parent: u32,
+        image: Image,
+        at: Moment,
+        #[serde(default, skip_serializing_if = "is_default")]
+        birth: Birth,
+        #[serde(default, skip_serializing_if = "is_default")]
+        occasion: Occasion,
+    },
     /// The whole thread group is gone.
     Gone { id: ProcessId, at: Moment },
+}
+
+impl ProcessChange {
+    /// A process as it is, of which nothing else is known.
+    pub fn found(id: ProcessId, parent: u32, image: Image, at: Moment) -> Self {
+        Self::Seen { id, parent, image, at, birth: Birth::default(), occasion: Occasion::Found }
+    }
+}
+
+/// What is known of where a process came from beside its parent, which is another one after `clone(CLONE_PARENT)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Birth {
+    /// The process that forked it: its place in the tree. `None`: its parent, as far as anybody knows.
+    pub forker: Option<ProcessId>,
+    /// A tracked process forked it, even if nobody knows any more which.
+    pub of_tracked: bool,
+}
+
+/// Why a process is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Occasion {
+    /// It was found as it is; what happened to it before is not known.
+    #[default]
+    Found,
+    /// It was forked, and runs what its forker runs.
+    Forked,
+    /// It runs another program from now on.
+    Executed,
+    /// It runs the same program as before: only its name or arguments were written over, or nothing changed.
+    Renamed,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Whether a process is watched.
@@ -52,6 +96,30 @@ pub enum ProcessChange {
 pub enum Verdict {
     Tracked,
     Ignored,
+    /// It would be tracked, but it or an ancestor is excluded: what it opens is counted and not shown.
+    Excluded,
+}
+
+/// What excludes left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeftOut {
+    /// Processes that would have been tracked.
+    pub processes: u64,
+    /// Connections that these opened or tried to.
+    pub connections: u64,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { processes, connections } = *self;
+        let plural = |count, one, many| if count == 1 { one } else { many };
+        write!(
+            f,
+            "{processes} {}, {connections} {}",
+            plural(processes, "process", "processes"),
+            plural(connections, "connection", "connections")
+        )
+    }
 }
 
 /// A tracked process as events refer to it: one value per image, shared.

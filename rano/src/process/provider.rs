@@ -30,8 +30,9 @@ pub(super) struct ProviderIndex(u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OwnProvider {
     pub(super) provider: ProviderIndex,
-    /// Only a built-in pattern, only in the arguments: `curl https://api.openai.com` run by claude acts for
-    /// anthropic. It counts where no tracked ancestor has a provider.
+    /// Found in what anybody can write there: `argv[0]`, comm, a script that belongs to no package, arguments. Below claude
+    /// neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. It counts where no tracked
+    /// ancestor has one.
     pub(super) weak: bool,
 }
 
@@ -99,14 +100,15 @@ impl Providers {
         u16::try_from(position).ok().map(ProviderIndex)
     }
 
-    /// The process's own match: names before comm before arguments, in the arguments the user's patterns before
-    /// built-in ones, then the longest pattern, then the first given.
+    /// The process's own match: what it runs before what it calls itself before comm before arguments, in the arguments the
+    /// user's patterns before built-in ones, then the longest pattern, then the first given.
     pub(super) fn own_match(&self, subject: &Subject) -> Option<OwnProvider> {
         let mut best: Option<((Place, bool, usize), OwnProvider)> = None;
         for pattern in &self.patterns {
             let Some(place) = subject.place_of(&pattern.text) else { continue };
-            let weak = place == Place::CommandLine && pattern.origin == Origin::Builtin;
-            let rank = (place, weak, usize::MAX - pattern.text.len());
+            let weak = place != Place::Program;
+            let is_last = place == Place::CommandLine && pattern.origin == Origin::Builtin;
+            let rank = (place, is_last, usize::MAX - pattern.text.len());
             if best.is_none_or(|(best, _)| rank < best) {
                 best = Some((rank, OwnProvider { provider: pattern.provider, weak }));
             }
@@ -131,7 +133,7 @@ mod tests {
     /// Name and weakness of the match of a command that is split at blanks.
     fn own(providers: &Providers, line: &str) -> Option<(String, bool)> {
         let argv: Vec<String> = line.split(' ').map(String::from).collect();
-        let image = Image { comm: argv[0].clone(), exe: String::new(), argv, uid: 0 };
+        let image = Image { comm: argv[0].clone(), exe: format!("/bin/{}", argv[0]), argv, uid: 0 };
         let own = providers.own_match(&Subject::of(&image))?;
         Some((providers.name(Some(own.provider)).to_string(), own.weak))
     }
@@ -150,16 +152,35 @@ mod tests {
     }
 
     #[test]
-    fn built_in_patterns_in_arguments_are_weak_and_users_are_not() {
+    fn whatever_stands_in_the_arguments_is_weak_and_users_patterns_go_first() {
         check(&Providers::default(), "curl https://api.openai.com", Some(("openai", true)));
         let providers = Providers::new([
             ProviderEntry { origin: Origin::Builtin, ..user("openai", &["api.openai.com"]) },
             user("acme", &["curl https"]),
             user("openai", &["acme-gateway"]),
         ]);
-        check(&providers, "x https://api.openai.com acme-gateway", Some(("openai", false)));
-        check(&providers, "x curl https://api.openai.com", Some(("acme", false)));
+        check(&providers, "x https://api.openai.com acme-gateway", Some(("openai", true)));
+        check(&providers, "x curl https://api.openai.com", Some(("acme", true)));
         assert_eq!(providers.names().count(), 2, "entries of one name are one provider");
+    }
+
+    #[test]
+    fn a_name_that_anybody_can_take_is_weak() {
+        let providers = Providers::default();
+        let own = |comm: &str, exe: &str, argv: &[&str]| {
+            let argv = argv.iter().map(|&word| word.to_owned()).collect();
+            let image = Image { comm: comm.into(), exe: exe.into(), argv, uid: 0 };
+            let own = providers.own_match(&Subject::of(&image))?;
+            Some((providers.name(Some(own.provider)).to_string(), own.weak))
+        };
+        let google = |weak| Some(("google".to_owned(), weak));
+        assert_eq!(own("x", "/bin/curl", &["gemini"]), google(true), "exec -a");
+        assert_eq!(own("gemini", "/bin/curl", &["curl"]), google(true), "a new name");
+        assert_eq!(own("x", "/bin/python3", &["python3", "google_search.py"]), google(true), "any script");
+        assert_eq!(own("x", "/bin/gemini", &["x"]), google(false));
+        assert_eq!(own("x", "/bin/node", &["x", "/usr/bin/gemini"]), google(false));
+        let mixed = own("claude", "/bin/gemini", &["codex"]);
+        assert_eq!(mixed, google(false), "what it is goes before what it calls itself");
     }
 
     #[test]

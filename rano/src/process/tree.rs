@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::matching::{Rules, Subject};
 use super::provider::{OwnProvider, ProviderIndex, Providers};
 use super::redact::{Redaction, command_line};
-use super::{Ancestor, Image, Process, ProcessChange, ProcessId, Verdict};
+use super::{Ancestor, Birth, Image, Occasion, Process, ProcessChange, ProcessId, Verdict};
 
 /// Dead tracked processes that are remembered for sockets that close late, oldest forgotten first.
 const DEAD_TRACKED: usize = 2048;
@@ -19,8 +19,9 @@ const DEAD_OTHERS: usize = 1024;
 /// No real ancestry is deeper; keeps a recording with a parent cycle from being walked for ever.
 const MAX_DEPTH: usize = 256;
 
-/// All known processes. A tracked process stays tracked over exec and reparenting until it is excluded itself; its
-/// parent is the one it had when it was first seen. Of an untracked one neither arguments nor executable are kept.
+/// All known processes. A tracked process stays tracked over exec, renaming and reparenting until it runs a program that is
+/// excluded; its place is below the process that forked it, as far as that is known, else below the parent it had when
+/// it was first seen. Of an untracked one neither arguments nor executable are kept.
 #[derive(Debug)]
 pub struct Tree {
     rules: Rules,
@@ -34,26 +35,42 @@ pub struct Tree {
     root_pids: FxHashMap<u32, Option<u64>>,
     newly_tracked: Vec<ProcessId>,
     next_key: u64,
+    left_out: u64,
 }
 
 #[derive(Debug)]
 struct Node {
     start_time: u64,
-    parent: Parent,
+    place: Place,
     comm: Box<str>,
     detail: Option<Box<Detail>>,
+    /// The real parent, whoever forked it.
+    ppid: u32,
     uid: u32,
     own: Option<OwnProvider>,
     standing: Standing,
-    tracked: bool,
+    state: State,
+    /// Was counted among those that are left out.
+    is_counted: bool,
+}
+
+/// Below whom a process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    pid: u32,
+    link: Link,
+    start_time: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Parent {
+enum Link {
+    /// Nobody.
     None,
-    /// Not seen yet.
-    Waiting(u32),
-    Known(ProcessId),
+    /// Whoever has the pid, who was not seen yet.
+    Waiting,
+    /// A certain process that was not seen yet.
+    WaitingFor,
+    Known,
 }
 
 /// What the rules say of the process itself.
@@ -61,9 +78,23 @@ enum Parent {
 enum Standing {
     Plain,
     Root,
-    Excluded,
+    /// Although it matches otherwise or not.
+    Excluded {
+        root: bool,
+    },
     /// rano or an ancestor of it.
     Never,
+}
+
+/// What comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ignored,
+    Tracked,
+    /// It would be tracked, but runs what is excluded.
+    LeftOut,
+    /// It would be tracked, but for an ancestor that runs or ran what is excluded.
+    Below,
 }
 
 /// What only a process needs that events refer to.
@@ -93,13 +124,16 @@ impl Tree {
             root_pids,
             newly_tracked: Vec::new(),
             next_key: 1,
+            left_out: 0,
         }
     }
 
     /// Takes note of a change and answers whether the process is tracked; for one that is gone, whether it was.
     pub fn apply(&mut self, change: ProcessChange) -> Verdict {
         match change {
-            ProcessChange::Seen { id, parent, image, at: _ } => self.seen(id, parent, &image),
+            ProcessChange::Seen { id, parent, image, at: _, birth, occasion } => {
+                self.seen(id, parent, birth, occasion, &image)
+            }
             ProcessChange::Gone { id, at: _ } => {
                 if self.live.get(&id.pid).is_some_and(|node| node.start_time == id.start_time) {
                     self.bury(id.pid);
@@ -111,10 +145,16 @@ impl Tree {
 
     /// `Ignored` for a process that is not known.
     pub fn verdict(&self, id: ProcessId) -> Verdict {
-        match self.node(id) {
-            Some(node) if node.tracked => Verdict::Tracked,
-            Some(_) | None => Verdict::Ignored,
+        match self.node(id).map(|node| node.state) {
+            Some(State::Tracked) => Verdict::Tracked,
+            Some(State::LeftOut | State::Below) => Verdict::Excluded,
+            Some(State::Ignored) | None => Verdict::Ignored,
         }
+    }
+
+    /// Processes that were left out so far.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Any known process, the recently dead included. One that is not tracked, or became tracked through another's
@@ -145,20 +185,20 @@ impl Tree {
         Some(process)
     }
 
-    /// Processes that became tracked through another's change: an exec into an agent above them, or a parent that
-    /// became known late. Whoever knows their arguments sends `Seen` for them again. Emptied by the call.
+    /// Processes that became tracked, or left out, through another's change: an exec into an agent above them, or a parent
+    /// that became known late. Whoever knows their arguments sends `Seen` for them again. Emptied by the call.
     pub fn newly_tracked(&mut self) -> Vec<ProcessId> {
         std::mem::take(&mut self.newly_tracked)
     }
 
     /// The living ones, in no particular order.
     pub fn tracked(&self) -> impl Iterator<Item = ProcessId> {
-        self.live.iter().filter(|(_, node)| node.tracked).map(|(&pid, node)| node.id(pid))
+        self.live.iter().filter(|(_, node)| node.is_tracked()).map(|(&pid, node)| node.id(pid))
     }
 
     /// The outermost tracked process that a tracked one descends from: itself if it has no tracked ancestor.
     pub fn root(&self, id: ProcessId) -> Option<ProcessId> {
-        let mut root = self.node(id).filter(|node| node.tracked).map(|_| id)?;
+        let mut root = self.node(id).filter(|node| node.is_tracked()).map(|_| id)?;
         for _ in 0..MAX_DEPTH {
             let detail = self.node(root).and_then(|node| node.detail.as_ref());
             let Some(via) = detail.and_then(|detail| detail.via) else { break };
@@ -172,44 +212,41 @@ impl Tree {
         self.node(id).map(|node| node.uid)
     }
 
-    fn seen(&mut self, id: ProcessId, parent: u32, image: &Image) -> Verdict {
-        let subject = Subject::of(image);
-        let standing = self.standing(id, &subject);
-        let own = self.providers.own_match(&subject);
+    fn seen(
+        &mut self,
+        id: ProcessId,
+        parent: u32,
+        birth: Birth,
+        occasion: Occasion,
+        image: &Image,
+    ) -> Verdict {
         let known = self.live.get(&id.pid).is_some_and(|node| node.start_time == id.start_time);
         let mut late_for = Vec::new();
         if !known {
             // Whoever had the pid is dead.
             self.bury(id.pid);
-            self.insert(id, parent);
+            self.insert(id, parent, birth);
             late_for = self.settle_waiting(id);
+        } else if let Some(forker) = birth.forker {
+            self.move_below(id, forker);
         }
+        let (standing, own) = self.judge(id, &Subject::of(image), known, birth, occasion);
         let node = self.live.get_mut(&id.pid).expect("inserted above if it was not there");
         node.comm = image.comm.as_str().into();
         node.uid = image.uid;
+        node.ppid = parent;
         node.own = own;
         node.standing = standing;
-        let was_tracked = node.tracked;
-        let stays = was_tracked && node.detail.as_ref().is_some_and(|detail| detail.sticky);
-        let tracked = match standing {
-            Standing::Never | Standing::Excluded => false,
-            Standing::Root => true,
-            Standing::Plain => stays || self.descends_from_tracked(id),
-        };
-        if tracked {
-            let cmdline = command_line(&image.argv, self.redaction);
-            self.track(id, parent, image.exe.clone(), cmdline);
-        } else if let Some(node) = self.live.get_mut(&id.pid) {
-            node.tracked = false;
-            node.detail = None;
-        }
+        let before = node.state;
+        let state = self.state(id, occasion, birth);
+        self.enter(id, state, Some(image));
         if !late_for.is_empty() {
             self.mark_longer_ancestries(&late_for);
         }
         let may_matter_below = if known {
-            tracked && !was_tracked
+            state != before && state != State::Ignored
         } else {
-            !late_for.is_empty() && (tracked || self.nearest_tracked(id).is_some())
+            !late_for.is_empty() && (state != State::Ignored || self.nearest_tracked(id).is_some())
         };
         if may_matter_below {
             self.spread();
@@ -217,44 +254,154 @@ impl Tree {
         self.verdict(id)
     }
 
-    fn standing(&mut self, id: ProcessId, subject: &Subject) -> Standing {
+    /// What the rules say of it, and the provider it matches. Whether it is excluded was decided when it began to run its
+    /// program: what a process writes over its name and arguments later neither excludes it nor takes that back.
+    fn judge(
+        &mut self,
+        id: ProcessId,
+        subject: &Subject,
+        known: bool,
+        birth: Birth,
+        occasion: Occasion,
+    ) -> (Standing, Option<OwnProvider>) {
         let asked_for = self
             .root_pids
             .get_mut(&id.pid)
             .is_some_and(|start_time| *start_time.get_or_insert(id.start_time) == id.start_time);
+        let root = asked_for || self.rules.wants(subject);
+        let own = self.providers.own_match(subject);
         if self.rules.never(id) {
-            Standing::Never
-        } else if self.rules.excludes(subject) {
-            Standing::Excluded
-        } else if asked_for || self.rules.wants(subject) {
-            Standing::Root
-        } else {
-            Standing::Plain
+            return (Standing::Never, own);
+        }
+        let same_program = match occasion {
+            Occasion::Renamed if known => self.node(id),
+            Occasion::Forked => birth.forker.and_then(|forker| self.node(forker)),
+            Occasion::Found | Occasion::Executed | Occasion::Renamed => None,
+        };
+        let Some(same) = same_program else {
+            let excluded = self.rules.excludes(subject);
+            return match (excluded, root) {
+                (true, root) => (Standing::Excluded { root }, own),
+                (false, true) => (Standing::Root, own),
+                (false, false) => (Standing::Plain, own),
+            };
+        };
+        let standing = match same.standing {
+            Standing::Excluded { root: was_root } => Standing::Excluded { root: root || was_root },
+            Standing::Root if occasion == Occasion::Renamed => Standing::Root,
+            Standing::Root | Standing::Plain | Standing::Never if root => Standing::Root,
+            Standing::Root | Standing::Plain | Standing::Never => Standing::Plain,
+        };
+        (standing, if occasion == Occasion::Renamed { renamed(same.own, own) } else { own })
+    }
+
+    fn state(&self, id: ProcessId, occasion: Occasion, birth: Birth) -> State {
+        let Some(node) = self.node(id) else { return State::Ignored };
+        let was_tracked =
+            node.detail.as_ref().filter(|_| matches!(node.state, State::Tracked | State::LeftOut));
+        // Without descendants a child that runs another program is no agent any more; a name alone changes nothing.
+        let stays = was_tracked.is_some_and(|detail| detail.sticky || occasion == Occasion::Renamed);
+        let lineage = || {
+            let nobody_knows = birth.forker.is_none_or(|forker| self.node(forker).is_none());
+            if birth.of_tracked && nobody_knows && self.rules.descendants() {
+                State::Tracked
+            } else {
+                self.lineage(id)
+            }
+        };
+        match node.standing {
+            Standing::Never => State::Ignored,
+            Standing::Root => State::Tracked,
+            Standing::Plain if stays => State::Tracked,
+            Standing::Plain if node.state == State::Below && occasion == Occasion::Renamed => State::Below,
+            Standing::Plain => lineage(),
+            Standing::Excluded { root } if root || stays || node.state == State::LeftOut => State::LeftOut,
+            Standing::Excluded { .. } => match lineage() {
+                State::Tracked => State::LeftOut,
+                other => other,
+            },
         }
     }
 
-    fn insert(&mut self, id: ProcessId, parent: u32) {
-        let parent = match self.live.get(&parent) {
-            _ if parent == 0 || parent == id.pid => Parent::None,
-            Some(node) if node.start_time <= id.start_time => Parent::Known(node.id(parent)),
-            // The pid was given to a younger process: the parent is dead and was never seen.
-            Some(_) => Parent::None,
-            None => {
-                self.waiting.entry(parent).or_default().push(id.pid);
-                Parent::Waiting(parent)
+    fn enter(&mut self, id: ProcessId, state: State, image: Option<&Image>) {
+        let Some(node) = self.live.get_mut(&id.pid) else { return };
+        match state {
+            State::Tracked => {
+                let bare = (String::new(), String::new());
+                let (exe, cmdline) = image
+                    .map_or(bare, |image| (image.exe.clone(), command_line(&image.argv, self.redaction)));
+                let ppid = node.ppid;
+                return self.track(id, ppid, exe, cmdline);
             }
-        };
+            // On whose behalf it acted counts again once it runs something else.
+            State::LeftOut => {}
+            State::Below | State::Ignored => node.detail = None,
+        }
+        if state != State::Ignored && !node.is_counted {
+            node.is_counted = true;
+            self.left_out += 1;
+        }
+        node.state = state;
+    }
+
+    fn insert(&mut self, id: ProcessId, parent: u32, birth: Birth) {
         let node = Node {
             start_time: id.start_time,
-            parent,
+            place: Place::NOWHERE,
             comm: Box::default(),
             detail: None,
+            ppid: parent,
             uid: 0,
             own: None,
             standing: Standing::Plain,
-            tracked: false,
+            state: State::Ignored,
+            is_counted: false,
         };
         self.live.insert(id.pid, node);
+        match birth.forker {
+            Some(forker) => self.put_below(id, forker),
+            None => self.put_below_pid(id, parent),
+        }
+    }
+
+    /// Whoever has that pid.
+    fn put_below_pid(&mut self, id: ProcessId, parent: u32) {
+        let place = match self.live.get(&parent) {
+            _ if parent == 0 || parent == id.pid => Place::NOWHERE,
+            Some(node) if node.start_time <= id.start_time => Place::known(node.id(parent)),
+            // The pid was given to a younger process: the parent is dead and was never seen.
+            Some(_) => Place::NOWHERE,
+            None => Place { pid: parent, link: Link::Waiting, start_time: 0 },
+        };
+        self.place(id, place);
+    }
+
+    fn put_below(&mut self, id: ProcessId, forker: ProcessId) {
+        let place = match self.node(forker) {
+            _ if forker.pid == id.pid => Place::NOWHERE,
+            Some(_) => Place::known(forker),
+            None => Place { link: Link::WaitingFor, ..Place::known(forker) },
+        };
+        self.place(id, place);
+    }
+
+    fn place(&mut self, id: ProcessId, place: Place) {
+        if let Some(node) = self.live.get_mut(&id.pid) {
+            node.place = place;
+        }
+        if matches!(place.link, Link::Waiting | Link::WaitingFor) {
+            self.waiting.entry(place.pid).or_default().push(id.pid);
+        }
+    }
+
+    /// It was found with its parent before it was known who forked it.
+    fn move_below(&mut self, id: ProcessId, forker: ProcessId) {
+        let Some(place) = self.live.get(&id.pid).map(|node| node.place) else { return };
+        if place.pid != forker.pid || place.start_time != forker.start_time {
+            self.wait_no_more(id.pid, place);
+            self.put_below(id, forker);
+            self.mark_longer_ancestries(&[id.pid]);
+        }
     }
 
     /// The children that waited for this parent.
@@ -262,32 +409,41 @@ impl Tree {
         let mut children = self.waiting.remove(&id.pid).unwrap_or_default();
         children.retain(|child| {
             let Some(node) = self.live.get_mut(child) else { return false };
-            let born_later = node.start_time >= id.start_time;
-            node.parent = if born_later { Parent::Known(id) } else { Parent::None };
-            born_later
+            let is_parent = match node.place.link {
+                Link::WaitingFor => node.place.start_time == id.start_time,
+                Link::Waiting => node.start_time >= id.start_time,
+                Link::None | Link::Known => return false,
+            };
+            node.place = if is_parent { Place::known(id) } else { Place::NOWHERE };
+            is_parent
         });
         children
     }
 
     fn bury(&mut self, pid: u32) {
         let Some(node) = self.live.remove(&pid) else { return };
-        if let Parent::Waiting(parent) = node.parent
-            && let Some(children) = self.waiting.get_mut(&parent)
+        self.wait_no_more(pid, node.place);
+        self.dead.insert(node.id(pid), node);
+    }
+
+    fn wait_no_more(&mut self, pid: u32, place: Place) {
+        if let Link::Waiting | Link::WaitingFor = place.link
+            && let Some(children) = self.waiting.get_mut(&place.pid)
         {
             children.retain(|&child| child != pid);
             if children.is_empty() {
-                self.waiting.remove(&parent);
+                self.waiting.remove(&place.pid);
             }
         }
-        self.dead.insert(node.id(pid), node);
     }
 
     /// Makes a process tracked, or renews what is known of one that is.
     fn track(&mut self, id: ProcessId, ppid: u32, exe: String, cmdline: String) {
         let nearest = self.nearest_tracked(id);
         let Some(node) = self.live.get_mut(&id.pid) else { return };
-        let before = node.detail.take().filter(|_| node.tracked);
-        node.tracked = true;
+        let was_tracked = matches!(node.state, State::Tracked | State::LeftOut);
+        let before = node.detail.take().filter(|_| was_tracked);
+        node.state = State::Tracked;
         let (own, uid, comm) = (node.own, node.uid, node.comm.to_string());
         let (inherited, via, sticky) = match &before {
             Some(before) => {
@@ -339,14 +495,10 @@ impl Tree {
     }
 
     fn without_arguments(&self, id: ProcessId, node: &Node) -> Process {
-        let ppid = match node.parent {
-            Parent::None => 0,
-            Parent::Waiting(pid) | Parent::Known(ProcessId { pid, .. }) => pid,
-        };
         Process {
             key: 0,
             id,
-            ppid,
+            ppid: node.ppid,
             uid: node.uid,
             comm: node.comm.to_string(),
             cmdline: String::new(),
@@ -374,7 +526,7 @@ impl Tree {
     fn look_up_again(&mut self, pid: u32) -> bool {
         let Some(node) = self.live.get(&pid) else { return false };
         let id = node.id(pid);
-        if node.tracked {
+        if node.is_tracked() {
             let nearest = self.nearest_tracked(id);
             let Some((via, provider)) = nearest else { return false };
             let Some(detail) = self.live.get_mut(&pid).and_then(|node| node.detail.as_mut()) else {
@@ -386,11 +538,18 @@ impl Tree {
             detail.stale |= changed;
             return changed;
         }
-        if node.standing != Standing::Plain || !self.descends_from_tracked(id) {
+        let state = match (node.state, node.standing) {
+            (State::Ignored, Standing::Plain) => self.lineage(id),
+            (State::Ignored, Standing::Excluded { .. }) => match self.lineage(id) {
+                State::Tracked => State::LeftOut,
+                other => other,
+            },
+            _ => return false,
+        };
+        if state == State::Ignored {
             return false;
         }
-        let bare = self.without_arguments(id, node);
-        self.track(id, bare.ppid, bare.exe, bare.cmdline);
+        self.enter(id, state, None);
         self.newly_tracked.push(id);
         true
     }
@@ -404,30 +563,35 @@ impl Tree {
         }
     }
 
-    /// The first ancestor that is tracked or stands in the way decides.
-    fn descends_from_tracked(&self, id: ProcessId) -> bool {
-        self.rules.descendants()
-            && self
-                .ancestors(id)
-                .find(|(_, node)| {
-                    node.tracked || matches!(node.standing, Standing::Excluded | Standing::Never)
-                })
-                .is_some_and(|(_, node)| node.tracked)
+    /// What it comes to by its ancestors: the first that is tracked or stands in the way decides.
+    fn lineage(&self, id: ProcessId) -> State {
+        if !self.rules.descendants() {
+            return State::Ignored;
+        }
+        let decides = |node: &Node| {
+            node.state != State::Ignored
+                || matches!(node.standing, Standing::Excluded { .. } | Standing::Never)
+        };
+        match self.ancestors(id).find(|(_, node)| decides(node)).map(|(_, node)| node.state) {
+            Some(State::Tracked) => State::Tracked,
+            Some(State::LeftOut | State::Below) => State::Below,
+            Some(State::Ignored) | None => State::Ignored,
+        }
     }
 
     fn nearest_tracked(&self, id: ProcessId) -> Option<(ProcessId, Option<ProviderIndex>)> {
-        let (id, node) = self.ancestors(id).find(|(_, node)| node.tracked)?;
+        let (id, node) = self.ancestors(id).find(|(_, node)| node.is_tracked())?;
         let inherited = node.detail.as_ref().and_then(|detail| detail.inherited);
         Some((id, effective(node.own, inherited)))
     }
 
-    /// From the parent up, as far as it is known.
+    /// From whom it stands below up, as far as it is known.
     fn ancestors(&self, id: ProcessId) -> impl Iterator<Item = (ProcessId, &Node)> {
-        let parent = |node: &Node| match node.parent {
-            Parent::Known(parent) => self.node(parent).map(|node| (parent, node)),
-            Parent::None | Parent::Waiting(_) => None,
+        let above = |node: &Node| match node.place.link {
+            Link::Known => self.node(node.place.id()).map(|above| (node.place.id(), above)),
+            Link::None | Link::Waiting | Link::WaitingFor => None,
         };
-        std::iter::successors(self.node(id).and_then(parent), move |(_, node)| parent(node)).take(MAX_DEPTH)
+        std::iter::successors(self.node(id).and_then(above), move |(_, node)| above(node)).take(MAX_DEPTH)
     }
 
     fn node(&self, id: ProcessId) -> Option<&Node> {
@@ -445,12 +609,38 @@ impl Node {
     fn id(&self, pid: u32) -> ProcessId {
         ProcessId { pid, start_time: self.start_time }
     }
+
+    fn is_tracked(&self) -> bool {
+        self.state == State::Tracked
+    }
+}
+
+impl Place {
+    const NOWHERE: Self = Self { pid: 0, link: Link::None, start_time: 0 };
+
+    fn known(id: ProcessId) -> Self {
+        Self { pid: id.pid, link: Link::Known, start_time: id.start_time }
+    }
+
+    fn id(self) -> ProcessId {
+        ProcessId { pid: self.pid, start_time: self.start_time }
+    }
 }
 
 impl Detail {
     /// For a process that is not tracked.
     fn of(process: Arc<Process>) -> Self {
         Self { process, stale: false, inherited: None, via: None, sticky: false }
+    }
+}
+
+/// The provider a process matches after a change of its name or arguments: what it runs is as it was, so nothing that
+/// stands there now is more than a claim.
+fn renamed(before: Option<OwnProvider>, now: Option<OwnProvider>) -> Option<OwnProvider> {
+    match (before, now) {
+        (Some(before), _) if !before.weak => Some(before),
+        (_, Some(now)) => Some(OwnProvider { weak: true, ..now }),
+        (before, None) => before,
     }
 }
 
@@ -473,8 +663,11 @@ struct Dead {
 
 impl Dead {
     fn insert(&mut self, id: ProcessId, node: Node) {
-        let (queue, limit) =
-            if node.tracked { (&mut self.tracked, DEAD_TRACKED) } else { (&mut self.others, DEAD_OTHERS) };
+        let (queue, limit) = if node.is_tracked() {
+            (&mut self.tracked, DEAD_TRACKED)
+        } else {
+            (&mut self.others, DEAD_OTHERS)
+        };
         queue.push_back(id);
         let forgotten = if queue.len() > limit { queue.pop_front() } else { None };
         self.nodes.insert(id, node);

@@ -24,7 +24,13 @@ impl StoreSink {
 }
 
 fn progress(totals: &Totals, gaps: Gaps) -> Progress {
-    Progress { active: totals.active, peak_active: totals.peak, alerts: totals.alerts, gaps }
+    Progress {
+        active: totals.active,
+        peak_active: totals.peak,
+        alerts: totals.alerts,
+        left_out: totals.left_out,
+        gaps,
+    }
 }
 
 impl Sink for StoreSink {

@@ -124,6 +124,9 @@ pub enum RawEvent {
     Unattributed {
         count: u64,
     },
+    LeftOut {
+        connections: u64,
+    },
     /// Time has come this far without anything else happening.
     Clock(Moment),
 }
@@ -138,7 +141,9 @@ pub trait Intake {
     fn evidence(&mut self, evidence: Evidence);
     /// Connections that were seen only as they ended and have no owner; counted, not shown.
     fn unattributed(&mut self, count: u64);
-    /// Processes that became tracked through another's change (a parent that was judged later); emptied by the call.
+    /// Connections of excluded processes that were not told; counted.
+    fn left_out(&mut self, connections: u64);
+    /// Processes that became tracked or left out through another's change (a parent that was judged later); emptied by the call.
     fn newly_tracked(&mut self) -> Vec<ProcessId>;
     fn verdict(&self, id: ProcessId) -> Verdict;
     /// Whether a packet's party is the socket of a watched process, as far as is known.

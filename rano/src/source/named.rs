@@ -78,6 +78,10 @@ impl Intake for Ordered<'_> {
         self.intake.unattributed(count);
     }
 
+    fn left_out(&mut self, connections: u64) {
+        self.intake.left_out(connections);
+    }
+
     fn newly_tracked(&mut self) -> Vec<ProcessId> {
         self.intake.newly_tracked()
     }

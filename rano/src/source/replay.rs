@@ -64,7 +64,7 @@ fn moment(event: &RawEvent) -> Option<Moment> {
         | RawEvent::Clock(at) => Some(*at),
         RawEvent::Socket(change) => Some(change.at()),
         RawEvent::Evidence(evidence) => Some(evidence.at()),
-        RawEvent::Unattributed { .. } => None,
+        RawEvent::Unattributed { .. } | RawEvent::LeftOut { .. } => None,
     }
 }
 
@@ -102,6 +102,7 @@ impl Source for Replay {
                 RawEvent::Socket(change) => intake.socket(change),
                 RawEvent::Evidence(evidence) => intake.evidence(evidence),
                 RawEvent::Unattributed { count } => intake.unattributed(count),
+                RawEvent::LeftOut { connections } => intake.left_out(connections),
                 RawEvent::Clock(_) => {}
             }
         }
@@ -176,6 +177,11 @@ impl Intake for Tee<'_> {
     fn unattributed(&mut self, count: u64) {
         self.write(&RawEvent::Unattributed { count });
         self.intake.unattributed(count);
+    }
+
+    fn left_out(&mut self, connections: u64) {
+        self.write(&RawEvent::LeftOut { connections });
+        self.intake.left_out(connections);
     }
 
     fn newly_tracked(&mut self) -> Vec<ProcessId> {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::event::{Class, ConnectionId, Domain, Event, KnownName, SourceKind};
 use crate::privileges;
+use crate::process::LeftOut;
 use crate::source::health::Gaps;
 
 use open::open;
@@ -57,6 +58,8 @@ pub struct Session {
     pub user: String,
     pub args: Vec<String>,
     pub patterns: Vec<String>,
+    /// What is left out.
+    pub excludes: Vec<String>,
     pub config_files: Vec<String>,
     pub source: SourceKind,
     /// Why it is not a better source.
@@ -70,6 +73,7 @@ pub struct Progress {
     pub active: u64,
     pub peak_active: u64,
     pub alerts: u64,
+    pub left_out: LeftOut,
     /// [`Gap::SqliteDropped`](crate::source::health::Gap::SqliteDropped) is the store's own and ignored here.
     pub gaps: Gaps,
 }

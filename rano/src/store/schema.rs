@@ -9,10 +9,11 @@ use super::open::OpenProblem;
 pub(super) const APPLICATION_ID: i32 = 0x5241_4e4f;
 
 /// Never edited once released: a change is a further entry.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_events.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_events.sql"), include_str!("migrations/0002_excludes.sql")];
 
 /// The schema version this program writes.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
 const _: () = assert!(MIGRATIONS.len() == VERSION as usize, "VERSION counts the migrations");
 
 /// What a database file says about itself.

@@ -288,6 +288,8 @@ impl Writer {
             bytes_sent,
             bytes_received,
             work.progress.alerts,
+            work.progress.left_out.processes,
+            work.progress.left_out.connections,
         ];
         let counts = counts.into_iter().chain(Gap::ALL.map(|gap| gaps.get(gap)));
         let mut update = self.connection.prepare_cached(&self.update_session)?;
@@ -396,9 +398,9 @@ fn enter_session(connection: &Connection, file: &File, session: &Session) -> rus
 fn insert_session(connection: &Connection, session: &Session) -> rusqlite::Result<i64> {
     connection
         .prepare(
-            "INSERT INTO session (id, run_id, name, started_at, host, user, args, patterns, config_files, source, source_reason)
+            "INSERT INTO session (id, run_id, name, started_at, host, user, args, patterns, config_files, source, source_reason, excludes)
              VALUES (1 + max(ifnull((SELECT max(id) FROM session), 0), ifnull((SELECT max(session) FROM pruning), 0)),
-                     ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                     ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
         .insert(params![
             session.run_id,
@@ -411,6 +413,7 @@ fn insert_session(connection: &Connection, session: &Session) -> rusqlite::Resul
             list(&session.config_files),
             session.source.name(),
             session.source_reason,
+            list(&session.excludes),
         ])
 }
 
@@ -427,6 +430,8 @@ fn update_session() -> String {
         "bytes_sent",
         "bytes_recv",
         "alerts",
+        "excluded_processes",
+        "excluded_connections",
     ];
     let columns: Vec<String> = columns
         .into_iter()

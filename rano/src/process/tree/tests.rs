@@ -9,9 +9,33 @@ fn id(pid: u32) -> ProcessId {
 }
 
 fn seen(id: ProcessId, parent: u32, command: &str) -> ProcessChange {
+    told(id, parent, image(command), Birth::default(), Occasion::Found)
+}
+
+fn image(command: &str) -> Image {
     let argv: Vec<String> = command.split(' ').map(String::from).collect();
-    let image = Image { comm: argv[0].clone(), exe: format!("/bin/{}", argv[0]), argv, uid: 1000 };
-    ProcessChange::Seen { id, parent, image, at: Moment::default() }
+    Image { comm: argv[0].clone(), exe: format!("/bin/{}", argv[0]), argv, uid: 1000 }
+}
+
+fn told(id: ProcessId, parent: u32, image: Image, birth: Birth, occasion: Occasion) -> ProcessChange {
+    ProcessChange::Seen { id, parent, image, at: Moment::default(), birth, occasion }
+}
+
+/// Another image with the same program, of a process that is known.
+fn renamed(tree: &mut Tree, pid: u32, command: &str, comm: &str, argv: &str) -> Verdict {
+    let argv = argv.split(' ').map(String::from).collect();
+    let image = Image { comm: comm.into(), argv, ..image(command) };
+    tree.apply(told(id(pid), 1, image, Birth::default(), Occasion::Renamed))
+}
+
+fn executed(tree: &mut Tree, pid: u32, command: &str) -> Verdict {
+    tree.apply(told(id(pid), 1, image(command), Birth::default(), Occasion::Executed))
+}
+
+/// By a process that need not be its parent.
+fn forked(tree: &mut Tree, pid: u32, parent: u32, forker: u32, command: &str) -> Verdict {
+    let birth = Birth { forker: Some(id(forker)), of_tracked: false };
+    tree.apply(told(id(pid), parent, image(command), birth, Occasion::Forked))
 }
 
 fn gone(pid: u32) -> ProcessChange {
@@ -165,14 +189,165 @@ fn an_exec_keeps_the_provider_unless_the_new_image_has_its_own() {
     assert!(Arc::ptr_eq(&last, &tree.process(id(20)).expect("known")), "one value for one image");
 }
 
+fn excluding(pattern: &str) -> Tree {
+    tree(Targets { exclude_patterns: vec![pattern.into()], ..Targets::default() })
+}
+
 #[test]
-fn becoming_excluded_ends_tracking() {
-    let mut tree = tree(Targets { exclude_patterns: vec!["helper".into()], ..Targets::default() });
+fn an_exec_of_an_excluded_program_ends_tracking() {
+    let mut tree = excluding("helper");
     see(&mut tree, 20, 1, "claude");
     see(&mut tree, 21, 20, "bash");
-    assert_eq!(see(&mut tree, 21, 20, "helper"), Verdict::Ignored);
-    assert_eq!(see(&mut tree, 22, 21, "git"), Verdict::Ignored);
-    assert_eq!(see(&mut tree, 23, 20, "claude helper"), Verdict::Ignored, "a root that is excluded");
+    assert_eq!(executed(&mut tree, 21, "helper"), Verdict::Excluded);
+    assert_eq!(see(&mut tree, 22, 21, "git"), Verdict::Excluded);
+    assert_eq!(see(&mut tree, 23, 20, "claude-helper"), Verdict::Excluded, "a root that is excluded");
+    assert_eq!(see(&mut tree, 24, 20, "claude helper"), Verdict::Tracked, "an argument");
+    assert_eq!(see(&mut tree, 25, 1, "helper"), Verdict::Ignored, "nobody's");
+    assert_eq!(see(&mut tree, 26, 25, "git"), Verdict::Ignored);
+    assert_eq!(tree.left_out(), 3);
+    assert_eq!(tracked(&tree), [20, 24]);
+}
+
+#[test]
+fn a_detour_over_an_excluded_program_is_no_way_out() {
+    let mut tree = excluding("helper");
+    see(&mut tree, 20, 1, "claude");
+    assert_eq!(executed(&mut tree, 20, "helper"), Verdict::Excluded);
+    assert_eq!(executed(&mut tree, 20, "curl"), Verdict::Tracked);
+    assert_eq!(provider(&mut tree, 20), "anthropic");
+    see(&mut tree, 21, 20, "bash");
+    assert_eq!(executed(&mut tree, 21, "helper"), Verdict::Excluded);
+    assert_eq!(see(&mut tree, 22, 21, "helper"), Verdict::Excluded);
+    assert_eq!(executed(&mut tree, 22, "curl"), Verdict::Excluded, "an ancestor is excluded");
+    assert_eq!(executed(&mut tree, 21, "curl"), Verdict::Tracked);
+    assert_eq!(tree.left_out(), 3, "each once");
+    executed(&mut tree, 21, "helper");
+    assert_eq!(tree.left_out(), 3);
+    // One that was never tracked is not for having been excluded.
+    assert_eq!(see(&mut tree, 30, 1, "claude-helper"), Verdict::Excluded);
+    assert_eq!(executed(&mut tree, 30, "bash"), Verdict::Ignored);
+}
+
+#[test]
+fn another_name_neither_excludes_nor_ends_tracking() {
+    let mut tree = excluding("git");
+    see(&mut tree, 20, 1, "claude");
+    assert_eq!(renamed(&mut tree, 20, "claude", "gitx", "git fetch"), Verdict::Tracked);
+    see(&mut tree, 21, 20, "bash");
+    assert_eq!(renamed(&mut tree, 21, "bash", "git", "git"), Verdict::Tracked);
+    see(&mut tree, 22, 20, "git");
+    assert_eq!(
+        renamed(&mut tree, 22, "git", "claude", "claude"),
+        Verdict::Excluded,
+        "nor the other way round"
+    );
+    assert_eq!(renamed(&mut tree, 22, "git", "x", "x"), Verdict::Excluded);
+    assert_eq!(tree.left_out(), 1);
+}
+
+#[test]
+fn a_name_makes_a_root_and_its_loss_does_not_unmake_one() {
+    for descendants in [true, false] {
+        let mut tree = tree(Targets { descendants, ..Targets::default() });
+        see(&mut tree, 20, 1, "claude");
+        see(&mut tree, 21, 20, "node");
+        renamed(&mut tree, 21, "node", "claude", "node");
+        see(&mut tree, 22, 1, "node");
+        assert_eq!(renamed(&mut tree, 22, "node", "claude", "node"), Verdict::Tracked);
+        for pid in [20, 21, 22] {
+            assert_eq!(
+                renamed(&mut tree, pid, "node", "node", "node"),
+                Verdict::Tracked,
+                "{pid} {descendants}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_fork_belongs_to_its_forker_whoever_its_parent_is() {
+    let mut tree = excluding("git");
+    see(&mut tree, 10, 1, "bash");
+    see(&mut tree, 20, 10, "claude");
+    // CLONE_PARENT: a sibling of its forker.
+    assert_eq!(forked(&mut tree, 21, 10, 20, "claude"), Verdict::Tracked);
+    let exec = told(id(21), 10, image("curl"), Birth::default(), Occasion::Executed);
+    assert_eq!(tree.apply(exec), Verdict::Tracked);
+    let process = tree.process(id(21)).expect("known");
+    assert_eq!((process.ppid, &*process.provider), (10, "anthropic"));
+    assert_eq!(ancestry(&mut tree, 21), "bash:10,claude:20,curl:21");
+    assert_eq!(tree.root(id(21)), Some(id(20)));
+    // The same by one that is nobody's, with a parent that is tracked.
+    see(&mut tree, 30, 20, "git");
+    assert_eq!(forked(&mut tree, 31, 20, 30, "git"), Verdict::Excluded);
+    assert_eq!(executed(&mut tree, 31, "curl"), Verdict::Excluded);
+}
+
+#[test]
+fn a_forker_that_becomes_known_late_counts_all_the_same() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 10, 1, "bash");
+    // Found with its parent, then its fork is told.
+    assert_eq!(see(&mut tree, 21, 10, "curl"), Verdict::Ignored);
+    assert_eq!(forked(&mut tree, 21, 10, 20, "curl"), Verdict::Ignored);
+    assert_eq!(see(&mut tree, 20, 10, "claude"), Verdict::Tracked);
+    assert_eq!(tree.newly_tracked(), [id(21)]);
+    assert_eq!(ancestry(&mut tree, 21), "bash:10,claude:20,curl:21");
+    // Not whoever gets the pid of a forker that is gone.
+    assert_eq!(forked(&mut tree, 40, 10, 39, "curl"), Verdict::Ignored);
+    assert_eq!(tree.apply(seen(ProcessId { pid: 39, start_time: 50 }, 1, "claude")), Verdict::Tracked);
+    assert_eq!(tree.verdict(id(40)), Verdict::Ignored);
+}
+
+#[test]
+fn a_fork_by_a_tracked_process_that_nobody_remembers_is_tracked() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 10, 1, "bash");
+    for (pid, forker) in [(21, None), (22, Some(id(20)))] {
+        let birth = Birth { forker, of_tracked: true };
+        let change = told(id(pid), 10, image("curl"), birth, Occasion::Found);
+        assert_eq!(tree.apply(change), Verdict::Tracked, "{pid}");
+        assert_eq!(executed(&mut tree, pid, "wget"), Verdict::Tracked, "{pid}");
+        assert_eq!(provider(&mut tree, pid), "unknown");
+    }
+}
+
+#[test]
+fn claims_do_not_move_the_bill() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 20, 1, "claude");
+    let posing =
+        Image { comm: "gemini".into(), argv: vec!["gemini".into(), "codex".into()], ..image("curl") };
+    tree.apply(told(id(21), 20, posing, Birth::default(), Occasion::Executed));
+    assert_eq!(provider(&mut tree, 21), "anthropic");
+    see(&mut tree, 22, 20, "bash gemini-notes.sh");
+    assert_eq!(provider(&mut tree, 22), "anthropic");
+    see(&mut tree, 23, 20, "codex");
+    assert_eq!(provider(&mut tree, 23), "openai", "it is another agent's");
+    // What it writes over its arguments later is no program, even if it looks like one.
+    see(&mut tree, 24, 20, "node x.js");
+    renamed(&mut tree, 24, "node", "codex", "node /x/node_modules/@openai/codex/cli.js");
+    assert_eq!(provider(&mut tree, 24), "anthropic");
+    renamed(&mut tree, 23, "codex", "gemini", "gemini");
+    assert_eq!(provider(&mut tree, 23), "openai");
+    // Where there is nobody else, a claim is better than nothing.
+    renamed(&mut tree, 20, "claude", "x", "x");
+    assert_eq!(provider(&mut tree, 20), "anthropic");
+    let native = Image { argv: vec!["claude".into()], ..image("2.0.1") };
+    tree.apply(told(id(30), 1, native, Birth::default(), Occasion::Found));
+    assert_eq!(provider(&mut tree, 30), "anthropic");
+}
+
+#[test]
+fn recordings_of_before_are_understood() {
+    let old = r#"{"seen":{"id":{"pid":20,"start_time":20},"parent":1,"image":{"comm":"claude","exe":"","argv":["claude"],"uid":0},"at":{"boot_ns":0,"unix_ms":0}}}"#;
+    let change: ProcessChange = serde_json::from_str(old).expect("it was written so");
+    assert_eq!(
+        serde_json::to_string(&change).expect("it can be written"),
+        old,
+        "nothing is added for nothing"
+    );
+    assert_eq!(tree(Targets::default()).apply(change), Verdict::Tracked);
 }
 
 #[test]
@@ -285,16 +460,19 @@ fn secrets_do_not_reach_the_shared_process() {
 }
 
 #[test]
-fn a_users_provider_pattern_overrides_an_ancestors_provider() {
+fn a_users_provider_pattern_overrides_an_ancestors_provider_by_what_is_run() {
     let acme =
         ProviderEntry { name: "acme".into(), patterns: vec!["acme-gateway".into()], origin: Origin::User };
     let rules = Rules::new(Targets::default(), Vec::new());
     let mut tree = Tree::new(rules, Providers::new([acme]), Redaction::On);
     see(&mut tree, 20, 1, "claude");
-    see(&mut tree, 21, 20, "curl https://acme-gateway/");
-    see(&mut tree, 22, 20, "curl https://api.openai.com");
+    see(&mut tree, 21, 20, "acme-gateway");
+    see(&mut tree, 22, 21, "curl https://api.openai.com");
+    see(&mut tree, 23, 20, "curl https://acme-gateway/");
+    assert_eq!(provider(&mut tree, 20), "unknown", "providers were replaced");
     assert_eq!(provider(&mut tree, 21), "acme");
-    assert_eq!(provider(&mut tree, 22), "unknown", "providers were replaced");
+    assert_eq!(provider(&mut tree, 22), "acme");
+    assert_eq!(provider(&mut tree, 23), "acme", "no ancestor has another");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use aya::programs::{
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
-    FlowBytes, FlowKey, Judgement, JudgementWords, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
+    FlowBytes, FlowKey, Judgement, JudgementWords, LeftOut, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
     OFFSETS_GLOBAL, OWNERS_MAX, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags,
     group,
 };
@@ -68,6 +68,7 @@ pub struct Programs {
     followed_older: Array<MapData, u64>,
     flows: HashMap<MapData, [u64; 4], FlowBytes>,
     listeners: HashMap<MapData, [u64; 3], ListenerWords>,
+    left_out: PerCpuArray<MapData, u64>,
     lost: PerCpuArray<MapData, u64>,
     /// Keeps the programs attached.
     ebpf: Option<Ebpf>,
@@ -102,6 +103,12 @@ impl Programs {
         loaded.climb(wanted, &mut hooks)?;
         loaded.attach_rest(wanted, &mut hooks);
         loaded.into_programs(hooks)
+    }
+
+    /// What the programs hold of whoever has that pid.
+    pub fn judgement(&self, pid: u32) -> Option<Judgement> {
+        let words = self.tracked.get(&pid, 0).or_else(|_| self.judgements.get(&pid, 0));
+        words.ok().and_then(Judgement::from_words)
     }
 
     /// Answers what is to become of a process. A verdict that is forgotten only means that it is told of again.
@@ -189,6 +196,11 @@ impl Programs {
         let is_unheard = |owner: &Owner| owner.flags & told == 0 && owner.flags & flags::ATTEMPTED != 0;
         let owners = self.owners.iter().filter_map(Result::ok);
         owners.filter(|(_, words)| is_unheard(&Owner::from_words(*words))).count() as u64
+    }
+
+    /// What excluded processes opened so far.
+    pub fn left_out(&self, what: LeftOut) -> u64 {
+        self.left_out.get(&(what as u32), 0).map_or(0, |counts| counts.iter().sum())
     }
 
     /// How often something was lost in that way, over all CPUs.
@@ -471,6 +483,7 @@ impl<'a> Loaded<'a> {
             followed_older: Array::try_from(take("FOLLOWED_OLDER")?)?,
             flows: HashMap::try_from(take("FLOWS")?)?,
             listeners: HashMap::try_from(take("LISTENERS")?)?,
+            left_out: PerCpuArray::try_from(take("LEFT_OUT")?)?,
             lost: PerCpuArray::try_from(take("LOST")?)?,
             hooks,
             ebpf: Some(ebpf),

@@ -17,7 +17,7 @@ pub mod unix;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rano_common::{Loss, Record, SocketKind, SocketRecord, decode, flags};
+use rano_common::{LeftOut, Loss, Record, SocketKind, SocketRecord, decode, flags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, OwnerQuality, SourceKind};
@@ -75,6 +75,8 @@ pub struct EbpfSource {
     malformed: u64,
     /// Sockets that are open at the end and of which every record was lost.
     unheard: u64,
+    /// Connections of excluded processes that were counted so far.
+    left_out: u64,
     /// Process records lost when /proc was read last.
     lost_at_scan: u64,
     changes: Vec<SocketChange>,
@@ -92,6 +94,7 @@ fn give_back_memory() {
 impl EbpfSource {
     /// Attaches the programs; an error says why this is not possible here.
     pub fn start(settings: EbpfSettings) -> Result<Self> {
+        let begun = source::now();
         let wanted = Wanted {
             rung: settings.rung,
             listening: settings.polling.listening,
@@ -106,7 +109,7 @@ impl EbpfSource {
         Ok(Self {
             settings,
             programs,
-            processes: Processes::new()?,
+            processes: Processes::new(begun)?,
             names: Names::default(),
             sockets: Sockets::new(counts_datagrams, ephemeral_ports()),
             unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
@@ -115,6 +118,7 @@ impl EbpfSource {
             emptied: Instant::now(),
             malformed: 0,
             unheard: 0,
+            left_out: 0,
             lost_at_scan: 0,
             changes: Vec::new(),
         })
@@ -132,7 +136,7 @@ impl EbpfSource {
 
     /// What there is already: processes, then what has happened since the programs were attached, then older sockets.
     fn begin(&mut self, intake: &mut dyn Intake) -> Result<()> {
-        self.processes.read_all(source::now(), intake);
+        self.processes.read_all(source::now(), &self.programs, intake);
         let older = OlderSockets::look(self.settings.polling, intake)?;
         let mut told = Told::default();
         while self.drain(intake, Some(&mut told)) == BATCH {}
@@ -183,9 +187,25 @@ impl EbpfSource {
         let lost = self.programs.lost(Loss::ProcessRecord);
         if lost != self.lost_at_scan {
             self.lost_at_scan = lost;
-            self.processes.read_all(source::now(), intake);
+            self.processes.read_all(source::now(), &self.programs, intake);
         }
+        self.count_left_out(intake);
         count
+    }
+
+    /// What excluded processes opened since it was last asked.
+    fn count_left_out(&mut self, intake: &mut dyn Intake) {
+        if !self.processes.leaves_out {
+            return;
+        }
+        let datagrams =
+            if self.settings.polling.udp { self.programs.left_out(LeftOut::Datagrams) } else { 0 };
+        let so_far = self.programs.left_out(LeftOut::Streams) + datagrams;
+        let new = so_far.saturating_sub(self.left_out);
+        if new > 0 {
+            self.left_out = so_far;
+            intake.left_out(new);
+        }
     }
 
     /// `bytes` are those of a process's record.

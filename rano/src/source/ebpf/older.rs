@@ -70,7 +70,10 @@ impl OlderSockets {
         });
         // All at once: passing on takes its time, and what ends meanwhile is to be told of. A record of one that is
         // followed already is still to be read.
-        self.found.retain(|opened| follow(opened, programs) != Following::Already);
+        self.found.retain(|opened| {
+            let is_left_out = opened.owner.is_some_and(|owner| intake.verdict(owner) == Verdict::Excluded);
+            is_left_out || follow(opened, programs) != Following::Already
+        });
         let ended = self.ended(programs);
         for opened in self.found {
             let id = opened.id;
@@ -273,6 +276,10 @@ impl Intake for Gathering<'_> {
 
     fn unattributed(&mut self, count: u64) {
         self.inner.unattributed(count);
+    }
+
+    fn left_out(&mut self, connections: u64) {
+        self.inner.left_out(connections);
     }
 
     fn newly_tracked(&mut self) -> Vec<ProcessId> {

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use super::load::Programs;
 use crate::event::Moment;
 use crate::names::{Evidence, Party};
-use crate::process::{Image, ProcessChange, ProcessId, Verdict};
+use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
 use crate::source::proc::PROC;
 use crate::source::proc::processes::{ProcessScanner, arguments};
 use crate::source::{Intake, SocketChange};
@@ -29,6 +29,10 @@ pub struct Processes {
     scanner: ProcessScanner,
     known: FxHashMap<u32, Known>,
     departed: Departed,
+    /// Clock tick before the programs were attached: of what is older they know no forker.
+    since: u64,
+    /// Somebody is left out, so that there is something to count.
+    pub leaves_out: bool,
     /// Arguments that were longer than the kernel programs copy, of processes that were gone before they were read.
     pub arguments_cut: u64,
 }
@@ -49,6 +53,23 @@ struct Known {
 impl Known {
     fn is(&self, id: ProcessId) -> bool {
         self.start_time == id.start_time
+    }
+
+    fn id(&self, pid: u32) -> ProcessId {
+        ProcessId { pid, start_time: self.start_time }
+    }
+
+    /// Whether it runs the program that it is known to run. Where its execs were not counted yet, a program in the same
+    /// file is taken for that: an exec would have been told.
+    fn still_runs(&self, exec_id: u32, image: &Image) -> bool {
+        match self.told {
+            Some((_, last)) => last == exec_id,
+            None => self.runs_same_file(image),
+        }
+    }
+
+    fn runs_same_file(&self, image: &Image) -> bool {
+        !image.exe.is_empty() && self.image.exe == image.exe
     }
 
     fn execs(&self) -> Execs {
@@ -103,14 +124,23 @@ pub fn start_ns(id: ProcessId) -> u64 {
 }
 
 impl Processes {
-    pub fn new() -> Result<Self> {
-        let scanner = ProcessScanner::new(Path::new(PROC))?;
-        Ok(Self { scanner, known: FxHashMap::default(), departed: Departed::default(), arguments_cut: 0 })
+    /// `attached` is a time before the programs were.
+    pub fn new(attached: Moment) -> Result<Self> {
+        Ok(Self {
+            scanner: ProcessScanner::new(Path::new(PROC))?,
+            known: FxHashMap::default(),
+            departed: Departed::default(),
+            since: attached.boot_ns / TICK_NS,
+            leaves_out: false,
+            arguments_cut: 0,
+        })
     }
 
     /// Reads all of /proc: at the start, and when records were lost.
-    pub fn read_all(&mut self, now: Moment, intake: &mut dyn Intake) {
-        self.scanner.scan_all(now, &mut Learner { intake, known: &mut self.known });
+    pub fn read_all(&mut self, now: Moment, programs: &Programs, intake: &mut dyn Intake) {
+        let Self { scanner, known, departed, since, leaves_out, .. } = self;
+        let births = Births { programs, departed, since: *since };
+        scanner.scan_all(now, &mut Learner { intake, known, births, leaves_out });
     }
 
     /// Processes that were there and gone before they could be read.
@@ -131,7 +161,7 @@ impl Processes {
                 intake.process(ProcessChange::Gone { id, at });
                 return;
             }
-            ProcessKind::Fork => self.like_its_parent(record),
+            ProcessKind::Fork => self.like_its_forker(told),
             ProcessKind::Rename => match self.known.get(&id.pid) {
                 Some(known) if known.is(id) => Image { comm: comm(record), ..known.image.clone() },
                 // Told of before the fork could be: the exec or the first socket tells the rest.
@@ -139,14 +169,17 @@ impl Processes {
             },
             ProcessKind::Exec | ProcessKind::Sight => self.image(id, told),
         };
-        let inherited = self.known.get(&record.parent).map(|parent| parent.verdict);
-        let told = (record.start_ns, record.exec_id);
-        let was_tracked = self.known.get(&id.pid).is_some_and(|known| known.verdict == Verdict::Tracked);
-        let verdict = self.learn(id, record.parent, image, told, at, intake);
+        let birth = self.birth(id, told, programs);
+        let occasion = self.occasion(id, told, &image);
+        let inherited = birth.forker.and_then(|forker| self.verdict(forker));
+        let numbers = (record.start_ns, record.exec_id);
+        let was_tracked = self.verdict(id) == Some(Verdict::Tracked);
+        let change = ProcessChange::Seen { id, parent: record.parent, image, at, birth, occasion };
+        let verdict = self.learn(id, change, numbers, intake);
         if let Some(known) = self.known.get_mut(&id.pid) {
             known.by_rename = kind == ProcessKind::Rename && !was_tracked;
         }
-        // A fork has its parent's verdict already.
+        // A fork has its forker's verdict already.
         if kind != ProcessKind::Fork || inherited != Some(verdict) {
             self.answer(id.pid, programs);
         }
@@ -161,20 +194,22 @@ impl Processes {
         let verdict = match verdict {
             Verdict::Tracked => KernelVerdict::Tracked,
             Verdict::Ignored => KernelVerdict::Ignored,
+            Verdict::Excluded => KernelVerdict::Excluded,
         };
-        programs.judge(pid, Judgement { start_ns: *start_ns, exec_id: *exec_id, verdict });
+        // Who forked it is known here.
+        programs.judge(pid, Judgement { start_ns: *start_ns, exec_id: *exec_id, verdict, forker: 0 });
     }
 
     /// Takes in what a process runs, and answers whether it is tracked.
     fn learn(
         &mut self,
         id: ProcessId,
-        parent: u32,
-        image: Image,
+        change: ProcessChange,
         told: (u64, u32),
-        at: Moment,
         intake: &mut dyn Intake,
     ) -> Verdict {
+        let ProcessChange::Seen { parent, ref image, at, .. } = change else { return intake.process(change) };
+        let image = image.clone();
         let before = self.known.get(&id.pid);
         if before.is_some_and(|known| !known.is(id)) {
             // Its exit was missed.
@@ -185,8 +220,8 @@ impl Processes {
             |known: &Known| known.by_rename && known.told.is_some_and(|before| before.1 < told.1);
         let before = self.known.get(&id.pid).filter(|known| !is_the_exec(known));
         let tracked_from = before.and_then(|known| known.tracked_from);
-        let change = ProcessChange::Seen { id, parent, image: image.clone(), at };
         let verdict = intake.process(change);
+        self.leaves_out |= verdict == Verdict::Excluded;
         let tracked_from = tracked_from.or((verdict == Verdict::Tracked).then_some(told.1));
         let known = Known {
             start_time: id.start_time,
@@ -234,15 +269,14 @@ impl Processes {
         }
         while let Some((id, parent, image)) = line.pop() {
             // Of an ancestor it is not known how often it ran another program, so it is not judged in the kernel.
+            let Self { known, departed, since, leaves_out, .. } = self;
+            let births = Births { programs, departed, since: *since };
+            let (birth, occasion) = (births.of(id, known), Occasion::Found);
+            let change = ProcessChange::Seen { id, parent, image, at, birth, occasion };
             if line.is_empty() {
-                self.learn(id, parent, image, (record.owner_start_ns, record.exec_id), at, intake);
+                self.learn(id, change, (record.owner_start_ns, record.exec_id), intake);
             } else {
-                Learner { intake, known: &mut self.known }.process(ProcessChange::Seen {
-                    id,
-                    parent,
-                    image,
-                    at,
-                });
+                Learner { intake, known, births, leaves_out }.process(change);
             }
         }
         self.spread(at, programs, intake);
@@ -264,7 +298,9 @@ impl Processes {
         for id in intake.newly_tracked() {
             let Some(known) = self.known.get_mut(&id.pid).filter(|known| known.is(id)) else { continue };
             let image = known.image.clone();
-            known.verdict = intake.process(ProcessChange::Seen { id, parent: known.parent, image, at });
+            let (parent, birth, occasion) = (known.parent, Birth::default(), Occasion::Renamed);
+            known.verdict = intake.process(ProcessChange::Seen { id, parent, image, at, birth, occasion });
+            self.leaves_out |= known.verdict == Verdict::Excluded;
             if known.verdict == Verdict::Tracked {
                 known.tracked_from = known.tracked_from.or(known.told.map(|told| told.1));
             }
@@ -274,17 +310,42 @@ impl Processes {
 
     fn forget(&mut self, pid: u32, at: Moment, intake: &mut dyn Intake) {
         if let Some(known) = self.known.remove(&pid) {
-            let id = ProcessId { pid, start_time: known.start_time };
-            intake.process(ProcessChange::Gone { id, at });
+            intake.process(ProcessChange::Gone { id: known.id(pid), at });
         }
     }
 
-    fn like_its_parent(&mut self, record: &ProcessRecord) -> Image {
-        let image = match self.known.get(&record.parent) {
-            Some(parent) => parent.image.clone(),
-            None => Image::default(),
-        };
-        Image { comm: comm(record), uid: record.uid, ..image }
+    /// As it was told last, of a living process.
+    fn verdict(&self, id: ProcessId) -> Option<Verdict> {
+        self.known.get(&id.pid).filter(|known| known.is(id)).map(|known| known.verdict)
+    }
+
+    fn like_its_forker(&self, told: &Told<'_>) -> Image {
+        let forker = told.forker.map(|forker| identity(forker.pid, forker.start_ns));
+        let of_forker = forker.and_then(|id| self.known.get(&id.pid).filter(|known| known.is(id)));
+        let image = of_forker.map(|known| known.image.clone()).unwrap_or_default();
+        Image { comm: comm(&told.process), uid: told.process.uid, ..image }
+    }
+
+    fn birth(&self, id: ProcessId, told: &Told<'_>, programs: &Programs) -> Birth {
+        match told.forker {
+            Some(forker) => Birth {
+                forker: Some(identity(forker.pid, forker.start_ns)),
+                of_tracked: forker.verdict == KernelVerdict::Tracked,
+            },
+            None => Births { programs, departed: &self.departed, since: self.since }.of(id, &self.known),
+        }
+    }
+
+    fn occasion(&self, id: ProcessId, told: &Told<'_>, image: &Image) -> Occasion {
+        match (told.kind, self.known.get(&id.pid).filter(|known| known.is(id))) {
+            (ProcessKind::Fork, _) => Occasion::Forked,
+            (ProcessKind::Exec, _) => Occasion::Executed,
+            (ProcessKind::Rename, _) => Occasion::Renamed,
+            (ProcessKind::Sight, Some(known)) if known.still_runs(told.process.exec_id, image) => {
+                Occasion::Renamed
+            }
+            (ProcessKind::Sight | ProcessKind::Exit, _) => Occasion::Found,
+        }
     }
 
     /// What it runs: as /proc has it if that is still the same, else as far as the record tells.
@@ -320,16 +381,43 @@ fn comm(record: &ProcessRecord) -> String {
     String::from_utf8_lossy(&record.comm[..end]).into_owned()
 }
 
+/// Who forked a process whose fork was not told: the kernel programs keep it with their verdict, because /proc names only the
+/// parent, which after `clone(CLONE_PARENT)` is another.
+struct Births<'a> {
+    programs: &'a Programs,
+    departed: &'a Departed,
+    since: u64,
+}
+
+impl Births<'_> {
+    fn of(&self, id: ProcessId, known: &FxHashMap<u32, Known>) -> Birth {
+        let was_told = known.get(&id.pid).is_some_and(|known| known.is(id) && known.told.is_some());
+        if was_told || id.start_time < self.since {
+            return Birth::default();
+        }
+        let held = self.programs.judgement(id.pid).filter(|held| identity(id.pid, held.start_ns) == id);
+        let Some(held) = held else { return Birth::default() };
+        let of_tracked = held.verdict == KernelVerdict::Tracked;
+        // Whoever had that pid when the process began.
+        let was_there = |one: &ProcessId| one.pid == held.forker && one.start_time <= id.start_time;
+        let living = known.get(&held.forker).map(|known| known.id(held.forker));
+        let all = living.into_iter().chain(self.departed.of.keys().copied()).filter(was_there);
+        Birth { forker: all.max_by_key(|one| one.start_time), of_tracked }
+    }
+}
+
 /// Keeps what a scan of /proc tells the pipeline.
 struct Learner<'a> {
     intake: &'a mut dyn Intake,
     known: &'a mut FxHashMap<u32, Known>,
+    births: Births<'a>,
+    leaves_out: &'a mut bool,
 }
 
 impl Intake for Learner<'_> {
-    fn process(&mut self, change: ProcessChange) -> Verdict {
-        match &change {
-            ProcessChange::Seen { id, parent, image, .. } => {
+    fn process(&mut self, mut change: ProcessChange) -> Verdict {
+        match &mut change {
+            ProcessChange::Seen { id, parent, image, birth, occasion, .. } => {
                 let known = Known {
                     start_time: id.start_time,
                     parent: *parent,
@@ -343,7 +431,15 @@ impl Intake for Learner<'_> {
                 // What the kernel programs told stays: it is needed for the answer.
                 let old = self.known.get(&id.pid).filter(|old| old.is(id));
                 let (told, tracked_from) = old.map_or((None, None), |old| (old.told, old.tracked_from));
+                if *birth == Birth::default() {
+                    *birth = self.births.of(id, self.known);
+                }
+                // New to the scan, not to us: what it wrote over its arguments since is no other program.
+                if *occasion == Occasion::Found && old.is_some_and(|old| old.runs_same_file(image)) {
+                    *occasion = Occasion::Renamed;
+                }
                 let verdict = self.intake.process(change);
+                *self.leaves_out |= verdict == Verdict::Excluded;
                 self.known.insert(id.pid, Known { told, verdict, tracked_from, ..known });
                 verdict
             }
@@ -366,6 +462,10 @@ impl Intake for Learner<'_> {
 
     fn unattributed(&mut self, count: u64) {
         self.intake.unattributed(count);
+    }
+
+    fn left_out(&mut self, connections: u64) {
+        self.intake.left_out(connections);
     }
 
     fn newly_tracked(&mut self) -> Vec<ProcessId> {

@@ -64,6 +64,8 @@ impl Intake for OnlyUnix<'_> {
 
     fn unattributed(&mut self, _count: u64) {}
 
+    fn left_out(&mut self, _: u64) {}
+
     fn newly_tracked(&mut self) -> Vec<ProcessId> {
         Vec::new()
     }

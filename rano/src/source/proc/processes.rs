@@ -12,7 +12,7 @@ use super::stat::Stat;
 use rustc_hash::FxHashMap;
 
 use crate::event::Moment;
-use crate::process::{Image, ProcessChange, ProcessId, Verdict};
+use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
 use crate::source::Intake;
 
 /// A process is young for so many scans, and a settled one is looked at once in so many.
@@ -47,11 +47,14 @@ pub struct ProcessScanner {
 struct Entry {
     start_time: u64,
     signature: u64,
+    /// As in [`Stat`].
+    program: Option<u64>,
     /// Number of the scan from which on it counts as settled.
     settles: u32,
     /// Number of the scan in which it was looked at last.
     looked_at: u32,
     state: State,
+    /// Tracked, or left out of what would be: what it opens counts.
     tracked: bool,
     /// Was counted as one whose descriptors cannot be read.
     counted_denied: bool,
@@ -110,7 +113,7 @@ impl ProcessScanner {
         self.run(&Search::Everywhere, Reach::Everyone, now, intake)
     }
 
-    /// Living tracked processes, by pid.
+    /// Living processes that are tracked or left out, by pid.
     pub fn tracked(&self) -> impl Iterator<Item = ProcessId> {
         self.table.iter().filter(|(_, entry)| entry.tracked).map(|(&pid, entry)| entry.id(pid))
     }
@@ -288,7 +291,7 @@ impl ProcessScanner {
             Err(Refusal::Gone) => self.vanished += u64::from(existed),
             Err(Refusal::Denied) => {
                 self.permission_denied += 1;
-                self.table.insert(pid, Entry { state: State::Hidden, ..Entry::new(0, 0, self.scans) });
+                self.table.insert(pid, Entry { state: State::Hidden, ..Entry::hidden(self.scans) });
             }
         }
     }
@@ -305,7 +308,7 @@ impl ProcessScanner {
         if stat.is_thread() {
             return Ok(());
         }
-        let mut entry = Entry::new(stat.start_time, stat.signature, self.scans);
+        let mut entry = Entry::new(&stat, self.scans);
         let started_ns = stat.start_time.saturating_mul(1_000_000_000 / USER_HZ);
         if self.scans == 1 && started_ns.saturating_add(SETTLED_AGE_NS) < now.boot_ns {
             entry.settles = self.scans;
@@ -321,7 +324,7 @@ impl ProcessScanner {
         }
         let image = self.image(process, &stat)?;
         self.table.insert(pid, entry);
-        self.tell(pid, stat.parent, image, now, intake);
+        self.tell(pid, stat.parent, image, Occasion::Found, now, intake);
         Ok(())
     }
 
@@ -332,17 +335,33 @@ impl ProcessScanner {
         let mut buffer = stat_buffer();
         let Ok(stat) = process.stat(&mut buffer) else { return };
         let Ok(image) = self.image(&process, &stat) else { return };
+        let mut occasion = Occasion::Found;
         if let Some(entry) = self.table.get_mut(&pid) {
+            // Code, stack and arguments lie where they lay: only what stands in them, or the name, is another.
+            if entry.program.is_some() && entry.program == stat.program {
+                occasion = Occasion::Renamed;
+            }
             entry.signature = stat.signature;
+            entry.program = stat.program;
             entry.settles = self.scans.wrapping_add(ROUND);
         }
-        self.tell(pid, stat.parent, image, now, intake);
+        self.tell(pid, stat.parent, image, occasion, now, intake);
     }
 
-    fn tell(&mut self, pid: u32, parent: u32, image: Image, now: Moment, intake: &mut dyn Intake) {
+    fn tell(
+        &mut self,
+        pid: u32,
+        parent: u32,
+        image: Image,
+        occasion: Occasion,
+        now: Moment,
+        intake: &mut dyn Intake,
+    ) {
         let Some(entry) = self.table.get_mut(&pid) else { return };
         let id = entry.id(pid);
-        let tracked = intake.process(ProcessChange::Seen { id, parent, image, at: now }) == Verdict::Tracked;
+        let birth = Birth::default();
+        let change = ProcessChange::Seen { id, parent, image, at: now, birth, occasion };
+        let tracked = intake.process(change) != Verdict::Ignored;
         if tracked && !entry.tracked {
             self.became_tracked.push(id);
         }
@@ -391,10 +410,16 @@ enum Reach {
 }
 
 impl Entry {
-    fn new(start_time: u64, signature: u64, scan: u32) -> Self {
+    fn new(stat: &Stat<'_>, scan: u32) -> Self {
+        let Stat { start_time, signature, program, .. } = *stat;
+        Self { start_time, signature, program, ..Self::hidden(scan) }
+    }
+
+    fn hidden(scan: u32) -> Self {
         Self {
-            start_time,
-            signature,
+            start_time: 0,
+            signature: 0,
+            program: None,
             settles: scan.wrapping_add(ROUND),
             looked_at: scan,
             state: State::Alive,

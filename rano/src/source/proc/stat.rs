@@ -18,6 +18,8 @@ pub(super) struct Stat<'a> {
     /// Differs after an exec or a rename. Where the addresses are hidden for lack of permission (they read 0), it
     /// tells renames only.
     pub(super) signature: u64,
+    /// Differs after an exec, not after a rename. `None` where the addresses are hidden.
+    pub(super) program: Option<u64>,
 }
 
 /// Where an exec shows: code, stack, arguments and environment lie elsewhere.
@@ -29,10 +31,18 @@ impl<'a> Stat<'a> {
         let open = line.iter().position(|&b| b == b'(')?;
         let close = line.iter().rposition(|&b| b == b')').filter(|&close| close > open)?;
         let comm = &line[open + 1..close];
-        let mut signature = FxHasher::default();
-        signature.write(comm);
-        let mut stat =
-            Self { comm, state: 0, parent: 0, threads: 0, start_time: 0, exit_signal: b"", signature: 0 };
+        let mut program = FxHasher::default();
+        let mut hidden = true;
+        let mut stat = Self {
+            comm,
+            state: 0,
+            parent: 0,
+            threads: 0,
+            start_time: 0,
+            exit_signal: b"",
+            signature: 0,
+            program: None,
+        };
         let fields = line.get(close + 2..)?.trim_ascii_end().split(|&b| b == b' ');
         let mut started = false;
         for (number, field) in (3..).zip(fields) {
@@ -45,11 +55,16 @@ impl<'a> Stat<'a> {
                     started = true;
                 }
                 38 => stat.exit_signal = field,
-                _ if ADDRESSES.contains(&number) => signature.write(field),
+                _ if ADDRESSES.contains(&number) => {
+                    hidden &= matches!(field, b"0" | b"1");
+                    program.write(field);
+                }
                 _ => {}
             }
         }
-        stat.signature = signature.finish();
+        stat.program = (!hidden).then_some(program.finish());
+        program.write(comm);
+        stat.signature = program.finish();
         started.then_some(stat)
     }
 
@@ -95,10 +110,19 @@ mod tests {
     #[test]
     fn an_exec_and_a_rename_change_the_signature() {
         let lines = [line("a", "S", 7), line("a", "R", 7), line("a", "S", 8), line("b", "S", 7)];
-        let signatures = lines.each_ref().map(|line| Stat::parse(line.as_bytes()).expect("valid").signature);
-        assert_eq!(signatures[0], signatures[1], "the state is no part of it");
-        assert_ne!(signatures[0], signatures[2]);
-        assert_ne!(signatures[0], signatures[3]);
+        let parsed = lines.each_ref().map(|line| Stat::parse(line.as_bytes()).expect("valid"));
+        assert_eq!(parsed[0].signature, parsed[1].signature, "the state is no part of it");
+        assert_ne!(parsed[0].signature, parsed[2].signature);
+        assert_ne!(parsed[0].signature, parsed[3].signature);
+        assert_ne!(parsed[0].program, parsed[2].program);
+        assert_eq!(parsed[0].program, parsed[3].program, "a rename is no exec");
+        // Of others' processes an ordinary user sees 0, and 1 for the code (fs/proc/array.c).
+        let fields = [26, 27, 28, 48, 49, 50, 51];
+        let hidden = line("a", "S", 7).split(' ').enumerate().fold(String::new(), |line, (at, field)| {
+            let field = if fields.contains(&(at + 1)) { if at < 27 { "1" } else { "0" } } else { field };
+            if line.is_empty() { field.to_owned() } else { format!("{line} {field}") }
+        });
+        assert_eq!(Stat::parse(hidden.as_bytes()).expect("valid").program, None);
     }
 
     #[test]

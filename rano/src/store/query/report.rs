@@ -264,7 +264,7 @@ impl History {
                 OR id IN (SELECT session FROM activity
                           WHERE ifnull(last_seen, (hour + 1) * {HOUR_MS} - 1) >= ?1 AND ifnull(first_seen, hour * {HOUR_MS}) < ?2)
              ORDER BY started_at, id",
-            columns()
+            columns(&self.connection)?
         );
         let mut statement = self.connection.prepare(&sql)?;
         let rows = statement.query_map([since, until], StoredSession::from_row)?;

@@ -1,7 +1,9 @@
 //! Sessions as they are stored, and how one is found by what a user calls it.
 
-use rusqlite::{OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use rustc_hash::FxHashSet;
 
+use crate::process::LeftOut;
 use crate::source::health::{Gap, Gaps};
 use crate::store::History;
 
@@ -19,6 +21,9 @@ pub struct StoredSession {
     pub host: String,
     pub user: String,
     pub patterns: Vec<String>,
+    /// What was left out.
+    pub excludes: Vec<String>,
+    pub left_out: LeftOut,
     pub source: String,
     pub source_reason: Option<String>,
     pub clean_exit: bool,
@@ -29,23 +34,36 @@ pub struct StoredSession {
     pub gaps: Gaps,
 }
 
-/// Selects what [`StoredSession::from_row`] reads, from `session`.
-pub(super) fn columns() -> String {
-    let gaps = Gap::ALL.map(Gap::name).join(", ");
-    format!(
+/// Selects what [`StoredSession::from_row`] reads, from `session`. A reader changes nothing, so that a file may be older
+/// than a column: nobody counted then.
+pub(super) fn columns(connection: &Connection) -> rusqlite::Result<String> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info('session')")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    let there: FxHashSet<String> = names.collect::<rusqlite::Result<_>>()?;
+    let or = |column: &str, absent: &str| {
+        if there.contains(column) { column.to_owned() } else { absent.to_owned() }
+    };
+    let gaps = Gap::ALL.map(|gap| or(gap.name(), "0")).join(", ");
+    let excludes = or("excludes", "'[]'");
+    let left_out = ["excluded_processes", "excluded_connections"].map(|column| or(column, "0")).join(", ");
+    Ok(format!(
         "id, run_id, name, started_at, ended_at,
          (SELECT max(ts) FROM event
           WHERE event.id IN (SELECT last_event FROM activity WHERE session = session.id ORDER BY hour DESC LIMIT 8)),
-         host, user, patterns, source, source_reason, clean_exit, active, peak_active, alerts, {gaps}"
-    )
+         host, user, patterns, source, source_reason, clean_exit, active, peak_active, alerts,
+         {excludes}, {left_out}, {gaps}"
+    ))
 }
 
 impl StoredSession {
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let patterns: String = row.get(8)?;
+        let list = |column| -> rusqlite::Result<Vec<String>> {
+            let text: String = row.get(column)?;
+            Ok(serde_json::from_str(&text).unwrap_or_default())
+        };
         let mut gaps = Gaps::default();
         for (index, gap) in Gap::ALL.into_iter().enumerate() {
-            gaps.set(gap, count(row, 15 + index)?);
+            gaps.set(gap, count(row, 18 + index)?);
         }
         Ok(Self {
             id: row.get(0)?,
@@ -56,7 +74,9 @@ impl StoredSession {
             last_event_at: row.get(5)?,
             host: row.get(6)?,
             user: row.get(7)?,
-            patterns: serde_json::from_str(&patterns).unwrap_or_default(),
+            patterns: list(8)?,
+            excludes: list(15)?,
+            left_out: LeftOut { processes: count(row, 16)?, connections: count(row, 17)? },
             source: row.get(9)?,
             source_reason: row.get(10)?,
             clean_exit: row.get(11)?,
@@ -76,7 +96,8 @@ impl StoredSession {
 impl History {
     /// The session that started last.
     pub fn latest_session(&self) -> rusqlite::Result<Option<StoredSession>> {
-        let sql = format!("SELECT {} FROM session ORDER BY started_at DESC, id DESC LIMIT 1", columns());
+        let columns = columns(&self.connection)?;
+        let sql = format!("SELECT {columns} FROM session ORDER BY started_at DESC, id DESC LIMIT 1");
         self.connection.query_row(&sql, [], StoredSession::from_row).optional()
     }
 
@@ -85,7 +106,7 @@ impl History {
         let sql = format!(
             "SELECT {} FROM session WHERE run_id = ?1 OR name = ?1
              ORDER BY run_id = ?1 DESC, started_at DESC, id DESC LIMIT 1",
-            columns()
+            columns(&self.connection)?
         );
         self.connection.query_row(&sql, [run_id_or_name], StoredSession::from_row).optional()
     }

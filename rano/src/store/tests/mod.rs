@@ -50,6 +50,7 @@ fn session() -> Session {
         user: "ann".to_owned(),
         args: vec!["--pattern".to_owned(), "a,\"b\"".to_owned()],
         patterns: vec!["claude".to_owned(), "codex".to_owned()],
+        excludes: vec!["git".to_owned()],
         config_files: Vec::new(),
         source: SourceKind::Proc,
         source_reason: Some("no privileges".to_owned()),

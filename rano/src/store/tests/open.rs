@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use super::*;
 use crate::store::OpenProblem;
 use crate::store::open::open;
+use crate::store::schema;
 
 /// The file is refused for that reason and not a byte of it changes, nor does anything appear beside it.
 fn check_refused(path: &Path, problem: &OpenProblem) {
@@ -105,7 +106,7 @@ fn a_newer_file_is_left_alone() {
             connection.execute_batch("PRAGMA journal_mode = delete; PRAGMA user_version = 99")
         })
         .expect("a newer database");
-    check_refused(&path, &OpenProblem::Newer { found: 99, known: 1 });
+    check_refused(&path, &OpenProblem::Newer { found: 99, known: schema::VERSION });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use rusqlite::types::Value;
 
 use super::*;
+use crate::process::LeftOut;
 use crate::source::health::{Gap, Gaps};
 
 const EVENT_COLUMNS: &str = "id ts run_id event provider pid comm cmdline proto local_ip local_port remote_ip \
@@ -354,22 +355,24 @@ fn the_session_tells_its_counts_and_its_end() {
     gaps.set(Gap::Unattributed, 7);
     gaps.set(Gap::Vanished, 8);
     gaps.set(Gap::SqliteDropped, 1000);
-    store.finish(Progress { active: 1, peak_active: 2, alerts: 3, gaps }, NOON + 5000);
-    let sql = "SELECT name, started_at, ended_at, args, patterns, config_files, source, source_reason FROM sessions";
+    let left_out = LeftOut { processes: 5, connections: 6 };
+    store.finish(Progress { active: 1, peak_active: 2, alerts: 3, left_out, gaps }, NOON + 5000);
+    let sql = "SELECT name, started_at, ended_at, args, patterns, excludes, config_files, source, source_reason FROM sessions";
     let told = [
         "nightly",
         "2026-01-17T19:30:00.123Z",
         "2026-01-17T19:30:05.123Z",
         r#"["--pattern","a,\"b\""]"#,
         r#"["claude","codex"]"#,
+        r#"["git"]"#,
         "[]",
         "proc",
         "no privileges",
     ];
     assert_eq!(row(&path, sql), told.map(text));
     let sql = "SELECT clean_exit, connects, closes, fails, accepts, listens, active, peak_active, bytes_sent, bytes_recv, \
-               alerts, unattributed, notifications_lost, vanished, sqlite_dropped FROM sessions";
-    assert_eq!(row(&path, sql), [1, 2, 1, 1, 1, 1, 1, 2, 11, 22, 3, 7, 0, 8, 0].map(Value::Integer));
+               alerts, unattributed, notifications_lost, vanished, sqlite_dropped, excluded_processes, excluded_connections FROM sessions";
+    assert_eq!(row(&path, sql), [1, 2, 1, 1, 1, 1, 1, 2, 11, 22, 3, 7, 0, 8, 0, 5, 6].map(Value::Integer));
 }
 
 #[test]

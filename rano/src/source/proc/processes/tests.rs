@@ -50,6 +50,8 @@ impl Intake for Watch {
 
     fn unattributed(&mut self, _: u64) {}
 
+    fn left_out(&mut self, _: u64) {}
+
     fn newly_tracked(&mut self) -> Vec<ProcessId> {
         self.tree.newly_tracked()
     }
