@@ -37,15 +37,17 @@ fn files_made_under_sudo_belong_to_the_invoking_user() -> Result<()> {
     let scene = Scene::new(User::Root)?;
     let arguments = ["--log-file", "events.log", "--log-dir", "logs"];
     let user = scene.place.with_user(User::Ordinary);
-    let rano = observe_once(&scene, sudo(scene.launch()?, user.uid()), &arguments)?;
+    let directory = stage::directory(&user)?;
+    let launch = sudo(Launch::new(&scene.place, directory.path())?, user.uid());
+    let rano = observe_once(&scene, launch, &arguments)?;
     // While it runs there are the write-ahead log and its index too.
-    for entry in fs::read_dir(scene.directory())? {
+    for entry in fs::read_dir(directory.path())? {
         let entry = entry?;
         let metadata = entry.metadata()?;
         ensure!((metadata.uid(), metadata.gid()) == user.ids(), "{}", entry.path().display());
     }
     rano.interrupt()?.expect_code(0)?;
-    ensure!(fs::metadata(scene.directory().join("observer.sqlite"))?.uid() == user.uid());
+    ensure!(fs::metadata(directory.path().join("observer.sqlite"))?.uid() == user.uid());
     Ok(())
 }
 
