@@ -15,6 +15,7 @@ mod config_check;
 mod diff;
 mod export;
 mod harness;
+mod hostile_files;
 mod layers;
 mod names;
 mod observe;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         config_check::all(),
         stats::all(),
         sudo::all(),
+        hostile_files::all(),
         report::all(),
         retain::all(),
         diff::all(),
