@@ -17,6 +17,7 @@ mod export;
 mod harness;
 mod hostile_files;
 mod layers;
+mod log_files;
 mod names;
 mod observe;
 mod odd_sockets;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         stats::all(),
         sudo::all(),
         hostile_files::all(),
+        log_files::all(),
         report::all(),
         retain::all(),
         diff::all(),

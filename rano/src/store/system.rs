@@ -22,7 +22,8 @@ pub(super) enum Access {
 }
 
 thread_local! {
-    static ACCESS: Cell<Access> = const { Cell::new(Access::Write) };
+    /// `None` where it has no connection of the store's: the process may have others, which are none of its business.
+    static ACCESS: Cell<Option<Access>> = const { Cell::new(None) };
     /// What the last file that could not be opened lacked, and the end of its name.
     static REFUSED: RefCell<Option<(Problem, &'static str)>> = const { RefCell::new(None) };
 }
@@ -34,7 +35,7 @@ const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 pub(super) fn install(access: Access) {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(put_in_place);
-    ACCESS.set(access);
+    ACCESS.set(Some(access));
     REFUSED.take();
 }
 
@@ -68,7 +69,7 @@ extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
     let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
     let flags = OFlags::from_bits_retain(flags.cast_unsigned());
     let mode = Mode::from_raw_mode(mode.cast_unsigned());
-    match open_by(path, flags, mode, &Rights::here(), ACCESS.get()) {
+    match open_by(path, flags, mode) {
         Ok(file) => file.into_raw_fd(),
         Err(problem) => {
             let name = path.as_os_str().as_bytes();
@@ -86,14 +87,15 @@ extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
 extern "C" fn unlink(path: *const c_char) -> c_int {
     // SAFETY: SQLite passes a string.
     let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
-    unlink_by(path, &Rights::here()).map_or_else(fail, |()| 0)
+    unlink_by(path).map_or_else(fail, |()| 0)
 }
 
-fn unlink_by(path: &Path, rights: &Rights) -> Result<(), Problem> {
-    if *rights == Rights::Own {
+fn unlink_by(path: &Path) -> Result<(), Problem> {
+    let rights = Rights::here();
+    if ACCESS.get().is_none() || rights == Rights::Own {
         return Ok(rustix::fs::unlink(path)?);
     }
-    let Place { directory, name, .. } = find(path, rights, Last::Keep)?;
+    let Place { directory, name, .. } = find(path, &rights, Last::Keep)?;
     Ok(rustix::fs::unlinkat(&directory, &name, AtFlags::empty())?)
 }
 
@@ -109,23 +111,21 @@ fn fail(problem: Problem) -> c_int {
     -1
 }
 
-fn open_by(
-    path: &Path,
-    flags: OFlags,
-    mode: Mode,
-    rights: &Rights,
-    access: Access,
-) -> Result<OwnedFd, Problem> {
+fn open_by(path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Problem> {
+    let Some(access) = ACCESS.get() else { return open_at(CWD, path, flags, mode) };
     let is_new = flags.contains(OFlags::CREATE | OFlags::EXCL);
-    // What is temporary lies where anybody can write, under a name of its own.
-    let rights = if is_new && *rights == Rights::RootAlone { &Rights::Root } else { rights };
+    let rights = match Rights::here() {
+        // What is temporary lies where anybody can write, under a name of its own.
+        Rights::RootAlone if is_new => Rights::Root,
+        rights => rights,
+    };
     // On a named pipe a plain open would wait for ever.
     let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let may_follow = *rights == Rights::Own || (access == Access::Read && matches!(rights, Rights::User(_)));
+    let may_follow = rights == Rights::Own || (access == Access::Read && matches!(rights, Rights::User(_)));
     let (file, exposed) = if may_follow {
         (open_at(CWD, path, flags, mode)?, false)
     } else {
-        let Place { directory, name, exposed } = find(path, rights, Last::Keep)?;
+        let Place { directory, name, exposed } = find(path, &rights, Last::Keep)?;
         (open_at(directory.as_fd(), Path::new(&name), flags | OFlags::NOFOLLOW, mode)?, exposed)
     };
     if is_new {
@@ -138,7 +138,7 @@ fn open_by(
         Err(_) if !writes(flags) && !exposed && path.starts_with("/dev") => {}
         Err(refusal) => return Err(refusal.into()),
         Ok(()) if access == Access::Read => {}
-        Ok(()) => check_opened(&file, rights, Use::Database)?,
+        Ok(()) => check_opened(&file, &rights, Use::Database)?,
     }
     Ok(file)
 }
