@@ -355,7 +355,7 @@ fn check(scene: &Scene, who: Who, target: Target, attack: Attack, by_configurati
     if attack == Attack::Premade && !target.is_only_read() {
         // SQLite may have taken an empty file beside its database away and made its own.
         let metadata = premade.metadata();
-        let is_private = metadata.is_ok_and(|file| file.mode() & 0o077 == 0);
+        let is_private = metadata.is_ok_and(|file| file.mode() & 0o777 == 0o600);
         ensure!(
             is_private || fs::read(&premade).unwrap_or_default().is_empty(),
             "it was used: {finished:#?}"

@@ -61,7 +61,7 @@ impl Environment {
         };
         let files = Files::of(invoking_user.as_ref().map(InvokingUser::identity))?;
         let working_directory = std::env::current_dir().ok();
-        Ok(Self { invoking_user, home, is_root, working_directory, files, variables })
+        Ok(Self { variables, invoking_user, home, is_root, working_directory, files })
     }
 
     /// A variable that is set and not empty.

@@ -82,7 +82,9 @@ impl Files {
             let failed = outcome.is_err();
             let _ = ready.send(outcome);
             if !failed {
-                asked.iter().for_each(|job| job());
+                for job in asked {
+                    job();
+                }
             }
         })?;
         is_ready.recv().map_err(io::Error::other)??;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 
+use nix::unistd::{Uid, setfsgid, setfsuid};
 use rustix::process::Gid;
 use rustix::thread::{CapabilitySet, capabilities, set_thread_groups};
 
@@ -68,13 +69,12 @@ impl Identity {
         let groups: Vec<Gid> = self.groups.iter().map(|group| Gid::from_raw(*group)).collect();
         // The system call, which is the thread's alone: the C library's function of that name changes all threads.
         set_thread_groups(&groups)?;
-        // SAFETY: both take a number and change the calling thread alone (setfsuid(2)); the answer is the id before.
-        let (uid, gid) = unsafe {
-            libc::setfsgid(self.gid);
-            libc::setfsuid(self.uid);
-            // No id is all ones: this only asks.
-            (libc::setfsuid(u32::MAX).cast_unsigned(), libc::setfsgid(u32::MAX).cast_unsigned())
-        };
+        // These are the thread's alone, too (setfsuid(2)). They do not say whether they worked.
+        setfsgid(nix::unistd::Gid::from_raw(self.gid));
+        setfsuid(Uid::from_raw(self.uid));
+        // No id is all ones: this only asks.
+        let uid = setfsuid(Uid::from_raw(u32::MAX)).as_raw();
+        let gid = setfsgid(nix::unistd::Gid::from_raw(u32::MAX)).as_raw();
         privileges::keep_only(CapabilitySet::empty());
         let left = capabilities(None)?;
         if (uid, gid) == (self.uid, self.gid) && (left.effective | left.permitted).is_empty() {

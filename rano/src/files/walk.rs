@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::check::{Problem, Refusal, others_can_write};
 use super::rights::Rights;
 
-/// As many links as the kernel follows (path_resolution(7)).
+/// As many links as the kernel follows (`path_resolution(7)`).
 const LINKS_MAX: u32 = 40;
 
 /// What to do where the last name is a link.

@@ -46,20 +46,19 @@ pub(super) fn refused() -> Option<(Problem, &'static str)> {
 
 fn put_in_place() {
     type Function = unsafe extern "C" fn();
-    // SAFETY: each has the signature that os_unix.c calls the entry of that name with, and lives for ever.
-    let (open, unlink) = unsafe {
-        (
-            std::mem::transmute::<extern "C" fn(*const c_char, c_int, c_int) -> c_int, Function>(open),
-            std::mem::transmute::<extern "C" fn(*const c_char) -> c_int, Function>(unlink),
-        )
-    };
-    // SAFETY: the default VFS is the unix one, whose table is changed here once, before the first connection is opened.
-    unsafe {
-        let vfs = ffi::sqlite3_vfs_find(std::ptr::null());
-        if let Some(set) = vfs.as_ref().and_then(|vfs| vfs.xSetSystemCall) {
-            set(vfs, c"open".as_ptr(), Some(open));
-            set(vfs, c"unlink".as_ptr(), Some(unlink));
-        }
+    type Open = extern "C" fn(*const c_char, c_int, c_int) -> c_int;
+    type Unlink = extern "C" fn(*const c_char) -> c_int;
+    // SAFETY: a pointer to a function like any other; os_unix.c casts it back before it calls it.
+    let open = unsafe { std::mem::transmute::<Open, Function>(open) };
+    // SAFETY: as above.
+    let unlink = unsafe { std::mem::transmute::<Unlink, Function>(unlink) };
+    // SAFETY: it takes no name, for the default.
+    let vfs = unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) };
+    // SAFETY: null, or a VFS that is never taken away.
+    let Some(set) = (unsafe { vfs.as_ref() }).and_then(|vfs| vfs.xSetSystemCall) else { return };
+    for (name, call) in [(c"open", open), (c"unlink", unlink)] {
+        // SAFETY: it is the function of this VFS, called once, and before the first connection of the store.
+        unsafe { set(vfs, name.as_ptr(), Some(call)) };
     }
 }
 
@@ -106,8 +105,7 @@ fn fail(problem: Problem) -> c_int {
         Problem::Refused(Refusal::Link) => Errno::LOOP,
         Problem::Refused(_) => Errno::ACCESS,
     };
-    // SAFETY: it is the calling thread's own.
-    unsafe { *libc::__errno_location() = errno.raw_os_error() };
+    nix::errno::Errno::set_raw(errno.raw_os_error());
     -1
 }
 
