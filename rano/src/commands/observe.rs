@@ -167,10 +167,11 @@ impl<'a> Run<'a> {
 
     fn source(&self, names: &mut NameSources) -> Result<Box<dyn Source>> {
         if let Some(path) = &self.settings.replay {
+            let named_by = self.named_by("replay");
             let file = self
                 .files
-                .open(path, self.named_by("replay"), Reading::Data)
-                .map_err(|problem| cannot_use("recording", path, problem))?;
+                .open(path, named_by, Reading::Data)
+                .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
             let lines = BufReader::with_capacity(64 * 1024, file);
             let replay = Replay::new(Box::new(lines), path.display().to_string());
             return Ok(names.around(Box::new(replay)));
@@ -189,10 +190,11 @@ impl<'a> Run<'a> {
         let source = names.around(source);
         match &self.settings.record {
             Some(path) => {
+                let named_by = self.named_by("record");
                 let (file, _) = self
                     .files
-                    .create(path, self.named_by("record"), Existing::Truncate)
-                    .map_err(|problem| cannot_use("recording", path, problem))?;
+                    .create(path, named_by, Existing::Truncate)
+                    .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
                 Ok(Box::new(Recorder::new(source, file)))
             }
             None => Ok(source),
@@ -274,14 +276,23 @@ impl<'a> Run<'a> {
     }
 
     fn no_store(&self, error: &OpenError, named_by: NamedBy) -> Failure {
-        let under_sudo = matches!(self.files.rights(), Rights::User(_));
         let is_permission = error.problem == OpenProblem::PermissionDenied;
-        let hint = if is_permission && under_sudo && named_by == NamedBy::Configuration {
-            ROOTS_RIGHTS
-        } else {
-            error.hint()
-        };
-        Failure::new(Code::CannotOpen, error.to_string()).hint(hint)
+        let hint = if is_permission { self.roots_rights(named_by) } else { None };
+        Failure::new(Code::CannotOpen, error.to_string()).hint(hint.unwrap_or(error.hint()))
+    }
+
+    /// The next step where the user who invoked sudo may not open what his configuration names.
+    fn roots_rights(&self, named_by: NamedBy) -> Option<&'static str> {
+        let is_his = matches!(self.files.rights(), Rights::User(_)) && named_by == NamedBy::Configuration;
+        is_his.then_some(
+            "what is not named on the command line is opened with your own rights: name it there to use root's",
+        )
+    }
+
+    fn cannot_use(&self, what: &str, path: &Path, named_by: NamedBy, problem: Problem) -> Failure {
+        let hint = if problem.is_permission() { self.roots_rights(named_by) } else { None };
+        let failure = Failure::new(Code::CannotOpen, format!("open {what} {}", path.display()));
+        failure.because(problem).hint(hint.unwrap_or(problem.hint()))
     }
 
     /// Who named the path that is the field `option` of the settings.
@@ -317,7 +328,12 @@ impl<'a> Run<'a> {
         if let Some(directory) = &self.settings.log_dir {
             let named_by = self.named_by("log_dir");
             self.files.make_directory(directory, named_by).map_err(|problem| {
-                cannot_use("log directory", directory, problem).hint(log_directory(problem))
+                let failure = self.cannot_use("log directory", directory, named_by, problem);
+                let is_roots = problem.is_permission() && self.roots_rights(named_by).is_some();
+                match problem {
+                    Problem::System(_) if !is_roots => failure.hint(Refusal::NotDirectory.hint()),
+                    Problem::System(_) | Problem::Refused(_) => failure,
+                }
             })?;
             let ending = if format == Format::Json { "jsonl" } else { "log" };
             paths.push((directory.join(format!("rano-{}.{ending}", self.id)), named_by));
@@ -326,7 +342,7 @@ impl<'a> Run<'a> {
             .into_iter()
             .map(|(path, named_by)| {
                 let file = OpenLog::open(self.files, path.clone(), named_by)
-                    .map_err(|problem| cannot_use("log file", &path, problem))?;
+                    .map_err(|problem| self.cannot_use("log file", &path, named_by, problem))?;
                 Ok(LogFile::new(file, format, self.id.clone(), reopen.clone()))
             })
             .collect()
@@ -434,28 +450,11 @@ fn check_pid(pid: u32, processes: &ProcessScanner, own_line: &[ProcessId]) -> Re
     Ok(())
 }
 
-/// Next step where there is no directory for logs.
-fn log_directory(problem: Problem) -> &'static str {
-    match problem {
-        Problem::System(_) => Refusal::NotDirectory.hint(),
-        Problem::Refused(refusal) => refusal.hint(),
-    }
-}
-
-/// Next step where the configuration names what the user who invoked sudo may not open.
-const ROOTS_RIGHTS: &str =
-    "what is not named on the command line is opened with your own rights: name it there to use root's";
-
 fn cannot_read(what: &str, path: &Path, error: anyhow::Error) -> Failure {
     let hint = error
         .downcast_ref::<Problem>()
         .map_or("name a file that exists and that you can read", |problem| problem.hint());
     Failure::new(Code::CannotOpen, format!("open {what} {}", path.display())).because(error).hint(hint)
-}
-
-fn cannot_use(what: &str, path: &Path, problem: Problem) -> Failure {
-    let failure = Failure::new(Code::CannotOpen, format!("open {what} {}", path.display()));
-    failure.because(problem).hint(problem.hint())
 }
 
 /// Size of the terminal that stderr is; 80 by 24 where it does not say.

@@ -54,7 +54,7 @@ pub(crate) enum Use {
 }
 
 impl Problem {
-    pub(super) fn is_permission(self) -> bool {
+    pub fn is_permission(self) -> bool {
         matches!(self, Self::System(Errno::ACCESS | Errno::PERM))
     }
 
