@@ -13,6 +13,7 @@ use rano::event::{
     Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
     Protocol, SocketState, SourceKind,
 };
+use rano::files::Rights;
 use rano::process::{Ancestor, Process, ProcessId};
 use rano::source::health::{Gap, Gaps};
 use rano::store::{Progress, Session, Store, StoreOptions};
@@ -136,7 +137,7 @@ impl<'a> Run<'a> {
         let store = Store::start(
             &StoreOptions {
                 path: options.out.clone(),
-                owner: None,
+                rights: Rights::here(),
                 batch_size: BATCH,
                 flush_interval: Duration::from_secs(1),
                 queue_max: 4 * BATCH,

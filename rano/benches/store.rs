@@ -15,6 +15,7 @@ use rano::event::{
     Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
     Protocol, SocketState, SourceKind,
 };
+use rano::files::Rights;
 use rano::process::{Ancestor, Process, ProcessId};
 use rano::store::{Progress, Session, Store, StoreOptions};
 
@@ -104,7 +105,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
 fn write(events: &[Event], path: &Path, batch_size: usize) -> Result<Duration, Box<dyn Error>> {
     let options = StoreOptions {
         path: path.to_owned(),
-        owner: None,
+        rights: Rights::here(),
         batch_size,
         flush_interval: Duration::from_secs(1),
         queue_max: 4 * batch_size,

@@ -18,6 +18,7 @@ pub mod commands;
 pub mod config;
 pub mod errno;
 pub mod exit;
+pub mod files;
 pub mod privileges;
 pub mod registry;
 pub mod signals;

@@ -9,10 +9,6 @@ use rustix::thread::{
 /// To see whose processes they are, and what they have open, of other users too.
 pub const OTHERS_PROCESSES: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
 
-/// To keep files in directories of the user who invoked sudo.
-pub const OTHERS_FILES: CapabilitySet =
-    CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::CHOWN).union(CapabilitySet::FOWNER);
-
 /// On some kernels a program that lacks it cannot even look into its own maps.
 pub const OWN_MAPS: CapabilitySet = CapabilitySet::BPF;
 /// What stands in for [`OWN_MAPS`] where it is held: to find out whether that is needed, do without both.
@@ -49,16 +45,6 @@ pub fn works_without(probed: CapabilitySet, works: impl FnOnce() -> bool) -> boo
         let _ = set_capabilities(None, has);
     }
     worked
-}
-
-/// Opens and removes files as the user `uid` would, in the calling thread; only root can.
-pub fn handle_files_as(uid: u32) {
-    // SAFETY: it takes a number. With it the capabilities for files leave the effective set (capabilities(7)).
-    unsafe { libc::setfsuid(uid) };
-    if let Ok(has) = capabilities(None) {
-        let read = has.permitted & OTHERS_PROCESSES;
-        let _ = set_capabilities(None, CapabilitySets { effective: has.effective | read, ..has });
-    }
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Environment;
+use crate::files::Files;
 use crate::process::ProcessId;
 
 /// An entry holds four short fields; a path is at most 4 KiB, and may be escaped.
@@ -45,14 +47,16 @@ impl Entry {
 /// An entry of this process; taken away when dropped.
 #[derive(Debug)]
 pub struct Registration {
-    directory: OwnedFd,
+    files: Files,
+    directory: Arc<OwnedFd>,
     name: String,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        let (directory, name) = (Arc::clone(&self.directory), std::mem::take(&mut self.name));
         // What stays is recognised as stale.
-        let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+        let _ = self.files.with_rights(move |_| rustix::fs::unlinkat(&*directory, &name, AtFlags::empty()));
     }
 }
 
@@ -62,19 +66,27 @@ pub fn register(
     entry: &Entry,
     alive: impl Fn(u32) -> Option<ProcessId>,
 ) -> Option<Registration> {
-    let owner = environment.invoking_user.as_ref().map(|user| (user.uid, user.gid));
-    let directory = writable_directory(environment, owner)?;
-    for (name, found) in entries(&directory) {
-        if alive(found.pid) != Some(found.id()) {
-            let _ = rustix::fs::unlinkat(&directory, &name, AtFlags::empty());
-        }
-    }
+    let files = &environment.files;
+    let (bases, uid) = (bases(environment), owner(environment));
+    let (directory, found) = files.with_rights(move |_| {
+        let directory = writable_directory(bases, uid)?;
+        let found = entries(&directory);
+        Some((Arc::new(directory), found))
+    })?;
+    // Not with the user's rights, with which others' processes may be out of sight.
+    let dead = found.into_iter().filter(|(_, found)| alive(found.pid) != Some(found.id()));
+    let dead: Vec<String> = dead.map(|(name, _)| name).collect();
     let name = format!("{}{ENDING}", entry.run_id);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&directory, &name, flags, Mode::RUSR | Mode::WUSR).ok()?;
+    let (within, file_name) = (Arc::clone(&directory), name.clone());
+    let file = files.with_rights(move |_| {
+        for name in dead {
+            let _ = rustix::fs::unlinkat(&*within, &name, AtFlags::empty());
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&*within, &file_name, flags, Mode::RUSR | Mode::WUSR).ok()
+    })?;
     // From here on, a failure takes the file away again.
-    let registration = Registration { directory, name };
-    give_to(&file, owner)?;
+    let registration = Registration { files: files.clone(), directory, name };
     let text = serde_json::to_vec(entry).ok()?;
     File::from(file).write_all(&text).ok()?;
     Some(registration)
@@ -82,10 +94,13 @@ pub fn register(
 
 /// The sessions of this user that are running, the one that started last first.
 pub fn running(environment: &Environment, alive: impl Fn(u32) -> Option<ProcessId>) -> Vec<Entry> {
-    let mut running: Vec<Entry> = directories(environment)
-        .iter()
-        .filter_map(|path| open_directory(path))
-        .flat_map(|directory| entries(&directory))
+    let directories = directories(environment);
+    let found = environment.files.with_rights(move |_| {
+        let directories = directories.iter().filter_map(|path| open_directory(path));
+        directories.flat_map(|directory| entries(&directory)).collect::<Vec<_>>()
+    });
+    let mut running: Vec<Entry> = found
+        .into_iter()
         .map(|(_, entry)| entry)
         .filter(|entry| alive(entry.pid) == Some(entry.id()))
         .collect();
@@ -116,29 +131,27 @@ fn bases(environment: &Environment) -> Vec<(PathBuf, &'static str)> {
     bases
 }
 
-fn writable_directory(environment: &Environment, owner: Option<(u32, u32)>) -> Option<OwnedFd> {
-    bases(environment).into_iter().find_map(|(base, below)| {
+/// Of what is made.
+fn owner(environment: &Environment) -> u32 {
+    let own = || rustix::process::geteuid().as_raw();
+    environment.invoking_user.as_ref().map_or_else(own, |user| user.uid)
+}
+
+fn writable_directory(bases: Vec<(PathBuf, &'static str)>, uid: u32) -> Option<OwnedFd> {
+    bases.into_iter().find_map(|(base, below)| {
         let mut directory = open_directory(&base)?;
         // A step at a time and through no link: below the base, the user may have put anything there.
         for part in below.split('/') {
-            let made = rustix::fs::mkdirat(&directory, part, Mode::RWXU).is_ok();
+            let _ = rustix::fs::mkdirat(&directory, part, Mode::RWXU);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             directory = rustix::fs::openat(&directory, part, flags, Mode::empty()).ok()?;
-            if made {
-                give_to(&directory, owner)?;
-            }
         }
         let metadata = rustix::fs::fstat(&directory).ok()?;
-        let mine = metadata.st_uid == owner.map_or(rustix::process::geteuid().as_raw(), |(uid, _)| uid);
+        let mine = metadata.st_uid == uid;
         (mine
             && rustix::fs::accessat(&directory, ".", rustix::fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok())
         .then_some(directory)
     })
-}
-
-fn give_to(file: &OwnedFd, owner: Option<(u32, u32)>) -> Option<()> {
-    let Some((uid, gid)) = owner else { return Some(()) };
-    rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).ok()
 }
 
 fn open_directory(path: &Path) -> Option<OwnedFd> {

@@ -1,31 +1,63 @@
 //! Signals and a closed output, as the wish to end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::CapabilitySet;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::output::stream;
 use crate::privileges;
-use crate::stop::Stop;
+use crate::stop::{Bell, Stop};
 
 /// What a shell reports for a process that SIGINT ended.
 const KILLED_BY_SIGINT: i32 = 130;
 
-/// From now on SIGINT, SIGTERM and SIGHUP raise `stop`; a second one ends the process at once.
+/// The wish that log files are opened again. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct ReopenLogs {
+    times: Arc<AtomicU64>,
+    /// Rung with each.
+    pub bell: Bell,
+}
+
+impl ReopenLogs {
+    pub fn new() -> Result<Self> {
+        Ok(Self { times: Arc::default(), bell: Bell::new()? })
+    }
+
+    fn ask(&self) {
+        self.times.fetch_add(1, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// How often it was wished.
+    pub fn times(&self) -> u64 {
+        self.times.load(Ordering::Acquire)
+    }
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP raise `stop`, a second one ends the process at once, and SIGUSR1 asks to
+/// `reopen` the logs.
 ///
 /// A SIGHUP that was ignored when rano began (`nohup`) stays ignored.
-pub fn raise_on_signals(stop: &Stop) -> Result<()> {
-    let mut wanted = vec![SIGINT, SIGTERM];
+pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs) -> Result<()> {
+    let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1];
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
     let mut signals = Signals::new(wanted).context("install signal handlers")?;
-    let stop = stop.clone();
+    let (stop, reopen) = (stop.clone(), reopen.clone());
     let watch = move || {
         privileges::keep_only(CapabilitySet::empty());
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                reopen.ask();
+                continue;
+            }
             if stop.is_raised() {
                 std::process::exit(KILLED_BY_SIGINT);
             }

@@ -11,8 +11,10 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 #[derive(Debug, Clone)]
 pub struct Stop {
     flag: Flag,
-    /// A bell that interrupts too, and what is readable when either does.
-    bell: Option<(Bell, Arc<OwnedFd>)>,
+    /// Bells that interrupt too.
+    bells: Vec<Bell>,
+    /// What is readable when any of them does.
+    any: Option<Arc<OwnedFd>>,
 }
 
 #[derive(Debug, Clone)]
@@ -40,17 +42,18 @@ impl Flag {
 
 impl Stop {
     pub fn new() -> Result<Self> {
-        Ok(Self { flag: Flag::new()?, bell: None })
+        Ok(Self { flag: Flag::new()?, bells: Vec::new(), any: None })
     }
 
-    /// This one, interrupted by `bell` too until that is answered. What raises either is seen by whoever waits.
+    /// This one, interrupted by `bell` too until that is answered. What raises any is seen by whoever waits.
     pub fn or_bell(&self, bell: &Bell) -> Result<Self> {
         let either = epoll::create(epoll::CreateFlags::CLOEXEC).context("create an epoll descriptor")?;
-        for fd in [self.fd(), bell.0.wake.as_fd()] {
-            epoll::add(&either, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
+        let bells: Vec<Bell> = self.bells.iter().chain([bell]).cloned().collect();
+        for flag in bells.iter().map(|bell| &bell.0).chain([&self.flag]) {
+            epoll::add(&either, &*flag.wake, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
                 .context("wait for either of two events")?;
         }
-        Ok(Self { flag: self.flag.clone(), bell: Some((bell.clone(), Arc::new(either))) })
+        Ok(Self { flag: self.flag.clone(), bells, any: Some(Arc::new(either)) })
     }
 
     pub fn raise(&self) {
@@ -58,13 +61,13 @@ impl Stop {
     }
 
     pub fn is_raised(&self) -> bool {
-        self.flag.is_raised() || self.bell.as_ref().is_some_and(|(bell, _)| bell.0.is_raised())
+        self.flag.is_raised() || self.bells.iter().any(|bell| bell.0.is_raised())
     }
 
     /// Readable from the moment it is raised.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        match &self.bell {
-            Some((_, either)) => either.as_fd(),
+        match &self.any {
+            Some(any) => any.as_fd(),
             None => self.flag.wake.as_fd(),
         }
     }
@@ -120,5 +123,18 @@ mod tests {
         }
         stop.raise();
         assert!(either.is_raised() && is_readable(&either));
+    }
+
+    #[test]
+    fn each_of_several_bells_interrupts() {
+        let (stop, inner, outer) =
+            (Stop::new().expect("made"), Bell::new().expect("made"), Bell::new().expect("made"));
+        let any = stop.or_bell(&outer).and_then(|stop| stop.or_bell(&inner)).expect("made");
+        for bell in [&inner, &outer] {
+            bell.ring();
+            assert!(any.is_raised() && is_readable(&any) && !stop.is_raised());
+            bell.answer();
+            assert!(!any.is_raised() && !is_readable(&any));
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::support::actor::{Actor, Service, Transport, invalid_utf8};
 use crate::support::namespace::{Place, User, is_root};
@@ -30,6 +31,8 @@ crate::tests![
     a_log_file_that_takes_nothing_is_said_and_ends_with_code_3,
     a_log_file_that_is_a_pipe_is_never_waited_for,
     a_recording_without_line_ends_is_refused,
+    what_is_no_recording_is_not_shown,
+    too_many_open_files_are_not_called_a_lack_of_permission,
     an_empty_pattern_is_refused,
     an_unknown_flag_gets_a_suggestion,
     a_program_as_command_gets_the_flag_to_watch_it,
@@ -217,6 +220,50 @@ fn a_recording_without_line_ends_is_refused() -> Result<()> {
     fs::write(&recording, vec![b' '; 3 << 20])?;
     let launch = Launch::new(&place, directory.path())?.args(["--no-sqlite", "--replay"]);
     expect_refusal(&launch.args([&recording]).run()?, 1, "the line is too long for a recording")
+}
+
+fn what_is_no_recording_is_not_shown() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let recording = directory.path().join("recording.jsonl");
+    for text in ["\"hunter2\"", "{\"hunter2\": 1}", "hunter2"] {
+        fs::write(&recording, text)?;
+        let launch = Launch::new(&place, directory.path())?.args(["--no-sqlite", "--replay"]);
+        let finished = launch.args([&recording]).run()?;
+        expect_refusal(&finished, 1, "recording.jsonl:1: this is no line of a recording")?;
+        ensure!(
+            !finished.stderr.contains("hunter2") && !finished.stdout.contains("hunter2"),
+            "{finished:#?}"
+        );
+    }
+    Ok(())
+}
+
+fn too_many_open_files_are_not_called_a_lack_of_permission() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let (mut refused, mut databases) = (0, 0);
+    // Wherever it is that the last one is missing.
+    for limit in 4..40 {
+        let mut launch = Launch::new(&place, directory.path())?.args(["--once", "--log-file", "events.log"]);
+        // SAFETY: between fork and exec only a system call is made.
+        unsafe {
+            launch.command().pre_exec(move || {
+                let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+                Ok(setrlimit(Resource::Nofile, limit)?)
+            });
+        }
+        let finished = launch.run()?;
+        let said = finished.stderr.to_lowercase();
+        ensure!(!said.contains("permission denied") && !said.contains("panicked"), "{limit}: {finished:#?}");
+        if finished.status.code() != Some(0) {
+            // What does not say why is the loader's, or a look at /proc that finds nothing.
+            refused += usize::from(said.contains("too many open files"));
+            databases += usize::from(said.contains("as database: too many open files\nhint: allow more"));
+        }
+    }
+    ensure!(refused > 0 && databases > 0, "{refused} refused, {databases} of them for the database");
+    Ok(())
 }
 
 fn an_empty_pattern_is_refused() -> Result<()> {

@@ -17,6 +17,7 @@ crate::tests![
     findings_are_objects_with_json,
     the_sample_is_a_config_file_without_findings_that_changes_nothing,
     show_names_the_origin_of_every_value,
+    a_broken_file_that_the_agent_can_write_stops_no_observation,
 ];
 
 /// What `config check` says.
@@ -175,6 +176,20 @@ fn show_names_the_origin_of_every_value() -> Result<()> {
             "{row}: {}",
             finished.stdout
         );
+    }
+    Ok(())
+}
+
+fn a_broken_file_that_the_agent_can_write_stops_no_observation() -> Result<()> {
+    for text in ["[providers\nsecret hunter2", "[providers]\nmode = \"bad\"\n", "[endpoints]\ndns = 7\n"] {
+        let home = Home::new(&[("rano.toml", text)])?;
+        let said = home.said(&home.run(&["--once", "--no-sqlite"])?, 0)?;
+        ensure!(said.contains("1 warning(s) found:\n  ⚠ rano.toml:") && said.contains("Summary"), "{said}");
+        ensure!(!said.contains("hunter2"), "{said}");
+        let said = check(&home, 1)?;
+        ensure!(said.starts_with("1 error(s) found:\n  ✗ rano.toml:"), "{said}");
+        // Where somebody names it, it is his word.
+        home.run(&["--once", "--no-sqlite", "--config-toml", "rano.toml"])?.expect_code(2)?;
     }
     Ok(())
 }

@@ -16,8 +16,10 @@ mod diff;
 mod exclude;
 mod export;
 mod harness;
+mod hostile_files;
 mod hostile_text;
 mod layers;
+mod log_files;
 mod names;
 mod observe;
 mod odd_sockets;
@@ -57,6 +59,8 @@ fn main() -> ExitCode {
         config_check::all(),
         stats::all(),
         sudo::all(),
+        hostile_files::all(),
+        log_files::all(),
         report::all(),
         retain::all(),
         diff::all(),

@@ -16,6 +16,7 @@ use crate::support::{program, stage, wait_until};
 
 crate::tests![
     once_attached_each_thread_keeps_what_it_needs,
+    under_sudo_what_opens_the_users_files_has_his_rights,
     what_comes_after_is_known_as_well_as_before,
     the_write_ahead_log_of_another_users_database_is_taken_away,
     the_capabilities_that_are_asked_for_are_enough,
@@ -23,10 +24,7 @@ crate::tests![
 ];
 
 /// include/uapi/linux/capability.h
-const CAP_CHOWN: u64 = 1 << 0;
-const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
-const CAP_FOWNER: u64 = 1 << 3;
 const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
@@ -60,7 +58,6 @@ fn once_attached_each_thread_keeps_what_it_needs() -> Result<()> {
         let name = status(&task, "Name")?;
         let allowed = match name.as_str() {
             "rano" => CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH,
-            "rano-store" => CAP_DAC_OVERRIDE | CAP_CHOWN | CAP_FOWNER,
             _ => 0,
         };
         let found = sets(&task)?;
@@ -71,6 +68,36 @@ fn once_attached_each_thread_keeps_what_it_needs() -> Result<()> {
         names.push(name);
     }
     ensure!(names.iter().any(|name| name == "rano-store"), "{names:?}");
+    rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+/// And what reads others' /proc has root's identity, with which alone that is possible.
+fn under_sudo_what_opens_the_users_files_has_his_rights() -> Result<()> {
+    let scene = crate::scene()?;
+    let ordinary = scene.place.with_user(User::Ordinary);
+    let directory = stage::directory(&ordinary)?;
+    let id = ordinary.uid().to_string();
+    let launch = Launch::new(&scene.place, directory.path())?.args(["--source", "ebpf"]);
+    let launch = launch.env("SUDO_UID", &id).env("SUDO_GID", &id).env("SUDO_USER", "someone");
+    let mut claude = scene.agent("claude")?;
+    let (_, older) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let rano = launch.start()?;
+    rano.wait_for_event("connect", older)?;
+    // One that comes after everything was given up.
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    let mut users = 0;
+    for task in threads(rano.pid())? {
+        let (name, uids) = (status(&task, "Name")?, status(&task, "Uid")?);
+        let is_his = uids.ends_with(&format!("\t{id}"));
+        let allowed = if name == "rano" { CAP_SYS_PTRACE | CAP_DAC_READ_SEARCH | CAP_BPF } else { 0 };
+        ensure!(is_his == matches!(&*name, "rano-files" | "rano-store"), "{name}: {uids}");
+        ensure!(sets(&task)?.iter().all(|set| set & !allowed == 0), "{name}: {:x?}", sets(&task)?);
+        ensure!(uids.starts_with("0\t0\t0\t"), "he could signal {name}: {uids}");
+        users += usize::from(is_his);
+    }
+    ensure!(users == 2, "{users} threads have his rights");
     rano.interrupt()?.expect_code(0)?;
     Ok(())
 }

@@ -12,6 +12,7 @@ use rano::event::{
     Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
     Protocol, SocketState, SourceKind,
 };
+use rano::files::{Identity, Rights};
 use rano::process::{Process, ProcessId};
 use rano::store::{Progress, Session, Store, StoreOptions};
 use serde_json::Value;
@@ -140,11 +141,21 @@ impl History {
         default_database(self.directory())
     }
 
+    /// Those of the user whose database it is.
+    fn rights(&self) -> Rights {
+        let (uid, gid) = self.place.ids();
+        if super::namespace::is_root() && uid != 0 {
+            Rights::User(Identity { uid, gid, groups: vec![gid] })
+        } else {
+            Rights::here()
+        }
+    }
+
     /// Begins a session; its run id is `1-<started_at>`.
     pub fn begin(&self, name: &str, started_at: i64) -> Result<Store> {
         let options = StoreOptions {
             path: self.path(),
-            owner: Some(self.place.ids()),
+            rights: self.rights(),
             batch_size: 10_000,
             flush_interval: Duration::from_millis(5),
             queue_max: 1_000_000,

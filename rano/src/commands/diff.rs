@@ -51,7 +51,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let configuration = load(matches, context)?;
     let name = |which: &str| matches.get_one::<String>(which).expect("it is required").as_str();
     let threshold = *matches.get_one::<u64>("threshold").expect("it has a default");
-    let path = history::database(&configuration);
+    let path = history::database_to_read(&configuration, context)?;
     let (old, new) =
         History::ask(&path, |history| Ok((history.snapshot(name("old"))?, history.snapshot(name("new"))?)))
             .map_err(|error| history::cannot_open(&error))?;

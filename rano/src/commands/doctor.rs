@@ -31,7 +31,7 @@ pub fn command() -> Command {
 pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let configuration = load(matches, context)?;
     let mut examination = examine::examine();
-    examination.checks.extend([history_file(&configuration)]);
+    examination.checks.extend([history_file(&configuration, context)]);
     examination.checks.extend(proxies(context));
     let diagnosis = Diagnosis { examination, names: names() };
     let text = if matches.get_flag("as_json") {
@@ -54,10 +54,11 @@ fn names() -> Vec<Check> {
     vec![pcap, Check::new("ptr", Outcome::Fine, asked)]
 }
 
-fn history_file(configuration: &Configuration) -> Check {
+fn history_file(configuration: &Configuration, context: &Context) -> Check {
     let path = history::database(configuration);
     let shown = path.display().to_string();
-    if examine::can_write(&path) {
+    let place = path.clone();
+    if context.environment.files.with_rights(move |_| examine::can_write(&place)) {
         return Check::new("history", Outcome::Fine, shown);
     }
     Check::new("history", Outcome::Failed, format!("{shown} cannot be written"))

@@ -102,7 +102,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     if format == "parquet" {
         check_parquet(matches, &fields)?;
     }
-    let path = history::database(&configuration);
+    let path = history::database_to_read(&configuration, context)?;
     let history = History::open(&path).map_err(|error| history::cannot_open(&error))?;
     let failed = |error: ExportError| -> anyhow::Error {
         match error {

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use super::Context;
 use crate::config::{Configuration, flags};
 use crate::exit::{Code, Failure};
+use crate::files::NamedBy;
 use crate::output::escape::Escaped;
 use crate::output::report::Look;
 use crate::output::stream;
@@ -72,6 +73,17 @@ pub(super) fn database(configuration: &Configuration) -> PathBuf {
     configuration.settings.sqlite.clone().unwrap_or_else(|| DEFAULT_DATABASE.into())
 }
 
+/// The database, to be read in this thread: from now on it has only the rights to do so.
+pub(super) fn database_to_read(configuration: &Configuration, context: &Context) -> Result<PathBuf> {
+    let path = database(configuration);
+    take_rights_to_read(&path, NamedBy::of(configuration.origin("sqlite")), context)?;
+    Ok(path)
+}
+
+pub(super) fn take_rights_to_read(path: &Path, named_by: NamedBy, context: &Context) -> Result<()> {
+    Ok(context.environment.files.take_rights_to_read(path, named_by)?)
+}
+
 pub(super) fn cannot_open(error: &OpenError) -> Failure {
     let hint = match error.problem {
         // The usual hints are for a writer.
@@ -115,7 +127,7 @@ pub(super) fn running_ids(context: &Context) -> Vec<String> {
 pub(super) fn register(context: &Context, run_id: &str, database: &Path) -> Option<registry::Registration> {
     let processes = ProcessScanner::new(Path::new(PROC)).ok()?;
     let ProcessId { pid, start_time } = processes.identify(std::process::id())?;
-    let database = database.canonicalize().ok()?;
+    let database = context.environment.files.canonical(database).ok()?;
     let entry = registry::Entry { run_id: run_id.to_owned(), pid, start_time, database };
     registry::register(&context.environment, &entry, |pid| processes.identify(pid))
 }

@@ -111,7 +111,11 @@ fn examples() -> String {
 /// Run the process's command line to its exit code.
 pub fn run() -> ExitCode {
     say_panics();
-    let context = Context { environment: Environment::read(), arguments: std::env::args_os().collect() };
+    let environment = match Environment::read() {
+        Ok(environment) => environment,
+        Err(error) => return failed(&not_the_user(error)),
+    };
+    let context = Context { environment, arguments: std::env::args_os().collect() };
     let matches = match command().try_get_matches_from(&context.arguments) {
         Ok(matches) => matches,
         Err(error) => return usage::refused(error, &context),
@@ -136,6 +140,14 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         None if matches.get_flag("list_presets") => config::list_presets(context),
         None => observe::run(&load(matches, context)?, context),
     }
+}
+
+/// With more than his rights, nothing of his may be opened.
+fn not_the_user(error: io::Error) -> anyhow::Error {
+    Failure::new(Code::NoPrivileges, "cannot take the rights of the user who invoked sudo")
+        .because(error)
+        .hint("run it without sudo, or as root with SUDO_UID unset: env -u SUDO_UID rano")
+        .into()
 }
 
 /// What a fault in rano says may hold names from outside, and the standard library writes it as it is.

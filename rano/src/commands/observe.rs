@@ -2,55 +2,58 @@
 
 mod names;
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, fchown};
-use std::path::{Path, PathBuf};
+use std::io::BufReader;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use rustix::thread::CapabilitySet;
 
 use super::Context;
 use crate::config::{Configuration, Exclude, LogFormat, Origin, RungChoice, Settings, SourceChoice};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
+use crate::files::{Existing, Files, NamedBy, Problem, Reading, Refusal, Rights};
 use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
 use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
 use crate::pipeline::{Pipeline, Scope};
+use crate::privileges;
 use crate::process::ProcessId;
 use crate::process::matching::{self, Rules, Targets};
 use crate::process::provider::{ProviderEntry, Providers};
 use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
-use crate::signals;
+use crate::signals::{self, ReopenLogs};
 use crate::sink::Sink;
 use crate::sink::alerts::{AlertRules, Judge};
-use crate::sink::log_file::LogFile;
+use crate::sink::log_file::{LogFile, OpenLog};
 use crate::sink::stats::{LiveStats, Room, StatsSettings, View};
 use crate::sink::store::StoreSink;
 use crate::sink::terminal::{Format, Terminal, TerminalSettings};
 use crate::source::ebpf::{EbpfSettings, EbpfSource};
 use crate::source::proc::processes::ProcessScanner;
 use crate::source::proc::{PROC, ProcSettings, ProcSource};
+use crate::source::reopening::Reopening;
 use crate::source::replay::{Recorder, Replay};
 use crate::source::{self, Source};
 use crate::stop::Stop;
-use crate::store::{Session, Store, StoreOptions};
+use crate::store::{OpenError, OpenProblem, Session, Store, StoreOptions};
 use names::NameSources;
 
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
     let stop = Stop::new()?;
-    signals::raise_on_signals(&stop)?;
+    let reopen = ReopenLogs::new()?;
+    signals::raise_on_signals(&stop, &reopen)?;
     signals::raise_on_closed_stdout(&stop)?;
     let run = Run::new(configuration, context);
     let rules = run.rules()?;
     let tree = Tree::new(rules, run.providers(), run.redaction());
-    let logs = run.log_files()?;
+    let logs = run.log_files(&reopen)?;
     let mut name_sources = run.name_sources()?;
-    let mut source = run.source(&mut name_sources)?;
+    let source = run.source(&mut name_sources)?;
     let names = run.names(&mut name_sources);
     let store = run.store(&*source)?;
     let _registration = store
@@ -70,7 +73,9 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     if let Some(judge) = run.judge() {
         pipeline = pipeline.with_judge(judge);
     }
-    let summary = pipeline.run(&mut *source, &stop, run.settings.stats_top)?;
+    run.give_up_privileges(source.kind());
+    let mut source = Reopening::new(source, reopen);
+    let summary = pipeline.run(&mut source, &stop, run.settings.stats_top)?;
     Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
 }
 
@@ -82,8 +87,7 @@ struct Run<'a> {
     started: Moment,
     /// `<pid>-<start in Unix milliseconds>`.
     id: String,
-    /// Owner of the files that are made, under sudo.
-    owner: Option<(u32, u32)>,
+    files: &'a Files,
 }
 
 impl<'a> Run<'a> {
@@ -95,7 +99,7 @@ impl<'a> Run<'a> {
             context,
             started,
             id: format!("{}-{}", std::process::id(), started.unix_ms),
-            owner: context.environment.invoking_user.as_ref().map(|user| (user.uid, user.gid)),
+            files: &context.environment.files,
         }
     }
 
@@ -186,7 +190,13 @@ impl<'a> Run<'a> {
 
     fn source(&self, names: &mut NameSources) -> Result<Box<dyn Source>> {
         if let Some(path) = &self.settings.replay {
-            let replay = Replay::open(path).map_err(|error| cannot_open("recording", path, error))?;
+            let named_by = self.named_by("replay");
+            let file = self
+                .files
+                .open(path, named_by, Reading::Data)
+                .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
+            let lines = BufReader::with_capacity(64 * 1024, file);
+            let replay = Replay::new(Box::new(lines), path.display().to_string());
             return Ok(names.around(Box::new(replay)));
         }
         let settings = ProcSettings {
@@ -203,8 +213,11 @@ impl<'a> Run<'a> {
         let source = names.around(source);
         match &self.settings.record {
             Some(path) => {
-                let file = create(path, self.owner, Existing::Truncate)
-                    .map_err(|error| cannot_open("recording", path, error))?;
+                let named_by = self.named_by("record");
+                let (file, _) = self
+                    .files
+                    .create(path, named_by, Existing::Truncate)
+                    .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
                 Ok(Box::new(Recorder::new(source, file)))
             }
             None => Ok(source),
@@ -249,7 +262,6 @@ impl<'a> Run<'a> {
             ring_bytes: self.settings.ring_bytes,
             owners_max: self.settings.owners_max,
             names: names.wants_ebpf(self.settings),
-            files_of: self.owner.map(|(uid, _)| uid),
         }
     }
 
@@ -257,7 +269,7 @@ impl<'a> Run<'a> {
         let Some(path) = &self.settings.sqlite else { return Ok(None) };
         let options = StoreOptions {
             path: path.clone(),
-            owner: self.owner,
+            rights: self.files.rights(),
             batch_size: self.settings.db_batch_size,
             flush_interval: Duration::from_millis(self.settings.db_flush_ms),
             queue_max: self.settings.db_queue_max,
@@ -277,11 +289,49 @@ impl<'a> Run<'a> {
             source: health.kind,
             source_reason: health.reason,
         };
-        let started = Store::start(&options, &session).map_err(|error| {
-            let hint = error.hint();
-            Failure::new(Code::CannotOpen, error.to_string()).hint(hint)
-        })?;
-        Ok(Some(started))
+        let named_by = self.named_by("sqlite");
+        let started = Store::start(&options, &session);
+        let started = match (started, self.files.other_rights(named_by)) {
+            (Err(error), Some(rights)) if error.problem == OpenProblem::PermissionDenied => {
+                Store::start(&StoreOptions { rights, ..options }, &session)
+            }
+            (started, _) => started,
+        };
+        started.map(Some).map_err(|error| self.no_store(&error, named_by).into())
+    }
+
+    fn no_store(&self, error: &OpenError, named_by: NamedBy) -> Failure {
+        let is_permission = error.problem == OpenProblem::PermissionDenied;
+        let hint = if is_permission { self.roots_rights(named_by) } else { None };
+        Failure::new(Code::CannotOpen, error.to_string()).hint(hint.unwrap_or(error.hint()))
+    }
+
+    /// The next step where the user who invoked sudo may not open what his configuration names.
+    fn roots_rights(&self, named_by: NamedBy) -> Option<&'static str> {
+        let is_his = matches!(self.files.rights(), Rights::User(_)) && named_by == NamedBy::Configuration;
+        is_his.then_some(
+            "what is not named on the command line is opened with your own rights: name it there to use root's",
+        )
+    }
+
+    fn cannot_use(&self, what: &str, path: &Path, named_by: NamedBy, problem: Problem) -> Failure {
+        let hint = if problem.is_permission() { self.roots_rights(named_by) } else { None };
+        let failure = Failure::new(Code::CannotOpen, format!("open {what} {}", path.display()));
+        failure.because(problem).hint(hint.unwrap_or(problem.hint()))
+    }
+
+    /// Who named the path that is the field `option` of the settings.
+    fn named_by(&self, option: &str) -> NamedBy {
+        NamedBy::of(self.configuration.origin(option))
+    }
+
+    /// Everything is open, and the kernel's programs do so themselves once they have looked at what was there before.
+    fn give_up_privileges(&self, source: SourceKind) {
+        if self.settings.replay.is_some() {
+            privileges::keep_only(CapabilitySet::empty());
+        } else if source == SourceKind::Proc {
+            privileges::keep_only(privileges::OTHERS_PROCESSES);
+        }
     }
 
     fn config_files(&self) -> Vec<String> {
@@ -292,24 +342,33 @@ impl<'a> Run<'a> {
         if self.settings.json { Format::Json } else { Format::Pretty }
     }
 
-    fn log_files(&self) -> Result<Vec<LogFile>> {
+    fn log_files(&self, reopen: &ReopenLogs) -> Result<Vec<LogFile>> {
         let format = match self.settings.log_format {
             LogFormat::Auto => self.format(),
             LogFormat::Pretty => Format::Pretty,
             LogFormat::Json => Format::Json,
         };
-        let mut paths: Vec<PathBuf> = self.settings.log_file.iter().cloned().collect();
+        let named_by = self.named_by("log_file");
+        let mut paths: Vec<_> = self.settings.log_file.iter().map(|path| (path.clone(), named_by)).collect();
         if let Some(directory) = &self.settings.log_dir {
-            make_directory(directory, self.owner)?;
+            let named_by = self.named_by("log_dir");
+            self.files.make_directory(directory, named_by).map_err(|problem| {
+                let failure = self.cannot_use("log directory", directory, named_by, problem);
+                let is_roots = problem.is_permission() && self.roots_rights(named_by).is_some();
+                match problem {
+                    Problem::System(_) if !is_roots => failure.hint(Refusal::NotDirectory.hint()),
+                    Problem::System(_) | Problem::Refused(_) => failure,
+                }
+            })?;
             let ending = if format == Format::Json { "jsonl" } else { "log" };
-            paths.push(directory.join(format!("rano-{}.{ending}", self.id)));
+            paths.push((directory.join(format!("rano-{}.{ending}", self.id)), named_by));
         }
         paths
             .into_iter()
-            .map(|path| {
-                let file = create(&path, self.owner, Existing::Append)
-                    .map_err(|error| cannot_open("log file", &path, error))?;
-                Ok(LogFile::new(path, file, format, self.id.clone()))
+            .map(|(path, named_by)| {
+                let file = OpenLog::open(self.files, path.clone(), named_by)
+                    .map_err(|problem| self.cannot_use("log file", &path, named_by, problem))?;
+                Ok(LogFile::new(file, format, self.id.clone(), reopen.clone()))
             })
             .collect()
     }
@@ -410,83 +469,11 @@ fn check_pid(pid: u32, processes: &ProcessScanner, own_line: &[ProcessId]) -> Re
     Ok(())
 }
 
-/// What to do with what a file already holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Existing {
-    Append,
-    Truncate,
-}
-
-/// Opens a private file (0600) for writing. As root no symlink is followed, and a file that is made belongs to
-/// `owner`.
-fn create(path: &Path, owner: Option<(u32, u32)>, existing: Existing) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options
-        .mode(0o600)
-        .append(existing == Existing::Append)
-        .write(true)
-        .truncate(existing == Existing::Truncate);
-    // A named pipe that nobody reads is to be told, not waited for.
-    let mut flags = libc::O_NONBLOCK;
-    if rustix::process::geteuid().is_root() {
-        flags |= libc::O_NOFOLLOW;
-    }
-    options.custom_flags(flags);
-    let file = match options.clone().create_new(true).open(path) {
-        Ok(file) => {
-            if let Some((uid, gid)) = owner {
-                fchown(&file, Some(uid), Some(gid))?;
-            }
-            file
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path).map_err(unread)?,
-        Err(error) => return Err(error),
-    };
-    // A pipe whose reader has stopped does not stop rano; terminals are as always.
-    if !file.metadata()?.file_type().is_fifo() {
-        rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - rustix::fs::OFlags::NONBLOCK)?;
-    }
-    Ok(file)
-}
-
-/// What opening a named pipe without a reader fails with (open(2), ENXIO) says little.
-fn unread(error: io::Error) -> io::Error {
-    if error.raw_os_error() == Some(libc::ENXIO) {
-        io::Error::new(error.kind(), "it is a pipe that nobody reads")
-    } else {
-        error
-    }
-}
-
-/// Next step where there is no directory for logs.
-const LOG_DIRECTORY: &str = "name a directory; it is made if the one that it lies in exists";
-
-fn make_directory(path: &Path, owner: Option<(u32, u32)>) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {
-            if let Some((uid, gid)) = owner {
-                std::os::unix::fs::chown(path, Some(uid), Some(gid))
-                    .with_context(|| format!("give {} to its user", path.display()))?;
-            }
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(cannot_open("log directory", path, "it is not a directory").hint(LOG_DIRECTORY).into())
-        }
-        Err(error) => Err(cannot_open("log directory", path, error).hint(LOG_DIRECTORY).into()),
-    }
-}
-
-fn cannot_open(
-    what: &str,
-    path: &Path,
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Failure {
-    Failure::new(Code::CannotOpen, format!("open {what} {}", path.display()))
-        .because(error)
-        .hint("name a file in a directory that exists and that you can write to")
+fn cannot_read(what: &str, path: &Path, error: anyhow::Error) -> Failure {
+    let hint = error
+        .downcast_ref::<Problem>()
+        .map_or("name a file that exists and that you can read", |problem| problem.hint());
+    Failure::new(Code::CannotOpen, format!("open {what} {}", path.display())).because(error).hint(hint)
 }
 
 /// Size of the terminal that stderr is; 80 by 24 where it does not say.

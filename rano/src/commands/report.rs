@@ -58,13 +58,13 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     };
     let selection = Selection { sessions, since, until };
     let top = *matches.get_one::<u32>("top").expect("it has a default");
-    let path = history::database(&configuration);
+    let running = history::running_ids(context);
+    let path = history::database_to_read(&configuration, context)?;
     let found = History::ask(&path, |history| history.report(&selection, top))
         .map_err(|error| history::cannot_open(&error))?;
     let Some(found) = found else {
         return Err(history::no_session(named.map_or("", String::as_str), &path).into());
     };
-    let running = history::running_ids(context);
     let text = if matches.get_flag("as_json") {
         report::json(&found, &running)
     } else {

@@ -7,8 +7,9 @@ use anyhow::Result;
 use clap::{Arg, ArgMatches, Command};
 
 use super::{Context, history, print, refusal};
-use crate::config::{self, Configuration, Origin};
+use crate::config::{self, Configuration};
 use crate::exit::Code;
+use crate::files::NamedBy;
 use crate::output::status::{DEFAULT, Template};
 use crate::registry::Entry;
 use crate::store::{History, OpenProblem};
@@ -40,7 +41,8 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let configuration = config::load(matches, &context.environment).map_err(|findings| refusal(&findings))?;
     let template = matches.get_one::<Template>("format").expect("it has a default");
     let running = history::running(context);
-    let (path, run_id) = target(&configuration, &running);
+    let Target { path, named_by, run_id } = target(&configuration, &running);
+    history::take_rights_to_read(&path, named_by, context)?;
     let status = match History::ask(&path, |history| history.status(run_id.as_deref())) {
         Ok(status) => status,
         Err(error) if matches!(error.problem, OpenProblem::Missing | OpenProblem::Empty) => None,
@@ -52,12 +54,19 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     Ok(Code::Fine.into())
 }
 
-/// The database, and the session in it where it is a certain one.
-fn target(configuration: &Configuration, running: &[Entry]) -> (PathBuf, Option<String>) {
-    if configuration.origin("sqlite") != Some(&Origin::Flag)
+struct Target {
+    path: PathBuf,
+    named_by: NamedBy,
+    /// Where it is a certain one.
+    run_id: Option<String>,
+}
+
+fn target(configuration: &Configuration, running: &[Entry]) -> Target {
+    let named_by = NamedBy::of(configuration.origin("sqlite"));
+    if named_by == NamedBy::Configuration
         && let Some(entry) = running.first()
     {
-        return (entry.database.clone(), Some(entry.run_id.clone()));
+        return Target { path: entry.database.clone(), named_by, run_id: Some(entry.run_id.clone()) };
     }
-    (history::database(configuration), None)
+    Target { path: history::database(configuration), named_by, run_id: None }
 }

@@ -146,7 +146,10 @@ impl Reader<'_, '_> {
                         names.push(text.to_string());
                         continue;
                     }
-                    Err(why) => format!("endpoints.{word}: '{}' {why}", super::value::quoted(text)),
+                    Err(why) => match super::value::plain(text) {
+                        Some(text) => format!("endpoints.{word}: '{text}' {why}"),
+                        None => format!("endpoints.{word}: a name {why}"),
+                    },
                 },
                 other => wrong(&format!("an item of type {}", other.type_str())),
             };

@@ -1,18 +1,30 @@
 //! The one place that reads the environment, and the user on whose behalf rano runs.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Uid, User};
+
+use crate::files::{Files, Identity};
 
 /// The user who typed `sudo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvokingUser {
     pub uid: u32,
     pub gid: u32,
+    /// All his groups.
+    pub groups: Vec<u32>,
     pub name: String,
     pub home: Option<PathBuf>,
+}
+
+impl InvokingUser {
+    fn identity(&self) -> Identity {
+        Identity { uid: self.uid, gid: self.gid, groups: self.groups.clone() }
+    }
 }
 
 /// What the environment says, read once.
@@ -26,10 +38,13 @@ pub struct Environment {
     /// Effective user is root.
     pub is_root: bool,
     pub working_directory: Option<PathBuf>,
+    /// The way to everything that has a path.
+    pub files: Files,
 }
 
 impl Environment {
-    pub fn read() -> Self {
+    /// Fails where sudo's user is known and his rights cannot be taken.
+    pub fn read() -> io::Result<Self> {
         let variables: HashMap<_, _> = std::env::vars_os().collect();
         let variable =
             |name: &str| variables.get(OsStr::new(name)).filter(|value| !value.is_empty()).cloned();
@@ -44,7 +59,9 @@ impl Environment {
                 .map(PathBuf::from)
                 .or_else(|| Some(User::from_uid(Uid::effective()).ok()??.dir)),
         };
-        Self { invoking_user, home, is_root, working_directory: std::env::current_dir().ok(), variables }
+        let files = Files::of(invoking_user.as_ref().map(InvokingUser::identity))?;
+        let working_directory = std::env::current_dir().ok();
+        Ok(Self { variables, invoking_user, home, is_root, working_directory, files })
     }
 
     /// A variable that is set and not empty.
@@ -107,9 +124,11 @@ fn invoking_user(
     }
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let entry = user.as_ref();
+    let gid = gid.or(entry.map(|user| user.gid.as_raw())).unwrap_or(uid);
     Some(InvokingUser {
         uid,
-        gid: gid.or(entry.map(|user| user.gid.as_raw())).unwrap_or(uid),
+        gid,
+        groups: entry.and_then(|user| groups(&user.name, gid)).unwrap_or_else(|| vec![gid]),
         name: variable("SUDO_USER")
             .map(|name| name.to_string_lossy().into_owned())
             .or(entry.map(|user| user.name.clone()))
@@ -118,6 +137,12 @@ fn invoking_user(
             .map(|user| user.dir.clone())
             .or_else(|| variable("SUDO_HOME").or_else(|| variable("HOME")).map(PathBuf::from)),
     })
+}
+
+fn groups(name: &str, gid: u32) -> Option<Vec<u32>> {
+    let name = CString::new(name).ok()?;
+    let groups = nix::unistd::getgrouplist(&name, Gid::from_raw(gid)).ok()?;
+    Some(groups.into_iter().map(Gid::as_raw).collect())
 }
 
 #[cfg(test)]
@@ -152,8 +177,13 @@ mod tests {
     #[test]
     fn a_user_without_an_entry_still_owns_his_files() {
         let user = invoking_user(4_294_000_000, Some(5), |name| (name == "HOME").then(|| "/h".into()));
-        let expected =
-            InvokingUser { uid: 4_294_000_000, gid: 5, name: "4294000000".into(), home: Some("/h".into()) };
+        let expected = InvokingUser {
+            uid: 4_294_000_000,
+            gid: 5,
+            groups: vec![5],
+            name: "4294000000".into(),
+            home: Some("/h".into()),
+        };
         assert_eq!(user, Some(expected));
     }
 

@@ -1,36 +1,32 @@
 //! `config.conf`: one `key=value` a line. A `#` at the beginning of a line or after a blank begins a comment.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::environment::Environment;
 use super::finding::{Finding, Severity};
 use super::layers::{self, Assignment, Origin};
 use super::spec::{OptionSpec, Spelling};
-use super::value::{Value, quoted};
+use super::value::{Value, plain, quoted};
+use crate::files::{Files, NamedBy, Problem, Reading, Refusal};
 
 /// Far more than anybody writes by hand.
 const LARGEST: u64 = 1 << 20;
 
-/// How a file came to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Named {
-    /// It lies where rano looks by itself.
-    No,
-    /// The user named it; it may be a pipe.
-    Yes,
-}
-
-/// Text of a file of at most 1 MiB.
-pub(super) fn read(path: &Path, named: Named) -> Result<String, Finding> {
-    let bytes = read_bytes(path, named).map_err(|error| {
+/// Text of a file of at most 1 MiB, which `named_by` led to. One that somebody named may be a pipe.
+pub(super) fn read(files: &Files, path: &Path, named_by: &Origin) -> Result<String, Finding> {
+    let is_named = *named_by != Origin::Default;
+    let bytes = read_bytes(files, path, named_by, is_named).map_err(|problem| {
         // It can be opened all right: it is the wrong thing to name.
-        let is_directory = error.kind() == io::ErrorKind::IsADirectory;
-        let severity =
-            if named == Named::Yes && !is_directory { Severity::CannotOpen } else { Severity::Error };
-        let reason = if is_directory { "is a directory".into() } else { format!("cannot be read: {error}") };
+        let is_directory = problem == Problem::Refused(Refusal::Directory);
+        let severity = if is_named && !is_directory { Severity::CannotOpen } else { Severity::Error };
+        let reason = match problem {
+            Problem::Refused(Refusal::Directory) => "is a directory".into(),
+            Problem::Refused(Refusal::NotRegular) => "cannot be read: not a regular file".into(),
+            Problem::Refused(refusal) => format!("cannot be read: {refusal}; {}", refusal.hint()),
+            Problem::System(_) => format!("cannot be read: {problem}"),
+        };
         Finding::new(severity, path, None, reason)
     })?;
     if bytes.len() as u64 > LARGEST {
@@ -44,47 +40,32 @@ pub(super) fn read(path: &Path, named: Named) -> Result<String, Finding> {
 }
 
 /// At most one byte more than [`LARGEST`].
-fn read_bytes(path: &Path, named: Named) -> io::Result<Vec<u8>> {
-    let file = match named {
-        Named::Yes => File::open(path)?,
-        Named::No => open_regular(path)?,
-    };
+fn read_bytes(files: &Files, path: &Path, named_by: &Origin, is_named: bool) -> Result<Vec<u8>, Problem> {
+    let reading = Reading::Instructions { pipe: is_named };
+    let file = files.open(path, NamedBy::of(Some(named_by)), reading)?;
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error: io::Error| Problem::from(error))?;
     Ok(bytes)
 }
 
-/// Somebody else may have put a pipe there on which a plain open would wait for ever.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() {
-        Ok(file)
-    } else if kind.is_dir() {
-        Err(io::Error::from(io::ErrorKind::IsADirectory))
-    } else {
-        Err(io::Error::other("not a regular file"))
-    }
-}
-
 /// The assignments of a config file's text, each with the origin that its line has. A value that begins with `~/` is a
-/// path under `home`.
+/// path under the home of `environment`.
 pub(super) fn parse(
     text: &str,
     path: &Path,
-    home: Option<&Path>,
+    environment: &Environment,
     origin: impl Fn(usize) -> Origin,
     findings: &mut Vec<Finding>,
 ) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let is_config = text.lines().any(sets_a_known_key);
     for (line, content) in (1..).zip(text.lines()) {
         let content = without_comment(content).trim();
         if content.is_empty() {
             continue;
         }
-        match parse_line(content, home) {
+        match parse_line(content, environment, is_config) {
             Ok((option, spelling, value)) => {
                 let origin = origin(line);
                 assignments.push(Assignment { option, effect: spelling.effect, value, origin });
@@ -103,13 +84,27 @@ fn without_comment(line: &str) -> &str {
     }
 }
 
+/// What sets this apart from any other file that somebody put in its place.
+fn sets_a_known_key(line: &str) -> bool {
+    line.split_once('=').is_some_and(|(key, _)| layers::keys().any(|(_, _, known)| known.key == key.trim()))
+}
+
 type Rejected = (Severity, String);
 
-fn parse_line(content: &str, home: Option<&Path>) -> Result<(usize, &'static Spelling, Value), Rejected> {
+/// What is wrong with a line, without what stands in it: the file may be a link to somebody's secret. Shown are a single
+/// word that could be a key, and a short plain value of a key that there is.
+fn parse_line(
+    content: &str,
+    environment: &Environment,
+    is_config: bool,
+) -> Result<(usize, &'static Spelling, Value), Rejected> {
     let error = |message: String| (Severity::Error, message);
-    let (key, raw) = content
-        .split_once('=')
-        .ok_or_else(|| error(format!("expected key=value, got '{}'", quoted(content))))?;
+    let (key, raw) = content.split_once('=').ok_or_else(|| {
+        error(match content {
+            word if is_config && looks_like_key(word) => format!("expected key=value, got '{word}'"),
+            _ => "expected key=value".to_owned(),
+        })
+    })?;
     let (key, raw) = (key.trim(), raw.trim());
     let Some((option, spec, spelling)) = layers::keys().find(|(_, _, spelling)| spelling.key == key) else {
         return Err((Severity::Warning, unknown_key(key)));
@@ -122,9 +117,9 @@ fn parse_line(content: &str, home: Option<&Path>) -> Result<(usize, &'static Spe
     }
     let value = spec
         .parse(spelling, OsStr::new(raw))
-        .map_err(|rejection| error(rejection.sentence(key, OsStr::new(raw))))?;
-    let value = under_home(value, home);
-    check_parent(spec, &value).map_err(error)?;
+        .map_err(|rejection| error(rejection.discreet_sentence(key, raw)))?;
+    let value = under_home(value, environment.home.as_deref());
+    check_parent(&environment.files, spec, &value).map_err(error)?;
     Ok((option, spelling, value))
 }
 
@@ -138,11 +133,15 @@ fn under_home(value: Value, home: Option<&Path>) -> Value {
 }
 
 /// `log_file parent directory '/nonexistent' does not exist`.
-pub(super) fn check_parent(spec: &OptionSpec, value: &Value) -> Result<(), String> {
+pub(super) fn check_parent(files: &Files, spec: &OptionSpec, value: &Value) -> Result<(), String> {
     let Value::Path(path) = value else { return Ok(()) };
     match path.parent() {
-        Some(parent) if spec.needs_parent && !parent.as_os_str().is_empty() && !parent.exists() => {
-            Err(format!("{} parent directory '{}' does not exist", spec.name, parent.display()))
+        Some(parent) if spec.needs_parent && !parent.as_os_str().is_empty() && !files.exists(parent) => {
+            let parent = parent.to_string_lossy();
+            Err(match plain(&parent) {
+                Some(parent) => format!("{} parent directory '{parent}' does not exist", spec.name),
+                None => format!("{} parent directory does not exist", spec.name),
+            })
         }
         _ => Ok(()),
     }
@@ -154,7 +153,13 @@ fn unknown_key(key: &str) -> String {
     with_nearest(key, known.map(|(_, _, spelling)| spelling.key))
 }
 
+/// A word that could be meant as one. Anything else may be what should not be shown.
+pub(super) fn looks_like_key(text: &str) -> bool {
+    text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
 pub(super) fn with_nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let shown = if looks_like_key(key) { format!("unknown key '{key}'") } else { "unknown key".to_owned() };
     // Comparing takes time in proportion to the length.
     let key = quoted(key);
     let nearest = known
@@ -162,8 +167,8 @@ pub(super) fn with_nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) 
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 3)
         .min();
     match nearest {
-        Some((_, candidate)) => format!("unknown key '{key}' (possible typo?): the nearest is '{candidate}'"),
-        None => format!("unknown key '{key}' (possible typo?)"),
+        Some((_, candidate)) => format!("{shown} (possible typo?): the nearest is '{candidate}'"),
+        None => format!("{shown} (possible typo?)"),
     }
 }
 

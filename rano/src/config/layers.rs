@@ -178,7 +178,7 @@ pub(super) fn from_environment(environment: &Environment, findings: &mut Vec<Fin
         let variable = spelling.variable();
         let Some(raw) = environment.variable(&variable) else { continue };
         let value = spec.parse(spelling, raw).map_err(|rejection| rejection.sentence(&variable, raw));
-        match value.and_then(|value| file::check_parent(spec, &value).map(|()| value)) {
+        match value.and_then(|value| file::check_parent(&environment.files, spec, &value).map(|()| value)) {
             Ok(value) => {
                 let origin = Origin::Environment { variable };
                 assignments.push(Assignment { option, effect: spelling.effect, value, origin });

@@ -18,7 +18,7 @@ pub mod value;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
@@ -30,7 +30,7 @@ pub use options::{ColorChoice, DomainMode, Exclude, LogFormat, OPTIONS, RungChoi
 pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
 pub use search::Candidate;
 
-use file::Named;
+use crate::files::Files;
 use layers::Assignment;
 use search::{Content, Status};
 
@@ -70,12 +70,13 @@ struct Gathered {
 /// Put the layers together: built-in defaults, config file, presets, environment, flags, each stronger than the one
 /// before. `Err` holds everything that was found, warnings too, if anything is an error.
 pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configuration, Vec<Finding>> {
-    let gathered = gather(matches, environment);
+    let mut gathered = gather(matches, environment);
+    go_on_without(&gathered.candidates, &mut gathered.findings);
     if gathered.findings.iter().any(Finding::is_error) {
         return Err(gathered.findings);
     }
     let options = layers::resolve(gathered.assignments);
-    let mut notes = ignored_notes(&gathered.candidates);
+    let mut notes = ignored_notes(&environment.files, &gathered.candidates);
     notes.extend(gathered.providers.notes.iter().cloned());
     notes.extend(gathered.endpoints.notes.iter().cloned());
     Ok(Configuration {
@@ -87,6 +88,18 @@ pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configura
         notes,
         warnings: gathered.findings,
     })
+}
+
+/// What is wrong with a file that the watched agent may have written must not keep rano from observing.
+fn go_on_without(candidates: &[Candidate], findings: &mut [Finding]) {
+    let add_only = |path: &Path| {
+        let mut known = candidates.iter().filter(|candidate| candidate.path == path);
+        known.any(|candidate| candidate.trust == search::Trust::AddOnly && candidate.is_wanted())
+    };
+    for finding in findings.iter_mut().filter(|finding| finding.is_error() && add_only(&finding.path)) {
+        finding.severity = Severity::Warning;
+        finding.message.push_str("; left out");
+    }
 }
 
 /// Everything that is wrong, in presets that were not chosen too, and the files that were read.
@@ -111,8 +124,7 @@ fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
     let mut provider_files = Vec::new();
     let mut files_used = Vec::new();
     for candidate in candidates.iter().filter(|candidate| candidate.is_wanted()) {
-        let named = if candidate.named_by == Origin::Default { Named::No } else { Named::Yes };
-        let text = match file::read(&candidate.path, named) {
+        let text = match file::read(&environment.files, &candidate.path, &candidate.named_by) {
             Ok(text) => text,
             Err(finding) => {
                 findings.push(finding);
@@ -123,8 +135,7 @@ fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
         match candidate.content {
             Content::Options => {
                 let origin = |line| Origin::File { path: candidate.path.clone(), line };
-                let home = environment.home.as_deref();
-                assignments.extend(file::parse(&text, &candidate.path, home, origin, &mut findings));
+                assignments.extend(file::parse(&text, &candidate.path, environment, origin, &mut findings));
             }
             Content::Providers => provider_files.push((candidate, text)),
         }
@@ -170,12 +181,12 @@ fn named_option(above: &[Assignment], name: &str) -> Resolved {
 }
 
 /// A file in the working directory that somebody put there and that is not read is worth a line.
-fn ignored_notes(candidates: &[Candidate]) -> Vec<String> {
+fn ignored_notes(files: &Files, candidates: &[Candidate]) -> Vec<String> {
     candidates
         .iter()
         .filter(|candidate| candidate.trust == search::Trust::AddOnly)
         .filter_map(|candidate| match candidate.status {
-            Status::Ignored(reason) if candidate.path.symlink_metadata().is_ok() => {
+            Status::Ignored(reason) if files.look(&candidate.path).is_ok() => {
                 Some(format!("{} is not read: {reason}", candidate.path.display()))
             }
             Status::Ignored(_) | Status::Missing | Status::OutOfReach => None,

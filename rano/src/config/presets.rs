@@ -1,15 +1,15 @@
 //! Presets: named sets of options. Four are built in; a file `presets/NAME.conf` beside the config file is a user's own
 //! and, under the name of a built-in one, takes its place.
 
-use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::file::{self, Named};
+use super::file;
 use super::finding::{ENVIRONMENT, Finding, Severity};
 use super::layers::{Assignment, Origin, Resolved};
 use super::value::{Value, quoted};
+use crate::files::{Files, NamedBy, Reading};
 
 /// Name, description, content.
 const BUILT_IN: [(&str, &str, &str); 4] = [
@@ -43,7 +43,11 @@ pub struct Preset {
 pub fn all(environment: &Environment) -> Vec<Preset> {
     let mut presets: Vec<Preset> = own(environment)
         .into_iter()
-        .map(|(name, path)| Preset { name, description: description(&path), path: Some(path) })
+        .map(|(name, path)| Preset {
+            name,
+            description: description(&environment.files, &path),
+            path: Some(path),
+        })
         .collect();
     for (name, description, _) in BUILT_IN {
         if !presets.iter().any(|preset| preset.name == name) {
@@ -61,14 +65,14 @@ pub fn directory(environment: &Environment) -> Option<PathBuf> {
 
 /// Name and file of each of a user's own. A directory that cannot be read holds none that could be used.
 fn own(environment: &Environment) -> Vec<(String, PathBuf)> {
-    let Some(entries) = directory(environment).and_then(|directory| fs::read_dir(directory).ok()) else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let name = path.file_name()?.to_str()?.strip_suffix(".conf")?;
-            is_name(name).then(|| (name.to_owned(), path.clone()))
+    let Some(directory) = directory(environment) else { return Vec::new() };
+    environment
+        .files
+        .names(&directory)
+        .iter()
+        .filter_map(|file| {
+            let name = file.to_str()?.strip_suffix(".conf")?;
+            is_name(name).then(|| (name.to_owned(), directory.join(file)))
         })
         .collect()
 }
@@ -81,13 +85,14 @@ fn is_name(name: &str) -> bool {
 }
 
 /// What follows `# Description:` in the first line of at most 512 bytes.
-fn description(path: &Path) -> String {
+fn description(files: &Files, path: &Path) -> String {
     let mut begin = Vec::new();
-    let read = file::open_regular(path).and_then(|file| file.take(512).read_to_end(&mut begin));
+    let opened = files.open(path, NamedBy::Configuration, Reading::Instructions { pipe: false });
+    let read = opened.map(|file| file.take(512).read_to_end(&mut begin));
     let text = String::from_utf8_lossy(&begin);
     let first = text.trim_start_matches('\u{feff}').lines().next().unwrap_or_default();
     match (read, first.strip_prefix(DESCRIPTION)) {
-        (Ok(_), Some(description)) => description.trim().to_owned(),
+        (Ok(Ok(_)), Some(description)) => description.trim().to_owned(),
         _ => String::new(),
     }
 }
@@ -106,14 +111,14 @@ pub(super) fn load(
             .filter(|_| is_name(&name))
             .map(|directory| directory.join(format!("{name}.conf")))
             .filter(
-                |path| !matches!(path.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound),
+                |path| !matches!(environment.files.look(path), Err(error) if error.kind() == ErrorKind::NotFound),
             );
         if let Some(path) = path {
             assignments.extend(read(&name, &path, environment, findings));
             files.push(path);
         } else if let Some((_, _, text)) = BUILT_IN.iter().find(|(known, ..)| *known == name) {
             let origin = |_| Origin::Preset { name: name.clone(), place: None };
-            assignments.extend(file::parse(text, Path::new(&name), None, origin, findings));
+            assignments.extend(file::parse(text, Path::new(&name), environment, origin, findings));
         } else {
             let available: Vec<_> = all(environment).into_iter().map(|preset| preset.name).collect();
             let message = format!("Unknown preset '{}'. Available: {}", quoted(&name), available.join(", "));
@@ -143,11 +148,11 @@ pub(super) fn check(
 }
 
 fn read(name: &str, path: &Path, environment: &Environment, findings: &mut Vec<Finding>) -> Vec<Assignment> {
-    match file::read(path, Named::No) {
+    match file::read(&environment.files, path, &Origin::Default) {
         Ok(text) => {
             let origin =
                 |line| Origin::Preset { name: name.to_owned(), place: Some((path.to_owned(), line)) };
-            file::parse(&text, path, environment.home.as_deref(), origin, findings)
+            file::parse(&text, path, environment, origin, findings)
         }
         Err(finding) => {
             findings.push(finding);

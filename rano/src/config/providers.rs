@@ -287,7 +287,8 @@ impl Reader<'_> {
             DeValue::String(text) => match text.as_ref() {
                 "merge" => return Some(Mode::Merge),
                 "replace" => return Some(Mode::Replace),
-                other => format!("'{}'", super::value::quoted(other)),
+                other => super::value::plain(other)
+                    .map_or_else(|| "another text".to_owned(), |word| format!("'{word}'")),
             },
             other => other.type_str().to_owned(),
         };
@@ -323,12 +324,11 @@ impl Reader<'_> {
 
 /// Names stand in tables, formats and queries.
 fn check_name(name: &str) -> Result<(), String> {
-    let shown = super::value::quoted(name);
     if name == "unknown" {
         return Err("providers.unknown is the word for no provider".into());
     }
     if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(format!("provider name '{shown}' must be 1 to 64 bytes without blanks"));
+        return Err("provider name must be 1 to 64 bytes without blanks".into());
     }
     Ok(())
 }

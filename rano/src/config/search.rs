@@ -77,7 +77,7 @@ pub(super) fn candidates(
         let path = file::absolute(&path, environment.working_directory.as_deref());
         let status = match ignored {
             Some(reason) => Status::Ignored(reason),
-            None => match path.symlink_metadata().map_err(|error| error.kind()) {
+            None => match environment.files.look(&path).map_err(|error| error.kind()) {
                 Err(ErrorKind::NotFound | ErrorKind::NotADirectory) => Status::Missing,
                 Err(ErrorKind::PermissionDenied) if named_by == Origin::Default => Status::OutOfReach,
                 // Whatever else is wrong with it, reading it says so.

@@ -167,6 +167,18 @@ impl fmt::Display for Rejection {
 }
 
 impl Rejection {
+    /// The same where `raw` comes out of a file, which may hold something else than a configuration: shown is what looks
+    /// like a value.
+    pub fn discreet_sentence(&self, key: &str, raw: &str) -> String {
+        let other = "a value that is not shown here";
+        match (self, plain(raw)) {
+            (Self::Item { text, .. }, _) if plain(text).is_none() => format!("'{key}' contains {other}"),
+            (Self::Item { .. } | Self::Empty, _) | (_, Some(_)) => self.sentence(key, OsStr::new(raw)),
+            (_, None) if raw.is_empty() => self.sentence(key, OsStr::new(raw)),
+            (_, None) => format!("'{key}' {self}, got {other}"),
+        }
+    }
+
     /// The whole sentence about `key`: `'db_batch_size' must be >= 1, got 0`.
     pub fn sentence(&self, key: &str, raw: &OsStr) -> String {
         let raw = raw.to_string_lossy();
@@ -179,6 +191,12 @@ impl Rejection {
             }
         }
     }
+}
+
+/// A short word, number, name or path.
+pub(super) fn plain(text: &str) -> Option<&str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.,:/~*?%+".contains(&byte);
+    ((1..=64).contains(&text.len()) && text.bytes().all(is_plain)).then_some(text)
 }
 
 /// At most 100 characters of what was given: a message stays a line.

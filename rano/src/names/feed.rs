@@ -12,6 +12,7 @@ use rustix::thread::CapabilitySet;
 use super::Evidence;
 use super::capture_file::{self, CaptureEvidence};
 use crate::event::Moment;
+use crate::files::{Files, NamedBy, Reading, Rights};
 use crate::privileges;
 use crate::stop::{Bell, Stop};
 
@@ -71,8 +72,8 @@ impl Sender {
 }
 
 impl Feed {
-    /// From a thread that runs `watch` until its stop is raised.
-    pub fn from_thread(watch: impl FnOnce(Sender) + Send + 'static) -> Result<Self> {
+    /// From a thread that runs `watch` with `rights` until its stop is raised.
+    pub fn from_thread(rights: Rights, watch: impl FnOnce(Sender) + Send + 'static) -> Result<Self> {
         let (sender, evidence) = sync_channel(WAITING_MAX);
         let (bell, lost, stop) = (Bell::new()?, Arc::new(AtomicU64::new(0)), Stop::new()?);
         let sender =
@@ -81,6 +82,9 @@ impl Feed {
             .name("rano-packets".to_owned())
             .spawn(move || {
                 // A pipe is opened by path; devices have been opened.
+                if rights.take().is_err() {
+                    return sender.lost(1);
+                }
                 privileges::keep_only(CapabilitySet::DAC_READ_SEARCH);
                 watch(sender);
             })
@@ -89,16 +93,17 @@ impl Feed {
     }
 
     /// Out of a capture file, or a pipe into which one is written.
-    pub fn from_file(path: &Path) -> Result<Self> {
-        let kind =
-            std::fs::metadata(path).with_context(|| format!("open capture {}", path.display()))?.file_type();
-        if kind.is_fifo() || kind.is_char_device() {
+    pub fn from_file(path: &Path, files: &Files, named_by: NamedBy) -> Result<Self> {
+        let what = || format!("open capture {}", path.display());
+        let kind = files.look_through(path).map(|file| file.file_type());
+        if kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device()) {
             let path = path.to_path_buf();
             // A pipe that nobody writes to yet is no reason to wait with the rest.
-            return Self::from_thread(move |sender| follow(&path, &sender));
+            return Self::from_thread(files.rights(), move |sender| follow(&path, &sender));
         }
-        let last_ms = capture_file::last_packet(path)?;
-        let evidence = CaptureEvidence::new(capture_file::open(path)?);
+        let file = files.open(path, named_by, Reading::Data).with_context(what)?;
+        let last_ms = capture_file::last_packet(path, &file)?;
+        let evidence = CaptureEvidence::new(capture_file::begin(path, file)?);
         Ok(Self(Kind::File(Box::new(Laid { evidence, last_ms, ahead_ms: None }))))
     }
 
@@ -180,7 +185,9 @@ impl Laid {
 
 /// Reads a capture as it is written, until its end.
 fn follow(path: &Path, sender: &Sender) {
-    let Ok(packets) = capture_file::open(path) else { return sender.lost(1) };
+    let opened = Files::default().open(path, NamedBy::Configuration, Reading::Data);
+    let packets = opened.ok().and_then(|file| capture_file::begin(path, file).ok());
+    let Some(packets) = packets else { return sender.lost(1) };
     let mut evidence = CaptureEvidence::new(packets);
     while let Some(mut found) = evidence.take() {
         let now = crate::source::now();
@@ -207,7 +214,7 @@ mod tests {
     fn feed(packets: &[(u64, Vec<u8>)]) -> Feed {
         let file = tempfile::NamedTempFile::new().expect("made");
         std::fs::write(file.path(), legacy(101, packets)).expect("written");
-        Feed::from_file(file.path()).expect("a capture")
+        Feed::from_file(file.path(), &Files::default(), NamedBy::CommandLine).expect("a capture")
     }
 
     fn taken(feed: &mut Feed, now: Moment) -> Vec<Moment> {
@@ -242,15 +249,18 @@ mod tests {
     fn what_is_no_capture_is_refused() {
         let file = tempfile::NamedTempFile::new().expect("made");
         std::fs::write(file.path(), "GET / HTTP/1.1").expect("written");
-        let error = Feed::from_file(file.path()).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let error = Feed::from_file(file.path(), &Files::default(), NamedBy::CommandLine)
+            .err()
+            .map(|error| format!("{error:#}"))
+            .unwrap_or_default();
         assert!(error.contains("no capture file"), "{error}");
-        assert!(Feed::from_file(Path::new("/nonexistent")).is_err());
+        assert!(Feed::from_file(Path::new("/nonexistent"), &Files::default(), NamedBy::CommandLine).is_err());
     }
 
     #[test]
     fn what_finds_no_room_is_counted() {
         let (done, is_done) = std::sync::mpsc::channel();
-        let mut feed = Feed::from_thread(move |sender| {
+        let mut feed = Feed::from_thread(Rights::here(), move |sender| {
             let mut file = feed_of_one();
             let evidence = file.take(at(1)).expect("there");
             for _ in 0..WAITING_MAX + 3 {

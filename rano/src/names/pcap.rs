@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::feed::Feed;
+use crate::files::{Files, NamedBy};
 
 #[cfg(feature = "pcap")]
 mod live;
@@ -23,6 +24,6 @@ pub fn open_live() -> Result<Feed> {
 }
 
 /// Takes names out of a capture file, pcap or pcapng.
-pub fn open_file(path: &Path) -> Result<Feed> {
-    Feed::from_file(path)
+pub fn open_file(path: &Path, files: &Files, named_by: NamedBy) -> Result<Feed> {
+    Feed::from_file(path, files, named_by)
 }

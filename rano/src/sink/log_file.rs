@@ -2,20 +2,64 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use crate::event::{Domain, Event};
+use crate::files::{Existing, Files, NamedBy, Problem, Rights};
 use crate::output::escape::{Colors, screened};
 use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{event_json, event_line};
+use crate::signals::ReopenLogs;
 use crate::sink::terminal::Format;
 use crate::sink::{Frame, Sink};
 
+/// Room for lines that wait to be written.
+const WAITING_MAX: usize = 32 * 1024;
+
+/// A log file, and the way to open it again.
+pub struct OpenLog {
+    files: Files,
+    path: PathBuf,
+    rights: Rights,
+    file: BufWriter<File>,
+    /// Device and inode, of a regular file: another one at its path means that this one was rotated or lost.
+    identity: Option<(u64, u64)>,
+}
+
+impl OpenLog {
+    pub fn open(files: &Files, path: PathBuf, named_by: NamedBy) -> Result<Self, Problem> {
+        let (file, rights) = files.create(&path, named_by, Existing::Append)?;
+        let identity = identity(&file);
+        let file = BufWriter::with_capacity(WAITING_MAX, file);
+        Ok(Self { files: files.clone(), path, rights, file, identity })
+    }
+
+    fn is_lost(&self) -> bool {
+        self.identity.is_some() && self.files.identity_of(&self.path, &self.rights).ok() != self.identity
+    }
+
+    /// Lines that wait go to the new file.
+    fn reopen(&mut self) -> Result<(), Problem> {
+        let file = self.files.create_with(&self.path, &self.rights, Existing::Append)?;
+        self.identity = identity(&file);
+        let old = std::mem::replace(&mut self.file, BufWriter::with_capacity(WAITING_MAX, file));
+        let (_, waiting) = old.into_parts();
+        // They fit into the room of the new one, which is as large.
+        self.file.write_all(&waiting.unwrap_or_default())?;
+        Ok(())
+    }
+}
+
+fn identity(file: &File) -> Option<(u64, u64)> {
+    let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// An open log file.
 pub struct LogFile {
-    path: PathBuf,
-    file: BufWriter<File>,
+    log: OpenLog,
     format: Format,
     run_id: String,
     line: String,
@@ -23,14 +67,20 @@ pub struct LogFile {
     /// Lines that could not be written.
     lost: u64,
     notices: Vec<String>,
+    reopen: ReopenLogs,
+    /// Wishes to open it again that were fulfilled.
+    reopened: u64,
+    /// It is gone and could not be opened again.
+    is_lost: bool,
 }
 
 impl LogFile {
-    /// `file` has been opened for appending by the caller; `path` is for messages.
-    pub fn new(path: PathBuf, file: File, format: Format, run_id: String) -> Self {
+    pub fn new(log: OpenLog, format: Format, run_id: String, reopen: ReopenLogs) -> Self {
         Self {
-            path,
-            file: BufWriter::with_capacity(32 * 1024, file),
+            log,
+            reopened: reopen.times(),
+            reopen,
+            is_lost: false,
             format,
             run_id,
             line: String::new(),
@@ -41,8 +91,37 @@ impl LogFile {
     }
 
     fn write(&mut self) {
-        if let Err(error) = self.file.write_all(&self.bytes) {
+        if let Err(error) = self.log.file.write_all(&self.bytes) {
             self.failed(&error);
+        }
+    }
+
+    /// Before lines are written: the file may have been rotated away, by who then asks for a new one or does not.
+    fn look_after(&mut self) {
+        let wishes = self.reopen.times();
+        let is_asked = wishes != self.reopened;
+        self.reopened = wishes;
+        let is_lost = !self.log.file.buffer().is_empty() && !self.is_lost && self.log.is_lost();
+        if !is_asked && !is_lost {
+            return;
+        }
+        let path = self.log.path.display().to_string();
+        match self.log.reopen() {
+            Ok(()) => {
+                if !is_asked {
+                    self.notices.push(format!("{path} was moved or removed: events go on in a new one"));
+                }
+                self.is_lost = false;
+            }
+            // Until it is asked for again, what comes goes where it went before.
+            Err(problem) => {
+                self.is_lost = true;
+                self.notices.push(format!(
+                    "warning: cannot open {path} again: {problem}; events go on into the file that was there before \
+                     (hint: {}, then send SIGUSR1)",
+                    problem.hint()
+                ));
+            }
         }
     }
 
@@ -50,7 +129,7 @@ impl LogFile {
         if self.lost == 0 {
             self.notices.push(format!(
                 "warning: cannot write to {}: {error}; events are missing there from now on",
-                self.path.display()
+                self.log.path.display()
             ));
         }
         self.lost += 1;
@@ -80,7 +159,8 @@ impl Sink for LogFile {
     }
 
     fn tick(&mut self, _frame: &Frame<'_>) {
-        match self.file.flush() {
+        self.look_after();
+        match self.log.file.flush() {
             // A full pipe: what waits is not lost yet.
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => self.failed(&error),
@@ -93,7 +173,8 @@ impl Sink for LogFile {
             Format::Pretty => screened(&summary.render(&Styles::PLAIN), Colors::Plain).into_owned(),
             Format::Json => summary.json(&self.run_id) + "\n",
         };
-        if let Err(error) = self.file.write_all(text.as_bytes()).and_then(|()| self.file.flush()) {
+        self.look_after();
+        if let Err(error) = self.log.file.write_all(text.as_bytes()).and_then(|()| self.log.file.flush()) {
             self.failed(&error);
         }
         summary.log_lost += self.lost;

@@ -326,7 +326,9 @@ fn polling() -> (Rung, Check) {
 /// Whether a file could be made or written there.
 pub fn can_write(path: &Path) -> bool {
     let place = if path.exists() { path.to_owned() } else { directory_of(path) };
-    rustix::fs::access(&place, rustix::fs::Access::WRITE_OK).is_ok()
+    // Of the calling thread's identity on file systems, and not of the process's real user.
+    let flags = rustix::fs::AtFlags::EACCESS;
+    rustix::fs::accessat(rustix::fs::CWD, &place, rustix::fs::Access::WRITE_OK, flags).is_ok()
 }
 
 fn directory_of(path: &Path) -> PathBuf {

@@ -6,6 +6,7 @@ pub mod examine;
 pub mod health;
 pub mod named;
 pub mod proc;
+pub mod reopening;
 pub mod replay;
 
 use std::net::SocketAddr;

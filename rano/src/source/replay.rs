@@ -2,11 +2,10 @@
 //! above a source runs on a recording as on the live system, without privileges and as fast as it can.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read as _, Write as _};
-use std::path::Path;
+use std::io::{BufRead, BufWriter, Read as _, Write as _};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::event::{Moment, SourceKind};
 use crate::names::{Evidence, Party};
@@ -29,11 +28,6 @@ pub struct Replay {
 }
 
 impl Replay {
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("open recording {}", path.display()))?;
-        Ok(Self::new(Box::new(BufReader::with_capacity(64 * 1024, file)), path.display().to_string()))
-    }
-
     /// `name` is what errors call the recording.
     pub fn new(lines: Box<dyn BufRead>, name: String) -> Self {
         Self { lines, name, line: String::new(), line_number: 0, next: None, now: Moment::default() }
@@ -51,10 +45,16 @@ impl Replay {
             ensure!(line.limit() > 0, "{}: the line is too long for a recording", place());
             let text = self.line.trim();
             if !text.is_empty() {
-                return serde_json::from_str(text).map(Some).with_context(place);
+                return serde_json::from_str(text).map(Some).map_err(unreadable).with_context(place);
             }
         }
     }
+}
+
+/// Where the line is no recording's. The parser's own words quote it, and it may be of any file.
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err passes")]
+fn unreadable(error: serde_json::Error) -> anyhow::Error {
+    anyhow!("this is no line of a recording (column {})", error.column())
 }
 
 /// When a raw event happened, where it says so.

@@ -9,14 +9,19 @@ mod queue;
 mod read;
 mod rollup;
 mod schema;
+mod system;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::thread::CapabilitySet;
+
 use crate::event::{Class, ConnectionId, Domain, Event, KnownName, SourceKind};
+use crate::files::Rights;
 use crate::privileges;
 use crate::process::LeftOut;
 use crate::source::health::Gaps;
@@ -34,8 +39,8 @@ mod tests;
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     pub path: PathBuf,
-    /// User and group that are to own a file that has to be made.
-    pub owner: Option<(u32, u32)>,
+    /// With which it is opened; they are the writing thread's for good.
+    pub rights: Rights,
     /// Events that fill a batch; at least 1.
     pub batch_size: usize,
     /// The longest that an event waits for its batch to fill.
@@ -97,7 +102,7 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<Finished>>,
+    writer: Option<JoinHandle<Option<Finished>>>,
 }
 
 impl Store {
@@ -105,15 +110,25 @@ impl Store {
     pub fn start(options: &StoreOptions, session: &Session) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared::new(options));
         let failed = |problem| OpenError { path: options.path.clone(), problem };
-        let opened = open(&options.path, options.owner)?;
-        let writer = Writer::new(opened, session, options, Arc::clone(&shared)).map_err(failed)?;
+        let (options, session, queue) = (options.clone(), session.clone(), Arc::clone(&shared));
+        let (begun, outcome) = sync_channel(1);
         let writer = thread::Builder::new()
             .name("rano-store".to_owned())
-            .spawn(move || {
-                privileges::keep_only(privileges::OTHERS_FILES);
-                writer.run()
+            .spawn(move || match begin(&options, &session, queue) {
+                Ok(writer) => {
+                    let _ = begun.send(Ok(()));
+                    Some(writer.run())
+                }
+                Err(error) => {
+                    let _ = begun.send(Err(error));
+                    None
+                }
             })
             .map_err(|error| failed(error.into()))?;
+        match outcome.recv() {
+            Ok(begun) => begun?,
+            Err(_) => return Err(failed(OpenProblem::Other("the thread that writes it failed".to_owned()))),
+        }
         Ok(Self { shared, writer: Some(writer) })
     }
 
@@ -169,7 +184,7 @@ impl Store {
     fn end(&mut self, end: End) -> Option<Finished> {
         let writer = self.writer.take()?;
         self.shared.end(end);
-        Some(writer.join().unwrap_or_else(|_| Finished {
+        Some(writer.join().ok().flatten().unwrap_or_else(|| Finished {
             stored: 0,
             dropped: self.shared.dropped(),
             names_dropped: 0,
@@ -177,6 +192,16 @@ impl Store {
             warnings: Vec::new(),
         }))
     }
+}
+
+/// In the thread that writes: SQLite opens and removes files beside the database as long as it is open.
+fn begin(options: &StoreOptions, session: &Session, shared: Arc<Shared>) -> Result<Writer, OpenError> {
+    let failed = |problem| OpenError { path: options.path.clone(), problem };
+    options.rights.take().map_err(|error| failed(error.into()))?;
+    let opened = open(&options.path)?;
+    // Root owns its files without any.
+    privileges::keep_only(CapabilitySet::empty());
+    Writer::new(opened, session, options, shared).map_err(failed)
 }
 
 impl Drop for Store {

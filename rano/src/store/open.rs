@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::schema::{self, Identity};
+use super::system::{self, Access};
+use crate::files::{self, Problem, Refusal, Rights};
 
 /// How long another program's lock is waited for at start.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -34,8 +35,11 @@ pub enum OpenProblem {
     Directory,
     NotAFile,
     Symlink,
+    /// It, or the file beside it whose name ends so, is not safe to use.
+    Unsafe(&'static str, Refusal),
     ParentMissing,
     PermissionDenied,
+    TooManyFiles,
     ReadOnlyFilesystem,
     DiskFull,
     NotADatabase,
@@ -63,6 +67,8 @@ impl OpenError {
             }
             OpenProblem::Directory | OpenProblem::NotAFile => "name a file with --sqlite",
             OpenProblem::Symlink => "name the file itself with --sqlite, or remove the link",
+            OpenProblem::Unsafe(_, refusal) => refusal.hint(),
+            OpenProblem::TooManyFiles => "allow more open files (ulimit -n), and start it again",
             OpenProblem::ParentMissing => "make the directory, or name another file with --sqlite",
             OpenProblem::PermissionDenied | OpenProblem::ReadOnlyFilesystem => {
                 "name a file in a directory you can write to with --sqlite, or use --no-sqlite"
@@ -91,7 +97,10 @@ impl fmt::Display for OpenError {
             OpenProblem::Empty => f.write_str("nothing was ever written to it"),
             OpenProblem::Directory => f.write_str("it is a directory"),
             OpenProblem::NotAFile => f.write_str("it is not a regular file"),
-            OpenProblem::Symlink => f.write_str("it is a symbolic link"),
+            OpenProblem::Symlink => f.write_str("it is a symbolic link, or behind one"),
+            OpenProblem::Unsafe("", refusal) => refusal.fmt(f),
+            OpenProblem::Unsafe(end, refusal) => write!(f, "its file {end}: {refusal}"),
+            OpenProblem::TooManyFiles => f.write_str("too many open files"),
             OpenProblem::ParentMissing => f.write_str("its directory does not exist"),
             OpenProblem::PermissionDenied => f.write_str("permission denied"),
             OpenProblem::ReadOnlyFilesystem => f.write_str("the filesystem is read-only"),
@@ -120,7 +129,20 @@ impl From<Errno> for OpenProblem {
             Errno::ROFS => Self::ReadOnlyFilesystem,
             Errno::NOSPC | Errno::DQUOT => Self::DiskFull,
             Errno::NXIO | Errno::NODEV => Self::NotAFile,
+            Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
             other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl From<Problem> for OpenProblem {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::System(errno) => errno.into(),
+            Problem::Refused(Refusal::Directory) => Self::Directory,
+            Problem::Refused(Refusal::NotRegular | Refusal::Unread) => Self::NotAFile,
+            Problem::Refused(Refusal::Link) => Self::Symlink,
+            Problem::Refused(refusal) => Self::Unsafe("", refusal),
         }
     }
 }
@@ -143,7 +165,11 @@ impl From<rusqlite::Error> for OpenProblem {
             Some(ErrorCode::DiskFull) => Self::DiskFull,
             // The file itself was opened for writing before: what SQLite lacks are its neighbours -wal and -shm.
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-                Self::PermissionDenied
+                match system::refused() {
+                    Some((Problem::Refused(refusal), end)) if !end.is_empty() => Self::Unsafe(end, refusal),
+                    Some((problem, _)) => problem.into(),
+                    None => Self::PermissionDenied,
+                }
             }
             _ => Self::Other(error.to_string()),
         }
@@ -159,29 +185,22 @@ pub(super) struct Opened {
     pub(super) file: File,
 }
 
-/// Opens `path` for writing, brings its schema up to date and makes it if it does not exist: with mode 0600 and, where
-/// `owner` is given, belonging to that user and group (SQLite, run by root, gives `-wal` and `-shm` the same).
-/// As root no symbolic link is followed for the file itself.
+/// Opens `path` for writing, brings its schema up to date and makes it if it does not exist, with mode 0600. The calling
+/// thread's rights count, also for what lies beside the file.
 ///
 /// Not while this process has the same file open, see [`Opened::file`].
-pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Opened, OpenError> {
-    open_file(path, owner).map_err(|problem| OpenError { path: path.to_owned(), problem })
+pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
+    open_file(path).map_err(|problem| OpenError { path: path.to_owned(), problem })
 }
 
-fn open_file(path: &Path, owner: Option<(u32, u32)>) -> Result<Opened, OpenProblem> {
-    let name = path.file_name().ok_or(OpenProblem::Directory)?;
-    // The directory is resolved once, which also keeps SQLite from reading a meaning into names like `:memory:`.
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.canonicalize()?,
-        _ => Path::new(".").canonicalize()?,
-    };
-    let path = directory.join(name);
-    let root = rustix::process::geteuid().is_root();
-    let file = make_or_open(&path, owner, root)?;
+fn open_file(path: &Path) -> Result<Opened, OpenProblem> {
+    let rights = Rights::here();
+    let (path, file) = files::create_database(path, &rights)?;
     check_file(&file)?;
 
+    system::install(Access::Write);
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if root {
+    if rights != Rights::Own {
         flags |= OpenFlags::SQLITE_OPEN_NOFOLLOW;
     }
     let connection = Connection::open_with_flags(&path, flags)?;
@@ -194,30 +213,6 @@ fn open_file(path: &Path, owner: Option<(u32, u32)>) -> Result<Opened, OpenProbl
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     configure(&connection)?;
     Ok(Opened { connection, file })
-}
-
-/// The file, new or old, opened for reading and writing.
-fn make_or_open(path: &Path, owner: Option<(u32, u32)>, root: bool) -> Result<File, OpenProblem> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let create = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    match rustix::fs::open(path, create, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => {
-            if let Some((uid, gid)) = owner {
-                rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-            }
-            Ok(file.into())
-        }
-        Err(Errno::EXIST) => {
-            let follow = if root { OFlags::NOFOLLOW } else { OFlags::empty() };
-            match rustix::fs::open(path, flags | follow, Mode::empty()) {
-                Ok(file) => Ok(file.into()),
-                // It exists, but what it points to does not.
-                Err(Errno::NOENT) => Err(OpenProblem::Symlink),
-                Err(errno) => Err(errno.into()),
-            }
-        }
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 /// Looks at the header before SQLite does, because SQLite may already write to a file it opens: it plays back journals.

@@ -2,16 +2,17 @@
 //! is at work, was killed, or the directory may only be read.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::{Mode, OFlags};
 
 use super::open::{OpenError, OpenProblem, check_file};
+use super::system::{self, Access};
+use crate::files::{self, Problem, Rights};
 
 /// How long a lock is waited for. Readers meet one only where the filesystem cannot do without.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -75,12 +76,9 @@ impl Seen {
 }
 
 fn open(path: &Path) -> Result<History, OpenProblem> {
-    let path = path.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => OpenProblem::Missing,
-        _ => error.into(),
-    })?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file: File = rustix::fs::open(&path, flags, Mode::empty())?.into();
+    system::install(Access::Read);
+    let missing = |problem: Problem| if problem.is_missing() { OpenProblem::Missing } else { problem.into() };
+    let (path, file) = files::open_database(path, &Rights::here()).map_err(missing)?;
     check_file(&file)?;
     if file.metadata()?.len() == 0 {
         return Err(OpenProblem::Empty);

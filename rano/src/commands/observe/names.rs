@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Run, cannot_open};
+use super::{Run, cannot_read};
 use crate::config::{DomainMode, EndpointEntry, Settings};
 use crate::names::accounts;
 use crate::names::book::Book;
@@ -102,7 +102,9 @@ impl Run<'_> {
         let mut sources =
             NameSources { packets: Packets::Nobody, feed: None, reason: None, warnings: Vec::new() };
         if let Some(path) = &settings.pcap_file {
-            let feed = pcap::open_file(path).map_err(|error| cannot_open("capture file", path, error))?;
+            let named_by = self.named_by("pcap_file");
+            let feed = pcap::open_file(path, self.files, named_by)
+                .map_err(|error| cannot_read("capture file", path, error))?;
             (sources.packets, sources.feed) = (Packets::File(path.clone()), Some(feed));
         } else if settings.domain_mode == DomainMode::Pcap && !settings.once && settings.replay.is_none() {
             match pcap::open_live() {

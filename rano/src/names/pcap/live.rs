@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::event::Moment;
+use crate::files::Rights;
 use crate::names::feed::{Feed, Sender};
 use crate::names::packet::{self, Link};
 use crate::names::reader::{Reader, Seen};
@@ -47,7 +48,7 @@ pub(super) fn open() -> Result<Feed> {
     let number = capture.get_datalink().0;
     let Some(link) = Link::from_number(number) else { bail!("packets come in an unknown form ({number})") };
     let capture = capture.setnonblock().context("watch packets without blocking")?;
-    Feed::from_thread(move |sender| Watcher::new(capture, link).run(&sender))
+    Feed::from_thread(Rights::here(), move |sender| Watcher::new(capture, link).run(&sender))
 }
 
 struct Watcher {

@@ -55,8 +55,6 @@ pub struct EbpfSettings {
     pub owners_max: u32,
     /// Packets that hold names are looked at.
     pub names: bool,
-    /// The user who invoked sudo, whose files rano works with.
-    pub files_of: Option<u32>,
 }
 
 /// Kernel programs and what their records come to.
@@ -147,9 +145,6 @@ impl EbpfSource {
 
     /// Everything is attached, and other network namespaces need not be entered any more.
     fn give_up_privileges(&self) {
-        if let Some(uid) = self.settings.files_of {
-            privileges::handle_files_as(uid);
-        }
         let mut keep = privileges::OTHERS_PROCESSES;
         let probed = privileges::OWN_MAPS.union(privileges::INSTEAD_OF_OWN_MAPS);
         if !privileges::works_without(probed, || self.programs.are_within_reach()) {

@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
+use rustix::thread::CapabilitySet;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::gate::{Gate, OWN_NAMESPACE};
@@ -21,6 +22,7 @@ use super::inet::{Counters, InetSocket};
 use super::netlink::{Kind, Messages, Socket};
 use super::throttle::{RateLimits, Throttle};
 use crate::event::{Moment, Protocol};
+use crate::privileges;
 
 /// `SKNLGRP_INET_TCP_DESTROY` and `SKNLGRP_INET6_TCP_DESTROY` as bits.
 const TCP_GROUPS: u32 = 0b0101;
@@ -172,7 +174,11 @@ impl DestroyListener {
             batch: Vec::with_capacity(BATCH),
         };
         let builder = std::thread::Builder::new().name("destroyed".to_owned()).stack_size(128 * 1024);
-        let thread = builder.spawn(move || reader.run()).context("start the thread for destroy messages")?;
+        let listen = move || {
+            privileges::keep_only(CapabilitySet::empty());
+            reader.run();
+        };
+        let thread = builder.spawn(listen).context("start the thread for destroy messages")?;
         Ok(Self { shared, thread: Some(thread) })
     }
 

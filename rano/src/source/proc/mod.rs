@@ -289,7 +289,7 @@ impl Source for ProcSource {
         let reasons: Vec<&str> =
             [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-        gaps.set(Gap::Unread, self.own.unread + self.broken_walks);
+        gaps.set(Gap::Unread, self.own.unread + self.others.unread + self.broken_walks);
         SourceHealth { kind: self.kind(), reason, gaps }
     }
 

@@ -1,10 +1,12 @@
 //! Network namespaces of watched processes that are not our own: `/proc/<pid>/net` shows their sockets as text. No
 //! notification comes from there.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rustc_hash::FxHashMap;
+use rustix::io::Errno;
 
 use super::gate::{self, Missed};
 use super::net_text;
@@ -28,6 +30,8 @@ pub struct OtherNamespaces {
     missed: FxHashMap<u32, Missed>,
     /// Looks that failed: namespace's processes gone or not ours to look at.
     pub refused: u64,
+    /// Looks for which rano had too few descriptors or too little memory.
+    pub unread: u64,
 }
 
 impl OtherNamespaces {
@@ -40,6 +44,7 @@ impl OtherNamespaces {
             tables: FxHashMap::default(),
             missed: FxHashMap::default(),
             refused: 0,
+            unread: 0,
         }
     }
 
@@ -85,8 +90,11 @@ impl OtherNamespaces {
                 .or_insert_with(|| SocketTable::new(netns, self.ephemeral.clone(), is_first));
             let net = format!("/proc/{}/net", process.pid);
             let opens = gate::active_opens(Path::new(&net));
-            if !read(table, Path::new(&net), self.udp, now, out) {
-                self.refused += 1;
+            if let Err(error) = read(table, Path::new(&net), self.udp, now, out) {
+                match Errno::from_io_error(&error) {
+                    Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => self.unread += 1,
+                    _ => self.refused += 1,
+                }
             } else if let Ok(opens) = opens {
                 missed += self.missed.entry(netns).or_default().count(opens, table.new_connects(now));
             }
@@ -95,8 +103,14 @@ impl OtherNamespaces {
     }
 }
 
-/// Whether all of it could be read.
-fn read(table: &mut SocketTable, net: &Path, udp: bool, now: Moment, out: &mut Vec<SocketChange>) -> bool {
+/// Fails where not all of it could be read.
+fn read(
+    table: &mut SocketTable,
+    net: &Path,
+    udp: bool,
+    now: Moment,
+    out: &mut Vec<SocketChange>,
+) -> io::Result<()> {
     let netns = table.netns();
     table.begin_look();
     let mut looked_at = Vec::with_capacity(2);
@@ -105,12 +119,8 @@ fn read(table: &mut SocketTable, net: &Path, udp: bool, now: Moment, out: &mut V
             table.see(seen, now, out);
         }
     };
-    if net_text::tcp(net, &mut each).is_ok() {
-        looked_at.push(Protocol::Tcp);
-    }
-    if udp && net_text::udp(net, &mut each).is_ok() {
-        looked_at.push(Protocol::Udp);
-    }
+    let tcp = net_text::tcp(net, &mut each).map(|_| looked_at.push(Protocol::Tcp));
+    let udp = if udp { net_text::udp(net, &mut each).map(|_| looked_at.push(Protocol::Udp)) } else { Ok(()) };
     table.end_look(&looked_at, &[], now, out);
-    looked_at.len() == if udp { 2 } else { 1 }
+    tcp.and(udp)
 }

@@ -21,6 +21,7 @@ use crate::event::{
     Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, KnownName, Moment,
     OwnerQuality, Protocol, SocketState, SourceKind,
 };
+use crate::files::Rights;
 use crate::process::{Ancestor, Process, ProcessId};
 
 /// 2026-01-17T19:30:00.123Z.
@@ -33,7 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 fn patient(path: &Path) -> StoreOptions {
     StoreOptions {
         path: path.to_owned(),
-        owner: None,
+        rights: Rights::here(),
         batch_size: 1_000_000,
         flush_interval: Duration::from_hours(1),
         queue_max: 1_000_000,

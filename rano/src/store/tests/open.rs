@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::*;
+use crate::files::Identity;
 use crate::store::OpenProblem;
 use crate::store::open::open;
 use crate::store::schema;
@@ -13,7 +14,7 @@ fn check_refused(path: &Path, problem: &OpenProblem) {
     let before = fs::read(path).ok();
     let neighbours = |path: &Path| fs::read_dir(path.parent().expect("a parent")).map(Iterator::count).ok();
     let count = neighbours(path);
-    let error = open(path, None).expect_err("to be refused");
+    let error = open(path).expect_err("to be refused");
     assert_eq!(&error.problem, problem);
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     assert!(!error.hint().is_empty());
@@ -42,7 +43,10 @@ fn under_sudo_all_three_files_belong_to_the_invoking_user() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
-    let options = StoreOptions { owner: Some((61_234, 61_235)), ..patient(&path) };
+    // Nobody else may enter it, and root itself has no right to.
+    std::os::unix::fs::chown(directory.path(), Some(61_234), Some(61_235)).expect("to be given away");
+    let identity = Identity { uid: 61_234, gid: 61_235, groups: vec![61_235] };
+    let options = StoreOptions { rights: Rights::User(identity), ..patient(&path) };
     let store = Store::start(&options, &session()).expect("a new database");
     for suffix in ["", "-wal", "-shm"] {
         let metadata = fs::metadata(format!("{}{suffix}", path.display())).expect(suffix);
@@ -92,7 +96,7 @@ fn another_programs_database_that_is_still_in_its_log_is_left_alone() {
     }
     let path = crashed.join("observer.sqlite");
     let log = fs::read(crashed.join("observer.sqlite-wal")).expect("a log");
-    assert_eq!(open(&path, None).expect_err("to be refused").problem, OpenProblem::Foreign);
+    assert_eq!(open(&path).expect_err("to be refused").problem, OpenProblem::Foreign);
     assert_eq!(fs::read(crashed.join("observer.sqlite-wal")).expect("a log"), log);
 }
 
@@ -134,9 +138,9 @@ fn what_is_no_file_is_refused() {
         0,
     )
     .expect("a pipe");
-    assert_eq!(open(&inside("pipe"), None).expect_err("to be refused").problem, OpenProblem::NotAFile);
+    assert_eq!(open(&inside("pipe")).expect_err("to be refused").problem, OpenProblem::NotAFile);
     symlink(inside("nowhere"), inside("dangling")).expect("a link");
-    assert_eq!(open(&inside("dangling"), None).expect_err("to be refused").problem, OpenProblem::Symlink);
+    assert_eq!(open(&inside("dangling")).expect_err("to be refused").problem, OpenProblem::Symlink);
     assert!(!inside("nowhere").exists());
 }
 
@@ -197,7 +201,7 @@ fn a_directory_without_permission_is_named_as_such() {
             rustix::fs::Uid::from_raw(61_234),
         )
         .expect("another user");
-        open(&path, None).expect_err("to be refused").problem
+        open(&path).expect_err("to be refused").problem
     })
     .join()
     .expect("a thread");
