@@ -104,11 +104,12 @@ fn add(sum: &mut Bytes, bytes: Bytes) {
     sum.received = sum.received.saturating_add(bytes.received);
 }
 
-/// Counts by key for a bounded number of keys; what comes after is counted together.
+/// Counts by key for a bounded number of keys. When they are too many, the rarer half goes, counted together: whatever
+/// becomes frequent later still finds its place.
 #[derive(Debug, Clone)]
 pub struct Ranking<K> {
     counts: FxHashMap<K, u64>,
-    /// Occurrences of keys that no longer found a place.
+    /// Occurrences of keys that had to go.
     pub others: u64,
 }
 
@@ -130,11 +131,25 @@ impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
     {
         if let Some(count) = self.counts.get_mut(key) {
             *count += 1;
-        } else if self.counts.len() < Self::KEYS_MAX {
-            self.counts.insert(key.to_owned(), 1);
         } else {
-            self.others += 1;
+            if self.counts.len() >= Self::KEYS_MAX {
+                self.drop_rare();
+            }
+            self.counts.insert(key.to_owned(), 1);
         }
+    }
+
+    /// Half of the keys at least.
+    fn drop_rare(&mut self) {
+        let mut counts: Vec<u64> = self.counts.values().copied().collect();
+        let middle = counts.len() / 2;
+        let (_, &mut median, _) = counts.select_nth_unstable(middle);
+        let others = &mut self.others;
+        self.counts.retain(|_, count| {
+            let is_rare = *count <= median;
+            *others += if is_rare { *count } else { 0 };
+            !is_rare
+        });
     }
 
     /// Takes back one occurrence.
@@ -178,13 +193,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_ranking_counts_newcomers_together() {
+    fn a_flood_of_keys_hides_none_that_becomes_frequent() {
         let mut ranking = Ranking::default();
-        for key in 0..70_000u32 {
+        for _ in 0..10 {
+            ranking.count(&7);
+        }
+        for key in 0..200_000_u32 {
             ranking.count(&key);
         }
-        ranking.count(&7);
-        assert_eq!(ranking.top(2), [(7, 2), (0, 1)]);
-        assert_eq!(ranking.others, 70_000 - 65_536);
+        for _ in 0..5 {
+            ranking.count(&300_000);
+        }
+        assert_eq!(ranking.top(2), [(7, 11), (300_000, 5)]);
+        assert!(ranking.len() <= Ranking::<u32>::KEYS_MAX);
+        let kept: u64 = ranking.top(usize::MAX).iter().map(|(_, count)| count).sum();
+        assert_eq!(kept + ranking.others, 10 + 200_000 + 5, "nothing is lost");
     }
 }
