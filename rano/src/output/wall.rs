@@ -13,7 +13,6 @@ const WAYS: &str = r"(?x)
     | \b io \s* :: \s* \{ [^}]* \b (std(out|err) | Std(out|err)) \b
     | \b rustix \s* :: \s* stdio \b
     | STD(OUT|ERR)_FILENO
-    | /dev/(stdout|stderr|tty|console|pts|fd)
     | /proc/self/fd/[12]
     | \b (from_raw_fd | borrow_raw) \s* \( \s* [12] \s* \)
     | \. \s* (print | print_help | print_long_help | exit) \s* \( \s* \)
