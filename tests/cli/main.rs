@@ -15,6 +15,7 @@ mod config_check;
 mod diff;
 mod export;
 mod harness;
+mod hostile_database;
 mod layers;
 mod names;
 mod observe;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         diff::all(),
         status::all(),
         export::all(),
+        hostile_database::all(),
         readers::all(),
         trouble::all(),
     ];
