@@ -215,6 +215,7 @@ impl Pipeline {
             names: self.names.from.clone(),
             top,
             log_lost: 0,
+            history_moved: None,
             output_failed: false,
         };
         for at in 0..self.sinks.len() {

@@ -16,6 +16,7 @@ mod diff;
 mod exclude;
 mod export;
 mod harness;
+mod hostile_database;
 mod hostile_files;
 mod hostile_text;
 mod layers;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         diff::all(),
         status::all(),
         export::all(),
+        hostile_database::all(),
         readers::all(),
         trouble::all(),
     ];

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit};
 use serde_json::json;
 
 use crate::support::actor::{Actor, Ending, Service, Transport};
+use crate::support::database::Database;
 use crate::support::namespace::{User, become_ordinary, is_root};
 use crate::support::rano::Launch;
 use crate::support::scene::{FAST, Scene};
@@ -131,7 +132,7 @@ fn a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen() 
     Ok(())
 }
 
-/// Noticed with the next batch, even if that is the last one.
+/// Noticed with the next batch, even if that is the last one; the batch is written again.
 fn a_database_that_vanishes_is_said_and_counted() -> Result<()> {
     for flush_ms in ["20", "60000"] {
         check_vanished_database(flush_ms)?;
@@ -143,14 +144,23 @@ fn check_vanished_database(flush_ms: &str) -> Result<()> {
     let mut scene = Scene::new(User::Ordinary)?;
     let rano = scene.observe(&["--db-flush-ms", flush_ms])?;
     let mut claude = scene.agent("claude")?;
-    fs::remove_file(scene.directory().join("observer.sqlite"))?;
+    let path = scene.directory().join("observer.sqlite");
+    fs::remove_file(&path)?;
     let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
     rano.wait_for_event("connect", tuple)?;
     let finished = rano.interrupt()?;
-    finished.expect_code(0)?;
-    let said = |line: &str| line.contains("observer.sqlite was removed") && line.contains("start rano again");
+    finished.expect_code(3)?;
+    let said =
+        |line: &str| line.contains("observer.sqlite was removed") && line.contains("observer-2.sqlite");
     ensure!(finished.stderr.lines().any(said), "{}", finished.stderr);
-    ensure!(finished.stdout.contains("sqlite dropped"), "{}", finished.stdout);
+    ensure!(finished.stdout.contains("history goes on in observer-2.sqlite"), "{}", finished.stdout);
+    let fresh = Database::open(&scene.directory().join("observer-2.sqlite"))?;
+    ensure!(fresh.events_of(Transport::Tcp, tuple)?.len() == 1);
+    // Every event is in the fresh file or counted there.
+    let all = "SELECT connects + sqlite_dropped FROM sessions WHERE clean_exit";
+    ensure!(fresh.count(all)? == 2, "{finished:#?}");
+    let lost = fresh.count("SELECT sqlite_dropped FROM sessions")?;
+    ensure!((lost > 0) == finished.stdout.contains("sqlite dropped"), "{lost} {}", finished.stdout);
     Ok(())
 }
 

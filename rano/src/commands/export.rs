@@ -15,7 +15,7 @@ use crate::output::parquet::Parquet;
 use crate::output::stream;
 use crate::output::table::grouped;
 use crate::store::query::export::{DEFAULT_FIELDS, ExportError, FIELDS, Field, Filter};
-use crate::store::{History, OpenError};
+use crate::store::{History, OpenError, OpenProblem};
 
 /// A short export says nothing about its progress.
 const QUIET: Duration = Duration::from_secs(2);
@@ -109,7 +109,8 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
             ExportError::NoSession => history::no_session(filter.run.as_deref().unwrap_or(""), &path).into(),
             ExportError::Output(error) => not_printed(error),
             ExportError::Database(error) => {
-                history::cannot_open(&OpenError { path: path.clone(), problem: error.into() }).into()
+                let problem = history.checked::<()>(Err(error)).err().unwrap_or(OpenProblem::Damaged);
+                history::cannot_open(&OpenError { path: path.clone(), problem }).into()
             }
         }
     };
@@ -140,6 +141,9 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         }
     }
     progress.clear();
+    if let Err(problem) = history.checked(Ok(())) {
+        return Err(history::cannot_open(&OpenError { path, problem }).into());
+    }
     if history.was_written() {
         let message =
             "an observation began while the history was being exported; what was written may be wrong";

@@ -31,7 +31,7 @@ use crate::sink::Sink;
 use crate::sink::alerts::{AlertRules, Judge};
 use crate::sink::log_file::{LogFile, OpenLog};
 use crate::sink::stats::{LiveStats, Room, StatsSettings, View};
-use crate::sink::store::StoreSink;
+use crate::sink::store::{OnMove, StoreSink};
 use crate::sink::terminal::{Format, Terminal, TerminalSettings};
 use crate::source::ebpf::{EbpfSettings, EbpfSource};
 use crate::source::proc::processes::ProcessScanner;
@@ -56,14 +56,11 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let source = run.source(&mut name_sources)?;
     let names = run.names(&mut name_sources);
     let store = run.store(&*source)?;
-    let _registration = store
-        .as_ref()
-        .and(run.settings.sqlite.as_deref())
-        .and_then(|database| super::history::register(context, &run.id, database));
+    let on_move = run.registration(store.as_ref());
     let terminal = run.terminal(&stop);
     run.banner(&*source, &names.from, &terminal.stderr_styles());
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    sinks.extend(store.map(|store| Box::new(StoreSink::new(store)) as Box<dyn Sink>));
+    sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
     let mut pipeline =
@@ -332,6 +329,18 @@ impl<'a> Run<'a> {
         } else if source == SourceKind::Proc {
             privileges::keep_only(privileges::OTHERS_PROCESSES);
         }
+    }
+
+    /// Enters the session as running, for as long as the answer is kept, and again where its history goes on elsewhere.
+    fn registration(&self, store: Option<&Store>) -> OnMove {
+        let (context, id) = (self.context.clone(), self.id.clone());
+        let register = move |path: &Path| super::history::register(&context, &id, path);
+        let mut registration = store.and_then(|store| register(&store.path()));
+        Box::new(move |path| {
+            // The entry is a file of that session's name: the old one goes first.
+            drop(registration.take());
+            registration = register(path);
+        })
     }
 
     fn config_files(&self) -> Vec<String> {

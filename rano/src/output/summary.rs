@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -27,7 +28,9 @@ pub struct Summary {
     pub top: usize,
     /// Lines that a log file lacks.
     pub log_lost: u64,
-    /// Something that was asked for could not be written: standard output or a log file.
+    /// Where the history goes on, if the database that was named was lost.
+    pub history_moved: Option<PathBuf>,
+    /// Something that was asked for could not be written: standard output, a log file, or the database.
     pub output_failed: bool,
 }
 
@@ -152,6 +155,11 @@ impl Summary {
                 self.log_lost
             )?;
         }
+        if let Some(path) = &self.history_moved {
+            complete = false;
+            let path = path.display().to_string();
+            writeln!(out, "    {warning}history{warning:#} goes on in {}", Escaped(&path))?;
+        }
         if complete {
             writeln!(out, "    nothing missed")?;
         }
@@ -184,6 +192,8 @@ impl Summary {
             source: &'static str,
             source_reason: Option<&'a str>,
             names: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            history_moved: Option<std::borrow::Cow<'a, str>>,
             missed: BTreeMap<&'static str, u64>,
         }
         #[derive(Serialize)]
@@ -221,6 +231,7 @@ impl Summary {
             source: self.health.kind.name(),
             source_reason: self.health.reason.as_deref(),
             names: &self.names,
+            history_moved: self.history_moved.as_ref().map(|path| path.to_string_lossy()),
             missed: self
                 .health
                 .gaps

@@ -1,16 +1,21 @@
 //! History in SQLite: the only place that knows SQL. One thread writes, in batches; whoever pushes never waits for it.
 //! The names users query (`events`, `sessions`, the `provider_*` views) are views over narrower rows.
 
-mod intern;
 mod open;
-mod prune;
-pub mod query;
-mod queue;
-mod read;
-mod rollup;
+mod defence;
+mod sigbus;
 mod schema;
 mod system;
+mod watch;
+mod queue;
 mod writer;
+mod database;
+mod ledger;
+mod intern;
+mod rollup;
+mod prune;
+mod read;
+pub mod query;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,6 +88,15 @@ pub struct Progress {
     pub gaps: Gaps,
 }
 
+/// How long the end of a session may take: for a lock, for space, for the disk.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much longer for each thing that is queued: a hundred times what it takes on a quiet machine.
+const PATIENCE_EACH: Duration = Duration::from_millis(1);
+
+/// The same for the thread that was told not to wait any more. One that is stuck in the kernel is left alone.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How the writing went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
@@ -96,6 +110,8 @@ pub struct Finished {
     pub error: Option<String>,
     /// What a user should be told and was not yet.
     pub warnings: Vec<String>,
+    /// Where the history goes on, if the file that was named was lost.
+    pub moved_to: Option<PathBuf>,
 }
 
 /// A session being written. Dropping it writes what is queued, without a clean exit.
@@ -114,14 +130,17 @@ impl Store {
         let (begun, outcome) = sync_channel(1);
         let writer = thread::Builder::new()
             .name("rano-store".to_owned())
-            .spawn(move || match begin(&options, &session, queue) {
-                Ok(writer) => {
-                    let _ = begun.send(Ok(()));
-                    Some(writer.run())
-                }
-                Err(error) => {
-                    let _ = begun.send(Err(error));
-                    None
+            .spawn(move || {
+                let _ended = Ended(Arc::clone(&queue));
+                match begin(&options, &session, queue) {
+                    Ok(writer) => {
+                        let _ = begun.send(Ok(()));
+                        Some(writer.run())
+                    }
+                    Err(error) => {
+                        let _ = begun.send(Err(error));
+                        None
+                    }
                 }
             })
             .map_err(|error| failed(error.into()))?;
@@ -166,6 +185,11 @@ impl Store {
         self.shared.dropped()
     }
 
+    /// The file that is written now: another one than was named if that was lost.
+    pub fn path(&self) -> PathBuf {
+        self.shared.path()
+    }
+
     /// What a user should be told, each thing once or now and then.
     pub fn take_warnings(&self) -> Vec<String> {
         self.shared.take_warnings()
@@ -184,12 +208,20 @@ impl Store {
     fn end(&mut self, end: End) -> Option<Finished> {
         let writer = self.writer.take()?;
         self.shared.end(end);
-        Some(writer.join().ok().flatten().unwrap_or_else(|| Finished {
+        let queued = u32::try_from(self.shared.waiting()).unwrap_or(u32::MAX);
+        let mut has_ended = self.shared.wait_for_writer(END_PATIENCE + PATIENCE_EACH.saturating_mul(queued));
+        if !has_ended {
+            self.shared.stop();
+            has_ended = self.shared.wait_for_writer(LAST_PATIENCE);
+        }
+        let finished = has_ended.then(|| writer.join().ok()).flatten().flatten();
+        Some(finished.unwrap_or_else(|| Finished {
             stored: 0,
             dropped: self.shared.dropped(),
             names_dropped: 0,
             error: Some("the thread that writes the database failed".to_owned()),
             warnings: Vec::new(),
+            moved_to: None,
         }))
     }
 }
@@ -202,6 +234,15 @@ fn begin(options: &StoreOptions, session: &Session, shared: Arc<Shared>) -> Resu
     // Root owns its files without any.
     privileges::keep_only(CapabilitySet::empty());
     Writer::new(opened, session, options, shared).map_err(failed)
+}
+
+/// Tells that the writer ended, however it did.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.writer_has_ended();
+    }
 }
 
 impl Drop for Store {

@@ -11,7 +11,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::io::Errno;
 
+use super::defence::{self, Budget};
 use super::schema::{self, Identity};
+use super::sigbus::Mappings;
 use super::system::{self, Access};
 use crate::files::{self, Problem, Refusal, Rights};
 
@@ -54,6 +56,16 @@ pub enum OpenProblem {
     Locked,
     /// Parts of it contradict each other.
     Damaged,
+    /// Its log is none of SQLite's.
+    LogDamaged,
+    /// This table of rano's is not as rano made it.
+    Altered(String),
+    /// An index that somebody added computes something, or may refuse rows.
+    Index(String),
+    /// Reading it takes more than a file of its size can hold.
+    Endless,
+    /// It became shorter while it was read.
+    Cut,
     /// Something rarer, in SQLite's or the system's words.
     Other(String),
 }
@@ -84,6 +96,14 @@ impl OpenError {
             OpenProblem::Damaged => {
                 "name another file with --sqlite; `sqlite3 FILE .recover` prints what can be saved as SQL"
             }
+            OpenProblem::LogDamaged => {
+                "name another file with --sqlite; without the file that ends in -wal, what was written before it can be read"
+            }
+            OpenProblem::Altered(_) | OpenProblem::Endless => {
+                "somebody changed it: name another file with --sqlite"
+            }
+            OpenProblem::Index(_) => "drop that index, or name another file with --sqlite",
+            OpenProblem::Cut => "read it again; if it stays so, name another file with --sqlite",
             OpenProblem::Other(_) => "name another file with --sqlite, or use --no-sqlite",
         }
     }
@@ -91,8 +111,13 @@ impl OpenError {
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot use {} as database: ", self.path.display())?;
-        match &self.problem {
+        write!(f, "cannot use {} as database: {}", self.path.display(), self.problem)
+    }
+}
+
+impl fmt::Display for OpenProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             OpenProblem::Missing => f.write_str("it does not exist"),
             OpenProblem::Empty => f.write_str("nothing was ever written to it"),
             OpenProblem::Directory => f.write_str("it is a directory"),
@@ -112,6 +137,13 @@ impl fmt::Display for OpenError {
             }
             OpenProblem::Locked => f.write_str("another program has it locked"),
             OpenProblem::Damaged => f.write_str("it is damaged"),
+            OpenProblem::LogDamaged => f.write_str("its log (-wal) is not a log of SQLite"),
+            OpenProblem::Altered(table) => write!(f, "its table '{table}' is not as rano made it"),
+            OpenProblem::Index(name) => write!(f, "its index '{name}' does more than list columns"),
+            OpenProblem::Endless => {
+                f.write_str("it takes more steps to read than a file of its size can hold")
+            }
+            OpenProblem::Cut => f.write_str("it was cut short while it was read"),
             OpenProblem::Other(words) => f.write_str(words),
         }
     }
@@ -161,7 +193,9 @@ impl From<rusqlite::Error> for OpenProblem {
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
             Some(ErrorCode::NotADatabase) => Self::NotADatabase,
-            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged,
+            // Also a value that is longer than any that rano writes.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::TooBig) => Self::Damaged,
+            Some(ErrorCode::OperationInterrupted) => Self::Endless,
             Some(ErrorCode::DiskFull) => Self::DiskFull,
             // The file itself was opened for writing before: what SQLite lacks are its neighbours -wal and -shm.
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
@@ -171,7 +205,11 @@ impl From<rusqlite::Error> for OpenProblem {
                     None => Self::PermissionDenied,
                 }
             }
-            _ => Self::Other(error.to_string()),
+            _ => match error {
+                // With the statement, which is rano's own, it would be several lines.
+                rusqlite::Error::SqlInputError { msg, .. } => Self::Other(msg),
+                error => Self::Other(error.to_string()),
+            },
         }
     }
 }
@@ -183,6 +221,8 @@ pub(super) struct Opened {
     /// The same file. To be closed after the connection: POSIX takes away all of a process's locks on a file when it closes
     /// any descriptor of it.
     pub(super) file: File,
+    pub(super) mappings: Mappings,
+    pub(super) budget: Budget,
 }
 
 /// Opens `path` for writing, brings its schema up to date and makes it if it does not exist, with mode 0600. The calling
@@ -203,16 +243,19 @@ fn open_file(path: &Path) -> Result<Opened, OpenProblem> {
     if rights != Rights::Own {
         flags |= OpenFlags::SQLITE_OPEN_NOFOLLOW;
     }
-    let connection = Connection::open_with_flags(&path, flags)?;
+    let mappings = Mappings::watch();
+    let mut connection = Connection::open_with_flags(&path, flags)?;
+    defence::harden(&connection)?;
+    let budget = Budget::default();
+    budget.bind(&mut connection)?;
+    budget.grant(defence::bytes_on_disk(&path));
     connection.busy_timeout(LOCK_PATIENCE)?;
     // Until the file is known to be ours, closing must not tidy up its log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // Its references are kept by construction; checking four of them would double the cost of an event.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     schema::migrate(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     configure(&connection)?;
-    Ok(Opened { connection, file })
+    Ok(Opened { connection, file, mappings, budget })
 }
 
 /// Looks at the header before SQLite does, because SQLite may already write to a file it opens: it plays back journals.

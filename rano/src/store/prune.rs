@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
+use super::database::Failure;
+use super::defence::Approval;
+
 /// How long other writers are kept waiting.
 const SLICE: Duration = Duration::from_millis(20);
 
@@ -79,23 +82,35 @@ impl Pruner {
         self.due
     }
 
-    pub(super) fn slice_if_due(&mut self, connection: &Connection, file: &File) -> rusqlite::Result<Slice> {
+    pub(super) fn slice_if_due(
+        &mut self,
+        connection: &Connection,
+        file: &File,
+        approval: &mut Approval,
+    ) -> Result<Slice, Failure> {
         let begin = Instant::now();
         if begin < self.due {
             return Ok(Slice::NotYet);
         }
-        let outcome = self.slice(connection, file, begin);
+        let outcome = self.slice(connection, file, approval, begin);
         let now = Instant::now();
         self.due = now + PAUSE.max(now - begin);
         outcome
     }
 
     /// One transaction. The first one hides; an error in it leaves that to the next.
-    fn slice(&mut self, connection: &Connection, file: &File, begin: Instant) -> rusqlite::Result<Slice> {
+    fn slice(
+        &mut self,
+        connection: &Connection,
+        file: &File,
+        approval: &mut Approval,
+        begin: Instant,
+    ) -> Result<Slice, Failure> {
         if self.cutoff.is_none() && next(connection)?.is_none() {
             return Ok(Slice::Done);
         }
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        approval.renew(&transaction).map_err(Failure::Schema)?;
         if let Some(cutoff) = self.cutoff {
             let hidden = hide(&transaction, file, self.own, cutoff)?;
             transaction.commit()?;

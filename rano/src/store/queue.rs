@@ -1,11 +1,17 @@
 //! Between those who push and the thread that writes: a bounded queue that is handed over whole, so that an event costs
 //! an uncontended lock, and the counters of what did not fit.
 
+use std::fmt;
 use std::mem;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rusqlite::InterruptHandle;
+
+use super::database::Database;
+use super::defence::Budget;
 use super::{Progress, StoreOptions};
 use crate::event::{Class, ConnectionId, Event, KnownName};
 
@@ -49,18 +55,24 @@ pub(super) struct Work {
     pub(super) end: Option<End>,
 }
 
-#[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     wake_writer: Condvar,
-    path: PathBuf,
+    writer_ended: Condvar,
+    /// The writer is not waited for any more.
+    stopped: AtomicBool,
     batch_size: usize,
     flush_interval: Duration,
     queue_max: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
+    /// The file that is written now.
+    path: PathBuf,
+    /// Ends what SQLite does there.
+    brakes: Option<(Budget, InterruptHandle)>,
+    has_writer_ended: bool,
     queue: Vec<Message>,
     /// When the oldest thing that waits came.
     since: Option<Instant>,
@@ -75,13 +87,20 @@ struct State {
     notices: Vec<String>,
 }
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("queue_max", &self.queue_max).finish_non_exhaustive()
+    }
+}
+
 impl Shared {
     pub(super) fn new(options: &StoreOptions) -> Self {
         let queue_max = options.queue_max.max(1);
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { path: options.path.clone(), ..State::default() }),
             wake_writer: Condvar::new(),
-            path: options.path.clone(),
+            writer_ended: Condvar::new(),
+            stopped: AtomicBool::new(false),
             batch_size: options.batch_size.clamp(1, queue_max),
             flush_interval: options.flush_interval,
             queue_max,
@@ -135,6 +154,62 @@ impl Shared {
         self.wake_writer.notify_one();
     }
 
+    /// The file that is written from now on.
+    pub(super) fn writes_to(&self, database: &Database) {
+        let mut state = self.lock();
+        database.path().clone_into(&mut state.path);
+        let brakes = (database.budget(), database.interrupt_handle());
+        // Stopped just before: this file is too late.
+        if self.is_stopped() {
+            brakes.0.stop();
+        }
+        state.brakes = Some(brakes);
+    }
+
+    /// The file that is written now.
+    pub(super) fn path(&self) -> PathBuf {
+        self.lock().path.clone()
+    }
+
+    /// Ends whatever SQLite does, now and later.
+    pub(super) fn stop(&self) {
+        let state = self.lock();
+        self.stopped.store(true, Ordering::Release);
+        if let Some((budget, handle)) = &state.brakes {
+            budget.stop();
+            handle.interrupt();
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Messages that are not in the database yet.
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.lock();
+        state.queue.len() + state.in_flight
+    }
+
+    pub(super) fn writer_has_ended(&self) {
+        self.lock().has_writer_ended = true;
+        self.writer_ended.notify_all();
+    }
+
+    /// Whether the writer ended before `patience` did.
+    pub(super) fn wait_for_writer(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.lock();
+        while !state.has_writer_ended {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.writer_ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
     pub(super) fn dropped(&self) -> u64 {
         self.lock().dropped
     }
@@ -147,7 +222,7 @@ impl Shared {
             warnings.push(format!(
                 "sqlite queue full: {} events are not in {} (--db-queue-max {} holds more when it is raised)",
                 state.dropped,
-                self.path.display(),
+                state.path.display(),
                 self.queue_max,
             ));
             state.warned_dropped = state.dropped;

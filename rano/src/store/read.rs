@@ -1,21 +1,30 @@
 //! Opening a database to read it: nothing is made or changed, neither the file nor what lies beside it, whether a writer
 //! is at work, was killed, or the directory may only be read.
 
-use std::ffi::OsString;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
+use super::defence::{self, Budget, Purpose};
 use super::open::{OpenError, OpenProblem, check_file};
+use super::schema;
+use super::sigbus::Mappings;
 use super::system::{self, Access};
+use super::watch::{beside as name_beside, is_log};
 use crate::files::{self, Problem, Rights};
 
 /// How long a lock is waited for. Readers meet one only where the filesystem cannot do without.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A log's beginning is written at once; who looks in between looks again.
+const LOG_PAUSE: Duration = Duration::from_millis(2);
 
 /// A reader that meets a starting writer begins again; twice in a row needs two of them.
 const TRIES: usize = 3;
@@ -27,6 +36,9 @@ pub struct History {
     path: PathBuf,
     /// What the file looked like, where SQLite was told that nobody writes.
     unwatched: Option<Seen>,
+    mappings: Mappings,
+    /// Of the file, when it was opened.
+    size: u64,
 }
 
 /// Size, modification time and whether there is a log: they change when a writer comes.
@@ -42,15 +54,38 @@ impl History {
     pub fn ask<T>(path: &Path, query: impl Fn(&Self) -> rusqlite::Result<T>) -> Result<T, OpenError> {
         let failed = |problem| OpenError { path: path.to_owned(), problem };
         let mut tries = TRIES;
+        let mut was_cut = false;
         loop {
             tries -= 1;
-            let history = Self::open(path)?;
+            let history = match Self::open(path) {
+                Err(_) if was_cut => return Err(failed(OpenProblem::Cut)),
+                opened => opened?,
+            };
             let answer = query(&history);
             if tries > 0 && history.was_written() {
+                was_cut |= history.was_cut();
                 continue;
             }
-            return answer.map_err(|error| failed(error.into()));
+            return history.checked(answer).map_err(failed);
         }
+    }
+
+    /// What was read, unless the file was cut meanwhile: then it says nothing, and an error says too little.
+    pub fn checked<T>(&self, answer: rusqlite::Result<T>) -> Result<T, OpenProblem> {
+        if self.was_cut() { Err(OpenProblem::Cut) } else { answer.map_err(Into::into) }
+    }
+
+    fn was_cut(&self) -> bool {
+        let now = self.path.metadata().map_or(u64::MAX, |now| now.len());
+        // VACUUM too makes it shorter, down to what this snapshot has.
+        self.mappings.were_cut() || (now < self.size && self.pages().is_none_or(|size| now < size))
+    }
+
+    /// Bytes of all pages in the snapshot.
+    fn pages(&self) -> Option<u64> {
+        let number =
+            |pragma| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).ok();
+        u64::try_from(number("page_count")?.checked_mul(number("page_size")?)?).ok()
     }
 
     /// Opens `path`. Whoever uses more than one statement asks [`History::was_written`] in the end.
@@ -61,6 +96,18 @@ impl History {
     /// Whether what was read since the opening may contradict itself, because a writer came when there was none.
     pub fn was_written(&self) -> bool {
         self.unwatched.as_ref().is_some_and(|seen| Seen::of(&self.path).ok().as_ref() != Some(seen))
+    }
+}
+
+impl History {
+    fn check_schema(&self) -> Result<(), OpenProblem> {
+        let tables: i64 =
+            self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables == 0 {
+            return Err(OpenProblem::Empty);
+        }
+        let version = schema::version(&self.connection)?;
+        defence::check_schema(&self.connection, version, Purpose::Read).map(drop)
     }
 }
 
@@ -89,7 +136,11 @@ fn open(path: &Path) -> Result<History, OpenProblem> {
     drop(file);
 
     let seen = Seen::of(&path)?;
+    let size = seen.size;
     let log = beside(&path, "-wal");
+    if version == [2] {
+        check_log(&path)?;
+    }
     let (parameter, unwatched) = if version != [2] {
         ("", None)
     } else if log.is_some() && beside(&path, "-shm").is_some() {
@@ -104,23 +155,45 @@ fn open(path: &Path) -> Result<History, OpenProblem> {
     };
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(uri(&path, parameter), flags)?;
+    let mappings = Mappings::watch();
+    let mut connection = Connection::open_with_flags(uri(&path, parameter), flags)?;
+    defence::harden(&connection)?;
+    let budget = Budget::default();
+    budget.bind(&mut connection)?;
+    budget.grant(defence::bytes_on_disk(&path));
     connection.busy_timeout(LOCK_PATIENCE)?;
     // Rows of a report's temporary tables are small; what does not fit goes to a file that has no name.
     connection.pragma_update(None, "cache_size", -8192)?;
     // One snapshot for all that is asked: it begins with the first statement.
     connection.execute_batch("BEGIN")?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables == 0 {
-        return Err(OpenProblem::Empty);
+    let history = History { connection, path, unwatched, mappings, size };
+    history.check_schema().or_else(|problem| history.checked(Ok(())).and(Err(problem)))?;
+    Ok(history)
+}
+
+/// A log that does not begin as one holds nothing, and SQLite would look for its beginning for ten seconds. It may just be being
+/// made.
+fn check_log(database: &Path) -> Result<(), OpenProblem> {
+    for _ in 0..TRIES {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        // SQLite holds no lock on it that closing this descriptor could take away.
+        let log: File = match rustix::fs::open(name_beside(database, "-wal"), flags, Mode::empty()) {
+            Ok(log) => log.into(),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut header = [0; 32];
+        match log.read_exact_at(&mut header, 0) {
+            Ok(()) if is_log(&header) => return Ok(()),
+            Err(_) if log.metadata()?.len() == 0 => return Ok(()),
+            Ok(()) | Err(_) => thread::sleep(LOG_PAUSE),
+        }
     }
-    Ok(History { connection, path, unwatched })
+    Err(OpenProblem::LogDamaged)
 }
 
 fn beside(path: &Path, suffix: &str) -> Option<Metadata> {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    std::fs::metadata(name).ok()
+    std::fs::metadata(name_beside(path, suffix)).ok()
 }
 
 /// As SQLite reads it (sqlite.org/uri.html): every byte with a meaning is percent-encoded.

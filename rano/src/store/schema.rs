@@ -3,6 +3,7 @@
 
 use rusqlite::Connection;
 
+use super::defence::{self, Purpose};
 use super::open::OpenProblem;
 
 /// `RANO` in ASCII, at offset 68 of the file.
@@ -63,16 +64,31 @@ fn next_step(connection: &Connection) -> Result<bool, OpenProblem> {
     let version = identity(connection)?.judge()?;
     let migration = usize::try_from(version).ok().and_then(|index| MIGRATIONS.get(index));
     let Some(migration) = migration else { return Ok(true) };
+    if version > 0 {
+        defence::check_schema(connection, version, Purpose::Write)?;
+    }
     connection.execute_batch(migration)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", version + 1)?;
     Ok(false)
 }
 
+/// What the first `version` migrations make, in a database that is empty.
+pub(super) fn build(connection: &Connection, version: i32) -> rusqlite::Result<()> {
+    let count = usize::try_from(version).unwrap_or(0);
+    MIGRATIONS.iter().take(count).try_for_each(|migration| connection.execute_batch(migration))
+}
+
+/// The schema version of a database that is rano's.
+pub(super) fn version(connection: &Connection) -> Result<i32, OpenProblem> {
+    identity(connection)?.judge()
+}
+
+/// With brackets a table that somebody gave that name is none that is meant.
 fn identity(connection: &Connection) -> rusqlite::Result<Identity> {
     connection.query_row(
-        "SELECT (SELECT application_id FROM pragma_application_id),
-                (SELECT user_version FROM pragma_user_version),
+        "SELECT (SELECT application_id FROM pragma_application_id()),
+                (SELECT user_version FROM pragma_user_version()),
                 NOT EXISTS (SELECT 1 FROM sqlite_schema)",
         [],
         |row| Ok(Identity { application_id: row.get(0)?, user_version: row.get(1)?, empty: row.get(2)? }),

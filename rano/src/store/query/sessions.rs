@@ -111,6 +111,12 @@ impl History {
         self.connection.query_row(&sql, [run_id_or_name], StoredSession::from_row).optional()
     }
 
+    /// How many events a session has, by its own count.
+    pub(in crate::store) fn events_of(&self, run_id: &str) -> rusqlite::Result<u64> {
+        let sql = "SELECT connects + closes + fails + accepts + listens FROM session WHERE run_id = ?1";
+        self.connection.query_row(sql, [run_id], |row| count(row, 0))
+    }
+
     /// Run ids and names of the latest sessions, for a hint.
     pub fn latest_names(&self, most: u32) -> rusqlite::Result<Vec<(String, Option<String>)>> {
         let mut statement = self

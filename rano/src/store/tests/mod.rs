@@ -1,6 +1,8 @@
 //! What all tests of the store need: a session, an event to vary, a second pair of eyes on the file.
 
 mod beside;
+mod hostile;
+mod lost;
 mod open;
 mod processes;
 mod prune;
@@ -135,7 +137,8 @@ fn assert_stored(finished: &Finished, events: u64) {
             dropped: 0,
             names_dropped: 0,
             error: None,
-            warnings: finished.warnings.clone()
+            warnings: finished.warnings.clone(),
+            moved_to: None
         }
     );
 }

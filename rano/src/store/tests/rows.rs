@@ -286,7 +286,14 @@ fn a_late_name_reaches_both_rows_and_the_name_before_it_is_kept() {
     let finished = store.finish(Progress::default(), NOON);
     assert_eq!(
         finished,
-        Finished { stored: 3, dropped: 0, names_dropped: 1, error: None, warnings: Vec::new() }
+        Finished {
+            stored: 3,
+            dropped: 0,
+            names_dropped: 1,
+            error: None,
+            warnings: Vec::new(),
+            moved_to: None
+        }
     );
     let sql = "SELECT group_concat(concat_ws(' ', event, ifnull(domain, '-'), domain_source, endpoint_type), ';') FROM events";
     assert_eq!(

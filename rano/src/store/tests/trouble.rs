@@ -77,7 +77,8 @@ fn what_does_not_fit_the_queue_is_counted_and_said_once() {
             dropped: 6,
             names_dropped: 0,
             error: None,
-            warnings: finished.warnings.clone()
+            warnings: finished.warnings.clone(),
+            moved_to: None
         }
     );
     assert_eq!(stored(&path), 11);

@@ -1,0 +1,276 @@
+//! What is written of a session into one file: its rows, the sums kept beside them, and its counters.
+
+use rusqlite::{CachedStatement, Connection, params};
+
+use super::Session;
+use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename};
+use super::queue::{End, Message, Work};
+use super::rollup::Rollup;
+use crate::event::{Address, ConnectionId, Event, EventKind};
+use crate::source::health::Gap;
+
+/// 9999-12-31T23:59:59.999Z, the last moment SQLite's date functions know.
+const LAST_MOMENT: i64 = 253_402_300_799_999;
+
+const INSERT_EVENT: &str =
+    "INSERT INTO event (ts, kind, process, endpoint, local, local_port, remote_port, duration_ms, bytes_sent, bytes_recv)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// What was written of a session.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    connects: u64,
+    closes: u64,
+    fails: u64,
+    accepts: u64,
+    listens: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+}
+
+impl Counters {
+    fn count(&mut self, event: &Event) {
+        match event.kind {
+            EventKind::Connect => self.connects += 1,
+            EventKind::Close => self.closes += 1,
+            EventKind::Fail => self.fails += 1,
+            EventKind::Accept => self.accepts += 1,
+            EventKind::Listen => self.listens += 1,
+        }
+        // A connection's bytes count once, when it ends.
+        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (event.kind, event.bytes) {
+            self.bytes_sent = self.bytes_sent.saturating_add(bytes.sent);
+            self.bytes_received = self.bytes_received.saturating_add(bytes.received);
+        }
+    }
+
+    fn events(&self) -> u64 {
+        self.connects + self.closes + self.fails + self.accepts + self.listens
+    }
+}
+
+/// What the rows written so far mean to those that follow.
+pub(super) struct Ledger {
+    session: i64,
+    update_session: String,
+    interned: Interned,
+    recent: RecentRows,
+    counters: Counters,
+    rollup: Rollup,
+    /// As they were before the open transaction.
+    before: Counters,
+}
+
+impl Ledger {
+    pub(super) fn new(session: i64) -> Self {
+        Self {
+            session,
+            update_session: update_session(),
+            interned: Interned::new(session),
+            recent: RecentRows::new(),
+            counters: Counters::default(),
+            rollup: Rollup::default(),
+            before: Counters::default(),
+        }
+    }
+
+    pub(super) fn session(&self) -> i64 {
+        self.session
+    }
+
+    /// Events in the file.
+    pub(super) fn events(&self) -> u64 {
+        self.counters.events()
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.interned.committed();
+        self.before = self.counters;
+    }
+
+    pub(super) fn rolled_back(&mut self) {
+        self.interned.rolled_back();
+        self.counters = self.before;
+        self.rollup.clear();
+    }
+
+    /// The rows of a batch, the session's counters and, where `end` is given, its end, into the open transaction. Returns how
+    /// many names found no row.
+    pub(super) fn write(
+        &mut self,
+        connection: &Connection,
+        batch: &[Message],
+        work: &Work,
+        end: Option<End>,
+    ) -> rusqlite::Result<u64> {
+        let mut names_dropped = 0;
+        let mut insert = connection.prepare_cached(INSERT_EVENT)?;
+        for message in batch {
+            let found = match message {
+                Message::Event(event) => {
+                    self.insert(connection, &mut insert, event)?;
+                    true
+                }
+                Message::Name { connection: id, name, class } => self.for_rows(*id, |row, rollup| {
+                    if let Some(moved) = rename(connection, row, name, *class)? {
+                        rollup.rename(&moved);
+                    }
+                    Ok(())
+                })?,
+                Message::OtherName { connection: id, name } => {
+                    self.for_rows(*id, |row, _| keep_name(connection, row, name))?
+                }
+                Message::Alert { connection: id } => {
+                    self.for_rows(*id, |row, _| mark_alert(connection, row))?
+                }
+            };
+            names_dropped += u64::from(!found);
+        }
+        self.rollup.write(connection, self.session)?;
+        self.write_counters(connection, work)?;
+        if let Some(End::Clean { ended_at }) = end {
+            connection.execute(
+                "UPDATE session SET ended_at = ?2, clean_exit = 1 WHERE id = ?1",
+                params![self.session, moment(ended_at)],
+            )?;
+        }
+        Ok(names_dropped)
+    }
+
+    /// Whether any row of the connection is still known.
+    fn for_rows(
+        &mut self,
+        id: ConnectionId,
+        mut change: impl FnMut(i64, &mut Rollup) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<bool> {
+        let mut found = false;
+        for row in self.recent.get(id) {
+            change(row, &mut self.rollup)?;
+            found = true;
+        }
+        Ok(found)
+    }
+
+    fn write_counters(&self, connection: &Connection, work: &Work) -> rusqlite::Result<()> {
+        let Counters { connects, closes, fails, accepts, listens, bytes_sent, bytes_received } =
+            self.counters;
+        let mut gaps = work.progress.gaps;
+        gaps.set(Gap::SqliteDropped, work.dropped);
+        let counts = [
+            connects,
+            closes,
+            fails,
+            accepts,
+            listens,
+            work.progress.active,
+            work.progress.peak_active,
+            bytes_sent,
+            bytes_received,
+            work.progress.alerts,
+            work.progress.left_out.processes,
+            work.progress.left_out.connections,
+        ];
+        let counts = counts.into_iter().chain(Gap::ALL.map(|gap| gaps.get(gap)));
+        let mut update = connection.prepare_cached(&self.update_session)?;
+        update.raw_bind_parameter(1, self.session)?;
+        for (index, count) in counts.enumerate() {
+            update.raw_bind_parameter(index + 2, integer(count))?;
+        }
+        update.raw_execute().map(drop)
+    }
+
+    fn insert(
+        &mut self,
+        connection: &Connection,
+        insert: &mut CachedStatement<'_>,
+        event: &Event,
+    ) -> rusqlite::Result<()> {
+        let references = self.interned.references(connection, event)?;
+        let duration = event.duration.map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
+        let ts = moment(event.at.unix_ms);
+        insert.raw_bind_parameter(1, ts)?;
+        insert.raw_bind_parameter(2, references.kind)?;
+        insert.raw_bind_parameter(3, references.process)?;
+        insert.raw_bind_parameter(4, references.endpoint)?;
+        insert.raw_bind_parameter(5, references.local)?;
+        insert.raw_bind_parameter(6, port(event.local.as_ref()))?;
+        insert.raw_bind_parameter(7, port(event.remote.as_ref()))?;
+        insert.raw_bind_parameter(8, duration)?;
+        insert.raw_bind_parameter(9, event.bytes.map(|bytes| integer(bytes.sent)))?;
+        insert.raw_bind_parameter(10, event.bytes.map(|bytes| integer(bytes.received)))?;
+        insert.raw_execute()?;
+        let row = connection.last_insert_rowid();
+        for name in &event.others {
+            keep_name(connection, row, name)?;
+        }
+        self.recent.insert(event.connection, event.kind, row);
+        self.rollup.count(event, &references, row, ts);
+        self.counters.count(event);
+        Ok(())
+    }
+}
+
+/// Enters the session. Returns its id.
+pub(super) fn insert_session(connection: &Connection, session: &Session) -> rusqlite::Result<i64> {
+    connection
+        .prepare(
+            "INSERT INTO session (id, run_id, name, started_at, host, user, args, patterns, config_files, source, source_reason, excludes)
+             VALUES (1 + max(ifnull((SELECT max(id) FROM session), 0), ifnull((SELECT max(session) FROM pruning), 0)),
+                     ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?
+        .insert(params![
+            session.run_id,
+            session.name,
+            moment(session.started_at),
+            session.host,
+            session.user,
+            list(&session.args),
+            list(&session.patterns),
+            list(&session.config_files),
+            session.source.name(),
+            session.source_reason,
+            list(&session.excludes),
+        ])
+}
+
+/// Parameter 1 is the session, then the columns in the order of [`Ledger::write_counters`].
+fn update_session() -> String {
+    let columns = [
+        "connects",
+        "closes",
+        "fails",
+        "accepts",
+        "listens",
+        "active",
+        "peak_active",
+        "bytes_sent",
+        "bytes_recv",
+        "alerts",
+        "excluded_processes",
+        "excluded_connections",
+    ];
+    let columns: Vec<String> = columns
+        .into_iter()
+        .chain(Gap::ALL.map(Gap::name))
+        .enumerate()
+        .map(|(index, column)| format!("{column} = ?{}", index + 2))
+        .collect();
+    format!("UPDATE session SET {} WHERE id = ?1", columns.join(", "))
+}
+
+/// A JSON array.
+fn list(items: &[String]) -> String {
+    serde_json::to_string(items).expect("strings have a JSON form")
+}
+
+/// A clock that is off by ages is moved to the nearest moment that can be shown.
+fn moment(unix_ms: i64) -> i64 {
+    unix_ms.clamp(0, LAST_MOMENT)
+}
+
+fn port(address: Option<&Address>) -> Option<u16> {
+    match address? {
+        Address::Ip(address) => Some(address.port()),
+        Address::Path(_) => None,
+    }
+}
