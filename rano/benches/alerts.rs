@@ -21,6 +21,7 @@ use rano::process::tree::Tree;
 use rano::process::{Image, ProcessChange, ProcessId};
 use rano::sink::Sink;
 use rano::sink::alerts::{AlertRules, Judge};
+use rano::sink::shown::Shown;
 use rano::sink::stats::{LiveStats, Room, StatsSettings, View};
 use rano::sink::terminal::{Format, Terminal, TerminalSettings};
 use rano::source::replay::Replay;
@@ -122,6 +123,7 @@ fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
     let terminal = TerminalSettings {
         format: Format::Pretty,
         show_events: false,
+        shown: Shown::default(),
         run_id: "bench".to_owned(),
         stats: (with == With::AlertsAndStats).then(|| LiveStats::new(settings)),
         bell: false,

@@ -213,6 +213,7 @@ impl Pipeline {
             health: self.health(source),
             excludes: self.excludes.clone(),
             names: self.names.from.clone(),
+            hidden: None,
             top,
             log_lost: 0,
             history_moved: None,

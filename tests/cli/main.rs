@@ -15,6 +15,7 @@ mod config_check;
 mod diff;
 mod exclude;
 mod export;
+mod filter;
 mod harness;
 mod hostile_database;
 mod hostile_files;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         status::all(),
         export::all(),
         hostile_database::all(),
+        filter::all(),
         readers::all(),
         trouble::all(),
     ];

@@ -16,7 +16,7 @@ use crate::config::{
     self, Configuration, Finding, Origin, ProvidersConfig, Resolved, flags, presets, sample,
 };
 use crate::exit::Code;
-use crate::output::escape::Escaped;
+use crate::output::escape::{Escaped, Line};
 use crate::output::json;
 
 pub fn command(hidden: bool) -> Command {
@@ -175,7 +175,7 @@ fn shown(configuration: &Configuration) -> String {
     let mut rows: Vec<(String, String)> = Vec::new();
     for option in configuration.options.iter().filter(|option| is_shown(option)) {
         for (key, value, origin) in option.lines() {
-            let value = format!("{key} = {}", Escaped(&value.to_string()));
+            let value = format!("{key} = {}", Line(&value.to_string()));
             rows.push((value, Escaped(&origin.to_string()).to_string()));
         }
     }

@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Context, history, load, print};
 use crate::exit::Code;
+use crate::filter::Filter;
 use crate::output::diff as output;
 use crate::store::History;
 use crate::store::query::diff::compare;
@@ -37,6 +38,7 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Exit with 1 if anything differs"),
         )
+        .arg(history::filter_flag())
         .arg(history::json_flag())
         .args(history::database_flag())
         .args(history::color_flags())
@@ -52,17 +54,20 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let name = |which: &str| matches.get_one::<String>(which).expect("it is required").as_str();
     let threshold = *matches.get_one::<u64>("threshold").expect("it has a default");
     let path = history::database_to_read(&configuration, context)?;
-    let (old, new) =
-        History::ask(&path, |history| Ok((history.snapshot(name("old"))?, history.snapshot(name("new"))?)))
-            .map_err(|error| history::cannot_open(&error))?;
+    let filter = matches.get_one::<Filter>("filter");
+    let snapshots = |history: &History| {
+        Ok((history.snapshot(name("old"), filter)?, history.snapshot(name("new"), filter)?))
+    };
+    let (old, new) = History::ask(&path, snapshots).map_err(|error| history::cannot_open(&error))?;
     let old = old.ok_or_else(|| history::no_session(name("old"), &path))?;
     let new = new.ok_or_else(|| history::no_session(name("new"), &path))?;
     let changes = compare(&old, &new, threshold);
+    let question = output::Question { threshold, filter };
     let text = if matches.get_flag("as_json") {
-        output::json(&old, &new, &changes, threshold)
+        output::json(&old, &new, &changes, &question)
     } else {
         let styles = history::stdout_styles(&configuration, context);
-        output::text(&old, &new, &changes, threshold, &history::look(&styles, SHOWN))
+        output::text(&old, &new, &changes, &question, &history::look(&styles, SHOWN))
     };
     print(&text)?;
     let differs = matches.get_flag("exit_code") && !changes.is_empty();

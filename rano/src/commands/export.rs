@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Context, history, load, not_printed};
 use crate::exit::{Code, Failure};
+use crate::filter::{self, Glob};
 use crate::output::export::{Csv, Guard, JsonLines};
 use crate::output::parquet::Parquet;
 use crate::output::stream;
@@ -51,8 +52,10 @@ pub fn command() -> Command {
                 .long("domain")
                 .value_name("GLOB")
                 .action(ArgAction::Append)
+                .value_parser(filter::domain)
                 .help("Only events with such a domain, as *.example.com; repeatable"),
         )
+        .arg(history::filter_flag())
         .arg(
             Arg::new("fields")
                 .long("fields")
@@ -92,7 +95,8 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         until,
         run: text("run_id"),
         provider: text("provider"),
-        domains: matches.get_many::<String>("domain").into_iter().flatten().cloned().collect(),
+        domains: matches.get_many::<Glob>("domain").into_iter().flatten().cloned().collect(),
+        matching: matches.get_one("filter").cloned(),
     };
     let fields: Vec<&Field> = match matches.get_many::<&'static Field>("fields") {
         Some(fields) => fields.copied().collect(),

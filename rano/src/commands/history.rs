@@ -9,6 +9,7 @@ use super::Context;
 use crate::config::{Configuration, flags};
 use crate::exit::{Code, Failure};
 use crate::files::NamedBy;
+use crate::filter::Filter;
 use crate::output::escape::Escaped;
 use crate::output::report::Look;
 use crate::output::stream;
@@ -54,6 +55,16 @@ pub(super) fn range_flags() -> [Arg; 2] {
         time("since", "From this time on: 30m, 24h, 7d, 2026-01-17 or RFC 3339"),
         time("until", "Up to this time, and not including it"),
     ]
+}
+
+/// `--filter`.
+pub(super) fn filter_flag() -> Arg {
+    Arg::new("filter")
+        .long("filter")
+        .value_name("EXPR")
+        .value_parser(Filter::parse)
+        .allow_hyphen_values(true)
+        .help("Only what this holds of, as type:llm_api or 'process:curl sent:>1M'")
 }
 
 /// `since` and `until` in Unix milliseconds.

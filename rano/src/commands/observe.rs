@@ -30,6 +30,7 @@ use crate::signals::{self, ReopenLogs};
 use crate::sink::Sink;
 use crate::sink::alerts::{AlertRules, Judge};
 use crate::sink::log_file::{LogFile, OpenLog};
+use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room, StatsSettings, View};
 use crate::sink::store::{OnMove, StoreSink};
 use crate::sink::terminal::{Format, Terminal, TerminalSettings};
@@ -377,7 +378,7 @@ impl<'a> Run<'a> {
             .map(|(path, named_by)| {
                 let file = OpenLog::open(self.files, path.clone(), named_by)
                     .map_err(|problem| self.cannot_use("log file", &path, named_by, problem))?;
-                Ok(LogFile::new(file, format, self.id.clone(), reopen.clone()))
+                Ok(LogFile::new(file, format, self.shown(), self.id.clone(), reopen.clone()))
             })
             .collect()
     }
@@ -395,6 +396,7 @@ impl<'a> Run<'a> {
         let settings = TerminalSettings {
             format: self.format(),
             show_events: !self.settings.summary_only,
+            shown: self.shown(),
             run_id: self.id.clone(),
             stats: wants_stats.then(|| LiveStats::new(stats)),
             bell: self.settings.alert_bell,
@@ -404,6 +406,10 @@ impl<'a> Run<'a> {
         let mut stderr = Stream::stderr(self.styles(stream::stderr_is_terminal()));
         stderr.is_terminal &= !self.context.environment.is_dumb_terminal();
         Terminal::new(stdout, stderr, settings, stop.clone())
+    }
+
+    fn shown(&self) -> Shown {
+        Shown::new(self.settings.filter.clone())
     }
 
     fn views(&self) -> Vec<View> {

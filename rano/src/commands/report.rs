@@ -29,6 +29,7 @@ pub fn command() -> Command {
         )
         .arg(Arg::new("run_id").long("run-id").value_name("RUN").help("The session with this run id or name"))
         .args(history::range_flags())
+        .arg(history::filter_flag())
         .arg(
             Arg::new("top")
                 .long("top")
@@ -43,7 +44,8 @@ pub fn command() -> Command {
         .after_help(
             "Counts are connections; bytes are those of connections that ended. In a range, connections that were open \
              before it count by their close only.\n\n\
-             Examples:\n  rano report\n  rano report --since 24h\n  rano report --since 2026-01-17 --until 2026-01-18 --json",
+             Examples:\n  rano report\n  rano report --since 24h\n  rano report --since 2026-01-17 --until 2026-01-18 --json\n  \
+             rano report --filter 'type:unknown sent:>1M'",
         )
 }
 
@@ -56,7 +58,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         None if matches.get_flag("latest") || (since, until) == (None, None) => Sessions::Latest,
         None => Sessions::All,
     };
-    let selection = Selection { sessions, since, until };
+    let selection = Selection { sessions, since, until, filter: matches.get_one("filter").cloned() };
     let top = *matches.get_one::<u32>("top").expect("it has a default");
     let running = history::running_ids(context);
     let path = history::database_to_read(&configuration, context)?;

@@ -59,6 +59,8 @@ fn with_values(arg: Arg, kind: Kind, spec: &'static OptionSpec, spelling: &'stat
             let arg = arg.value_parser(checked(spec, spelling)).allow_negative_numbers(true);
             if is_list { arg.value_delimiter(',') } else { arg }
         }
+        // A filter may begin with a negation.
+        Kind::Filter => arg.value_parser(checked(spec, spelling)).allow_hyphen_values(true),
         Kind::Text | Kind::Exclude | Kind::Switch | Kind::Span | Kind::List(_) => {
             arg.value_parser(checked(spec, spelling))
         }

@@ -8,6 +8,7 @@ use super::spec::Effect::{Invert, Override, Set};
 use super::spec::Group::{Alerts, Capture, Configuration, History, Names, Output, Stats, Targets};
 use super::spec::{Spelling, option, options};
 use super::value::{Kind, Setting, Value, choices};
+use crate::filter::Filter;
 use crate::output::style::Theme;
 use crate::sink::stats::View;
 
@@ -166,6 +167,10 @@ options! {
 
     /// Write events as JSON lines
     json: bool = option(Output).default("false");
+    /// Show only events that this holds of
+    filter: Option<Filter> = option(Output).value_name("EXPR").details(
+        "As type:llm_api, 'domain:*.example.com port:443' or 'process:curl | sent:>1M': docs/filters.md. On standard \
+         output and in log files; history, stats, alerts and the summary keep everything.");
     /// Show no events, only the summary at the end
     summary_only: bool = option(Output).default("false");
     /// Append events and the summary to a file

@@ -202,6 +202,7 @@ impl OptionSpec {
             | Kind::Exclude
             | Kind::Path
             | Kind::Span
+            | Kind::Filter
             | Kind::Choice(_) => Value::Absent,
         }
     }

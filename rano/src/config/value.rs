@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::filter::{Filter, FilterError};
 use crate::process::matching::COMMAND_LINE;
 use crate::time_argument;
 
@@ -18,6 +19,7 @@ pub enum Kind {
     Exclude,
     Path,
     Span,
+    Filter,
     Choice(&'static [&'static str]),
     List(&'static Kind),
 }
@@ -31,6 +33,7 @@ pub enum Value {
     Text(String),
     Path(PathBuf),
     Span(Duration),
+    Filter(Filter),
     Choice(&'static str),
     List(Vec<Value>),
 }
@@ -91,6 +94,13 @@ impl Setting for Duration {
     }
 }
 
+impl Setting for Filter {
+    const KIND: Kind = Kind::Filter;
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Filter(filter) = value { Some(filter.clone()) } else { None }
+    }
+}
+
 impl<T: Setting> Setting for Option<T> {
     const KIND: Kind = T::KIND;
     fn from_value(value: &Value) -> Option<Self> {
@@ -134,6 +144,7 @@ pub enum Rejection {
     NotSwitch,
     NotOneOf(&'static [&'static str]),
     NotSpan,
+    NotFilter(FilterError),
     Empty,
     NotUtf8,
     /// An item of a list.
@@ -153,6 +164,7 @@ impl fmt::Display for Rejection {
             Self::NotSwitch => f.write_str("must be a boolean (true/false/yes/no/1/0)"),
             Self::NotOneOf(words) => write!(f, "must be one of [{}]", words.join(", ")),
             Self::NotSpan => f.write_str("must be a span of time above 0 (30m, 24h, 7d, 1w)"),
+            Self::NotFilter(error) => write!(f, "is no filter, {error}"),
             Self::Empty => f.write_str("must not be empty"),
             Self::NotUtf8 => f.write_str("must be UTF-8 text"),
             Self::Item { text, reason } => {
@@ -185,7 +197,7 @@ impl Rejection {
         let raw = quoted(raw.trim());
         match self {
             Self::Below(_) | Self::Above(_) => format!("'{key}' {self}, got {raw}"),
-            Self::Empty | Self::Item { .. } => format!("'{key}' {self}"),
+            Self::Empty | Self::NotFilter(_) | Self::Item { .. } => format!("'{key}' {self}"),
             Self::NotNumber | Self::NotSwitch | Self::NotOneOf(_) | Self::NotSpan | Self::NotUtf8 => {
                 format!("'{key}' {self}, got '{raw}'")
             }
@@ -242,6 +254,7 @@ impl Kind {
                 Ok(span) if !span.is_zero() => Ok(Value::Span(span)),
                 Ok(_) | Err(_) => Err(Rejection::NotSpan),
             },
+            Self::Filter => Filter::parse(text).map(Value::Filter).map_err(Rejection::NotFilter),
             Self::Choice(words) => words
                 .iter()
                 .find(|word| **word == text)
@@ -289,6 +302,7 @@ impl fmt::Display for Value {
             Self::Text(text) => f.write_str(text),
             Self::Path(path) => write!(f, "{}", path.display()),
             Self::Span(span) => f.write_str(&time_argument::span(*span)),
+            Self::Filter(filter) => filter.fmt(f),
             Self::Choice(word) => f.write_str(word),
             Self::List(items) => {
                 for (position, item) in items.iter().enumerate() {
@@ -313,6 +327,7 @@ impl From<&Value> for serde_json::Value {
             Value::Text(text) => Self::from(text.as_str()),
             Value::Path(path) => Self::from(path.to_string_lossy()),
             Value::Span(span) => Self::from(time_argument::span(*span)),
+            Value::Filter(filter) => Self::from(filter.text()),
             Value::Choice(word) => Self::from(*word),
             Value::List(items) => Self::Array(items.iter().map(Self::from).collect()),
         }

@@ -7,13 +7,29 @@ use serde_json::{Value as Json, json};
 use super::escape::Escaped;
 use super::event_json::VERSION;
 use super::human::{Size, timestamp_millis, timestamp_seconds};
-use super::report::Look;
+use super::report::{self, Look};
 use super::table::{Align, Column, Table, grouped};
+use crate::filter::Filter;
 use crate::store::query::diff::{Change, Changes, LEAST_CHANGE, Snapshot, Traffic};
 use crate::store::query::sessions::StoredSession;
 
-/// `threshold` is in percent. Of each list, the first `look.top` are shown.
-pub fn text(old: &Snapshot, new: &Snapshot, changes: &Changes, threshold: u64, look: &Look<'_>) -> String {
+/// What was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Least change that counts, in percent.
+    pub threshold: u64,
+    /// Only what it holds of.
+    pub filter: Option<&'a Filter>,
+}
+
+/// Of each list, the first `look.top` are shown.
+pub fn text(
+    old: &Snapshot,
+    new: &Snapshot,
+    changes: &Changes,
+    question: &Question<'_>,
+    look: &Look<'_>,
+) -> String {
     let mut out = String::new();
     let paint = look.styles.heading;
     writeln!(out, "{paint}Sessions{paint:#}").expect("writing into a String cannot fail");
@@ -24,10 +40,14 @@ pub fn text(old: &Snapshot, new: &Snapshot, changes: &Changes, threshold: u64, l
         writeln!(out, "  {word}  {}{name}, started {start}", Escaped(&session.run_id))
             .expect("writing into a String cannot fail");
     }
+    if let Some(filter) = question.filter {
+        report::filter(&mut out, filter, old.read_events, look);
+    }
     if changes.is_empty() {
         out.push_str("\nNo differences\n");
     }
-    let by_how_much = format!("Changed domains (by {threshold} % and {LEAST_CHANGE} connections or more)");
+    let by_how_much =
+        format!("Changed domains (by {} % and {LEAST_CHANGE} connections or more)", question.threshold);
     for (title, list) in [
         ("New domains", &changes.new_domains),
         ("Removed domains", &changes.removed_domains),
@@ -81,14 +101,14 @@ fn percent(change: &Change) -> String {
 }
 
 /// One object with all changes.
-pub fn json(old: &Snapshot, new: &Snapshot, changes: &Changes, threshold: u64) -> String {
+pub fn json(old: &Snapshot, new: &Snapshot, changes: &Changes, question: &Question<'_>) -> String {
     let list = |list: &[Change]| list.iter().map(change_json).collect::<Vec<_>>();
-    let json = json!({
+    let mut json = json!({
         "v": VERSION,
         "type": "diff",
         "old": session_json(&old.session),
         "new": session_json(&new.session),
-        "threshold_percent": threshold,
+        "threshold_percent": question.threshold,
         "least_change": LEAST_CHANGE,
         "differs": !changes.is_empty(),
         "new_domains": list(&changes.new_domains),
@@ -97,6 +117,9 @@ pub fn json(old: &Snapshot, new: &Snapshot, changes: &Changes, threshold: u64) -
         "new_processes": list(&changes.new_processes),
         "provider_changes": list(&changes.providers),
     });
+    if let Some(filter) = question.filter {
+        json["filter"] = json!({ "expression": filter.text(), "read_events": old.read_events });
+    }
     super::json::text(&json) + "\n"
 }
 

@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::escape::Escaped;
+use super::escape::{Escaped, Line};
 use super::event_json::VERSION;
 use super::fold::wrapped;
 use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
 use super::table::{Align, Column, Table, bar, grouped};
+use crate::filter::Filter;
 use crate::process::LeftOut;
 use crate::source::health::{Gap, Gaps};
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
@@ -94,6 +95,9 @@ fn sessions(out: &mut String, report: &Report, running: &[String], look: &Look<'
         line(out, "from", &selection.since.map_or_else(|| "the beginning".to_owned(), timestamp_seconds));
         line(out, "until", &selection.until.map_or_else(|| "now".to_owned(), timestamp_seconds));
     }
+    if let Some(asked) = &selection.filter {
+        filter(out, asked, report.read_events, look);
+    }
     match report.sessions.as_slice() {
         [] => {
             heading(out, look, "Session");
@@ -101,6 +105,16 @@ fn sessions(out: &mut String, report: &Report, running: &[String], look: &Look<'
         }
         [session] => one_session(out, session, Ending::of(session, running), look),
         many => session_list(out, many, running, look),
+    }
+}
+
+/// What was asked for, and whether it took reading every event.
+pub(super) fn filter(out: &mut String, filter: &Filter, read_events: bool, look: &Look<'_>) {
+    heading(out, look, "Filter");
+    long_line(out, "only", &Line(filter.text()).to_string(), look);
+    if read_events {
+        let how = "event by event; sums are kept by domain, ip, type, protocol and provider alone";
+        long_line(out, "counted", how, look);
     }
 }
 
@@ -401,6 +415,9 @@ pub fn json(report: &Report, running: &[String]) -> String {
             "sources": sources.collect::<Vec<_>>(),
         },
     });
+    if let Some(filter) = &report.selection.filter {
+        json["filter"] = json!({ "expression": filter.text(), "read_events": report.read_events });
+    }
     if let [session] = sessions.as_slice() {
         json["session"] = session.clone();
     }

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::event::Bytes;
-use crate::output::escape::Escaped;
+use crate::output::escape::{Escaped, Line};
 use crate::output::human::Size;
 use crate::output::json;
 use crate::output::style::Styles;
+use crate::sink::shown::Hidden;
 use crate::source::SourceHealth;
 use crate::totals::{ClassTotals, Totals};
 
@@ -24,6 +25,8 @@ pub struct Summary {
     pub excludes: Vec<String>,
     /// Where names came from, in words.
     pub names: String,
+    /// What `--filter` kept back, of all that is summed up here.
+    pub hidden: Option<Hidden>,
     /// How long the rankings are.
     pub top: usize,
     /// Lines that a log file lacks.
@@ -58,6 +61,9 @@ impl Summary {
             writeln!(out, "  listens  {}", totals.listens)?;
         }
         writeln!(out, "  active   {} (peak {})", totals.active, totals.peak)?;
+        if let Some(Hidden { filter, events }) = &self.hidden {
+            writeln!(out, "  hidden   {events} events, not {}", Line(filter))?;
+        }
         match (totals.alerts, totals.alerts_held_back) {
             (0, _) => {}
             (alerts, 0) => writeln!(out, "  alerts   {alerts}")?,

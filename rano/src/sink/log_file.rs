@@ -12,6 +12,7 @@ use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{event_json, event_line};
 use crate::signals::ReopenLogs;
+use crate::sink::shown::Shown;
 use crate::sink::terminal::Format;
 use crate::sink::{Frame, Sink};
 
@@ -61,6 +62,7 @@ fn identity(file: &File) -> Option<(u64, u64)> {
 pub struct LogFile {
     log: OpenLog,
     format: Format,
+    shown: Shown,
     run_id: String,
     line: String,
     bytes: Vec<u8>,
@@ -75,13 +77,14 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    pub fn new(log: OpenLog, format: Format, run_id: String, reopen: ReopenLogs) -> Self {
+    pub fn new(log: OpenLog, format: Format, shown: Shown, run_id: String, reopen: ReopenLogs) -> Self {
         Self {
             log,
             reopened: reopen.times(),
             reopen,
             is_lost: false,
             format,
+            shown,
             run_id,
             line: String::new(),
             bytes: Vec::new(),
@@ -138,6 +141,9 @@ impl LogFile {
 
 impl Sink for LogFile {
     fn event(&mut self, event: &Event) {
+        if !self.shown.takes(event) {
+            return;
+        }
         self.bytes.clear();
         match self.format {
             Format::Pretty => {
@@ -151,7 +157,7 @@ impl Sink for LogFile {
     }
 
     fn named(&mut self, event: &Event, _before: &Domain) {
-        if self.format == Format::Json {
+        if self.format == Format::Json && self.shown.holds(event) {
             self.bytes.clear();
             event_json::write_name(&mut self.bytes, event, &self.run_id);
             self.write();
@@ -169,6 +175,7 @@ impl Sink for LogFile {
     }
 
     fn finish(&mut self, summary: &mut Summary) {
+        summary.hidden = self.shown.hidden();
         let text = match self.format {
             Format::Pretty => screened(&summary.render(&Styles::PLAIN), Colors::Plain).into_owned(),
             Format::Json => summary.json(&self.run_id) + "\n",

@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod log_file;
+pub mod shown;
 pub mod stats;
 pub mod store;
 pub mod terminal;

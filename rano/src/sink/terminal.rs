@@ -11,6 +11,7 @@ use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{self, event_json, event_line};
 use crate::sink::alerts::Alert;
+use crate::sink::shown::Shown;
 use crate::sink::stats::{Line, LiveStats, Room};
 use crate::sink::{Frame, Sink};
 use crate::stop::Stop;
@@ -29,6 +30,7 @@ pub struct Terminal {
     format: Format,
     /// Events are shown; without it only the summary is.
     show_events: bool,
+    shown: Shown,
     run_id: String,
     stats: Option<LiveStats>,
     bell: bool,
@@ -54,6 +56,7 @@ pub struct Terminal {
 pub struct TerminalSettings {
     pub format: Format,
     pub show_events: bool,
+    pub shown: Shown,
     pub run_id: String,
     pub stats: Option<LiveStats>,
     /// Ring with each alert.
@@ -68,6 +71,7 @@ impl Terminal {
             stderr,
             format: settings.format,
             show_events: settings.show_events,
+            shown: settings.shown,
             run_id: settings.run_id,
             stats: settings.stats,
             bell: settings.bell,
@@ -197,7 +201,7 @@ impl Sink for Terminal {
         if let Some(stats) = &mut self.stats {
             stats.event(event);
         }
-        if !self.show_events || self.closed {
+        if !self.show_events || !self.shown.takes(event) || self.closed {
             return;
         }
         if self.stdout.is_terminal && !self.drawn.is_empty() {
@@ -227,6 +231,7 @@ impl Sink for Terminal {
 
     fn finish(&mut self, summary: &mut Summary) {
         self.flush_stdout();
+        summary.hidden = self.shown.hidden().filter(|_| self.show_events);
         if self.stats.is_some() {
             let frame = Frame { now: self.now, totals: &summary.totals, health: &summary.health };
             self.update_stats(&frame, When::AtTheEnd);
@@ -258,7 +263,7 @@ impl Sink for Terminal {
         if let Some(stats) = &mut self.stats {
             stats.named(event, before);
         }
-        if self.format == Format::Json && self.show_events && !self.closed {
+        if self.format == Format::Json && self.show_events && !self.closed && self.shown.holds(event) {
             self.write_json(|line, run_id| event_json::write_name(line, event, run_id));
         }
     }
@@ -322,6 +327,7 @@ mod tests {
             let settings = TerminalSettings {
                 format: Format::Pretty,
                 show_events: true,
+                shown: Shown::default(),
                 run_id: "1-1".to_owned(),
                 stats: Some(LiveStats::new(stats)),
                 bell: false,

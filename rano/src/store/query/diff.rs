@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::params_from_iter;
+use rusqlite::types::Value;
+
+use super::filter::Condition;
 use super::sessions::{StoredSession, count};
+use crate::filter::Filter;
 use crate::store::History;
 use crate::store::rollup::WHOLE_SESSION;
 
@@ -17,6 +22,8 @@ pub struct Snapshot {
     pub providers: BTreeMap<String, Traffic>,
     /// By comm; those of nobody are left out.
     pub processes: BTreeMap<String, Traffic>,
+    /// The sums could not answer the filter: all events of the session were read.
+    pub read_events: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,20 +70,28 @@ impl Changes {
 }
 
 impl History {
-    /// `None` where there is no such session.
-    pub fn snapshot(&self, run_id_or_name: &str) -> rusqlite::Result<Option<Snapshot>> {
+    /// What `filter` holds of, or everything. `None` where there is no such session.
+    pub fn snapshot(
+        &self,
+        run_id_or_name: &str,
+        filter: Option<&Filter>,
+    ) -> rusqlite::Result<Option<Snapshot>> {
         let Some(session) = self.session(run_id_or_name)? else { return Ok(None) };
+        if filter.is_some() {
+            Condition::prepare(&self.connection)?;
+        }
+        let (traffic, values) = traffic(session.id, filter);
         let by = |name: &str, join: &str| -> rusqlite::Result<BTreeMap<String, Traffic>> {
             let mut statement = self.connection.prepare(&format!(
                 "SELECT {name}, sum(connects), sum(fails), sum(bytes_sent) + sum(bytes_recv)
                  FROM (SELECT {join} AS key, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
                               sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
-                       FROM traffic WHERE session = ?1 AND hour = {WHOLE_SESSION} GROUP BY {join}) AS traffic
+                       FROM ({traffic}) GROUP BY {join}) AS traffic
                  CROSS JOIN {join} ON {join}.id = traffic.key
                  WHERE {name} IS NOT NULL AND connects + closes + fails > 0
                  GROUP BY {name}"
             ))?;
-            let rows = statement.query_map([session.id], |row| {
+            let rows = statement.query_map(params_from_iter(&values), |row| {
                 let traffic =
                     Traffic { connects: count(row, 1)?, fails: count(row, 2)?, bytes: count(row, 3)? };
                 Ok((row.get(0)?, traffic))
@@ -87,9 +102,48 @@ impl History {
             domains: by("domain", "endpoint")?,
             providers: by("provider", "actor")?,
             processes: by("comm", "actor")?,
+            read_events: filter.is_some_and(|filter| Condition::on_sums(filter).is_none()),
             session,
         }))
     }
+}
+
+/// A statement for sums by actor and endpoint of a session, and what its question marks stand for.
+fn traffic(session: i64, filter: Option<&Filter>) -> (String, Vec<Value>) {
+    let sums = "connects, closes, fails, bytes_sent, bytes_recv";
+    let Some(filter) = filter else {
+        let sql = format!(
+            "SELECT actor, endpoint, {sums} FROM traffic WHERE session = ? AND hour = {WHOLE_SESSION}"
+        );
+        return (sql, vec![session.into()]);
+    };
+    if let Some(condition) = Condition::on_sums(filter) {
+        let sql = format!(
+            "SELECT traffic.actor AS actor, traffic.endpoint AS endpoint, {sums} FROM traffic
+             CROSS JOIN actor ON actor.id = traffic.actor CROSS JOIN endpoint ON endpoint.id = traffic.endpoint
+             WHERE traffic.session = ? AND hour = {WHOLE_SESSION} AND ({})",
+            condition.sql
+        );
+        return (sql, [Value::from(session)].into_iter().chain(condition.values).collect());
+    }
+    let condition = Condition::of(filter);
+    let ids = |id: &str| format!("(SELECT {id} FROM activity WHERE session = ?)");
+    let sql = format!(
+        "SELECT process.actor AS actor, event.endpoint AS endpoint, kind.event = 'connect' AS connects,
+                kind.event = 'close' AS closes, kind.event = 'fail' AS fails,
+                CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END AS bytes_sent,
+                CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_recv, 0) ELSE 0 END AS bytes_recv
+         FROM event
+         CROSS JOIN process ON process.id = event.process
+         CROSS JOIN kind ON kind.id = event.kind
+         CROSS JOIN endpoint ON endpoint.id = event.endpoint
+         WHERE event.id BETWEEN {} AND {} AND process.session = ? AND ({})",
+        ids("min(first_event)"),
+        ids("max(last_event)"),
+        condition.sql
+    );
+    let session = Value::from(session);
+    (sql, [session.clone(), session.clone(), session].into_iter().chain(condition.values).collect())
 }
 
 /// A name that both have is changed if its connections differ by at least `threshold` percent of the old ones and by at

@@ -6,6 +6,8 @@ use std::io;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Params, params_from_iter};
 
+use super::filter::Condition;
+use crate::filter::{self, Glob};
 use crate::store::History;
 use crate::store::rollup::HOUR_MS;
 
@@ -87,8 +89,10 @@ pub struct Filter {
     /// A run id or the name of a session.
     pub run: Option<String>,
     pub provider: Option<String>,
-    /// Any of these patterns with `*`, `?` and `[…]`; upper and lower case are the same.
-    pub domains: Vec<String>,
+    /// The name fits any of these, unless there are none.
+    pub domains: Vec<Glob>,
+    /// All that else has to hold.
+    pub matching: Option<filter::Filter>,
 }
 
 /// A value of a row.
@@ -229,7 +233,13 @@ impl History {
         if !filter.domains.is_empty() {
             let any = vec!["lower(endpoint.domain) GLOB ?"; filter.domains.len()].join(" OR ");
             conditions.extend([" AND (", &any, ")"]);
-            values.extend(filter.domains.iter().map(|pattern| Value::from(pattern.to_lowercase())));
+            values.extend(filter.domains.iter().map(|glob| Value::from(glob.as_sql().to_owned())));
+        }
+        if let Some(matching) = &filter.matching {
+            Condition::prepare(&self.connection)?;
+            let condition = Condition::of(matching);
+            conditions.extend([" AND (", &condition.sql, ")"]);
+            values.extend(condition.values);
         }
         let is_pruning: bool = one(self, "SELECT EXISTS (SELECT 1 FROM pruning)", [])?;
         if is_pruning {

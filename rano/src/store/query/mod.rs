@@ -2,6 +2,7 @@
 
 pub mod diff;
 pub mod export;
+mod filter;
 pub mod report;
 pub mod sessions;
 pub mod status;

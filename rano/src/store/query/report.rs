@@ -2,11 +2,15 @@
 //! range are counted event by event.
 
 use std::cmp::Reverse;
+use std::ops::{Range, RangeInclusive};
 
-use rusqlite::{Connection, Row};
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, params_from_iter};
 use rustc_hash::FxHashMap;
 
+use super::filter::Condition;
 use super::sessions::{StoredSession, columns, count};
+use crate::filter::Filter;
 use crate::store::History;
 use crate::store::rollup::{BYTES_MAX, HOUR_MS, WHOLE_SESSION};
 
@@ -16,6 +20,8 @@ pub struct Selection {
     pub sessions: Sessions,
     pub since: Option<i64>,
     pub until: Option<i64>,
+    /// Only events that it holds of.
+    pub filter: Option<Filter>,
 }
 
 /// Whose events.
@@ -32,6 +38,30 @@ impl Selection {
     fn is_range(&self) -> bool {
         self.since.is_some() || self.until.is_some()
     }
+}
+
+/// A filter as what is asked for understands it.
+struct Conditions {
+    /// `None` where the sums cannot tell.
+    on_sums: Option<Condition>,
+    on_events: Condition,
+}
+
+impl Conditions {
+    fn of(filter: Option<&Filter>) -> Self {
+        match filter {
+            Some(filter) => Self { on_sums: Condition::on_sums(filter), on_events: Condition::of(filter) },
+            None => Self { on_sums: Some(Condition::default()), on_events: Condition::default() },
+        }
+    }
+}
+
+/// Whose events are read one by one.
+#[derive(Clone, Copy)]
+enum Part {
+    /// Sessions of which the sums tell more than what is asked for.
+    NotWhole,
+    EverySession,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,6 +135,8 @@ pub struct Report {
     pub totals: Counts,
     /// Connections without a close: of whole sessions as they said it, in a range the connects without a close in it.
     pub active: u64,
+    /// The sums could not answer the filter: all events in the range were read.
+    pub read_events: bool,
     pub providers: Vec<(String, Counts)>,
     pub domains: Top<DomainRow>,
     pub ips: Top<IpRow>,
@@ -237,9 +269,13 @@ impl History {
             },
             Sessions::All => self.sessions_between(selection)?,
         };
-        let providers = self.gather(selection, &sessions)?;
+        let filter = Conditions::of(selection.filter.as_ref());
+        if selection.filter.is_some() {
+            Condition::prepare(&self.connection)?;
+        }
+        let providers = self.gather(selection, &filter, &sessions)?;
         let totals = providers.total();
-        let active = if selection.is_range() {
+        let active = if selection.is_range() || selection.filter.is_some() {
             totals.connects.saturating_sub(totals.closes)
         } else {
             sessions.iter().map(|session| session.active).sum()
@@ -248,6 +284,7 @@ impl History {
             selection: selection.clone(),
             totals,
             active,
+            read_events: filter.on_sums.is_none(),
             domains: self.domains(top, &providers.names)?,
             ips: self.ips(top)?,
             providers: providers.ranked(),
@@ -272,7 +309,12 @@ impl History {
     }
 
     /// Fills `temp.scope` with the sums by endpoint of everything that is selected, and sums up by provider.
-    fn gather(&self, selection: &Selection, sessions: &[StoredSession]) -> rusqlite::Result<Gathering> {
+    fn gather(
+        &self,
+        selection: &Selection,
+        filter: &Conditions,
+        sessions: &[StoredSession],
+    ) -> rusqlite::Result<Gathering> {
         self.connection.execute_batch(
             "CREATE TEMP TABLE selected (id INTEGER PRIMARY KEY, is_whole);
              CREATE TEMP TABLE scope (endpoint, providers, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv);",
@@ -289,16 +331,24 @@ impl History {
             select.execute([session.id, first, end])?;
         }
         let mut gathering = Gathering::new(&self.connection)?;
-        self.gather_sums(&mut gathering, first, end)?;
         let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
-        if first > end {
-            self.gather_part(&mut gathering, end, since, until)?;
-        } else {
-            if selection.since.is_some() && since.rem_euclid(HOUR_MS) > 0 {
-                self.gather_part(&mut gathering, first - 1, since, until)?;
+        let mut part = |hours: RangeInclusive<i64>, of: Part| {
+            self.gather_events(&mut gathering, &filter.on_events, &hours, since..until, of)
+        };
+        match &filter.on_sums {
+            None => {
+                let hours = since.div_euclid(HOUR_MS)..=until.div_euclid(HOUR_MS);
+                part(hours, Part::EverySession)?;
             }
-            if selection.until.is_some() && until.rem_euclid(HOUR_MS) > 0 {
-                self.gather_part(&mut gathering, end, since, until)?;
+            Some(_) if first > end => part(end..=end, Part::NotWhole)?,
+            Some(on_sums) => {
+                if selection.since.is_some() && since.rem_euclid(HOUR_MS) > 0 {
+                    part(first - 1..=first - 1, Part::NotWhole)?;
+                }
+                if selection.until.is_some() && until.rem_euclid(HOUR_MS) > 0 {
+                    part(end..=end, Part::NotWhole)?;
+                }
+                self.gather_sums(&mut gathering, on_sums, first, end)?;
             }
         }
         gathering.put(&self.connection)?;
@@ -307,16 +357,32 @@ impl History {
 
     /// The sums that are kept: of sessions that are selected as a whole, and of the hours from `first` to before `end` of
     /// the others.
-    fn gather_sums(&self, gathering: &mut Gathering, first: i64, end: i64) -> rusqlite::Result<()> {
-        let columns = "actor, endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv";
+    fn gather_sums(
+        &self,
+        gathering: &mut Gathering,
+        filter: &Condition,
+        first: i64,
+        end: i64,
+    ) -> rusqlite::Result<()> {
+        let columns = "traffic.actor, traffic.endpoint, connects, closes, fails, accepts, listens, bytes_sent, bytes_recv";
+        // Without a filter neither is looked at.
+        let (tables, condition) = if filter.sql.is_empty() {
+            ("", String::new())
+        } else {
+            let tables = " CROSS JOIN actor ON actor.id = traffic.actor CROSS JOIN endpoint ON endpoint.id = traffic.endpoint";
+            (tables, format!(" AND ({})", filter.sql))
+        };
         let mut rows = self.connection.prepare(&format!(
-            "SELECT {columns} FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
-             WHERE is_whole AND hour = {WHOLE_SESSION}
+            "SELECT {columns} FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id{tables}
+             WHERE is_whole AND hour = {WHOLE_SESSION}{condition}
              UNION ALL
-             SELECT {columns} FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id
-             WHERE NOT is_whole AND hour > {WHOLE_SESSION} AND hour >= ?1 AND hour < ?2"
+             SELECT {columns} FROM temp.selected CROSS JOIN traffic ON traffic.session = selected.id{tables}
+             WHERE NOT is_whole AND hour > {WHOLE_SESSION} AND hour >= ? AND hour < ?{condition}"
         ))?;
-        let mut rows = rows.query([first, end])?;
+        let mut values = filter.values.clone();
+        values.extend([first.into(), end.into()]);
+        values.extend(filter.values.iter().cloned());
+        let mut rows = rows.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {
             let mut sums = [0; 7];
             for (index, sum) in sums.iter_mut().enumerate() {
@@ -327,35 +393,47 @@ impl History {
         Ok(())
     }
 
-    /// The events of one hour that lie between `since` and `until`.
-    fn gather_part(
+    /// The events of these hours that lie in `range`.
+    fn gather_events(
         &self,
         gathering: &mut Gathering,
-        hour: i64,
-        since: i64,
-        until: i64,
+        filter: &Condition,
+        hours: &RangeInclusive<i64>,
+        range: Range<i64>,
+        of: Part,
     ) -> rusqlite::Result<()> {
-        let range: (Option<i64>, Option<i64>) = self.connection.query_row(
+        let ids: (Option<i64>, Option<i64>) = self.connection.query_row(
             "SELECT min(first_event), max(last_event)
-             FROM temp.selected CROSS JOIN activity ON activity.session = selected.id WHERE hour = ?1",
-            [hour],
+             FROM temp.selected CROSS JOIN activity ON activity.session = selected.id WHERE hour BETWEEN ?1 AND ?2",
+            [hours.start(), hours.end()],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        let (Some(first), Some(last)) = range else { return Ok(()) };
-        let since = since.max(hour.saturating_mul(HOUR_MS));
-        let until = until.min((hour + 1).saturating_mul(HOUR_MS));
-        let mut rows = self.connection.prepare(
+        let (Some(first), Some(last)) = ids else { return Ok(()) };
+        let since = range.start.max(hours.start().saturating_mul(HOUR_MS));
+        let until = range.end.min(hours.end().saturating_add(1).saturating_mul(HOUR_MS));
+        let sessions = match of {
+            Part::NotWhole => " WHERE NOT is_whole",
+            Part::EverySession => "",
+        };
+        let (tables, condition) = if filter.sql.is_empty() {
+            ("", String::new())
+        } else {
+            (" CROSS JOIN endpoint ON endpoint.id = event.endpoint", format!(" AND ({})", filter.sql))
+        };
+        let mut rows = self.connection.prepare(&format!(
             "SELECT process.actor, event.endpoint, kind.event = 'connect', kind.event = 'close', kind.event = 'fail',
                     kind.event = 'accept', kind.event = 'listen',
                     CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END,
                     CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_recv, 0) ELSE 0 END
              FROM event
              CROSS JOIN process ON process.id = event.process
-             CROSS JOIN kind ON kind.id = event.kind
-             WHERE event.id BETWEEN ?1 AND ?2 AND event.ts >= ?3 AND event.ts < ?4
-               AND process.session IN (SELECT id FROM temp.selected WHERE NOT is_whole)",
-        )?;
-        let mut rows = rows.query([first, last, since, until])?;
+             CROSS JOIN kind ON kind.id = event.kind{tables}
+             WHERE event.id BETWEEN ? AND ? AND event.ts >= ? AND event.ts < ?
+               AND process.session IN (SELECT id FROM temp.selected{sessions}){condition}",
+        ))?;
+        let mut values: Vec<Value> = vec![first.into(), last.into(), since.into(), until.into()];
+        values.extend(filter.values.iter().cloned());
+        let mut rows = rows.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {
             let mut sums = [0; 7];
             for (index, sum) in sums.iter_mut().enumerate() {

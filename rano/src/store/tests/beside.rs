@@ -114,7 +114,7 @@ impl RowWriter for Sums {
 /// The report says what the events say, in one snapshot. Returns how many they are.
 fn check_report(path: &Path, since: Option<i64>, until: Option<i64>) -> u64 {
     let history = History::open(path).expect("a database");
-    let selection = Selection { sessions: Sessions::All, since, until };
+    let selection = Selection { sessions: Sessions::All, since, until, filter: None };
     let report: Report = history.report(&selection, 100_000).expect("an answer").expect("a session");
     let fields: Vec<&Field> = FIELDS.iter().collect();
     let mut sums = Sums::default();

@@ -62,10 +62,10 @@ fn ask_everything(path: &Path) -> Result<(), OpenProblem> {
     };
     ask(&|history| history.status(None).map(drop))?;
     for sessions in [Sessions::Latest, Sessions::All] {
-        let selection = Selection { sessions, since: Some(NOON - 5), until: Some(NOON + 5) };
+        let selection = Selection { sessions, since: Some(NOON - 5), until: Some(NOON + 5), filter: None };
         ask(&|history| history.report(&selection, 10).map(drop))?;
     }
-    ask(&|history| history.snapshot("nightly").map(drop))?;
+    ask(&|history| history.snapshot("nightly", None).map(drop))?;
     ask(&|history| {
         let fields: Vec<&Field> = FIELDS.iter().collect();
         let exported = history.export(&Filter::default(), &fields, &mut Nowhere, |_| ());

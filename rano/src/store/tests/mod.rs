@@ -1,6 +1,7 @@
 //! What all tests of the store need: a session, an event to vary, a second pair of eyes on the file.
 
 mod beside;
+mod filter;
 mod hostile;
 mod lost;
 mod open;

@@ -1,0 +1,117 @@
+//! Whether a filter holds of an event in memory. The store's translation gives the same answer from its columns.
+
+use std::net::IpAddr;
+
+use super::tree::{Node, NumberKey, Term, TextKey, WordKey};
+use crate::event::{Address, Domain, Event, EventKind, SocketState};
+use crate::process::Process;
+
+/// What a filter can ask of an event; absent is `None`.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    event: &'a Event,
+    process: Option<&'a Process>,
+}
+
+/// What stands for the command's name of a process that is not known, here as in every other place.
+const NOBODY: &str = "unknown";
+
+impl<'a> From<&'a Event> for Facts<'a> {
+    fn from(event: &'a Event) -> Self {
+        Self { event, process: event.process.as_deref() }
+    }
+}
+
+impl Facts<'_> {
+    fn domain(&self) -> Option<&str> {
+        match &self.event.domain {
+            Domain::Observed { name, .. } => Some(name),
+            Domain::Unknown => None,
+        }
+    }
+
+    fn comm(&self) -> &str {
+        self.process.map_or(NOBODY, |process| &process.comm)
+    }
+
+    fn word(&self, key: WordKey) -> Option<&'static str> {
+        let event = self.event;
+        Some(match key {
+            WordKey::Type => event.class.name(),
+            WordKey::Protocol => event.protocol.name(),
+            WordKey::State => return event.state.map(SocketState::name),
+            WordKey::Event => EventKind::name(event.kind),
+            WordKey::Source => event.source.name(),
+            WordKey::Quality => event.owner_quality.name(),
+        })
+    }
+
+    fn number(&self, key: NumberKey) -> Option<u64> {
+        match key {
+            NumberKey::Pid => self.process.map(|process| u64::from(process.id.pid)),
+            NumberKey::Port => match self.event.remote.as_ref()? {
+                Address::Ip(address) => Some(u64::from(address.port())),
+                Address::Path(_) => None,
+            },
+            NumberKey::Sent => self.event.bytes.map(|bytes| bytes.sent),
+            NumberKey::Received => self.event.bytes.map(|bytes| bytes.received),
+            NumberKey::Duration => {
+                self.event.duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+            }
+        }
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        self.event.remote.as_ref().and_then(Address::ip_addr)
+    }
+
+    /// `text` is in ASCII lower case.
+    fn has_anywhere(&self, text: &str) -> bool {
+        let holds = |place: &str| place.to_ascii_lowercase().contains(text);
+        self.domain().is_some_and(holds)
+            || holds(self.comm())
+            || self.process.is_some_and(|process| holds(&process.exe) || holds(&process.cmdline))
+            || match &self.event.remote {
+                Some(Address::Ip(address)) => holds(&address.to_string()),
+                Some(Address::Path(path)) => holds(path),
+                None => false,
+            }
+    }
+}
+
+impl Node {
+    pub(super) fn holds(&self, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::All(nodes) => nodes.iter().all(|node| node.holds(facts)),
+            Self::Any(nodes) => nodes.iter().any(|node| node.holds(facts)),
+            Self::Not(node) => !node.holds(facts),
+            Self::Term(term) => term.holds(facts),
+        }
+    }
+}
+
+impl Term {
+    fn holds(&self, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::Text(TextKey::Domain, globs) => {
+                facts.domain().is_some_and(|name| globs.iter().any(|glob| glob.matches(name)))
+            }
+            Self::Text(TextKey::Provider, globs) => {
+                globs.iter().any(|glob| glob.matches(&facts.event.provider))
+            }
+            Self::Text(TextKey::Process, globs) => globs.iter().any(|glob| {
+                glob.matches(facts.comm())
+                    || facts.process.is_some_and(|process| glob.matches_path(&process.exe))
+            }),
+            Self::Word(key, words) => facts.word(*key).is_some_and(|word| words.contains(&word)),
+            Self::Number(key, ranges) => {
+                facts.number(*key).is_some_and(|number| ranges.iter().any(|range| range.contains(number)))
+            }
+            Self::Ip(networks) => {
+                facts.ip().is_some_and(|ip| networks.iter().any(|network| network.contains(ip)))
+            }
+            Self::Alert(alert) => facts.event.alert == *alert,
+            Self::Anywhere(text) => facts.has_anywhere(text),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Which events are shown: all, or those that a filter holds of.
+
+use crate::event::Event;
+use crate::filter::{Facts, Filter};
+
+/// A filter at work.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    filter: Option<Filter>,
+    /// Events that were not shown.
+    hidden: u64,
+}
+
+/// What a filter kept back, for the summary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    pub filter: String,
+    pub events: u64,
+}
+
+impl Shown {
+    pub fn new(filter: Option<Filter>) -> Self {
+        Self { filter, hidden: 0 }
+    }
+
+    /// Whether an event is to be shown; one that is not is counted.
+    pub fn takes(&mut self, event: &Event) -> bool {
+        let takes = self.holds(event);
+        self.hidden += u64::from(!takes);
+        takes
+    }
+
+    /// The same of what is no event of its own.
+    pub fn holds(&self, event: &Event) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.matches(&Facts::from(event)))
+    }
+
+    pub fn hidden(&self) -> Option<Hidden> {
+        let filter = self.filter.as_ref()?.text().to_owned();
+        Some(Hidden { filter, events: self.hidden })
+    }
+}
