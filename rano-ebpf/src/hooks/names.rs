@@ -5,7 +5,7 @@
 //! What they miss: fragments, IPv6 with extension headers, what a raw or packet socket sends.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE, bpf_sock, bpf_tcp_sock};
+use aya_ebpf::bindings::{BPF_ANY, bpf_sock, bpf_tcp_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes, bpf_tcp_sock as tcp_sock,
 };
@@ -16,8 +16,8 @@ use rano_common::{
     HELLO_MAX, HELLOS_MAX, Header, Loss, Offset, PACKET_CLASSES, PacketBytes, PacketKind, PacketRecord,
 };
 
-use crate::emit::{discard, now, reserve, submit};
-use crate::maps::{EVENTS, OWNERS, lost};
+use crate::emit::{Share, discard, now, reserve, submit};
+use crate::maps::{OWNERS, lost};
 use crate::socket::{IPPROTO_TCP, IPPROTO_UDP};
 use crate::task::read;
 
@@ -308,11 +308,6 @@ fn load<T>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
 
 #[inline(always)]
 fn copy(ctx: &SkBuffContext, sk: *mut bpf_sock, kind: PacketKind, place: u32) -> Option<()> {
-    // Names must not push out what is told of sockets: whoever sends packets without end fills half of the buffer.
-    if EVENTS.query(BPF_RB_AVAIL_DATA as u64) > EVENTS.query(BPF_RB_RING_SIZE as u64) / 2 {
-        lost(Loss::PacketRecord);
-        return None;
-    }
     const SMALL: usize = PACKET_CLASSES[0];
     const MIDDLE: usize = PACKET_CLASSES[1];
     const LARGE: usize = PACKET_CLASSES[2];
@@ -333,7 +328,7 @@ fn copy_sized<const N: usize>(
     kind: PacketKind,
     place: u32,
 ) -> Option<()> {
-    let Some(mut room) = reserve::<PacketBytes<N>>() else {
+    let Some(mut room) = reserve::<PacketBytes<N>>(Share::PACKET) else {
         lost(Loss::PacketRecord);
         return None;
     };

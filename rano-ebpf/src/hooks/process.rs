@@ -6,6 +6,7 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use rano_common::{Loss, Offset, ProcessKind};
 
+use crate::emit::Share;
 use crate::maps::{JUDGEMENTS, lost};
 use crate::task::{Identity, describe, read, tell, tell_image, tell_record};
 
@@ -81,8 +82,11 @@ pub fn process_rename(ctx: RawTracePointContext) -> i32 {
     if unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut record.comm) }.is_err() {
         return 0;
     }
+    if read(task, Offset::TaskComm) == Some(record.comm) {
+        return 0;
+    }
     // Undecided again: it may be an agent by its new name.
     let _ = JUDGEMENTS.remove(identity.pid);
-    tell_record(record);
+    tell_record(record, Share::RENAME);
     0
 }
