@@ -20,7 +20,7 @@ use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::alerts::{Alert, Due, Judge, Notes, Reason};
 use crate::sink::{Frame, Sink};
 use crate::source::health::Gap;
-use crate::source::{Closed, Intake, Opened, Pumped, Role, SocketChange, SocketId, Source};
+use crate::source::{Closed, Intake, Open, Opened, Pumped, Role, SocketChange, SocketId, Source};
 use crate::stop::Stop;
 use crate::totals::Totals;
 
@@ -331,6 +331,26 @@ impl Pipeline {
         self.await_late_names(&event, live);
     }
 
+    /// It was gone by `at`. Whether an attempt ever succeeded is then not known, and it is shown as what it is.
+    fn gone(&mut self, id: SocketId, at: Moment) {
+        let unknown = Closed { id, at, bytes: None, error: None, established: None, duration: None };
+        self.names.book.closed(&unknown);
+        let Some(mut live) = self.live.remove(&id) else { return };
+        if live.opened.role != Role::Connect {
+            return;
+        }
+        if !live.connected {
+            live.connected = true;
+            let event = self.enrich(&live, EventKind::Connect, live.opened.at);
+            self.send(event, &mut live);
+        }
+        let mut event = self.enrich(&live, EventKind::Close, at);
+        event.late = true;
+        event.state = Some(SocketState::Closed).filter(|_| live.opened.protocol == Protocol::Tcp);
+        let event = self.send(event, &mut live);
+        self.await_late_names(&event, live);
+    }
+
     /// What time alone makes worth an alert.
     fn look_at_overdue(&mut self, now: Moment) {
         while let Some(due) = self.judge.as_mut().and_then(|judge| judge.take_due(now.boot_ns)) {
@@ -394,6 +414,7 @@ impl Pipeline {
             source: self.source,
             owner_quality: live.opened.quality,
             preexisting: live.opened.preexisting,
+            late: false,
             netns: live.opened.netns,
             peer_pid: live.opened.peer_pid,
             alert: live.notes.alert,
@@ -476,6 +497,7 @@ impl Intake for Pipeline {
                 self.learned(&Learned { socket: id, name, is_certain: true, at });
             }
             SocketChange::Closed(closed) => self.closed(&closed),
+            SocketChange::Gone { id, at } => self.gone(id, at),
         }
     }
 
@@ -494,6 +516,16 @@ impl Intake for Pipeline {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.tree.verdict(id)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        let of_protocol = self.live.iter().filter(|(_, live)| live.opened.protocol == protocol);
+        of_protocol
+            .map(|(id, live)| Open {
+                id: *id,
+                is_pending: live.opened.role == Role::Connect && !live.connected,
+            })
+            .collect()
     }
 }
 

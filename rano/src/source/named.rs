@@ -3,12 +3,12 @@
 
 use anyhow::Result;
 
-use crate::event::{Moment, SourceKind};
+use crate::event::{Moment, Protocol, SourceKind};
 use crate::names::Evidence;
 use crate::names::feed::Feed;
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::health::Gap;
-use crate::source::{Intake, Pumped, SocketChange, Source, SourceHealth};
+use crate::source::{Intake, Open, Pumped, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
 /// Evidence that is passed on at once, before the source has its turn again.
@@ -84,6 +84,10 @@ impl Intake for Ordered<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.intake.verdict(id)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.intake.open(protocol)
     }
 }
 

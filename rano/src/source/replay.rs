@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::event::{Moment, SourceKind};
+use crate::event::{Moment, Protocol, SourceKind};
 use crate::names::Evidence;
 use crate::process::{ProcessChange, ProcessId, Verdict};
-use crate::source::{Intake, Pumped, RawEvent, SocketChange, Source, SourceHealth};
+use crate::source::{Intake, Open, Pumped, RawEvent, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
 /// Longest line of a recording; one with the longest command line and ancestry is far shorter.
@@ -184,6 +184,10 @@ impl Intake for Tee<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.intake.verdict(id)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.intake.open(protocol)
     }
 }
 

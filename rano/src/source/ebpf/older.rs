@@ -21,7 +21,7 @@ use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::proc::inet::States;
 use crate::source::proc::sock_diag::{Dumper, Info};
 use crate::source::proc::{ProcSettings, ProcSource};
-use crate::source::{self, Closed, Intake, Opened, Role, SocketChange, SocketId, Source as _};
+use crate::source::{self, Closed, Intake, Open, Opened, Role, SocketChange, SocketId, Source as _};
 use crate::stop::Stop;
 
 /// So long it is waited for a socket that is being closed; one that was passed on does not end.
@@ -281,5 +281,9 @@ impl Intake for Gathering<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.inner.verdict(id)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.inner.open(protocol)
     }
 }

@@ -9,12 +9,12 @@ use rano_common::{Judgement, ProcessKind, ProcessRecord, SocketRecord, Told, Ver
 use rustc_hash::FxHashMap;
 
 use super::load::Programs;
-use crate::event::Moment;
+use crate::event::{Moment, Protocol};
 use crate::names::Evidence;
 use crate::process::{Image, ProcessChange, ProcessId, Verdict};
 use crate::source::proc::PROC;
 use crate::source::proc::processes::{ProcessScanner, arguments};
-use crate::source::{Intake, SocketChange};
+use crate::source::{Intake, Open, SocketChange};
 
 /// Nanoseconds of a clock tick, in which /proc gives start times (`USER_HZ` is 100).
 const TICK_NS: u64 = 10_000_000;
@@ -374,5 +374,9 @@ impl Intake for Learner<'_> {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.intake.verdict(id)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.intake.open(protocol)
     }
 }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::*;
+use crate::event::Protocol;
 use crate::names::Evidence;
 use crate::process::matching::{Rules, Targets};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
 use crate::process::tree::Tree;
-use crate::source::SocketChange;
+use crate::source::{Open, SocketChange};
 
 /// Notes what it is told and asks a real tree.
 struct Watch {
@@ -56,6 +57,10 @@ impl Intake for Watch {
 
     fn verdict(&self, id: ProcessId) -> Verdict {
         self.tree.verdict(id)
+    }
+
+    fn open(&self, _: Protocol) -> Vec<Open> {
+        Vec::new()
     }
 }
 
