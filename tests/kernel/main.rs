@@ -12,6 +12,7 @@ mod support;
 mod cgroup;
 mod connections;
 mod facts;
+mod flood;
 mod ladder;
 mod lockdown;
 mod loss;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let trials = [
         connections::all(),
         facts::all(),
+        flood::all(),
         ladder::all(),
         lockdown::all(),
         loss::all(),

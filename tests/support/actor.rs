@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::namespace::Place;
 use super::{PATIENCE, stage, wait_for_end};
 
+mod flood;
 mod sockets;
+
+pub use flood::Flood;
 
 /// Set in a process that is to be an actor; the value says which kind.
 pub const MARKER: &str = "RANO_TEST_ACTOR";
@@ -64,6 +67,7 @@ enum Order {
     DropAccepted { count: usize },
     Connect { transport: Transport, to: SocketAddr },
     Attempt { to: SocketAddr },
+    ConnectAgain { connection: usize, to: SocketAddr },
     ServeNobody,
     SendTo { to: SocketAddr },
     ServeUnix { at: PathBuf },
@@ -73,6 +77,7 @@ enum Order {
     Hold { to: SocketAddr, count: usize },
     CloseHeld,
     Short { to: SocketAddr, count: usize, lifetime: Duration },
+    Flood { flood: Flood, to: SocketAddr, count: usize },
     Spawn { program: OsString, arguments: Vec<OsString> },
     Tell { child: usize, order: Box<Order> },
     Exec { program: OsString, arguments: Vec<OsString> },
@@ -187,6 +192,11 @@ impl Actor {
         self.opened(Order::Attempt { to })
     }
 
+    /// Disconnects a TCP socket and connects it elsewhere.
+    pub fn connect_again(&mut self, connection: usize, to: SocketAddr) -> Result<Tuple> {
+        Ok(self.opened(Order::ConnectAgain { connection, to })?.1)
+    }
+
     /// Where attempts to connect over TCP are never answered: a listener whose queue is full.
     pub fn serve_nobody(&mut self) -> Result<SocketAddr> {
         match self.order(&[], Order::ServeNobody)? {
@@ -259,6 +269,11 @@ impl Actor {
         lifetime: Duration,
     ) -> Result<Vec<Tuple>> {
         self.tuples(Order::Short { to, count, lifetime })
+    }
+
+    /// Does one thing `count` times, as fast as it goes.
+    pub fn flood(&mut self, flood: Flood, to: SocketAddr, count: usize) -> Result<()> {
+        self.done(&[], Order::Flood { flood, to, count })
     }
 
     /// Starts a child actor of `parent` under the name `program`.
@@ -422,6 +437,9 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
             let (connection, tuple) = sockets.attempt(to)?;
             Answer::Opened { connection, tuple }
         }
+        Order::ConnectAgain { connection, to } => {
+            Answer::Opened { connection, tuple: sockets.connect_again(connection, to)? }
+        }
         Order::ServeNobody => Answer::Serving { at: sockets.serve_nobody()? },
         Order::SendTo { to } => {
             let (connection, tuple) = sockets.send_to(to)?;
@@ -449,6 +467,10 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
         }
         Order::Short { to, count, lifetime } => {
             Answer::Tuples(sockets::short_connections(to, count, lifetime)?)
+        }
+        Order::Flood { flood, to, count } => {
+            flood.run(to, count)?;
+            Answer::Done
         }
         Order::Spawn { program, arguments } => {
             let mut process = Command::new(program)

@@ -12,6 +12,7 @@ use rano_common::{ListenerKey, Owner, SocketRecord, flags};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::compare::Comparison;
 use super::load::{Following, Programs};
 use super::processes::start_ns;
 use super::sockets::{local, remote};
@@ -56,7 +57,13 @@ impl OlderSockets {
     }
 
     /// Passes on all but those that the programs have told of, whose end they were asked for.
-    pub fn tell(mut self, told: &Told, programs: &mut Programs, intake: &mut dyn Intake) {
+    pub fn tell(
+        mut self,
+        told: &Told,
+        programs: &mut Programs,
+        comparison: &mut Comparison,
+        intake: &mut dyn Intake,
+    ) {
         for opened in &mut self.found {
             if let SocketId::Inode { netns, inode } = opened.id
                 && let Some(&cookie) = self.cookies.get(&netns).and_then(|cookies| cookies.get(&inode))
@@ -70,7 +77,13 @@ impl OlderSockets {
         });
         // All at once: passing on takes its time, and what ends meanwhile is to be told of. A record of one that is
         // followed already is still to be read.
-        self.found.retain(|opened| follow(opened, programs) != Following::Already);
+        self.found.retain(|opened| {
+            let following = follow(opened, programs);
+            if following != Following::Already {
+                comparison.add_older(opened.id, following == Following::Begun);
+            }
+            following != Following::Already
+        });
         let ended = self.ended(programs);
         for opened in self.found {
             let id = opened.id;

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use anyhow::Result;
-use rano_common::{Judgement, ProcessKind, ProcessRecord, SocketRecord, Told, Verdict as KernelVerdict};
+use rano_common::{
+    Judgement, Owner, ProcessKind, ProcessRecord, SocketRecord, Told, Verdict as KernelVerdict,
+};
 use rustc_hash::FxHashMap;
 
 use super::load::Programs;
@@ -111,6 +113,11 @@ impl Processes {
     /// Reads all of /proc: at the start, and when records were lost.
     pub fn read_all(&mut self, now: Moment, intake: &mut dyn Intake) {
         self.scanner.scan_all(now, &mut Learner { intake, known: &mut self.known });
+    }
+
+    /// Inode number of the network namespace of a socket's owner, if that is still there.
+    pub fn netns(&self, owner: &Owner) -> Option<u32> {
+        self.scanner.netns(identity(owner.pid, owner.start_ns))
     }
 
     /// Processes that were there and gone before they could be read.
