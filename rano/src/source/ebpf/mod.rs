@@ -43,6 +43,8 @@ use unix::UnixSockets;
 const COALESCE: Duration = Duration::from_millis(20);
 /// Records that are read at once, before the rest of the program has its turn.
 const BATCH: usize = 8192;
+/// After a look through /proc there is none for so many times as long.
+const SCAN_IDLE_PARTS: u64 = 9;
 
 /// How to observe.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +80,9 @@ pub struct EbpfSource {
     unheard: u64,
     /// Process records lost when /proc was read last.
     lost_at_scan: u64,
+    /// Boot clock: when it is to be read again, if it is, and when at the earliest.
+    scan_due_ns: Option<u64>,
+    scan_not_before_ns: u64,
     changes: Vec<SocketChange>,
 }
 
@@ -117,6 +122,8 @@ impl EbpfSource {
             malformed: 0,
             unheard: 0,
             lost_at_scan: 0,
+            scan_due_ns: None,
+            scan_not_before_ns: 0,
             changes: Vec::new(),
         })
     }
@@ -188,12 +195,22 @@ impl EbpfSource {
             }
         }
         self.comparison.note(self.programs.lost(Loss::SocketRecord) + self.sockets.flows_full);
-        let lost = self.programs.lost(Loss::ProcessRecord);
-        if lost != self.lost_at_scan {
-            self.lost_at_scan = lost;
-            self.processes.read_all(source::now(), intake);
-        }
+        self.read_processes_again(intake);
         count
+    }
+
+    /// When records of processes were lost, but not for more than a part of the time: who can make them lost can do so for long.
+    fn read_processes_again(&mut self, intake: &mut dyn Intake) {
+        let lost = self.programs.lost(Loss::ProcessRecord);
+        let now = source::now();
+        self.scan_due_ns = (lost != self.lost_at_scan).then_some(self.scan_not_before_ns);
+        if self.scan_due_ns.is_some_and(|due| due <= now.boot_ns) {
+            self.lost_at_scan = lost;
+            self.scan_due_ns = None;
+            self.processes.read_all(now, intake);
+            let end = source::now().boot_ns;
+            self.scan_not_before_ns = end + SCAN_IDLE_PARTS * end.saturating_sub(now.boot_ns);
+        }
     }
 
     /// `bytes` are those of a process's record.
@@ -342,6 +359,10 @@ impl Source for EbpfSource {
                 self.release(now, None, intake);
                 return Ok(Pumped::More);
             }
+            if self.scan_due_ns.is_some_and(|due| due <= now) {
+                self.read_processes_again(intake);
+                return Ok(Pumped::More);
+            }
             // The ring was read to its end a moment ago.
             if self.comparison.next_due().is_some_and(|due| due <= now) {
                 self.compare(intake);
@@ -351,6 +372,7 @@ impl Source for EbpfSource {
                 self.sockets.next_due(),
                 self.unix.as_ref().map(UnixSockets::next_due),
                 self.comparison.next_due(),
+                self.scan_due_ns,
             ];
             let until = due.into_iter().flatten().fold(until.boot_ns, u64::min);
             let left = until.saturating_sub(now);

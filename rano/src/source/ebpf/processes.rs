@@ -110,9 +110,17 @@ impl Processes {
         Ok(Self { scanner, known: FxHashMap::default(), departed: Departed::default(), arguments_cut: 0 })
     }
 
-    /// Reads all of /proc: at the start, and when records were lost.
+    /// Reads all of /proc: at the start, and when records were lost. Those of which the end was lost are gone then.
     pub fn read_all(&mut self, now: Moment, intake: &mut dyn Intake) {
-        self.scanner.scan_all(now, &mut Learner { intake, known: &mut self.known });
+        let Self { scanner, known, departed, .. } = self;
+        scanner.scan_all(now, &mut Learner { intake, known, departed });
+        let ids = known.iter().map(|(&pid, known)| ProcessId { pid, start_time: known.start_time });
+        // The scanner tells the end of those that it has met.
+        let gone: Vec<ProcessId> = ids.filter(|id| !scanner.has_met(*id) && scanner.is_gone(*id)).collect();
+        for id in gone {
+            depart(id, known, departed);
+            intake.process(ProcessChange::Gone { id, at: now });
+        }
     }
 
     /// Inode number of the network namespace of a socket's owner, if that is still there.
@@ -131,10 +139,7 @@ impl Processes {
         let id = identity(record.pid, record.start_ns);
         let image = match kind {
             ProcessKind::Exit => {
-                if let Some(known) = self.known.get(&id.pid).filter(|known| known.is(id)) {
-                    self.departed.add(id, known.execs());
-                    self.known.remove(&id.pid);
-                }
+                depart(id, &mut self.known, &mut self.departed);
                 intake.process(ProcessChange::Gone { id, at });
                 return;
             }
@@ -182,11 +187,7 @@ impl Processes {
         at: Moment,
         intake: &mut dyn Intake,
     ) -> Verdict {
-        let before = self.known.get(&id.pid);
-        if before.is_some_and(|known| !known.is(id)) {
-            // Its exit was missed.
-            self.forget(id.pid, at, intake);
-        }
+        depart_before(id, at, &mut self.known, &mut self.departed, intake);
         // An exec renames first, and closes sockets: they are not the new program's.
         let is_the_exec =
             |known: &Known| known.by_rename && known.told.is_some_and(|before| before.1 < told.1);
@@ -244,12 +245,9 @@ impl Processes {
             if line.is_empty() {
                 self.learn(id, parent, image, (record.owner_start_ns, record.exec_id), at, intake);
             } else {
-                Learner { intake, known: &mut self.known }.process(ProcessChange::Seen {
-                    id,
-                    parent,
-                    image,
-                    at,
-                });
+                let Self { known, departed, .. } = self;
+                let mut learner = Learner { intake, known, departed };
+                learner.process(ProcessChange::Seen { id, parent, image, at });
             }
         }
         self.spread(at, programs, intake);
@@ -276,13 +274,6 @@ impl Processes {
                 known.tracked_from = known.tracked_from.or(known.told.map(|told| told.1));
             }
             self.answer(id.pid, programs);
-        }
-    }
-
-    fn forget(&mut self, pid: u32, at: Moment, intake: &mut dyn Intake) {
-        if let Some(known) = self.known.remove(&pid) {
-            let id = ProcessId { pid, start_time: known.start_time };
-            intake.process(ProcessChange::Gone { id, at });
         }
     }
 
@@ -322,6 +313,29 @@ impl Processes {
     }
 }
 
+/// It has ended; its sockets may end after it.
+fn depart(id: ProcessId, known: &mut FxHashMap<u32, Known>, departed: &mut Departed) {
+    if let Some(ended) = known.get(&id.pid).filter(|known| known.is(id)) {
+        departed.add(id, ended.execs());
+        known.remove(&id.pid);
+    }
+}
+
+/// Somebody had the pid before, and the exit was missed.
+fn depart_before(
+    id: ProcessId,
+    at: Moment,
+    known: &mut FxHashMap<u32, Known>,
+    departed: &mut Departed,
+    intake: &mut dyn Intake,
+) {
+    if let Some(before) = known.get(&id.pid).filter(|known| !known.is(id)) {
+        let before = ProcessId { start_time: before.start_time, ..id };
+        depart(before, known, departed);
+        intake.process(ProcessChange::Gone { id: before, at });
+    }
+}
+
 fn comm(record: &ProcessRecord) -> String {
     let end = record.comm.iter().position(|&b| b == 0).unwrap_or(record.comm.len());
     String::from_utf8_lossy(&record.comm[..end]).into_owned()
@@ -331,12 +345,14 @@ fn comm(record: &ProcessRecord) -> String {
 struct Learner<'a> {
     intake: &'a mut dyn Intake,
     known: &'a mut FxHashMap<u32, Known>,
+    departed: &'a mut Departed,
 }
 
 impl Intake for Learner<'_> {
     fn process(&mut self, change: ProcessChange) -> Verdict {
         match &change {
-            ProcessChange::Seen { id, parent, image, .. } => {
+            ProcessChange::Seen { id, parent, image, at } => {
+                depart_before(*id, *at, self.known, self.departed, self.intake);
                 let known = Known {
                     start_time: id.start_time,
                     parent: *parent,
@@ -355,9 +371,7 @@ impl Intake for Learner<'_> {
                 verdict
             }
             ProcessChange::Gone { id, .. } => {
-                if self.known.get(&id.pid).is_some_and(|known| known.is(*id)) {
-                    self.known.remove(&id.pid);
-                }
+                depart(*id, self.known, self.departed);
                 self.intake.process(change)
             }
         }
@@ -385,5 +399,65 @@ impl Intake for Learner<'_> {
 
     fn open(&self, protocol: Protocol) -> Vec<Open> {
         self.intake.open(protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Protocol;
+
+    /// Keeps who has gone.
+    #[derive(Default)]
+    struct Left(Vec<ProcessId>);
+
+    impl Intake for Left {
+        fn process(&mut self, change: ProcessChange) -> Verdict {
+            if let ProcessChange::Gone { id, .. } = change {
+                self.0.push(id);
+            }
+            Verdict::Tracked
+        }
+
+        fn socket(&mut self, _: SocketChange) {}
+
+        fn evidence(&mut self, _: Evidence) {}
+
+        fn unattributed(&mut self, _: u64) {}
+
+        fn newly_tracked(&mut self) -> Vec<ProcessId> {
+            Vec::new()
+        }
+
+        fn verdict(&self, _: ProcessId) -> Verdict {
+            Verdict::Tracked
+        }
+
+        fn open(&self, _: Protocol) -> Vec<Open> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_process_whose_exit_was_lost_is_gone_once_proc_is_read() {
+        let mut processes = Processes::new().expect("/proc");
+        // Its pid is taken by another one.
+        let ended = ProcessId { pid: std::process::id(), start_time: 1 };
+        let known = Known {
+            start_time: ended.start_time,
+            parent: 1,
+            image: Image::default(),
+            told: Some((0, 3)),
+            verdict: Verdict::Tracked,
+            tracked_from: None,
+            by_rename: false,
+        };
+        processes.known.insert(ended.pid, known);
+        let mut left = Left::default();
+        processes.read_all(crate::source::now(), &mut left);
+        assert!(processes.known.get(&ended.pid).is_none_or(|known| !known.is(ended)));
+        // Others' processes come and go meanwhile.
+        assert_eq!(left.0.iter().filter(|id| **id == ended).count(), 1);
+        assert!(processes.departed.of.contains_key(&ended), "its sockets may end after it");
     }
 }

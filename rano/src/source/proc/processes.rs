@@ -164,6 +164,21 @@ impl ProcessScanner {
         Some(ProcessId { pid, start_time: stat.start_time })
     }
 
+    /// Whether a process was there in a scan, and has not ended since as far as scans show.
+    pub fn has_met(&self, id: ProcessId) -> bool {
+        self.table.get(&id.pid).is_some_and(|entry| entry.start_time == id.start_time)
+    }
+
+    /// Whether a process is there no more. One that cannot be read for another reason may be.
+    pub fn is_gone(&self, id: ProcessId) -> bool {
+        let mut buffer = stat_buffer();
+        match self.files.stat(id.pid, &mut buffer) {
+            Ok(stat) => stat.start_time != id.start_time,
+            Err(Refusal::Gone) => true,
+            Err(Refusal::Denied | Refusal::Failed) => false,
+        }
+    }
+
     /// Parent and image of a process that is there now.
     pub fn read(&mut self, id: ProcessId) -> Option<(u32, Image)> {
         let process = self.files.process_if(id).ok()?;
