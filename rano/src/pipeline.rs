@@ -317,7 +317,10 @@ impl Pipeline {
             self.send(event, &mut live);
         }
         let kind = if live.connected { EventKind::Close } else { EventKind::Fail };
-        let mut event = self.enrich(&live, kind, closed.at);
+        // A look dates what it found by its own end, and the end of that may have been told meanwhile.
+        let opened = live.opened.at;
+        let at = if closed.at.boot_ns < opened.boot_ns { opened } else { closed.at };
+        let mut event = self.enrich(&live, kind, at);
         event.error = closed.error;
         event.state = Some(SocketState::Closed).filter(|_| live.opened.protocol == Protocol::Tcp);
         event.bytes = closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());

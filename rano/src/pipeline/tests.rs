@@ -148,3 +148,11 @@ fn an_attempt_under_way_at_the_end_is_shown_as_such() {
     pipeline.show_pending(at(20));
     assert_eq!(pipeline.totals.connects, 1);
 }
+
+#[test]
+fn an_end_that_was_told_during_the_look_that_found_the_beginning_is_not_dated_before_it() {
+    let mut found = opened(Role::Connect, SocketState::Established, Some(CLAUDE));
+    found.at = at(12);
+    let events = check(vec![SocketChange::Opened(found), closed(Some(true))], &[Connect, Close]);
+    assert_eq!((events[1].at, events[1].duration), (at(12), Some(Duration::ZERO)));
+}
