@@ -59,6 +59,16 @@ pub struct Tuple {
     pub remote: SocketAddr,
 }
 
+/// How a child comes into the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Birth {
+    Child,
+    /// In a session of its own.
+    Leader,
+    /// Its parent is gone before it runs its program.
+    Orphan,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Order {
     Serve { transport: Transport, at: SocketAddr, service: Service },
@@ -74,7 +84,7 @@ enum Order {
     Hold { to: SocketAddr, count: usize },
     CloseHeld,
     Short { to: SocketAddr, count: usize, lifetime: Duration },
-    Spawn { program: OsString, called: Option<OsString>, arguments: Vec<OsString> },
+    Spawn { program: OsString, called: Option<OsString>, arguments: Vec<OsString>, birth: Birth },
     Tell { child: usize, order: Box<Order> },
     Exec { program: OsString, arguments: Vec<OsString> },
     Rename { comm: Vec<u8> },
@@ -276,6 +286,12 @@ impl Actor {
         self.spawn_called(parent, program, None, arguments)
     }
 
+    /// As [`Self::spawn`], in another way.
+    pub fn bear(&mut self, parent: &Descendant, program: &str, birth: Birth) -> Result<Descendant> {
+        let program = stage::actor(program)?.into_os_string();
+        self.spawned(parent, Order::Spawn { program, called: None, arguments: Vec::new(), birth })
+    }
+
     /// As [`Self::spawn_with`]; `called` is what stands in `argv[0]` (`exec -a`).
     pub fn spawn_called(
         &mut self,
@@ -287,7 +303,11 @@ impl Actor {
         let program = stage::actor(program)?.into_os_string();
         let called = called.map(OsString::from);
         let arguments = arguments.iter().map(OsString::from).collect();
-        match self.order(&parent.path, Order::Spawn { program, called, arguments })? {
+        self.spawned(parent, Order::Spawn { program, called, arguments, birth: Birth::Child })
+    }
+
+    fn spawned(&mut self, parent: &Descendant, order: Order) -> Result<Descendant> {
+        match self.order(&parent.path, order)? {
             Answer::Spawned { child, pid } => {
                 let mut path = parent.path.clone();
                 path.push(child);
@@ -467,19 +487,19 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
         Order::Short { to, count, lifetime } => {
             Answer::Tuples(sockets::short_connections(to, count, lifetime)?)
         }
-        Order::Spawn { program, called, arguments } => {
+        Order::Spawn { program, called, arguments, birth } => {
             let called = called.unwrap_or_else(|| program.clone());
-            let mut process = Command::new(program)
-                .arg0(called)
-                .args(arguments)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .context("start a child")?;
+            let mut command = Command::new(program);
+            command.arg0(called).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+            // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+            unsafe { command.pre_exec(move || be_born(birth)) };
+            let mut process = command.spawn().context("start a child")?;
             let output = process.stdout.take().context("standard output was piped")?;
             let mut child = Stagehand { process, answers: BufReader::new(output) };
-            let pid = child.process.id();
-            child.answers.read_line(&mut String::new())?;
+            let mut line = String::new();
+            child.answers.read_line(&mut line)?;
+            // Of an orphan another one was started.
+            let Answer::Started { pid } = serde_json::from_str(&line)? else { bail!("it said {line}") };
             children.push(child);
             Answer::Spawned { child: children.len() - 1, pid }
         }
@@ -500,6 +520,22 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
             Answer::Done
         }
     })
+}
+
+/// In the child, before it runs its program.
+fn be_born(birth: Birth) -> io::Result<()> {
+    match birth {
+        Birth::Child => {}
+        Birth::Leader => drop(rustix::process::setsid()?),
+        // SAFETY: as for the caller; the process that ends here has nothing to clean up.
+        Birth::Orphan => match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => {}
+            // SAFETY: as above.
+            _ => unsafe { libc::_exit(0) },
+        },
+    }
+    Ok(())
 }
 
 /// An argument that is no UTF-8.

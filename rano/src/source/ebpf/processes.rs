@@ -331,6 +331,7 @@ impl Processes {
             Some(forker) => Birth {
                 forker: Some(identity(forker.pid, forker.start_ns)),
                 of_tracked: forker.verdict == KernelVerdict::Tracked,
+                session: None,
             },
             None => Births { programs, departed: &self.departed, since: self.since }.of(id, &self.known),
         }
@@ -402,7 +403,7 @@ impl Births<'_> {
         let was_there = |one: &ProcessId| one.pid == held.forker && one.start_time <= id.start_time;
         let living = known.get(&held.forker).map(|known| known.id(held.forker));
         let all = living.into_iter().chain(self.departed.of.keys().copied()).filter(was_there);
-        Birth { forker: all.max_by_key(|one| one.start_time), of_tracked }
+        Birth { forker: all.max_by_key(|one| one.start_time), of_tracked, session: None }
     }
 }
 
@@ -431,8 +432,8 @@ impl Intake for Learner<'_> {
                 // What the kernel programs told stays: it is needed for the answer.
                 let old = self.known.get(&id.pid).filter(|old| old.is(id));
                 let (told, tracked_from) = old.map_or((None, None), |old| (old.told, old.tracked_from));
-                if *birth == Birth::default() {
-                    *birth = self.births.of(id, self.known);
+                if birth.forker.is_none() {
+                    *birth = Birth { session: birth.session, ..self.births.of(id, self.known) };
                 }
                 // New to the scan, not to us: what it wrote over its arguments since is no other program.
                 if *occasion == Occasion::Found && old.is_some_and(|old| old.runs_same_file(image)) {

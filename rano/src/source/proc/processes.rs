@@ -324,7 +324,9 @@ impl ProcessScanner {
         }
         let image = self.image(process, &stat)?;
         self.table.insert(pid, entry);
-        self.tell(pid, stat.parent, image, Occasion::Found, now, intake);
+        let session = Some(stat.session).filter(|&leader| leader != 0 && leader != pid);
+        let birth = Birth { session, ..Birth::default() };
+        self.tell(pid, stat.parent, image, (birth, Occasion::Found), now, intake);
         Ok(())
     }
 
@@ -345,7 +347,7 @@ impl ProcessScanner {
             entry.program = stat.program;
             entry.settles = self.scans.wrapping_add(ROUND);
         }
-        self.tell(pid, stat.parent, image, occasion, now, intake);
+        self.tell(pid, stat.parent, image, (Birth::default(), occasion), now, intake);
     }
 
     fn tell(
@@ -353,13 +355,12 @@ impl ProcessScanner {
         pid: u32,
         parent: u32,
         image: Image,
-        occasion: Occasion,
+        (birth, occasion): (Birth, Occasion),
         now: Moment,
         intake: &mut dyn Intake,
     ) {
         let Some(entry) = self.table.get_mut(&pid) else { return };
         let id = entry.id(pid);
-        let birth = Birth::default();
         let change = ProcessChange::Seen { id, parent, image, at: now, birth, occasion };
         let tracked = intake.process(change) != Verdict::Ignored;
         if tracked && !entry.tracked {
