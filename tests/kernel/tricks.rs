@@ -180,17 +180,21 @@ fn a_flood_of_processes_and_programs_is_told() -> Result<()> {
     check(&[], &[Trick::Flood(150), Trick::ExecChain(150), Trick::Generations(60)])
 }
 
+/// Room for what happens while rano reads, other tests' processes included, and too little for so many forks while it does not.
+const LITTLE_ROOM: [&str; 4] = ["--source", "ebpf", "--ring-bytes", "262144"];
+const SIBLINGS: u32 = 3000;
+
 /// While rano does not read, so many forks find no room that the last one's is not told; /proc says only who the parent is.
 fn a_sibling_whose_fork_was_lost_is_its_forkers() -> Result<()> {
     let mut scene = crate::scene()?;
-    let rano = scene.observe(&["--source", "ebpf", "--ring-bytes", "32768"])?;
+    let rano = scene.observe(&LITTLE_ROOM)?;
     let mut cases = Vec::new();
     for user in [User::Root, User::Ordinary] {
         let place = scene.place.with_user(user);
         let dropped = || scene.database()?.count("SELECT kernel_dropped FROM sessions");
         let before = dropped()?;
         rano.signal(Signal::STOP)?;
-        let trick = Trick::SiblingAfter(600);
+        let trick = Trick::SiblingAfter(SIBLINGS);
         let played = Played::play(&place, trick, scene.tcp);
         rano.signal(Signal::CONT)?;
         let mut played = played?;
