@@ -154,6 +154,14 @@ impl Owner {
         ]
     }
 
+    /// Where a connect went; IPv4 as its mapped IPv6 address.
+    pub fn remote_bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.remote[0].to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.remote[1].to_ne_bytes());
+        bytes
+    }
+
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "halves of words are taken apart")]
     pub const fn from_words(words: OwnerWords) -> Self {

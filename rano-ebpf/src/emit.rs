@@ -3,14 +3,51 @@
 //! the record is complete (`bpf_ringbuf_commit()` in kernel/bpf/ringbuf.c), discarded ones included: whoever decides
 //! before may find a reader at work that is asleep when the record is there.
 
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 
 use crate::maps::EVENTS;
 
+/// How full the ring may be, in eighths, when a record of a kind is put into it: a flood of one kind leaves room for the kinds
+/// below it. The cheaper a record is to provoke, by the more people, and the less is lost with it, the sooner it is left
+/// out.
+#[derive(Clone, Copy)]
+pub struct Share(u64);
+
+impl Share {
+    /// Anybody's, for nothing. The name is told again with the process's next socket, and is in /proc.
+    pub const RENAME: Self = Self(2);
+    /// Anybody's, for a rename and a socket, with arguments. It is asked again with its next socket.
+    pub const SIGHT: Self = Self(3);
+    /// Of a socket that is not watched: anybody's, for a packet of DNS. A name is lost.
+    pub const STRANGERS_PACKET: Self = Self(2);
+    /// The same of a watched socket.
+    pub const PACKET: Self = Self(4);
+    /// Anybody's, for a connection to a listener.
+    pub const ARRIVAL: Self = Self(4);
+    /// Of a watched process, one socket of which may have as many as it likes. A flow is told again with its next datagram.
+    pub const DATAGRAM: Self = Self(4);
+    /// Anybody's, for an exec, with arguments. It is told again with its next socket, and is in /proc.
+    pub const EXEC: Self = Self(5);
+    /// Anybody's, for a process. It is in /proc as long as it lives.
+    pub const FORK: Self = Self(6);
+    /// A socket's, once. What is open is compared with the kernel's table afterwards.
+    pub const DATAGRAM_END: Self = Self(6);
+    /// Of TCP. The end says all of it again.
+    pub const BEGINNING: Self = Self(7);
+    pub const END: Self = Self(8);
+}
+
+/// Room for a record, unless the ring is too full for one of its kind.
 #[inline(always)]
-pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
-    EVENTS.reserve::<T>(0)
+pub fn reserve<T: 'static>(share: Share) -> Option<RingBufEntry<T>> {
+    if has_room(share) { EVENTS.reserve::<T>(0) } else { None }
+}
+
+#[inline(always)]
+pub fn has_room(share: Share) -> bool {
+    EVENTS.query(BPF_RB_AVAIL_DATA as u64) <= EVENTS.query(BPF_RB_RING_SIZE as u64) / 8 * share.0
 }
 
 #[inline(always)]

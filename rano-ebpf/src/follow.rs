@@ -153,7 +153,8 @@ pub fn tell_on<T: Pointee>(socket: *const T, told: Told) -> bool {
     is_told
 }
 
-/// Tells the last of a socket, which is not followed any more.
+/// Tells the last of a socket. Before it is forgotten: whoever finds that nobody follows it any more knows that its last record is
+/// in the ring, or counted as lost.
 #[inline(always)]
 fn tell_end<T: Pointee>(socket: *const T, told: Told) {
     if !tell(socket, told) {
@@ -164,7 +165,7 @@ fn tell_end<T: Pointee>(socket: *const T, told: Told) {
 /// The last of a socket could not be told.
 #[inline(always)]
 fn unheard(owner: Owner) {
-    if owner.flags & (flags::HEARD | flags::PREEXISTING) == 0 {
+    if owner.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER) == 0 {
         lost(Loss::Unheard);
     }
 }
@@ -176,7 +177,7 @@ pub fn stream_begins<T: Pointee>(socket: *const T, key: u64, identity: Identity,
         && before.flags & (flags::ATTEMPTED | flags::DATAGRAM | flags::PREEXISTING | flags::LISTENER) == 0
     {
         // The same socket tried before and got nowhere.
-        tell(
+        tell_end(
             socket,
             Told {
                 error: Some(0),
@@ -367,14 +368,14 @@ pub fn connect_failed(sk: Given, key: u64, owner: Owner, returned: i32) {
     if returned >= 0 || returned == IN_PROGRESS {
         return;
     }
-    if owner.flags & flags::LISTENER == 0 {
-        forget(key, owner);
-    }
     let error = Some(returned.unsigned_abs());
-    tell(
+    tell_end(
         sk.address() as *const u8,
         Told { error, remote: Some(tried(owner)), ..Told::new(SocketKind::Failed, key, owner) },
     );
+    if owner.flags & flags::LISTENER == 0 {
+        forget(key, owner);
+    }
 }
 
 /// The SYN is about to be sent, in the caller's context. Whether the socket is followed.
@@ -408,8 +409,8 @@ pub fn established<T: Pointee>(socket: *const T, key: u64) {
 #[inline(always)]
 pub fn closed<T: Pointee>(socket: *const T, key: u64, state_before: u8) {
     let Some(owner) = owner_of(key) else { return };
-    forget(key, owner);
     tell_end(socket, Told { state_before, ..Told::new(SocketKind::Closed, key, owner) });
+    forget(key, owner);
 }
 
 /// The last descriptor is closed; the protocol's own close comes after. What was attempted will tell of its end itself.
@@ -422,13 +423,21 @@ pub fn released<T: Pointee>(socket: *const T, key: u64) {
         return;
     }
     let owner = Owner::from_words(*words);
+    tell_release(socket, key, owner);
     forget(key, owner);
+}
+
+#[inline(always)]
+fn tell_release<T: Pointee>(socket: *const T, key: u64, owner: Owner) {
     let is_attempt =
         owner.flags & (flags::DATAGRAM | flags::PREEXISTING | flags::ACCEPTED | flags::LISTENER) == 0;
-    let remote = if is_attempt { Some(tried(owner)) } else { None };
+    // Nobody heard of the first destination, and it may have been the only one.
+    let told = flags::CONNECTED | flags::HEARD | flags::PREEXISTING | flags::LISTENER;
+    let is_unheard_flow = owner.flags & (flags::DATAGRAM | told) == flags::DATAGRAM;
+    let remote = if is_attempt || is_unheard_flow { Some(tried(owner)) } else { None };
     let Some(mut draft) = draft(socket, Told { remote, ..Told::new(SocketKind::Released, key, owner) })
     else {
-        return;
+        return unheard(owner);
     };
     if owner.flags & (flags::LISTENER | flags::DATAGRAM) == flags::LISTENER {
         let place = draft.place();

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use rano_common::{Header, ListenerKey, Loss, Offset, Owner, Setting, SocketKind, SocketRecord, flags};
 
-use crate::emit::{discard, now, reserve, submit};
+use crate::emit::{Share, discard, now, reserve, submit};
 use crate::maps::{lost, offset, setting};
 use crate::task::{field, read};
 
@@ -38,6 +38,22 @@ impl Told {
     #[inline(always)]
     pub const fn new(kind: SocketKind, cookie: u64, owner: Owner) -> Self {
         Self { kind, cookie, owner, state_before: 0, error: None, remote: None }
+    }
+
+    #[inline(always)]
+    fn share(&self) -> Share {
+        let is_datagram = self.owner.flags & flags::DATAGRAM != 0;
+        match self.kind {
+            SocketKind::Closed => Share::END,
+            SocketKind::Released | SocketKind::Failed if is_datagram => Share::DATAGRAM_END,
+            SocketKind::Released | SocketKind::Failed => Share::END,
+            SocketKind::Accepted => Share::ARRIVAL,
+            SocketKind::Datagram | SocketKind::Bound => Share::DATAGRAM,
+            SocketKind::Attempt | SocketKind::Established | SocketKind::Listening if is_datagram => {
+                Share::DATAGRAM
+            }
+            SocketKind::Attempt | SocketKind::Established | SocketKind::Listening => Share::BEGINNING,
+        }
     }
 }
 
@@ -138,7 +154,7 @@ pub fn tell<T: Pointee>(socket: *const T, told: Told) -> bool {
 /// to it.
 #[inline(always)]
 pub fn draft<T: Pointee>(socket: *const T, told: Told) -> Option<Draft> {
-    let Some(mut room) = reserve::<SocketRecord>() else {
+    let Some(mut room) = reserve::<SocketRecord>(told.share()) else {
         lost(Loss::SocketRecord);
         return None;
     };

@@ -10,7 +10,7 @@ use rano_common::{
     ProcessRecord, Setting, Verdict,
 };
 
-use crate::emit::{now, reserve, submit};
+use crate::emit::{Share, now, reserve, submit};
 use crate::maps::{JUDGEMENTS, TRACKED, lost, offset, setting};
 
 /// A process and the image it runs.
@@ -204,7 +204,7 @@ pub fn describe(task: usize, identity: Identity, kind: ProcessKind) -> Option<Pr
 #[inline(always)]
 pub fn tell(task: usize, identity: Identity, kind: ProcessKind) {
     let Some(record) = describe(task, identity, kind) else { return lost(Loss::TaskUnread) };
-    tell_record(record);
+    tell_record(record, Share::FORK);
 }
 
 /// Tells of a new process and who forked it, whose verdict it has inherited.
@@ -212,7 +212,7 @@ pub fn tell(task: usize, identity: Identity, kind: ProcessKind) {
 pub fn tell_fork(task: usize, identity: Identity, forker: Option<Identity>, verdict: Verdict) {
     let Some(process) = describe(task, identity, ProcessKind::Fork) else { return lost(Loss::TaskUnread) };
     let header = Header { size: size_of::<ForkRecord>() as u32, ..process.header };
-    let Some(mut room) = reserve::<ForkRecord>() else { return lost(Loss::ProcessRecord) };
+    let Some(mut room) = reserve::<ForkRecord>(Share::FORK) else { return lost(Loss::ProcessRecord) };
     room.write(ForkRecord {
         process: ProcessRecord { header, ..process },
         forker_start_ns: forker.map_or(0, |forker| forker.start_ns),
@@ -223,8 +223,8 @@ pub fn tell_fork(task: usize, identity: Identity, forker: Option<Identity>, verd
 }
 
 #[inline(always)]
-pub fn tell_record(record: ProcessRecord) {
-    match reserve::<ProcessRecord>() {
+pub fn tell_record(record: ProcessRecord, share: Share) {
+    match reserve::<ProcessRecord>(share) {
         Some(mut room) => {
             room.write(record);
             submit(room);
@@ -244,12 +244,13 @@ pub fn tell_image(task: usize, identity: Identity, kind: ProcessKind, path: usiz
     let (start, end) = arguments(task).unwrap_or((0, 0));
     let total = (end.saturating_sub(start)).min(u32::MAX as usize) as u32;
     let record = ProcessRecord { arguments_total: total, ..record };
+    let share = if kind as u32 == ProcessKind::Sight as u32 { Share::SIGHT } else { Share::EXEC };
     if total <= 256 {
-        tell_sized::<256>(record, start, path)
+        tell_sized::<256>(record, start, path, share)
     } else if total <= 1024 {
-        tell_sized::<1024>(record, start, path)
+        tell_sized::<1024>(record, start, path, share)
     } else {
-        tell_sized::<4096>(record, start, path)
+        tell_sized::<4096>(record, start, path, share)
     }
 }
 
@@ -262,8 +263,8 @@ fn arguments(task: usize) -> Option<(usize, usize)> {
 }
 
 #[inline(always)]
-fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize) -> bool {
-    let Some(mut room) = reserve::<ImageRecord<N>>() else {
+fn tell_sized<const N: usize>(record: ProcessRecord, start: usize, path: usize, share: Share) -> bool {
+    let Some(mut room) = reserve::<ImageRecord<N>>(share) else {
         lost(Loss::ProcessRecord);
         return false;
     };

@@ -253,6 +253,7 @@ impl<'a> Run<'a> {
             source: SourceKind::Proc,
             owner_quality: OwnerQuality::Polled,
             preexisting: false,
+            late: false,
             netns: 4_026_531_840,
             peer_pid: None,
             alert: false,

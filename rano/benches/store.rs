@@ -248,6 +248,7 @@ fn realistic(count: u64) -> Vec<Event> {
             source: SourceKind::Proc,
             owner_quality: OwnerQuality::Polled,
             preexisting: false,
+            late: false,
             netns: 4_026_531_840,
             peer_pid: None,
             alert: false,

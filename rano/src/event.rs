@@ -313,6 +313,8 @@ pub struct Event {
     pub owner_quality: OwnerQuality,
     /// Older than the observation.
     pub preexisting: bool,
+    /// An end that was found out afterwards: `at` is when, and nothing is known of how.
+    pub late: bool,
     /// Inode number of the network namespace.
     pub netns: u32,
     /// Who holds the other end of a unix socket, where that could be seen.

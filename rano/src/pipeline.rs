@@ -20,7 +20,7 @@ use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::alerts::{Alert, Due, Judge, Notes, Reason};
 use crate::sink::{Frame, Sink};
 use crate::source::health::{Gap, Gaps};
-use crate::source::{Closed, Intake, Opened, Pumped, Role, SocketChange, SocketId, Source};
+use crate::source::{Closed, Intake, Open, Opened, Pumped, Role, SocketChange, SocketId, Source};
 use crate::stop::Stop;
 use crate::totals::Totals;
 
@@ -376,7 +376,10 @@ impl Pipeline {
             self.send(event, &mut live);
         }
         let kind = if live.connected { EventKind::Close } else { EventKind::Fail };
-        let mut event = self.enrich(&live, kind, closed.at);
+        // A look dates what it found by its own end, and the end of that may have been told meanwhile.
+        let opened = live.opened.at;
+        let at = if closed.at.boot_ns < opened.boot_ns { opened } else { closed.at };
+        let mut event = self.enrich(&live, kind, at);
         event.error = closed.error;
         event.state = Some(SocketState::Closed).filter(|_| live.opened.protocol == Protocol::Tcp);
         event.bytes = closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());
@@ -386,6 +389,26 @@ impl Pipeline {
             let known = kind == EventKind::Close && seen_open;
             known.then(|| closed.at.since(live.opened.at))
         });
+        let event = self.send(event, &mut live);
+        self.await_late_names(&event, live);
+    }
+
+    /// It was gone by `at`. Whether an attempt ever succeeded is then not known, and it is shown as what it is.
+    fn gone(&mut self, id: SocketId, at: Moment) {
+        let unknown = Closed { id, at, bytes: None, error: None, established: None, duration: None };
+        self.names.book.closed(&unknown);
+        let Some(mut live) = self.live.remove(&id) else { return };
+        if live.opened.role != Role::Connect {
+            return;
+        }
+        if !live.connected {
+            live.connected = true;
+            let event = self.enrich(&live, EventKind::Connect, live.opened.at);
+            self.send(event, &mut live);
+        }
+        let mut event = self.enrich(&live, EventKind::Close, at);
+        event.late = true;
+        event.state = Some(SocketState::Closed).filter(|_| live.opened.protocol == Protocol::Tcp);
         let event = self.send(event, &mut live);
         self.await_late_names(&event, live);
     }
@@ -455,6 +478,7 @@ impl Pipeline {
             source: self.source,
             owner_quality: live.opened.quality,
             preexisting: live.opened.preexisting,
+            late: false,
             netns: live.opened.netns,
             peer_pid: live.opened.peer_pid,
             alert: live.notes.alert,
@@ -539,6 +563,7 @@ impl Intake for Pipeline {
                 self.learned(&learned);
             }
             SocketChange::Closed(closed) => self.closed(&closed),
+            SocketChange::Gone { id, at } => self.gone(id, at),
         }
     }
 
@@ -565,6 +590,16 @@ impl Intake for Pipeline {
 
     fn watches(&self, party: Party) -> bool {
         self.names.book.watches(party)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        let of_protocol = self.live.iter().filter(|(_, live)| live.opened.protocol == protocol);
+        of_protocol
+            .map(|(id, live)| Open {
+                id: *id,
+                is_pending: live.opened.role == Role::Connect && !live.connected,
+            })
+            .collect()
     }
 }
 

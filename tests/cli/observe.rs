@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::support::actor::{Actor, Descendant, Ending, Service, Totals, Transport, Tuple};
+use crate::support::actor::{Actor, Birth, Descendant, Ending, Service, Totals, Transport, Tuple};
 use crate::support::database::{Database, EventRow};
 use crate::support::namespace::{Place, User};
 use crate::support::rano::{Launch, mentions};
@@ -19,6 +19,7 @@ crate::tests![
     children_are_left_out_on_request,
     a_shell_that_becomes_an_agent_is_tracked_from_then_on,
     an_agent_that_execs_stays_tracked,
+    an_orphan_of_a_watched_session_is_tracked,
     a_stranger_is_not_shown,
     an_excluded_process_is_not_shown,
     a_pid_given_replaces_the_default_patterns,
@@ -204,6 +205,24 @@ fn an_agent_that_execs_stays_tracked() -> Result<()> {
     rano.interrupt()?.expect_code(0)?;
     let [connect] = scene.database()?.events_of(Transport::Tcp, tuple)?.try_into().ok().context("one row")?;
     expect_owner(&connect, "anthropic", "curl", agent.pid())
+}
+
+/// First seen when its parent is gone: what is left of where it came from is its session.
+fn an_orphan_of_a_watched_session_is_tracked() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let rano = scene.observe(&[])?;
+    let mut claude = scene.agent("claude")?;
+    let shell = claude.bear(&claude.myself(), "bash", Birth::Leader)?;
+    scene.let_it_look(&rano)?;
+    let curl = claude.bear(&shell, "curl", Birth::Orphan)?;
+    let (_, tuple) = claude.connect_in(&curl, Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    rano.interrupt()?.expect_code(0)?;
+    let [connect] = scene.database()?.events_of(Transport::Tcp, tuple)?.try_into().ok().context("one row")?;
+    expect_owner(&connect, "anthropic", "curl", curl.pid)?;
+    let path = format!(",claude:{},bash:{},curl:{}", claude.pid(), shell.pid, curl.pid);
+    ensure!(connect.ancestry_path.as_deref().unwrap_or_default().ends_with(&path), "{connect:#?}");
+    Ok(())
 }
 
 fn a_stranger_is_not_shown() -> Result<()> {

@@ -1,5 +1,6 @@
 //! What a user reads: pretty lines, JSON lines, the summary, the log files.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -9,11 +10,13 @@ use serde_json::Value;
 use crate::support::actor::{Ending, Transport};
 use crate::support::namespace::User;
 use crate::support::rano::Finished;
+use crate::support::recording::Recording;
 use crate::support::scene::Scene;
 
 crate::tests![
     pretty_lines_have_the_documented_columns,
     json_lines_have_the_documented_fields,
+    an_end_that_was_found_out_is_marked,
     the_summary_counts_what_was_seen,
     the_summary_goes_to_standard_error_with_json,
     summary_only_prints_no_events,
@@ -100,6 +103,29 @@ fn expect_summary(text: &str) -> Result<()> {
     }
     ensure!(summary.contains("  active   1 (peak "), "{summary}");
     ensure!(summary.contains("Completeness"), "{summary}");
+    Ok(())
+}
+
+fn an_end_that_was_found_out_is_marked() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let recording = Recording::new().connect(1, 100, "192.0.2.1:443").gone(1, 2000);
+    let replay = recording.write(scene.directory())?;
+    let run = |format: &str| {
+        scene.launch()?.args([OsStr::new("--replay"), replay.as_os_str(), OsStr::new(format)]).run()
+    };
+    let json = run("--json")?;
+    json.expect_code(0)?;
+    let close = json.stdout.lines().last().context("no line")?;
+    let close: Value = serde_json::from_str(close)?;
+    ensure!(close["event"] == "close" && close["late"] == true, "{close}");
+    for field in ["duration_ms", "bytes_sent", "bytes_recv", "error"] {
+        ensure!(close.get(field).is_none(), "{field}: {close}");
+    }
+    let pretty = run("--no-sqlite")?;
+    ensure!(pretty.stdout.contains(" | late=true") && !pretty.stdout.contains("dur="), "{}", pretty.stdout);
+    let kept =
+        "SELECT count(*) FROM events WHERE event = 'close' AND duration_ms IS NULL AND bytes_sent IS NULL";
+    ensure!(scene.database()?.count(kept)? == 1, "the row says more");
     Ok(())
 }
 

@@ -3,18 +3,21 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 
 use crate::support::PATIENCE;
-use crate::support::actor::{Actor, Service, Transport};
+use crate::support::actor::{Actor, Ending, Service, Transport};
 use crate::support::namespace::User;
 use crate::support::scene::Scene;
+use crate::support::wait_until;
 
 crate::tests![
     two_hundred_of_five_milliseconds_are_accounted_for,
     unattributed_ones_are_counted_but_not_shown_unasked,
     five_thousand_closed_at_once_are_seen_or_counted_as_lost,
     five_thousand_observed_ones_all_get_their_close,
+    ends_whose_notification_was_lost_are_found_by_polling,
 ];
 
 fn two_hundred_of_five_milliseconds_are_accounted_for() -> Result<()> {
@@ -133,5 +136,50 @@ fn five_thousand_observed_ones_all_get_their_close() -> Result<()> {
         let query = format!("SELECT count(*) FROM events WHERE event = '{kind}' AND pid = {}", claude.pid());
         ensure!(database.count(&query)? == i64::try_from(COUNT)?, "{kind}: {}", database.count(&query)?);
     }
+    Ok(())
+}
+
+/// Messages that found no room in the netlink sockets of a process's first thread.
+fn netlink_drops(pid: u32) -> Result<u64> {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/netlink"))?;
+    let fields = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let own = fields.filter(|fields| fields.get(2) == Some(&pid.to_string().as_str()));
+    own.map(|fields| Ok(fields.get(8).context("no column of drops")?.parse::<u64>()?)).sum()
+}
+
+/// While rano does not read, more end than the kernel can keep notifications of; what is open is right afterwards.
+fn ends_whose_notification_was_lost_are_found_by_polling() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let datagrams = scene.server.serve(Transport::Udp, "127.0.0.1:0", Service::Answer)?;
+    let mut claude = scene.agent("claude")?;
+    let mut stranger = scene.agent("stranger")?;
+    let rano = scene.observe(&["--notify-buffer", "0"])?;
+    let mut held = Vec::new();
+    for (transport, to) in [(Transport::Tcp, scene.tcp), (Transport::Udp, datagrams)] {
+        for _ in 0..10 {
+            held.push(claude.connect(transport, to)?);
+        }
+    }
+    for &(_, tuple) in &held {
+        rano.wait_for_event("connect", tuple)?;
+    }
+    rano.stop()?;
+    stranger.short_connections(scene.tcp, 1000, Duration::ZERO)?;
+    // The kernel makes them on a workqueue.
+    wait_until("notifications find no room", || Ok(netlink_drops(rano.pid())? > 0))?;
+    for &(connection, _) in &held {
+        claude.close(connection, Ending::Reset)?;
+    }
+    rano.signal(Signal::CONT)?;
+    for &(_, tuple) in &held {
+        rano.wait_for_event("close", tuple)?;
+    }
+    rano.interrupt()?.expect_code(0)?;
+    ensure!(scene.database()?.count("SELECT notifications_lost FROM sessions")? > 0, "all were told");
+    let open = format!(
+        "SELECT sum(event = 'connect') - sum(event = 'close') FROM events WHERE pid = {}",
+        claude.pid()
+    );
+    ensure!(scene.database()?.count(&open)? == 0, "something is left open");
     Ok(())
 }

@@ -102,7 +102,7 @@ fn a_configured_path_in_roots_directory_is_refused() -> Result<()> {
     let scene = Scene::new(User::Root)?;
     let user = scene.place.with_user(User::Ordinary);
     let (home, roots) = (stage::directory(&user)?, stage::directory(&scene.place)?);
-    fs::set_permissions(roots.path(), fs::Permissions::from_mode(0o755))?;
+    rustix::fs::chmod(roots.path(), rustix::fs::Mode::from_raw_mode(0o755))?;
     let victim = roots.path().join("victim");
     fs::write(&victim, "kept\n")?;
     let configuration = home.path().join(".config/rano");

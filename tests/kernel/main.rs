@@ -12,6 +12,7 @@ mod support;
 mod cgroup;
 mod connections;
 mod facts;
+mod flood;
 mod flooder;
 mod floods;
 mod ladder;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         connections::all(),
         facts::all(),
         floods::all(),
+        flood::all(),
         ladder::all(),
         lockdown::all(),
         loss::all(),

@@ -41,8 +41,13 @@ const SMALL: Size = Size { agents_a_runner: 25, connections_an_agent: 20 };
 /// `small` asks for [`SMALL`].
 const SIZE: &str = "RANO_TEST_SIZE";
 
+/// The machine is emulated.
+pub fn is_small() -> bool {
+    std::env::var_os(SIZE).is_some_and(|size| size == "small")
+}
+
 fn size() -> Size {
-    if std::env::var_os(SIZE).is_some_and(|size| size == "small") {
+    if is_small() {
         SMALL
     } else if cfg!(debug_assertions) {
         UNOPTIMISED

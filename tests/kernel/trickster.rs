@@ -2,28 +2,28 @@
 //! `curl`, so that no name gives it away, and plays a trick; whoever connects in the course of it says so in a line of JSON and
 //! stays until standard input ends.
 
+mod clones;
+mod sharing;
+
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut};
+use std::io::{self, BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
-};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::odd_client::sibling;
 use crate::support::namespace::{Place, bring_loopback_up, own_identity_maps, write_file};
 use crate::support::{PATIENCE, stage, wait_for_end};
+use clones::{chosen_pid, shared_memory};
+use sharing::{given, pass, share};
 
 /// Set in a process that plays a part; the value says which, and of which trick.
 const MARKER: &str = "RANO_TEST_TRICK";
@@ -416,110 +416,6 @@ fn by_thread(part: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     std::thread::spawn(part).join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
 }
 
-/// What a child with the same memory does, by system calls alone.
-extern "C" fn connect_in_shared_memory(argument: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: it is the value below, which outlives the child.
-    let shared = unsafe { &*argument.cast::<Shared>() };
-    let mut own = shared.to;
-    let mut length = SOCKADDR_IN;
-    // SAFETY: it takes numbers.
-    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
-    // SAFETY: the address outlives the call, which is told its length.
-    let connected = unsafe { libc::connect(socket, (&raw const shared.to).cast(), length) };
-    // SAFETY: as above, for both.
-    let known = unsafe { libc::getsockname(socket, (&raw mut own).cast(), &raw mut length) };
-    if (connected, known) != (0, 0) {
-        return 1;
-    }
-    shared.port.store(u16::from_be(own.sin_port).into(), Ordering::Release);
-    let mut byte = 0_u8;
-    // SAFETY: there is room for one byte.
-    while unsafe { libc::read(0, (&raw mut byte).cast(), 1) } > 0 {}
-    0
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "it is 16")]
-const SOCKADDR_IN: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-
-struct Shared {
-    to: libc::sockaddr_in,
-    port: AtomicU32,
-}
-
-fn shared_memory(to: SocketAddr) -> Result<()> {
-    let SocketAddr::V4(to) = to else { bail!("an IPv4 address") };
-    let to = libc::sockaddr_in {
-        sin_family: libc::sa_family_t::try_from(libc::AF_INET)?,
-        sin_port: to.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
-        sin_zero: [0; 8],
-    };
-    // Both outlive the child, which ends before this process does.
-    let shared: &'static Shared = Box::leak(Box::new(Shared { to, port: AtomicU32::new(0) }));
-    let stack: &'static mut [u8] = Box::leak(vec![0; 64 * 1024].into_boxed_slice());
-    let top = stack.as_mut_ptr_range().end;
-    let flags = libc::CLONE_VM | libc::SIGCHLD;
-    let argument = std::ptr::from_ref(shared).cast_mut().cast();
-    // SAFETY: the child has a stack of its own, aligned by the C library, and makes only system calls.
-    let child = unsafe { libc::clone(connect_in_shared_memory, top.cast(), flags, argument) };
-    let pid = u32::try_from(child).map_err(|_| io::Error::last_os_error())?;
-    while shared.port.load(Ordering::Acquire) == 0 {
-        std::thread::yield_now();
-    }
-    let port = u16::try_from(shared.port.load(Ordering::Acquire))?;
-    say(&Said::Connected { pid, port });
-    say(&Said::Done);
-    Ok(())
-}
-
-/// `struct clone_args` of clone3(2), up to what is used.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-}
-
-fn chosen_pid(to: SocketAddr) -> Result<()> {
-    // Far from those that are handed out next.
-    for wanted in (2000..30_000).rev().step_by(997) {
-        let wanted: libc::pid_t = wanted;
-        let arguments = CloneArguments {
-            flags: u64::try_from(libc::CLONE_PARENT)?,
-            // With CLONE_PARENT it is the forker's.
-            exit_signal: 0,
-            set_tid: (&raw const wanted) as u64,
-            set_tid_size: 1,
-            ..CloneArguments::default()
-        };
-        // SAFETY: as fork(2); the arguments outlive the call, which is told their length.
-        let child =
-            unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) };
-        match child {
-            0 => end_after(move || connect(to)),
-            -1 => match io::Error::last_os_error().raw_os_error() {
-                Some(libc::EEXIST) => {}
-                Some(libc::EPERM | libc::ENOSYS | libc::E2BIG | libc::EINVAL) => {
-                    say(&Said::Refused("no pid may be chosen".to_owned()));
-                    return Ok(());
-                }
-                _ => return Err(io::Error::last_os_error().into()),
-            },
-            _ => return Ok(()),
-        }
-    }
-    say(&Said::Refused("no pid was free".to_owned()));
-    Ok(())
-}
-
 /// Becomes a program that lies in memory only.
 fn memory_file(to: SocketAddr) -> Result<()> {
     let file = rustix::fs::memfd_create(c"worker", rustix::fs::MemfdFlags::empty())?;
@@ -620,92 +516,6 @@ fn secluded(spaces: UnshareFlags, to: SocketAddr) -> Result<()> {
 fn socket() -> Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketType};
     Ok(rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?)
-}
-
-/// A connected socket of the agent's that somebody else uses. The agent's own descriptor is closed.
-fn share(trick: Trick, to: SocketAddr) -> Result<()> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    let (ours, theirs) = (OwnedFd::from(ours), OwnedFd::from(theirs));
-    let child = match trick {
-        Trick::PassToChild => fork(0, || use_it(&TcpStream::from(receive(theirs.as_fd())?)))?,
-        _ => 0,
-    };
-    let socket = socket()?;
-    rustix::net::connect(&socket, &to)?;
-    let stream = TcpStream::from(socket);
-    say(&Said::Connected { pid: pid()?, port: stream.local_addr()?.port() });
-    let user = match trick {
-        Trick::PassToChild => {
-            pass(&ours, stream.as_fd())?;
-            child
-        }
-        Trick::InheritOverExec => {
-            let fd = stream.as_raw_fd().to_string();
-            drop(program("curl", Part::Use, to)?.env(GIVEN, fd).spawn()?);
-            0
-        }
-        Trick::Taken => {
-            // Where only ancestors may look (Yama), this allows a child.
-            // SAFETY: it takes numbers.
-            unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
-            let (agent, fd) = (rustix::process::getpid(), stream.as_raw_fd());
-            fork(0, move || {
-                let agent = rustix::process::pidfd_open(agent, rustix::process::PidfdFlags::empty())?;
-                let flags = rustix::process::PidfdGetfdFlags::empty();
-                match rustix::process::pidfd_getfd(&agent, fd, flags) {
-                    Ok(socket) => use_it(&TcpStream::from(socket))?,
-                    Err(errno) => say(&Said::Refused(format!("pidfd_getfd: {errno}"))),
-                }
-                rustix::io::write(&theirs, b"t")?;
-                Ok(())
-            })?
-        }
-        _ => {
-            let other = stream.try_clone()?;
-            drop(stream);
-            use_it(&other)?;
-            say(&Said::Done);
-            return hold();
-        }
-    };
-    if trick == Trick::Taken {
-        rustix::io::read(&ours, &mut [0_u8; 1])?;
-    }
-    drop(stream);
-    if let Some(user) = rustix::process::Pid::from_raw(user.cast_signed()) {
-        let user = Some(user);
-        rustix::process::waitpid(user, rustix::process::WaitOptions::empty())?;
-    }
-    say(&Said::Done);
-    Ok(())
-}
-
-fn pass(through: &OwnedFd, descriptor: BorrowedFd<'_>) -> Result<()> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [descriptor];
-    ensure!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)), "no room");
-    sendmsg(through, &[IoSlice::new(b"s")], &mut ancillary, SendFlags::empty())?;
-    Ok(())
-}
-
-fn receive(through: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(through, &mut [IoSliceMut::new(&mut [0])], &mut ancillary, RecvFlags::empty())?;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
-            return descriptors.next().context("a descriptor");
-        }
-    }
-    bail!("no descriptor came")
-}
-
-/// From the runner.
-fn given() -> Result<OwnedFd> {
-    let fd: RawFd = std::env::var(LINK)?.parse()?;
-    // SAFETY: the runner left it open for this process, in which nobody else has it.
-    receive(unsafe { OwnedFd::from_raw_fd(fd) }.as_fd())
 }
 
 fn flood(count: u32, to: SocketAddr) -> Result<()> {

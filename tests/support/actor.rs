@@ -17,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use super::namespace::Place;
 use super::{PATIENCE, stage, wait_for_end};
 
+mod flood;
 mod sockets;
+
+pub use flood::Flood;
 
 /// Set in a process that is to be an actor; the value says which kind.
 pub const MARKER: &str = "RANO_TEST_ACTOR";
@@ -59,12 +62,23 @@ pub struct Tuple {
     pub remote: SocketAddr,
 }
 
+/// How a child comes into the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Birth {
+    Child,
+    /// In a session of its own.
+    Leader,
+    /// Its parent is gone before it runs its program.
+    Orphan,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Order {
     Serve { transport: Transport, at: SocketAddr, service: Service },
     DropAccepted { count: usize },
     Connect { transport: Transport, to: SocketAddr },
     Attempt { to: SocketAddr },
+    ConnectAgain { connection: usize, to: SocketAddr },
     ServeNobody,
     SendTo { to: SocketAddr },
     ServeUnix { at: PathBuf },
@@ -74,7 +88,8 @@ enum Order {
     Hold { to: SocketAddr, count: usize },
     CloseHeld,
     Short { to: SocketAddr, count: usize, lifetime: Duration },
-    Spawn { program: OsString, called: Option<OsString>, arguments: Vec<OsString> },
+    Flood { flood: Flood, to: SocketAddr, count: usize },
+    Spawn { program: OsString, called: Option<OsString>, arguments: Vec<OsString>, birth: Birth },
     Tell { child: usize, order: Box<Order> },
     Exec { program: OsString, arguments: Vec<OsString> },
     Rename { comm: Vec<u8> },
@@ -188,6 +203,11 @@ impl Actor {
         self.opened(Order::Attempt { to })
     }
 
+    /// Disconnects a TCP socket and connects it elsewhere.
+    pub fn connect_again(&mut self, connection: usize, to: SocketAddr) -> Result<Tuple> {
+        Ok(self.opened(Order::ConnectAgain { connection, to })?.1)
+    }
+
     /// Where attempts to connect over TCP are never answered: a listener whose queue is full.
     pub fn serve_nobody(&mut self) -> Result<SocketAddr> {
         match self.order(&[], Order::ServeNobody)? {
@@ -262,6 +282,11 @@ impl Actor {
         self.tuples(Order::Short { to, count, lifetime })
     }
 
+    /// Does one thing `count` times, as fast as it goes.
+    pub fn flood(&mut self, flood: Flood, to: SocketAddr, count: usize) -> Result<()> {
+        self.done(&[], Order::Flood { flood, to, count })
+    }
+
     /// Starts a child actor of `parent` under the name `program`.
     pub fn spawn(&mut self, parent: &Descendant, program: &str) -> Result<Descendant> {
         self.spawn_with(parent, program, &[])
@@ -276,6 +301,12 @@ impl Actor {
         self.spawn_called(parent, program, None, arguments)
     }
 
+    /// As [`Self::spawn`], in another way.
+    pub fn bear(&mut self, parent: &Descendant, program: &str, birth: Birth) -> Result<Descendant> {
+        let program = stage::actor(program)?.into_os_string();
+        self.spawned(parent, Order::Spawn { program, called: None, arguments: Vec::new(), birth })
+    }
+
     /// As [`Self::spawn_with`]; `called` is what stands in `argv[0]` (`exec -a`).
     pub fn spawn_called(
         &mut self,
@@ -287,7 +318,11 @@ impl Actor {
         let program = stage::actor(program)?.into_os_string();
         let called = called.map(OsString::from);
         let arguments = arguments.iter().map(OsString::from).collect();
-        match self.order(&parent.path, Order::Spawn { program, called, arguments })? {
+        self.spawned(parent, Order::Spawn { program, called, arguments, birth: Birth::Child })
+    }
+
+    fn spawned(&mut self, parent: &Descendant, order: Order) -> Result<Descendant> {
+        match self.order(&parent.path, order)? {
             Answer::Spawned { child, pid } => {
                 let mut path = parent.path.clone();
                 path.push(child);
@@ -439,6 +474,9 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
             let (connection, tuple) = sockets.attempt(to)?;
             Answer::Opened { connection, tuple }
         }
+        Order::ConnectAgain { connection, to } => {
+            Answer::Opened { connection, tuple: sockets.connect_again(connection, to)? }
+        }
         Order::ServeNobody => Answer::Serving { at: sockets.serve_nobody()? },
         Order::SendTo { to } => {
             let (connection, tuple) = sockets.send_to(to)?;
@@ -467,19 +505,23 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
         Order::Short { to, count, lifetime } => {
             Answer::Tuples(sockets::short_connections(to, count, lifetime)?)
         }
-        Order::Spawn { program, called, arguments } => {
+        Order::Flood { flood, to, count } => {
+            flood.run(to, count)?;
+            Answer::Done
+        }
+        Order::Spawn { program, called, arguments, birth } => {
             let called = called.unwrap_or_else(|| program.clone());
-            let mut process = Command::new(program)
-                .arg0(called)
-                .args(arguments)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .context("start a child")?;
+            let mut command = Command::new(program);
+            command.arg0(called).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+            // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+            unsafe { command.pre_exec(move || be_born(birth)) };
+            let mut process = command.spawn().context("start a child")?;
             let output = process.stdout.take().context("standard output was piped")?;
             let mut child = Stagehand { process, answers: BufReader::new(output) };
-            let pid = child.process.id();
-            child.answers.read_line(&mut String::new())?;
+            let mut line = String::new();
+            child.answers.read_line(&mut line)?;
+            // Of an orphan another one was started.
+            let Answer::Started { pid } = serde_json::from_str(&line)? else { bail!("it said {line}") };
             children.push(child);
             Answer::Spawned { child: children.len() - 1, pid }
         }
@@ -500,6 +542,22 @@ fn obey(order: Order, sockets: &mut sockets::Sockets, children: &mut Vec<Stageha
             Answer::Done
         }
     })
+}
+
+/// In the child, before it runs its program.
+fn be_born(birth: Birth) -> io::Result<()> {
+    match birth {
+        Birth::Child => {}
+        Birth::Leader => drop(rustix::process::setsid()?),
+        // SAFETY: as for the caller; the process that ends here has nothing to clean up.
+        Birth::Orphan => match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => {}
+            // SAFETY: as above.
+            _ => unsafe { libc::_exit(0) },
+        },
+    }
+    Ok(())
 }
 
 /// An argument that is no UTF-8.

@@ -95,6 +95,7 @@ impl Connection {
             source: SourceKind::Proc,
             owner_quality: OwnerQuality::Polled,
             preexisting: false,
+            late: false,
             netns: 4_026_531_840,
             peer_pid: None,
             alert: false,

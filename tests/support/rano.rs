@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use super::actor::Tuple;
 use super::namespace::Place;
@@ -106,6 +106,14 @@ impl Rano {
         // Not yet waited for, so the pid is still its own.
         rustix::process::kill_process(pid_of(&self.process), signal)
             .with_context(|| format!("signal rano {}", self.process.id()))
+    }
+
+    /// Returns when no thread of it runs any more, until `SIGCONT`.
+    pub fn stop(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid_of(&self.process)), options).context("wait for rano to stand still")?;
+        Ok(())
     }
 
     /// The line of standard output, pretty or JSON, that tells of `event` (`connect`, `close` …) of a connection,

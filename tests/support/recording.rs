@@ -151,6 +151,12 @@ impl Recording {
         } } }))
     }
 
+    /// It was found out that it is over.
+    pub fn gone(self, connection: u16, ms: u64) -> Self {
+        let at = self.at(ms);
+        self.line(&json!({ "socket": { "gone": { "id": id(connection), "at": at } } }))
+    }
+
     /// It never was established.
     pub fn fail(self, connection: u16, ms: u64) -> Self {
         let at = self.at(ms);

@@ -5,7 +5,7 @@
 //! What they miss: fragments, IPv6 with extension headers, what a raw or packet socket sends.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE, bpf_sock, bpf_tcp_sock};
+use aya_ebpf::bindings::{BPF_ANY, bpf_sock, bpf_tcp_sock};
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes, bpf_tcp_sock as tcp_sock,
 };
@@ -17,8 +17,8 @@ use rano_common::{
     flags, owner_words,
 };
 
-use crate::emit::{discard, now, reserve, submit};
-use crate::maps::{EVENTS, OWNERS, lost};
+use crate::emit::{Share, discard, has_room, now, reserve, submit};
+use crate::maps::{OWNERS, lost};
 use crate::socket::{IPPROTO_TCP, IPPROTO_UDP};
 use crate::task::read;
 
@@ -309,13 +309,10 @@ fn load<T>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
 
 #[inline(always)]
 fn copy(ctx: &SkBuffContext, sk: *mut bpf_sock, kind: PacketKind, place: u32) -> Option<()> {
-    // Names must not push out what is told of sockets: whoever sends packets without end fills half of the buffer, and whoever
-    // is not watched half of that.
     // SAFETY: nothing but the flags is looked at.
     let owner = unsafe { OWNERS.get(cookie(ctx)) };
     let is_watched = owner.is_some_and(|owner| owner[owner_words::FLAGS] as u32 & flags::LIMITED == 0);
-    let part = EVENTS.query(BPF_RB_RING_SIZE as u64) / if is_watched { 2 } else { 4 };
-    if EVENTS.query(BPF_RB_AVAIL_DATA as u64) > part {
+    if !is_watched && !has_room(Share::STRANGERS_PACKET) {
         lost(Loss::PacketRecord);
         return None;
     }
@@ -339,7 +336,7 @@ fn copy_sized<const N: usize>(
     kind: PacketKind,
     place: u32,
 ) -> Option<()> {
-    let Some(mut room) = reserve::<PacketBytes<N>>() else {
+    let Some(mut room) = reserve::<PacketBytes<N>>(Share::PACKET) else {
         lost(Loss::PacketRecord);
         return None;
     };

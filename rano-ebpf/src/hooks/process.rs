@@ -6,6 +6,7 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use rano_common::{Loss, Offset, ProcessKind, Verdict};
 
+use crate::emit::Share;
 use crate::maps::lost;
 use crate::task::{Identity, describe, forget_verdict, read, tell, tell_fork, tell_image, tell_record};
 
@@ -85,10 +86,13 @@ pub fn process_rename(ctx: RawTracePointContext) -> i32 {
     if unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut record.comm) }.is_err() {
         return 0;
     }
+    if read(task, Offset::TaskComm) == Some(record.comm) {
+        return 0;
+    }
     // Undecided again: it may be an agent by its new name. Whoever is tracked or left out stays so under any name.
     if let Some(Verdict::Ignored | Verdict::Asked) = identity.verdict() {
         identity.judge(Verdict::Undecided);
     }
-    tell_record(record);
+    tell_record(record, Share::RENAME);
     0
 }

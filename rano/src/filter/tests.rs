@@ -33,6 +33,7 @@ fn event() -> Event {
         domain: Domain::Observed { name: Arc::from("api.openai.com"), by: DomainSource::Sni },
         others: Vec::new(),
         is_hearsay: false,
+        late: false,
         tree: None,
         class: Class::LlmApi,
         duration: Some(Duration::from_secs(31)),

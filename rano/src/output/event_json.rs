@@ -62,6 +62,8 @@ struct EventJson<'a> {
     domain_source: &'static str,
     #[serde(skip_serializing_if = "is_false")]
     preexisting: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    late: bool,
     netns: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer_pid: Option<u32>,
@@ -127,6 +129,7 @@ fn write_as(line: &mut Vec<u8>, word: &'static str, event: &Event, run_id: &str)
         owner_quality: event.owner_quality.name(),
         domain_source,
         preexisting: event.preexisting,
+        late: event.late,
         netns: event.netns,
         peer_pid: event.peer_pid,
         alert: event.alert,

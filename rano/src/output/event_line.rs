@@ -83,6 +83,9 @@ fn details(out: &mut Columns<'_>, event: &Event, styles: &Styles) {
     if event.preexisting {
         out.column(format_args!("preexisting=true"));
     }
+    if event.late {
+        out.column(format_args!("late=true"));
+    }
     // `established` is what a connect means; only the exception is worth a column.
     if let Some(state) = event.state
         && event.kind == EventKind::Connect

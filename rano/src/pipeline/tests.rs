@@ -164,9 +164,46 @@ fn a_socket_of_a_process_that_is_not_watched_is_nothing() {
 }
 
 #[test]
+fn an_end_that_was_found_out_claims_nothing_but_that_it_is_over() {
+    let gone = || SocketChange::Gone { id: ID, at: at(9) };
+    let (events, pipeline) = run(EVERYTHING, vec![established(), gone(), gone(), closed(None)]);
+    let [connect, close] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((connect.kind, connect.late, close.kind, close.late), (Connect, false, Close, true));
+    assert_eq!(
+        (close.duration, close.bytes, close.at, close.connection),
+        (None, None, at(9), connect.connection)
+    );
+    assert_eq!((pipeline.totals.active, pipeline.live.len()), (0, 0));
+}
+
+#[test]
+fn an_attempt_that_was_gone_when_somebody_looked_is_no_fail() {
+    let gone = SocketChange::Gone { id: ID, at: at(9) };
+    let events = check(vec![connecting(), gone], &[Connect, Close]);
+    assert_eq!((events[0].state, events[1].late), (Some(SocketState::Connecting), true));
+}
+
+#[test]
+fn what_is_open_is_listed_by_protocol() {
+    let (_, pipeline) = run(EVERYTHING, vec![connecting()]);
+    assert_eq!(pipeline.open(Protocol::Tcp), [Open { id: ID, is_pending: true }]);
+    assert_eq!(pipeline.open(Protocol::Udp), []);
+    let (_, pipeline) = run(EVERYTHING, vec![established()]);
+    assert_eq!(pipeline.open(Protocol::Tcp), [Open { id: ID, is_pending: false }]);
+}
+
+#[test]
 fn an_attempt_under_way_at_the_end_is_shown_as_such() {
     let (events, mut pipeline) = run(EVERYTHING, vec![connecting()]);
     assert!(events.is_empty());
     pipeline.show_pending(at(20));
     assert_eq!(pipeline.totals.connects, 1);
+}
+
+#[test]
+fn an_end_that_was_told_during_the_look_that_found_the_beginning_is_not_dated_before_it() {
+    let mut found = opened(Role::Connect, SocketState::Established, Some(CLAUDE));
+    found.at = at(12);
+    let events = check(vec![SocketChange::Opened(found), closed(Some(true))], &[Connect, Close]);
+    assert_eq!((events[1].at, events[1].duration), (at(12), Some(Duration::ZERO)));
 }

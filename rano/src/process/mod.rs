@@ -67,9 +67,15 @@ impl ProcessChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Birth {
     /// The process that forked it: its place in the tree. `None`: its parent, as far as anybody knows.
+    #[serde(default)]
     pub forker: Option<ProcessId>,
     /// A tracked process forked it, even if nobody knows any more which.
+    #[serde(default)]
     pub of_tracked: bool,
+    /// Pid of the leader of its session, which every process in it descends from. It tells where a process belongs whose
+    /// parent ended before it was seen.
+    #[serde(default)]
+    pub session: Option<u32>,
 }
 
 /// Why a process is told of.

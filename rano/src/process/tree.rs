@@ -2,7 +2,9 @@
 //! Fed in any order: a parent that becomes known after its children leads to the same verdicts. Only a pid's former
 //! holder must be `Gone` before children of its next one are `Seen`.
 
-use std::collections::VecDeque;
+mod node;
+mod places;
+
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -11,11 +13,8 @@ use super::matching::{Rules, Subject};
 use super::provider::{OwnProvider, ProviderIndex, Providers};
 use super::redact::{Redaction, command_line};
 use super::{Ancestor, Birth, Image, Occasion, Process, ProcessChange, ProcessId, Verdict};
+use node::{Dead, Detail, Link, Node, Standing, State, effective, renamed};
 
-/// Dead tracked processes that are remembered for sockets that close late, oldest forgotten first.
-const DEAD_TRACKED: usize = 2048;
-/// Other dead processes that are remembered as links between the living and their ancestors.
-const DEAD_OTHERS: usize = 1024;
 /// No real ancestry is deeper; keeps a recording with a parent cycle from being walked for ever.
 const MAX_DEPTH: usize = 256;
 
@@ -36,79 +35,6 @@ pub struct Tree {
     newly_tracked: Vec<ProcessId>,
     next_key: u64,
     left_out: u64,
-}
-
-#[derive(Debug)]
-struct Node {
-    start_time: u64,
-    place: Place,
-    comm: Box<str>,
-    detail: Option<Box<Detail>>,
-    /// The real parent, whoever forked it.
-    ppid: u32,
-    uid: u32,
-    own: Option<OwnProvider>,
-    standing: Standing,
-    state: State,
-    /// Was counted among those that are left out.
-    is_counted: bool,
-}
-
-/// Below whom a process stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    pid: u32,
-    link: Link,
-    start_time: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
-    /// Nobody.
-    None,
-    /// Whoever has the pid, who was not seen yet.
-    Waiting,
-    /// A certain process that was not seen yet.
-    WaitingFor,
-    Known,
-}
-
-/// What the rules say of the process itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Plain,
-    Root,
-    /// Although it matches otherwise or not.
-    Excluded {
-        root: bool,
-    },
-    /// rano or an ancestor of it.
-    Never,
-}
-
-/// What comes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ignored,
-    Tracked,
-    /// It would be tracked, but runs what is excluded.
-    LeftOut,
-    /// It would be tracked, but for an ancestor that runs or ran what is excluded.
-    Below,
-}
-
-/// What only a process needs that events refer to.
-#[derive(Debug)]
-struct Detail {
-    process: Arc<Process>,
-    /// Ancestry or provider became better known since `process` was made.
-    stale: bool,
-    /// Provider it acts for unless its own match is strong; what it had before an exec counts as inherited.
-    inherited: Option<ProviderIndex>,
-    /// Nearest tracked ancestor.
-    via: Option<ProcessId>,
-    /// Stays tracked over an exec. Without descendants a child must not: until its exec it only looks like its parent.
-    sticky: bool,
 }
 
 impl Tree {
@@ -226,6 +152,7 @@ impl Tree {
             // Whoever had the pid is dead.
             self.bury(id.pid);
             self.insert(id, parent, birth);
+            self.put_into_session(id, birth);
             late_for = self.settle_waiting(id);
         } else if let Some(forker) = birth.forker {
             self.move_below(id, forker);
@@ -342,99 +269,6 @@ impl Tree {
             self.left_out += 1;
         }
         node.state = state;
-    }
-
-    fn insert(&mut self, id: ProcessId, parent: u32, birth: Birth) {
-        let node = Node {
-            start_time: id.start_time,
-            place: Place::NOWHERE,
-            comm: Box::default(),
-            detail: None,
-            ppid: parent,
-            uid: 0,
-            own: None,
-            standing: Standing::Plain,
-            state: State::Ignored,
-            is_counted: false,
-        };
-        self.live.insert(id.pid, node);
-        match birth.forker {
-            Some(forker) => self.put_below(id, forker),
-            None => self.put_below_pid(id, parent),
-        }
-    }
-
-    /// Whoever has that pid.
-    fn put_below_pid(&mut self, id: ProcessId, parent: u32) {
-        let place = match self.live.get(&parent) {
-            _ if parent == 0 || parent == id.pid => Place::NOWHERE,
-            Some(node) if node.start_time <= id.start_time => Place::known(node.id(parent)),
-            // The pid was given to a younger process: the parent is dead and was never seen.
-            Some(_) => Place::NOWHERE,
-            None => Place { pid: parent, link: Link::Waiting, start_time: 0 },
-        };
-        self.place(id, place);
-    }
-
-    fn put_below(&mut self, id: ProcessId, forker: ProcessId) {
-        let place = match self.node(forker) {
-            _ if forker.pid == id.pid => Place::NOWHERE,
-            Some(_) => Place::known(forker),
-            None => Place { link: Link::WaitingFor, ..Place::known(forker) },
-        };
-        self.place(id, place);
-    }
-
-    fn place(&mut self, id: ProcessId, place: Place) {
-        if let Some(node) = self.live.get_mut(&id.pid) {
-            node.place = place;
-        }
-        if matches!(place.link, Link::Waiting | Link::WaitingFor) {
-            self.waiting.entry(place.pid).or_default().push(id.pid);
-        }
-    }
-
-    /// It was found with its parent before it was known who forked it.
-    fn move_below(&mut self, id: ProcessId, forker: ProcessId) {
-        let Some(place) = self.live.get(&id.pid).map(|node| node.place) else { return };
-        if place.pid != forker.pid || place.start_time != forker.start_time {
-            self.wait_no_more(id.pid, place);
-            self.put_below(id, forker);
-            self.mark_longer_ancestries(&[id.pid]);
-        }
-    }
-
-    /// The children that waited for this parent.
-    fn settle_waiting(&mut self, id: ProcessId) -> Vec<u32> {
-        let mut children = self.waiting.remove(&id.pid).unwrap_or_default();
-        children.retain(|child| {
-            let Some(node) = self.live.get_mut(child) else { return false };
-            let is_parent = match node.place.link {
-                Link::WaitingFor => node.place.start_time == id.start_time,
-                Link::Waiting => node.start_time >= id.start_time,
-                Link::None | Link::Known => return false,
-            };
-            node.place = if is_parent { Place::known(id) } else { Place::NOWHERE };
-            is_parent
-        });
-        children
-    }
-
-    fn bury(&mut self, pid: u32) {
-        let Some(node) = self.live.remove(&pid) else { return };
-        self.wait_no_more(pid, node.place);
-        self.dead.insert(node.id(pid), node);
-    }
-
-    fn wait_no_more(&mut self, pid: u32, place: Place) {
-        if let Link::Waiting | Link::WaitingFor = place.link
-            && let Some(children) = self.waiting.get_mut(&place.pid)
-        {
-            children.retain(|&child| child != pid);
-            if children.is_empty() {
-                self.waiting.remove(&place.pid);
-            }
-        }
     }
 
     /// Makes a process tracked, or renews what is known of one that is.
@@ -602,78 +436,6 @@ impl Tree {
     fn node_mut(&mut self, id: ProcessId) -> Option<&mut Node> {
         let live = self.live.get_mut(&id.pid).filter(|node| node.start_time == id.start_time);
         live.or_else(|| self.dead.nodes.get_mut(&id))
-    }
-}
-
-impl Node {
-    fn id(&self, pid: u32) -> ProcessId {
-        ProcessId { pid, start_time: self.start_time }
-    }
-
-    fn is_tracked(&self) -> bool {
-        self.state == State::Tracked
-    }
-}
-
-impl Place {
-    const NOWHERE: Self = Self { pid: 0, link: Link::None, start_time: 0 };
-
-    fn known(id: ProcessId) -> Self {
-        Self { pid: id.pid, link: Link::Known, start_time: id.start_time }
-    }
-
-    fn id(self) -> ProcessId {
-        ProcessId { pid: self.pid, start_time: self.start_time }
-    }
-}
-
-impl Detail {
-    /// For a process that is not tracked.
-    fn of(process: Arc<Process>) -> Self {
-        Self { process, stale: false, inherited: None, via: None, sticky: false }
-    }
-}
-
-/// The provider a process matches after a change of its name or arguments: what it runs is as it was, so nothing that
-/// stands there now is more than a claim.
-fn renamed(before: Option<OwnProvider>, now: Option<OwnProvider>) -> Option<OwnProvider> {
-    match (before, now) {
-        (Some(before), _) if !before.weak => Some(before),
-        (_, Some(now)) => Some(OwnProvider { weak: true, ..now }),
-        (before, None) => before,
-    }
-}
-
-/// The provider a tracked process acts for.
-fn effective(own: Option<OwnProvider>, inherited: Option<ProviderIndex>) -> Option<ProviderIndex> {
-    match own {
-        Some(own) if !own.weak => Some(own.provider),
-        Some(own) => Some(inherited.unwrap_or(own.provider)),
-        None => inherited,
-    }
-}
-
-/// Those who died recently.
-#[derive(Debug, Default)]
-struct Dead {
-    nodes: FxHashMap<ProcessId, Node>,
-    tracked: VecDeque<ProcessId>,
-    others: VecDeque<ProcessId>,
-}
-
-impl Dead {
-    fn insert(&mut self, id: ProcessId, node: Node) {
-        let (queue, limit) = if node.is_tracked() {
-            (&mut self.tracked, DEAD_TRACKED)
-        } else {
-            (&mut self.others, DEAD_OTHERS)
-        };
-        queue.push_back(id);
-        let forgotten = if queue.len() > limit { queue.pop_front() } else { None };
-        self.nodes.insert(id, node);
-        if let Some(id) = forgotten {
-            self.nodes.remove(&id);
-        }
     }
 }
 

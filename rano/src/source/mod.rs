@@ -66,13 +66,18 @@ pub enum SocketChange {
     /// It is gone. For a socket that was never `Opened` this is ignored; a source that knows more sends
     /// `Opened` first.
     Closed(Closed),
+    /// It was gone by `at`: found out afterwards, because nothing told of its end. Ignored likewise.
+    Gone { id: SocketId, at: Moment },
 }
 
 impl SocketChange {
     pub fn at(&self) -> Moment {
         match self {
             Self::Opened(opened) | Self::Attempted(opened) => opened.at,
-            Self::State { at, .. } | Self::Local { at, .. } | Self::Named { at, .. } => *at,
+            Self::State { at, .. }
+            | Self::Local { at, .. }
+            | Self::Named { at, .. }
+            | Self::Gone { at, .. } => *at,
             Self::Closed(closed) => closed.at,
         }
     }
@@ -149,6 +154,16 @@ pub trait Intake {
     fn verdict(&self, id: ProcessId) -> Verdict;
     /// Whether a packet's party is the socket of a watched process, as far as is known.
     fn watches(&self, party: Party) -> bool;
+    /// The sockets of a protocol that were opened and not closed, as far as they are shown.
+    fn open(&self, protocol: Protocol) -> Vec<Open>;
+}
+
+/// A socket of which an end is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    pub id: SocketId,
+    /// It is not known to be established.
+    pub is_pending: bool,
 }
 
 /// What is left of a source after a pump.

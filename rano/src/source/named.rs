@@ -3,12 +3,12 @@
 
 use anyhow::Result;
 
-use crate::event::{Moment, SourceKind};
+use crate::event::{Moment, Protocol, SourceKind};
 use crate::names::feed::Feed;
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::health::Gap;
-use crate::source::{Intake, Pumped, SocketChange, Source, SourceHealth};
+use crate::source::{Intake, Open, Pumped, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
 /// Evidence that is passed on at once, before the source has its turn again.
@@ -92,6 +92,10 @@ impl Intake for Ordered<'_> {
 
     fn watches(&self, party: Party) -> bool {
         self.intake.watches(party)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.intake.open(protocol)
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use crate::event::{Moment, SourceKind};
+use crate::event::{Moment, Protocol, SourceKind};
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
-use crate::source::{Intake, Pumped, RawEvent, SocketChange, Source, SourceHealth};
+use crate::source::{Intake, Open, Pumped, RawEvent, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
 /// Longest line of a recording; one with the longest command line and ancestry is far shorter.
@@ -194,6 +194,10 @@ impl Intake for Tee<'_> {
 
     fn watches(&self, party: Party) -> bool {
         self.intake.watches(party)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.intake.open(protocol)
     }
 }
 

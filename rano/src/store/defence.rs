@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, Row};
+use sha2::{Digest as _, Sha256};
 
 use super::open::OpenProblem;
 use super::schema;
@@ -163,7 +164,7 @@ pub(super) enum Purpose {
 }
 
 /// The tables and indexes that the migrations up to `version` make.
-fn expected(version: i32) -> rusqlite::Result<Vec<Object>> {
+pub(super) fn expected(version: i32) -> rusqlite::Result<Vec<Object>> {
     let connection = Connection::open_in_memory()?;
     schema::build(&connection, version)?;
     let mut statement = connection
@@ -179,41 +180,64 @@ pub(super) fn check_schema(
     version: i32,
     purpose: Purpose,
 ) -> Result<usize, OpenProblem> {
-    let expected = expected(version)?;
-    let own = |table: &str| {
-        expected.iter().any(|object| object.kind == "table" && object.name.eq_ignore_ascii_case(table))
-    };
-    let mut missing: Vec<&Object> = expected.iter().collect();
     let mut triggers = 0;
+    let mut found = Vec::new();
     let mut statement = connection.prepare("SELECT type, name, tbl_name, sql FROM main.sqlite_schema")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let Some(table) = row.get_ref(2)?.as_str().ok().filter(|table| own(table)) else { continue };
-        let found = Object::from_row(row)?;
-        match found.kind.as_str() {
-            "trigger" => triggers += 1,
-            "index" | "table" => {
-                if let Some(place) = missing.iter().position(|object| **object == found) {
-                    missing.swap_remove(place);
-                } else if found.kind == "table" {
-                    return Err(altered(&expected, table));
-                } else if purpose == Purpose::Write {
-                    check_index(connection, &found)?;
-                }
-            }
-            _ => return Err(altered(&expected, table)),
+        let is_own = |table: &str| schema::TABLES.iter().any(|own| own.eq_ignore_ascii_case(table));
+        if !row.get_ref(2)?.as_str().is_ok_and(is_own) {
+            continue;
+        }
+        let object = Object::from_row(row)?;
+        if object.kind == "trigger" {
+            triggers += 1;
+        } else {
+            found.push(object);
         }
     }
-    match missing.first() {
-        Some(object) => Err(altered(&expected, &object.table)),
-        None => Ok(triggers),
+    // To make them is dear.
+    if version != schema::VERSION || fingerprint(&mut found) != schema::FINGERPRINT {
+        compare(connection, expected(version)?, &found, purpose)?;
     }
+    Ok(triggers)
+}
+
+fn compare(
+    connection: &Connection,
+    mut missing: Vec<Object>,
+    found: &[Object],
+    purpose: Purpose,
+) -> Result<(), OpenProblem> {
+    for object in found {
+        if let Some(place) = missing.iter().position(|expected| expected == object) {
+            missing.swap_remove(place);
+        } else if object.kind != "index" {
+            return Err(altered(object));
+        } else if purpose == Purpose::Write {
+            check_index(connection, object)?;
+        }
+    }
+    missing.first().map_or(Ok(()), |object| Err(altered(object)))
+}
+
+/// SHA-256 of what the rows of `sqlite_schema` say, whatever their order.
+pub(super) fn fingerprint(objects: &mut [Object]) -> String {
+    objects.sort_unstable_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
+    let mut hash = Sha256::new();
+    for Object { kind, name, table, sql } in objects {
+        for text in [kind.as_str(), name, table, sql.as_deref().unwrap_or_default()] {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        }
+    }
+    hash.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// Named as rano names it.
-fn altered(expected: &[Object], table: &str) -> OpenProblem {
-    let own = expected.iter().find(|object| object.table.eq_ignore_ascii_case(table));
-    OpenProblem::Altered(own.map_or_else(|| table.to_owned(), |object| object.table.clone()))
+fn altered(object: &Object) -> OpenProblem {
+    let own = schema::TABLES.iter().find(|own| own.eq_ignore_ascii_case(&object.table));
+    OpenProblem::Altered(own.map_or_else(|| object.table.clone(), |own| (*own).to_owned()))
 }
 
 /// Somebody else's index on one of rano's tables: columns in an order that SQLite brings with it, and nothing more.

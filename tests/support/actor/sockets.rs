@@ -118,6 +118,17 @@ impl Sockets {
         Ok((self.connections.len() - 1, tuple))
     }
 
+    /// The same socket: an address without a family disconnects it (`inet_stream_connect()`).
+    pub fn connect_again(&mut self, connection: usize, to: SocketAddr) -> Result<Tuple> {
+        let place =
+            self.connections.get_mut(connection).and_then(Option::as_mut).context("no such connection")?;
+        let Client::Tcp(stream) = &place.client else { anyhow::bail!("not TCP") };
+        rustix::net::connect_unspec(stream)?;
+        rustix::net::connect(stream, &to)?;
+        place.totals = Totals::default();
+        Ok(tuple_of(stream)?)
+    }
+
     /// A full queue of a listener drops further attempts (`tcp_conn_request()`).
     pub fn serve_nobody(&mut self) -> Result<SocketAddr> {
         let listener = TcpListener::bind("127.0.0.1:0")?;

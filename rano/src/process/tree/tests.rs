@@ -1,3 +1,4 @@
+use super::node::DEAD_TRACKED;
 use super::*;
 use crate::event::Moment;
 use crate::process::matching::{Origin, Targets};
@@ -34,7 +35,7 @@ fn executed(tree: &mut Tree, pid: u32, command: &str) -> Verdict {
 
 /// By a process that need not be its parent.
 fn forked(tree: &mut Tree, pid: u32, parent: u32, forker: u32, command: &str) -> Verdict {
-    let birth = Birth { forker: Some(id(forker)), of_tracked: false };
+    let birth = Birth { forker: Some(id(forker)), ..Birth::default() };
     tree.apply(told(id(pid), parent, image(command), birth, Occasion::Forked))
 }
 
@@ -304,12 +305,44 @@ fn a_fork_by_a_tracked_process_that_nobody_remembers_is_tracked() {
     let mut tree = tree(Targets::default());
     see(&mut tree, 10, 1, "bash");
     for (pid, forker) in [(21, None), (22, Some(id(20)))] {
-        let birth = Birth { forker, of_tracked: true };
+        let birth = Birth { forker, of_tracked: true, ..Birth::default() };
         let change = told(id(pid), 10, image("curl"), birth, Occasion::Found);
         assert_eq!(tree.apply(change), Verdict::Tracked, "{pid}");
         assert_eq!(executed(&mut tree, pid, "wget"), Verdict::Tracked, "{pid}");
         assert_eq!(provider(&mut tree, pid), "unknown");
     }
+}
+
+/// First seen after it was reparented.
+fn orphaned(tree: &mut Tree, pid: u32, parent: u32, session: u32) -> Verdict {
+    let birth = Birth { session: Some(session), ..Birth::default() };
+    tree.apply(told(id(pid), parent, image("curl"), birth, Occasion::Found))
+}
+
+#[test]
+fn an_orphan_belongs_to_who_began_its_session() {
+    let mut tree = excluding("git");
+    see(&mut tree, 1, 0, "init");
+    see(&mut tree, 10, 1, "bash");
+    see(&mut tree, 20, 10, "claude");
+    see(&mut tree, 30, 20, "sh");
+    assert_eq!(orphaned(&mut tree, 40, 1, 30), Verdict::Tracked);
+    assert_eq!(ancestry(&mut tree, 40), "init:1,bash:10,claude:20,sh:30,curl:40");
+    assert_eq!(tree.process(id(40)).expect("known").ppid, 1);
+    assert_eq!(
+        orphaned(&mut tree, 41, 1, 10),
+        Verdict::Ignored,
+        "the session of a shell that nobody watches"
+    );
+    assert_eq!(orphaned(&mut tree, 42, 1, 42), Verdict::Ignored, "its own");
+    assert_eq!(orphaned(&mut tree, 43, 30, 10), Verdict::Tracked, "its parent says more");
+    tree.apply(gone(30));
+    assert_eq!(orphaned(&mut tree, 44, 1, 30), Verdict::Tracked, "the leader is gone, its session is not");
+    see(&mut tree, 50, 20, "git");
+    assert_eq!(orphaned(&mut tree, 51, 1, 50), Verdict::Excluded);
+    let younger = ProcessId { pid: 60, start_time: 99 };
+    tree.apply(seen(younger, 1, "claude"));
+    assert_eq!(orphaned(&mut tree, 61, 1, 60), Verdict::Ignored, "who has the number now did not begin it");
 }
 
 #[test]

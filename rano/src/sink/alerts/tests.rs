@@ -33,6 +33,7 @@ fn event(kind: EventKind, connection: u64, ms: u64) -> Event {
         source: SourceKind::Proc,
         owner_quality: OwnerQuality::Polled,
         preexisting: false,
+        late: false,
         netns: 1,
         peer_pid: None,
         alert: false,

@@ -190,12 +190,23 @@ impl Programs {
         of_programs + of_probes
     }
 
-    /// Open sockets of which every record so far was lost.
-    pub fn unheard(&self) -> u64 {
-        let told = flags::HEARD | flags::PREEXISTING;
-        let is_unheard = |owner: &Owner| owner.flags & told == 0 && owner.flags & flags::ATTEMPTED != 0;
-        let owners = self.owners.iter().filter_map(Result::ok);
-        owners.filter(|(_, words)| is_unheard(&Owner::from_words(*words))).count() as u64
+    /// Open sockets of which every record so far was lost. As many as there can be are looked at: the table may change meanwhile.
+    pub fn unheard(&self) -> impl Iterator<Item = (u64, Owner)> + '_ {
+        let owners = self.owners.iter().take(OWNERS_MAX as usize).filter_map(Result::ok);
+        owners
+            .map(|(key, words)| (key, Owner::from_words(words)))
+            .filter(|(_, owner)| Self::is_unheard(owner))
+    }
+
+    /// Whether every record of a socket was lost, and where it goes is known.
+    pub fn is_unheard(owner: &Owner) -> bool {
+        let told = flags::HEARD | flags::PREEXISTING | flags::LISTENER | flags::ACCEPTED;
+        owner.flags & told == 0 && owner.flags & (flags::ATTEMPTED | flags::DATAGRAM) != 0
+    }
+
+    /// Whose a socket is that is followed.
+    pub fn owner(&self, cookie: u64) -> Option<Owner> {
+        self.owners.get(&cookie, 0).ok().map(Owner::from_words)
     }
 
     /// What excluded processes opened so far.

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod cgroup;
+pub mod compare;
 pub mod hooks;
 pub mod load;
 pub mod lockdown;
@@ -25,9 +26,10 @@ use crate::privileges;
 use crate::process::{ProcessId, Verdict};
 use crate::source::health::{Gap, Gaps};
 use crate::source::proc::{ProcSettings, ephemeral_ports};
-use crate::source::{self, Intake, Pumped, SocketChange, Source, SourceHealth};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
 use crate::stop::Stop;
 
+use compare::Comparison;
 use hooks::Hooks;
 use load::{Programs, Wanted};
 use names::Names;
@@ -41,6 +43,8 @@ use unix::UnixSockets;
 const COALESCE: Duration = Duration::from_millis(20);
 /// Records that are read at once, before the rest of the program has its turn.
 const BATCH: usize = 8192;
+/// After a look through /proc there is none for so many times as long.
+const SCAN_IDLE_PARTS: u64 = 9;
 
 /// How to observe.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +69,7 @@ pub struct EbpfSource {
     sockets: Sockets,
     names: Names,
     orphans: Orphans,
+    comparison: Comparison,
     /// Where unix sockets are wanted.
     unix: Option<UnixSockets>,
     started: bool,
@@ -77,6 +82,9 @@ pub struct EbpfSource {
     left_out: u64,
     /// Process records lost when /proc was read last.
     lost_at_scan: u64,
+    /// Boot clock: when it is to be read again, if it is, and when at the earliest.
+    scan_due_ns: Option<u64>,
+    scan_not_before_ns: u64,
     changes: Vec<SocketChange>,
 }
 
@@ -112,12 +120,15 @@ impl EbpfSource {
             sockets: Sockets::new(counts_datagrams, ephemeral_ports()),
             unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
             orphans: Orphans::default(),
+            comparison: Comparison::default(),
             started: false,
             emptied: Instant::now(),
             malformed: 0,
             unheard: 0,
             left_out: 0,
             lost_at_scan: 0,
+            scan_due_ns: None,
+            scan_not_before_ns: 0,
             changes: Vec::new(),
         })
     }
@@ -134,11 +145,11 @@ impl EbpfSource {
 
     /// What there is already: processes, then what has happened since the programs were attached, then older sockets.
     fn begin(&mut self, intake: &mut dyn Intake) -> Result<()> {
-        self.processes.read_all(source::now(), &self.programs, intake);
+        self.processes.read_all(source::now(), &|pid| self.programs.judgement(pid), intake);
         let older = OlderSockets::look(self.settings.polling, intake)?;
         let mut told = Told::default();
         while self.drain(intake, Some(&mut told)) == BATCH {}
-        older.tell(&told, &mut self.programs, intake);
+        older.tell(&told, &mut self.programs, &mut self.comparison, intake);
         self.give_up_privileges();
         Ok(())
     }
@@ -169,6 +180,12 @@ impl EbpfSource {
                     if let Some(told) = &mut told {
                         told.add(&record);
                     }
+                    let (record, local) = self.comparison.continued(kind, record);
+                    if let Some(local) = local {
+                        let id = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
+                        let at = moment(record.header.at_ns, now);
+                        intake.socket(SocketChange::Local { id, local, at });
+                    }
                     self.socket(kind, &record, moment(record.header.at_ns, now), intake);
                 }
                 Ok(Record::Process(_)) => {
@@ -179,11 +196,8 @@ impl EbpfSource {
                 Err(_) => self.malformed += 1,
             }
         }
-        let lost = self.programs.lost(Loss::ProcessRecord);
-        if lost != self.lost_at_scan {
-            self.lost_at_scan = lost;
-            self.processes.read_all(source::now(), &self.programs, intake);
-        }
+        self.comparison.note(self.programs.lost(Loss::SocketRecord) + self.sockets.flows_full);
+        self.read_processes_again(intake);
         self.count_left_out(intake);
         count
     }
@@ -203,6 +217,20 @@ impl EbpfSource {
         }
     }
 
+    /// When records of processes were lost, but not for more than a part of the time: who can make them lost can do so for long.
+    fn read_processes_again(&mut self, intake: &mut dyn Intake) {
+        let lost = self.programs.lost(Loss::ProcessRecord);
+        let now = source::now();
+        self.scan_due_ns = (lost != self.lost_at_scan).then_some(self.scan_not_before_ns);
+        if self.scan_due_ns.is_some_and(|due| due <= now.boot_ns) {
+            self.lost_at_scan = lost;
+            self.scan_due_ns = None;
+            self.processes.read_all(now, &|pid| self.programs.judgement(pid), intake);
+            let end = source::now().boot_ns;
+            self.scan_not_before_ns = end + SCAN_IDLE_PARTS * end.saturating_sub(now.boot_ns);
+        }
+    }
+
     /// `bytes` are those of a process's record.
     fn process(&mut self, bytes: &[u8], now: Moment, intake: &mut dyn Intake) {
         let Ok(Record::Process(told)) = decode(bytes) else { return };
@@ -215,6 +243,13 @@ impl EbpfSource {
     fn socket(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
         let is_owned = self.judge(kind, record, at, intake);
         let changed = self.processes.has_changed(record);
+        if kind == SocketKind::Attempt
+            && record.flags & flags::DATAGRAM == 0
+            && self.comparison.may_be_open(record.cookie)
+        {
+            let id = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
+            intake.socket(SocketChange::Gone { id, at });
+        }
         let Self { programs, sockets, .. } = self;
         sockets.changes(kind, record, at, &mut |flow| programs.take_flow(flow), &mut self.changes);
         if changed {
@@ -273,6 +308,23 @@ impl EbpfSource {
         }
     }
 
+    /// Compares what is open with what the kernel programs follow, in two steps: what the ring still holds is read in between.
+    fn compare(&mut self, intake: &mut dyn Intake) {
+        let now = source::now();
+        let Self { comparison, programs, processes, sockets, changes, .. } = self;
+        if !comparison.is_pending() {
+            return comparison.look(now, programs, sockets, intake);
+        }
+        let mut again = Vec::new();
+        comparison.settle(now, programs, sockets, |owner| processes.netns(owner), (changes, &mut again));
+        for change in self.changes.drain(..) {
+            intake.socket(change);
+        }
+        for (kind, record) in again {
+            self.socket(kind, &record, moment(record.header.at_ns, now), intake);
+        }
+    }
+
     fn wait(&self, patience: Duration, for_records: bool, stop: &Stop) -> Result<bool> {
         let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
         let stop_fd = stop.fd();
@@ -325,7 +377,21 @@ impl Source for EbpfSource {
                 self.release(now, None, intake);
                 return Ok(Pumped::More);
             }
-            let due = [self.sockets.next_due(), self.unix.as_ref().map(UnixSockets::next_due)];
+            if self.scan_due_ns.is_some_and(|due| due <= now) {
+                self.read_processes_again(intake);
+                return Ok(Pumped::More);
+            }
+            // The ring was read to its end a moment ago.
+            if self.comparison.next_due().is_some_and(|due| due <= now) {
+                self.compare(intake);
+                return Ok(Pumped::More);
+            }
+            let due = [
+                self.sockets.next_due(),
+                self.unix.as_ref().map(UnixSockets::next_due),
+                self.comparison.next_due(),
+                self.scan_due_ns,
+            ];
             let until = due.into_iter().flatten().fold(until.boot_ns, u64::min);
             let left = until.saturating_sub(now);
             if left == 0 {
@@ -345,8 +411,16 @@ impl Source for EbpfSource {
         self.programs.detach();
         while self.drain(intake, None) == BATCH {}
         self.release(u64::MAX, None, intake);
+        if self.comparison.is_pending() {
+            self.compare(intake);
+        }
+        if self.comparison.is_owed() {
+            self.compare(intake);
+            self.compare(intake);
+        }
+        self.release(u64::MAX, None, intake);
         intake.unattributed(self.orphans.finish());
-        self.unheard = self.programs.unheard();
+        self.unheard = self.comparison.never_told(&self.programs);
         match &mut self.unix {
             Some(unix) => unix.finish(intake),
             None => Ok(()),
@@ -359,7 +433,8 @@ impl Source for EbpfSource {
         gaps.set(Gap::KernelDropped, lost(Loss::SocketRecord) + lost(Loss::ProcessRecord) + self.malformed);
         let unfollowed =
             [Loss::OwnersFull, Loss::TaskUnread, Loss::Unheard, Loss::ListenersFull, Loss::ListenersShared];
-        gaps.set(Gap::KernelUnfollowed, unfollowed.map(lost).iter().sum::<u64>() + self.unheard);
+        let unfollowed = unfollowed.map(lost).iter().sum::<u64>() + self.unheard;
+        gaps.set(Gap::KernelUnfollowed, unfollowed.saturating_sub(self.comparison.counted_twice));
         gaps.set(
             Gap::KernelSkipped,
             self.programs.skipped()

@@ -12,6 +12,7 @@ use rano_common::{ListenerKey, Owner, SocketRecord, flags};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::compare::Comparison;
 use super::load::{Following, Programs};
 use super::processes::start_ns;
 use super::sockets::{local, remote};
@@ -21,7 +22,7 @@ use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::proc::inet::States;
 use crate::source::proc::sock_diag::{Dumper, Info};
 use crate::source::proc::{ProcSettings, ProcSource};
-use crate::source::{self, Closed, Intake, Opened, Role, SocketChange, SocketId, Source as _};
+use crate::source::{self, Closed, Intake, Open, Opened, Role, SocketChange, SocketId, Source as _};
 use crate::stop::Stop;
 
 /// So long it is waited for a socket that is being closed; one that was passed on does not end.
@@ -56,7 +57,13 @@ impl OlderSockets {
     }
 
     /// Passes on all but those that the programs have told of, whose end they were asked for.
-    pub fn tell(mut self, told: &Told, programs: &mut Programs, intake: &mut dyn Intake) {
+    pub fn tell(
+        mut self,
+        told: &Told,
+        programs: &mut Programs,
+        comparison: &mut Comparison,
+        intake: &mut dyn Intake,
+    ) {
         for opened in &mut self.found {
             if let SocketId::Inode { netns, inode } = opened.id
                 && let Some(&cookie) = self.cookies.get(&netns).and_then(|cookies| cookies.get(&inode))
@@ -71,8 +78,14 @@ impl OlderSockets {
         // All at once: passing on takes its time, and what ends meanwhile is to be told of. A record of one that is
         // followed already is still to be read.
         self.found.retain(|opened| {
-            let is_left_out = opened.owner.is_some_and(|owner| intake.verdict(owner) == Verdict::Excluded);
-            is_left_out || follow(opened, programs) != Following::Already
+            if opened.owner.is_some_and(|owner| intake.verdict(owner) == Verdict::Excluded) {
+                return true;
+            }
+            let following = follow(opened, programs);
+            if following != Following::Already {
+                comparison.add_older(opened.id, following == Following::Begun);
+            }
+            following != Following::Already
         });
         let ended = self.ended(programs);
         for opened in self.found {
@@ -292,5 +305,9 @@ impl Intake for Gathering<'_> {
 
     fn watches(&self, party: Party) -> bool {
         self.inner.watches(party)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.inner.open(protocol)
     }
 }

@@ -5,16 +5,18 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use anyhow::Result;
-use rano_common::{Judgement, ProcessKind, ProcessRecord, SocketRecord, Told, Verdict as KernelVerdict};
+use rano_common::{
+    Judgement, Owner, ProcessKind, ProcessRecord, SocketRecord, Told, Verdict as KernelVerdict,
+};
 use rustc_hash::FxHashMap;
 
 use super::load::Programs;
-use crate::event::Moment;
+use crate::event::{Moment, Protocol};
 use crate::names::{Evidence, Party};
 use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
 use crate::source::proc::PROC;
 use crate::source::proc::processes::{ProcessScanner, arguments};
-use crate::source::{Intake, SocketChange};
+use crate::source::{Intake, Open, SocketChange};
 
 /// Nanoseconds of a clock tick, in which /proc gives start times (`USER_HZ` is 100).
 const TICK_NS: u64 = 10_000_000;
@@ -136,11 +138,23 @@ impl Processes {
         })
     }
 
-    /// Reads all of /proc: at the start, and when records were lost.
-    pub fn read_all(&mut self, now: Moment, programs: &Programs, intake: &mut dyn Intake) {
+    /// Reads all of /proc: at the start, and when records were lost. Those of which the end was lost are gone then.
+    pub fn read_all(&mut self, now: Moment, judgement: Judgements<'_>, intake: &mut dyn Intake) {
         let Self { scanner, known, departed, since, leaves_out, .. } = self;
-        let births = Births { programs, departed, since: *since };
-        scanner.scan_all(now, &mut Learner { intake, known, births, leaves_out });
+        let births = Births { judgement, since: *since };
+        scanner.scan_all(now, &mut Learner { intake, known, departed, births, leaves_out });
+        let ids = known.iter().map(|(&pid, known)| ProcessId { pid, start_time: known.start_time });
+        // The scanner tells the end of those that it has met.
+        let gone: Vec<ProcessId> = ids.filter(|id| !scanner.has_met(*id) && scanner.is_gone(*id)).collect();
+        for id in gone {
+            depart(id, known, departed);
+            intake.process(ProcessChange::Gone { id, at: now });
+        }
+    }
+
+    /// Inode number of the network namespace of a socket's owner, if that is still there.
+    pub fn netns(&self, owner: &Owner) -> Option<u32> {
+        self.scanner.netns(identity(owner.pid, owner.start_ns))
     }
 
     /// Processes that were there and gone before they could be read.
@@ -154,10 +168,7 @@ impl Processes {
         let id = identity(record.pid, record.start_ns);
         let image = match kind {
             ProcessKind::Exit => {
-                if let Some(known) = self.known.get(&id.pid).filter(|known| known.is(id)) {
-                    self.departed.add(id, known.execs());
-                    self.known.remove(&id.pid);
-                }
+                depart(id, &mut self.known, &mut self.departed);
                 intake.process(ProcessChange::Gone { id, at });
                 return;
             }
@@ -210,11 +221,7 @@ impl Processes {
     ) -> Verdict {
         let ProcessChange::Seen { parent, ref image, at, .. } = change else { return intake.process(change) };
         let image = image.clone();
-        let before = self.known.get(&id.pid);
-        if before.is_some_and(|known| !known.is(id)) {
-            // Its exit was missed.
-            self.forget(id.pid, at, intake);
-        }
+        depart_before(id, at, &mut self.known, &mut self.departed, intake);
         // An exec renames first, and closes sockets: they are not the new program's.
         let is_the_exec =
             |known: &Known| known.by_rename && known.told.is_some_and(|before| before.1 < told.1);
@@ -270,13 +277,13 @@ impl Processes {
         while let Some((id, parent, image)) = line.pop() {
             // Of an ancestor it is not known how often it ran another program, so it is not judged in the kernel.
             let Self { known, departed, since, leaves_out, .. } = self;
-            let births = Births { programs, departed, since: *since };
-            let (birth, occasion) = (births.of(id, known), Occasion::Found);
+            let births = Births { judgement: &|pid| programs.judgement(pid), since: *since };
+            let (birth, occasion) = (births.of(id, known, departed), Occasion::Found);
             let change = ProcessChange::Seen { id, parent, image, at, birth, occasion };
             if line.is_empty() {
                 self.learn(id, change, (record.owner_start_ns, record.exec_id), intake);
             } else {
-                Learner { intake, known, births, leaves_out }.process(change);
+                Learner { intake, known, departed, births, leaves_out }.process(change);
             }
         }
         self.spread(at, programs, intake);
@@ -308,12 +315,6 @@ impl Processes {
         }
     }
 
-    fn forget(&mut self, pid: u32, at: Moment, intake: &mut dyn Intake) {
-        if let Some(known) = self.known.remove(&pid) {
-            intake.process(ProcessChange::Gone { id: known.id(pid), at });
-        }
-    }
-
     /// As it was told last, of a living process.
     fn verdict(&self, id: ProcessId) -> Option<Verdict> {
         self.known.get(&id.pid).filter(|known| known.is(id)).map(|known| known.verdict)
@@ -331,8 +332,13 @@ impl Processes {
             Some(forker) => Birth {
                 forker: Some(identity(forker.pid, forker.start_ns)),
                 of_tracked: forker.verdict == KernelVerdict::Tracked,
+                session: None,
             },
-            None => Births { programs, departed: &self.departed, since: self.since }.of(id, &self.known),
+            None => Births { judgement: &|pid| programs.judgement(pid), since: self.since }.of(
+                id,
+                &self.known,
+                &self.departed,
+            ),
         }
     }
 
@@ -376,33 +382,58 @@ impl Processes {
     }
 }
 
+/// It has ended; its sockets may end after it.
+fn depart(id: ProcessId, known: &mut FxHashMap<u32, Known>, departed: &mut Departed) {
+    if let Some(ended) = known.get(&id.pid).filter(|known| known.is(id)) {
+        departed.add(id, ended.execs());
+        known.remove(&id.pid);
+    }
+}
+
+/// Somebody had the pid before, and the exit was missed.
+fn depart_before(
+    id: ProcessId,
+    at: Moment,
+    known: &mut FxHashMap<u32, Known>,
+    departed: &mut Departed,
+    intake: &mut dyn Intake,
+) {
+    if let Some(before) = known.get(&id.pid).filter(|known| !known.is(id)) {
+        let before = ProcessId { start_time: before.start_time, ..id };
+        depart(before, known, departed);
+        intake.process(ProcessChange::Gone { id: before, at });
+    }
+}
+
 fn comm(record: &ProcessRecord) -> String {
     let end = record.comm.iter().position(|&b| b == 0).unwrap_or(record.comm.len());
     String::from_utf8_lossy(&record.comm[..end]).into_owned()
 }
 
+/// What the kernel programs hold of whoever has a pid.
+type Judgements<'a> = &'a dyn Fn(u32) -> Option<Judgement>;
+
 /// Who forked a process whose fork was not told: the kernel programs keep it with their verdict, because /proc names only the
 /// parent, which after `clone(CLONE_PARENT)` is another.
 struct Births<'a> {
-    programs: &'a Programs,
-    departed: &'a Departed,
+    judgement: Judgements<'a>,
     since: u64,
 }
 
 impl Births<'_> {
-    fn of(&self, id: ProcessId, known: &FxHashMap<u32, Known>) -> Birth {
+    fn of(&self, id: ProcessId, known: &FxHashMap<u32, Known>, departed: &Departed) -> Birth {
         let was_told = known.get(&id.pid).is_some_and(|known| known.is(id) && known.told.is_some());
         if was_told || id.start_time < self.since {
             return Birth::default();
         }
-        let held = self.programs.judgement(id.pid).filter(|held| identity(id.pid, held.start_ns) == id);
+        let held = (self.judgement)(id.pid).filter(|held| identity(id.pid, held.start_ns) == id);
         let Some(held) = held else { return Birth::default() };
         let of_tracked = held.verdict == KernelVerdict::Tracked;
         // Whoever had that pid when the process began.
         let was_there = |one: &ProcessId| one.pid == held.forker && one.start_time <= id.start_time;
         let living = known.get(&held.forker).map(|known| known.id(held.forker));
-        let all = living.into_iter().chain(self.departed.of.keys().copied()).filter(was_there);
-        Birth { forker: all.max_by_key(|one| one.start_time), of_tracked }
+        let all = living.into_iter().chain(departed.of.keys().copied()).filter(was_there);
+        Birth { forker: all.max_by_key(|one| one.start_time), of_tracked, session: None }
     }
 }
 
@@ -410,6 +441,7 @@ impl Births<'_> {
 struct Learner<'a> {
     intake: &'a mut dyn Intake,
     known: &'a mut FxHashMap<u32, Known>,
+    departed: &'a mut Departed,
     births: Births<'a>,
     leaves_out: &'a mut bool,
 }
@@ -417,7 +449,8 @@ struct Learner<'a> {
 impl Intake for Learner<'_> {
     fn process(&mut self, mut change: ProcessChange) -> Verdict {
         match &mut change {
-            ProcessChange::Seen { id, parent, image, birth, occasion, .. } => {
+            ProcessChange::Seen { id, parent, image, at, birth, occasion } => {
+                depart_before(*id, *at, self.known, self.departed, self.intake);
                 let known = Known {
                     start_time: id.start_time,
                     parent: *parent,
@@ -431,8 +464,9 @@ impl Intake for Learner<'_> {
                 // What the kernel programs told stays: it is needed for the answer.
                 let old = self.known.get(&id.pid).filter(|old| old.is(id));
                 let (told, tracked_from) = old.map_or((None, None), |old| (old.told, old.tracked_from));
-                if *birth == Birth::default() {
-                    *birth = self.births.of(id, self.known);
+                if birth.forker.is_none() {
+                    *birth =
+                        Birth { session: birth.session, ..self.births.of(id, self.known, self.departed) };
                 }
                 // New to the scan, not to us: what it wrote over its arguments since is no other program.
                 if *occasion == Occasion::Found && old.is_some_and(|old| old.runs_same_file(image)) {
@@ -444,9 +478,7 @@ impl Intake for Learner<'_> {
                 verdict
             }
             ProcessChange::Gone { id, .. } => {
-                if self.known.get(&id.pid).is_some_and(|known| known.is(*id)) {
-                    self.known.remove(&id.pid);
-                }
+                depart(*id, self.known, self.departed);
                 self.intake.process(change)
             }
         }
@@ -478,5 +510,75 @@ impl Intake for Learner<'_> {
 
     fn watches(&self, party: Party) -> bool {
         self.intake.watches(party)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.intake.open(protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Protocol;
+
+    /// Keeps who has gone.
+    #[derive(Default)]
+    struct Left(Vec<ProcessId>);
+
+    impl Intake for Left {
+        fn process(&mut self, change: ProcessChange) -> Verdict {
+            if let ProcessChange::Gone { id, .. } = change {
+                self.0.push(id);
+            }
+            Verdict::Tracked
+        }
+
+        fn socket(&mut self, _: SocketChange) {}
+
+        fn evidence(&mut self, _: Evidence) {}
+
+        fn unattributed(&mut self, _: u64) {}
+
+        fn left_out(&mut self, _: u64) {}
+
+        fn newly_tracked(&mut self) -> Vec<ProcessId> {
+            Vec::new()
+        }
+
+        fn verdict(&self, _: ProcessId) -> Verdict {
+            Verdict::Tracked
+        }
+
+        fn watches(&self, _: Party) -> bool {
+            false
+        }
+
+        fn open(&self, _: Protocol) -> Vec<Open> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_process_whose_exit_was_lost_is_gone_once_proc_is_read() {
+        let mut processes = Processes::new(Moment::default()).expect("/proc");
+        // Its pid is taken by another one.
+        let ended = ProcessId { pid: std::process::id(), start_time: 1 };
+        let known = Known {
+            start_time: ended.start_time,
+            parent: 1,
+            image: Image::default(),
+            told: Some((0, 3)),
+            verdict: Verdict::Tracked,
+            tracked_from: None,
+            by_rename: false,
+        };
+        processes.known.insert(ended.pid, known);
+        let mut left = Left::default();
+        processes.read_all(crate::source::now(), &|_| None, &mut left);
+        assert!(processes.known.get(&ended.pid).is_none_or(|known| !known.is(ended)));
+        // Others' processes come and go meanwhile.
+        assert_eq!(left.0.iter().filter(|id| **id == ended).count(), 1);
+        assert!(processes.departed.of.contains_key(&ended), "its sockets may end after it");
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use rano_common::{FlowBytes, FlowKey, SocketKind, SocketRecord, flags};
+use rano_common::{FlowBytes, FlowKey, Owner, SocketKind, SocketRecord, flags};
 use rustc_hash::FxHashMap;
 
 use super::processes::identity;
@@ -139,7 +139,10 @@ impl Sockets {
             }
             SocketKind::Bound => {
                 let Some(id) = flow else { return };
-                if let Some(local) = local(record)
+                if record.flags & flags::HEARD == 0 && !self.knows(id) {
+                    // The attempt was lost.
+                    self.begin(Flow { id, is_connected: true, is_forgotten: false }, record, at, take, out);
+                } else if let Some(local) = local(record)
                     && !self.release_held(id, Some(&local), out)
                 {
                     out.push(SocketChange::Local { id, local, at });
@@ -157,6 +160,11 @@ impl Sockets {
                 out.push(closed(id, record, None, Some(false), at));
             }
             SocketKind::Released => {
+                if let Some(id) = flow.filter(|id| is_unheard(record) && !self.knows(*id)) {
+                    // Nothing is known of its beginning.
+                    out.push(opened(id, Protocol::Udp, None, record, at));
+                    out.push(SocketChange::Gone { id, at });
+                }
                 self.end(record, at, take, out);
                 if record.flags & (flags::PREEXISTING | flags::LISTENER) != 0 {
                     out.push(closed(itself, record, None, None, at));
@@ -227,6 +235,35 @@ impl Sockets {
         }
     }
 
+    /// The open flows that are kept.
+    pub fn flows(&self) -> impl Iterator<Item = SocketId> + '_ {
+        self.flows.values().flatten().map(|flow| flow.id)
+    }
+
+    /// Whether the end of a flow will be told with that of its socket.
+    pub fn knows(&self, id: SocketId) -> bool {
+        self.flow(id).is_some()
+    }
+
+    /// Whether a flow is that of a connected socket.
+    pub fn is_connected(&self, id: SocketId) -> bool {
+        self.flow(id).is_some_and(|flow| flow.is_connected)
+    }
+
+    fn flow(&self, id: SocketId) -> Option<&Flow> {
+        let SocketId::Flow { cookie, .. } = id else { return None };
+        self.flows.get(&cookie)?.iter().find(|flow| flow.id == id)
+    }
+
+    /// A flow ended unseen.
+    pub fn gone(&mut self, id: SocketId, take: TakeFlow<'_>, out: &mut Vec<SocketChange>) {
+        let Some(key) = key(id) else { return };
+        self.release_held(id, None, out);
+        self.forget(key.cookie, id);
+        // What is left of it there is not all of it.
+        let _ = take(key);
+    }
+
     fn forget(&mut self, cookie: u64, id: SocketId) {
         if let Some(flows) = self.flows.get_mut(&cookie) {
             let before = flows.len();
@@ -250,15 +287,18 @@ impl Sockets {
 
     /// Passes on what was held back until `now`, and what is of a process that is about to change.
     pub fn release(&mut self, now_ns: u64, of: Option<ProcessId>, out: &mut Vec<SocketChange>) {
-        if self.held.is_empty() {
-            return;
+        while self.held.front().is_some_and(|(until, _)| *until <= now_ns)
+            && let Some((_, opened)) = self.held.pop_front()
+        {
+            out.push(SocketChange::Opened(opened));
         }
-        let (due, held) = std::mem::take(&mut self.held)
-            .into_iter()
-            .partition(|(until, held)| *until <= now_ns || (of.is_some() && held.owner == of));
-        self.held = held;
-        let due: VecDeque<(u64, Opened)> = due;
-        out.extend(due.into_iter().map(|(_, opened)| SocketChange::Opened(opened)));
+        let is_of = |(_, held): &(u64, Opened)| of.is_some() && held.owner == of;
+        // Mostly there is none, and this is asked with every record of a process.
+        if self.held.iter().any(is_of) {
+            let (due, held): (VecDeque<_>, _) = std::mem::take(&mut self.held).into_iter().partition(is_of);
+            self.held = held;
+            out.extend(due.into_iter().map(|(_, opened)| SocketChange::Opened(opened)));
+        }
     }
 
     /// Until when something is held back.
@@ -272,9 +312,19 @@ impl Sockets {
     }
 }
 
+/// The last record of a socket is the first that arrived.
+fn is_unheard(record: &SocketRecord) -> bool {
+    record.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER) == 0
+}
+
 /// Whether a local end is more than a port.
 fn is_whole(local: Option<&Address>) -> bool {
     local.and_then(Address::ip_addr).is_some_and(|ip| !ip.is_unspecified())
+}
+
+/// Where a socket's connect went.
+pub fn destination(owner: &Owner) -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::from(owner.remote_bytes())).to_canonical(), owner.remote_port)
 }
 
 /// Under which the kernel programs count a flow.
@@ -489,5 +539,35 @@ pub(super) mod tests {
         changes(&mut sockets, SocketKind::Attempt, &first);
         let again = changes(&mut sockets, SocketKind::Attempt, &SocketRecord { remote_port: 53, ..first });
         assert!(matches!(&again[..], [SocketChange::Closed(_), SocketChange::Opened(_)]), "{again:?}");
+    }
+
+    #[test]
+    fn a_flow_of_which_only_the_end_arrived_is_told_without_a_duration() {
+        let flags = flags::DATAGRAM | flags::CONNECTED;
+        let told = changes(&mut sockets(), SocketKind::Released, &record(SocketKind::Released, flags));
+        assert!(matches!(told[..], [SocketChange::Opened(_), SocketChange::Gone { .. }]), "{told:?}");
+        let heard = record(SocketKind::Released, flags | flags::HEARD);
+        assert_eq!(changes(&mut sockets(), SocketKind::Released, &heard), []);
+    }
+
+    #[test]
+    fn a_local_end_of_a_flow_that_nobody_heard_of_begins_it() {
+        let mut sockets = sockets();
+        let bound = record(SocketKind::Bound, flags::DATAGRAM | flags::CONNECTED);
+        let told = changes(&mut sockets, SocketKind::Bound, &bound);
+        assert!(matches!(told[..], [SocketChange::Opened(_)]), "{told:?}");
+        let end = record(SocketKind::Released, flags::DATAGRAM | flags::CONNECTED | flags::HEARD);
+        assert!(last_closed(&changes(&mut sockets, SocketKind::Released, &end)).bytes.is_some());
+    }
+
+    #[test]
+    fn a_flow_that_is_gone_is_kept_no_more() {
+        let mut sockets = sockets();
+        let attempt = record(SocketKind::Attempt, flags::DATAGRAM | flags::CONNECTED);
+        changes(&mut sockets, SocketKind::Attempt, &attempt);
+        let id = sockets.flows().next().expect("it is kept");
+        assert!(sockets.knows(id) && sockets.is_connected(id));
+        sockets.gone(id, &mut |_| None, &mut Vec::new());
+        assert_eq!((sockets.flows().count(), sockets.flow_count), (0, 0));
     }
 }

@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 
+use crate::event::Protocol;
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::health::{Gap, Gaps};
 use crate::source::proc::{ProcSettings, ProcSource};
-use crate::source::{self, Intake, SocketChange, Source as _};
+use crate::source::{self, Intake, Open, SocketChange, Source as _};
 use crate::stop::Stop;
 
 /// Polls for unix sockets and nothing else.
@@ -76,5 +77,9 @@ impl Intake for OnlyUnix<'_> {
 
     fn watches(&self, party: Party) -> bool {
         self.intake.watches(party)
+    }
+
+    fn open(&self, protocol: Protocol) -> Vec<Open> {
+        self.intake.open(protocol)
     }
 }

@@ -139,8 +139,15 @@ impl ProcSource {
         if missed > 0 {
             intake.unattributed(missed);
         }
+        // On a busy machine a look takes its time. What it found may have begun in it, after the answer that led there.
+        let found = source::now();
         self.attribute(&watched, newly_watched || is_round, &mut changes);
-        for change in changes.drain(..) {
+        for mut change in changes.drain(..) {
+            if let SocketChange::Opened(opened) = &mut change
+                && opened.at == now
+            {
+                opened.at = found;
+            }
             intake.socket(change);
         }
         self.changes = changes;

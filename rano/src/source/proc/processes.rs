@@ -167,6 +167,21 @@ impl ProcessScanner {
         Some(ProcessId { pid, start_time: stat.start_time })
     }
 
+    /// Whether a process was there in a scan, and has not ended since as far as scans show.
+    pub fn has_met(&self, id: ProcessId) -> bool {
+        self.table.get(&id.pid).is_some_and(|entry| entry.start_time == id.start_time)
+    }
+
+    /// Whether a process is there no more. One that cannot be read for another reason may be.
+    pub fn is_gone(&self, id: ProcessId) -> bool {
+        let mut buffer = stat_buffer();
+        match self.files.stat(id.pid, &mut buffer) {
+            Ok(stat) => stat.start_time != id.start_time,
+            Err(Refusal::Gone) => true,
+            Err(Refusal::Denied | Refusal::Failed) => false,
+        }
+    }
+
     /// Parent and image of a process that is there now.
     pub fn read(&mut self, id: ProcessId) -> Option<(u32, Image)> {
         let process = self.files.process_if(id).ok()?;
@@ -324,7 +339,9 @@ impl ProcessScanner {
         }
         let image = self.image(process, &stat)?;
         self.table.insert(pid, entry);
-        self.tell(pid, stat.parent, image, Occasion::Found, now, intake);
+        let session = Some(stat.session).filter(|&leader| leader != 0 && leader != pid);
+        let birth = Birth { session, ..Birth::default() };
+        self.tell(pid, stat.parent, image, (birth, Occasion::Found), now, intake);
         Ok(())
     }
 
@@ -345,7 +362,7 @@ impl ProcessScanner {
             entry.program = stat.program;
             entry.settles = self.scans.wrapping_add(ROUND);
         }
-        self.tell(pid, stat.parent, image, occasion, now, intake);
+        self.tell(pid, stat.parent, image, (Birth::default(), occasion), now, intake);
     }
 
     fn tell(
@@ -353,13 +370,12 @@ impl ProcessScanner {
         pid: u32,
         parent: u32,
         image: Image,
-        occasion: Occasion,
+        (birth, occasion): (Birth, Occasion),
         now: Moment,
         intake: &mut dyn Intake,
     ) {
         let Some(entry) = self.table.get_mut(&pid) else { return };
         let id = entry.id(pid);
-        let birth = Birth::default();
         let change = ProcessChange::Seen { id, parent, image, at: now, birth, occasion };
         let tracked = intake.process(change) != Verdict::Ignored;
         if tracked && !entry.tracked {

@@ -11,6 +11,8 @@ pub(super) struct Stat<'a> {
     pub(super) comm: &'a [u8],
     state: u8,
     pub(super) parent: u32,
+    /// Pid of the leader; 0 where that is in another pid namespace, and of kernel threads.
+    pub(super) session: u32,
     threads: u32,
     /// Clock ticks after boot.
     pub(super) start_time: u64,
@@ -37,6 +39,7 @@ impl<'a> Stat<'a> {
             comm,
             state: 0,
             parent: 0,
+            session: 0,
             threads: 0,
             start_time: 0,
             exit_signal: b"",
@@ -49,6 +52,8 @@ impl<'a> Stat<'a> {
             match number {
                 3 => stat.state = *field.first()?,
                 4 => stat.parent = self::number(field)?,
+                // Never missing, but nothing depends on it.
+                6 => stat.session = self::number(field).unwrap_or(0),
                 20 => stat.threads = self::number(field)?,
                 22 => {
                     stat.start_time = self::number(field)?;
@@ -103,6 +108,7 @@ mod tests {
             let line = line(comm, "S", 7);
             let stat = Stat::parse(line.as_bytes()).expect(comm);
             assert_eq!((stat.comm, stat.parent, stat.start_time), (comm.as_bytes(), 4, 22));
+            assert_eq!(stat.session, 6);
             assert!(!stat.is_thread());
         }
     }

@@ -5,27 +5,13 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use super::*;
+use crate::store::defence::{expected, fingerprint};
 use crate::store::open::open;
 use crate::store::query::export::{Cell, FIELDS, Field, Filter, RowWriter};
 use crate::store::query::report::{Selection, Sessions};
-use crate::store::{History, OpenProblem};
+use crate::store::{History, OpenProblem, schema};
 
 const ENDLESS: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n";
-
-const TABLES: [&str; 12] = [
-    "session",
-    "actor",
-    "process",
-    "kind",
-    "endpoint",
-    "address",
-    "event",
-    "activity",
-    "traffic",
-    "port_traffic",
-    "process_traffic",
-    "pruning",
-];
 
 /// A history of two events that `sql` was run on, with the writing of the schema allowed.
 fn spoilt(directory: &Path, sql: &str) -> PathBuf {
@@ -111,7 +97,7 @@ fn check_taken(path: &Path) {
 
 #[test]
 fn a_view_in_place_of_a_table_is_never_run() {
-    for table in TABLES {
+    for table in schema::TABLES {
         let sql = format!("DROP TABLE {table}; CREATE VIEW {table} AS {ENDLESS}");
         with_spoilt(&sql, |path| check_refused(path, &OpenProblem::Altered(table.to_owned())));
     }
@@ -344,4 +330,24 @@ fn whatever_runs_ends_when_it_is_told_to() {
     // What begins later, too.
     let later = opened.connection.query_row(&format!("SELECT count(*) FROM ({ENDLESS})"), [], |_| Ok(()));
     assert!(later.is_err());
+}
+
+#[test]
+fn the_fingerprint_is_that_of_the_migrations() {
+    let mut objects = expected(schema::VERSION).expect("the migrations");
+    assert_eq!(
+        fingerprint(&mut objects),
+        schema::FINGERPRINT,
+        "schema.rs: this is what FINGERPRINT has to be"
+    );
+    let connection = Connection::open_in_memory().expect("a database");
+    schema::build(&connection, schema::VERSION).expect("the migrations");
+    let sql =
+        "SELECT group_concat(name) FROM (SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name)";
+    let mut tables = schema::TABLES;
+    tables.sort_unstable();
+    assert_eq!(
+        connection.query_row(sql, [], |row| row.get::<_, String>(0)).expect("names"),
+        tables.join(",")
+    );
 }

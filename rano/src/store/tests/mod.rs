@@ -98,6 +98,7 @@ fn event(kind: EventKind, connection: u64) -> Event {
         source: SourceKind::Proc,
         owner_quality: OwnerQuality::Polled,
         preexisting: false,
+        late: false,
         netns: 4_026_531_840,
         peer_pid: None,
         alert: false,

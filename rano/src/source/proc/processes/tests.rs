@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::*;
+use crate::event::Protocol;
 use crate::names::{Evidence, Party};
 use crate::process::matching::{Rules, Targets};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
 use crate::process::tree::Tree;
-use crate::source::SocketChange;
+use crate::source::{Open, SocketChange};
 
 /// Notes what it is told and asks a real tree.
 struct Watch {
@@ -62,6 +63,10 @@ impl Intake for Watch {
 
     fn watches(&self, _: Party) -> bool {
         false
+    }
+
+    fn open(&self, _: Protocol) -> Vec<Open> {
+        Vec::new()
     }
 }
 

@@ -1,0 +1,159 @@
+//! What is known of a single process, and those that died recently.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::process::provider::{OwnProvider, ProviderIndex};
+use crate::process::{Process, ProcessId};
+
+/// Dead tracked processes that are remembered for sockets that close late, oldest forgotten first.
+pub(super) const DEAD_TRACKED: usize = 2048;
+/// Other dead processes that are remembered as links between the living and their ancestors.
+const DEAD_OTHERS: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) start_time: u64,
+    pub(super) place: Place,
+    pub(super) comm: Box<str>,
+    pub(super) detail: Option<Box<Detail>>,
+    /// The real parent, whoever forked it.
+    pub(super) ppid: u32,
+    pub(super) uid: u32,
+    pub(super) own: Option<OwnProvider>,
+    pub(super) standing: Standing,
+    pub(super) state: State,
+    /// Was counted among those that are left out.
+    pub(super) is_counted: bool,
+}
+
+/// Below whom a process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) pid: u32,
+    pub(super) link: Link,
+    pub(super) start_time: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    /// Nobody.
+    None,
+    /// Whoever has the pid, who was not seen yet.
+    Waiting,
+    /// A certain process that was not seen yet.
+    WaitingFor,
+    Known,
+}
+
+/// What the rules say of the process itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Plain,
+    Root,
+    /// Although it matches otherwise or not.
+    Excluded {
+        root: bool,
+    },
+    /// rano or an ancestor of it.
+    Never,
+}
+
+/// What comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Ignored,
+    Tracked,
+    /// It would be tracked, but runs what is excluded.
+    LeftOut,
+    /// It would be tracked, but for an ancestor that runs or ran what is excluded.
+    Below,
+}
+
+/// What only a process needs that events refer to.
+#[derive(Debug)]
+pub(super) struct Detail {
+    pub(super) process: Arc<Process>,
+    /// Ancestry or provider became better known since `process` was made.
+    pub(super) stale: bool,
+    /// Provider it acts for unless its own match is strong; what it had before an exec counts as inherited.
+    pub(super) inherited: Option<ProviderIndex>,
+    /// Nearest tracked ancestor.
+    pub(super) via: Option<ProcessId>,
+    /// Stays tracked over an exec. Without descendants a child must not: until its exec it only looks like its parent.
+    pub(super) sticky: bool,
+}
+
+impl Node {
+    pub(super) fn id(&self, pid: u32) -> ProcessId {
+        ProcessId { pid, start_time: self.start_time }
+    }
+
+    pub(super) fn is_tracked(&self) -> bool {
+        self.state == State::Tracked
+    }
+}
+
+impl Place {
+    pub(super) const NOWHERE: Self = Self { pid: 0, link: Link::None, start_time: 0 };
+
+    pub(super) fn known(id: ProcessId) -> Self {
+        Self { pid: id.pid, link: Link::Known, start_time: id.start_time }
+    }
+
+    pub(super) fn id(self) -> ProcessId {
+        ProcessId { pid: self.pid, start_time: self.start_time }
+    }
+}
+
+impl Detail {
+    /// For a process that is not tracked.
+    pub(super) fn of(process: Arc<Process>) -> Self {
+        Self { process, stale: false, inherited: None, via: None, sticky: false }
+    }
+}
+
+/// The provider a process matches after a change of its name or arguments: what it runs is as it was, so nothing that
+/// stands there now is more than a claim.
+pub(super) fn renamed(before: Option<OwnProvider>, now: Option<OwnProvider>) -> Option<OwnProvider> {
+    match (before, now) {
+        (Some(before), _) if !before.weak => Some(before),
+        (_, Some(now)) => Some(OwnProvider { weak: true, ..now }),
+        (before, None) => before,
+    }
+}
+
+/// The provider a tracked process acts for.
+pub(super) fn effective(own: Option<OwnProvider>, inherited: Option<ProviderIndex>) -> Option<ProviderIndex> {
+    match own {
+        Some(own) if !own.weak => Some(own.provider),
+        Some(own) => Some(inherited.unwrap_or(own.provider)),
+        None => inherited,
+    }
+}
+
+/// Those who died recently.
+#[derive(Debug, Default)]
+pub(super) struct Dead {
+    pub(super) nodes: FxHashMap<ProcessId, Node>,
+    pub(super) tracked: VecDeque<ProcessId>,
+    pub(super) others: VecDeque<ProcessId>,
+}
+
+impl Dead {
+    pub(super) fn insert(&mut self, id: ProcessId, node: Node) {
+        let (queue, limit) = if node.is_tracked() {
+            (&mut self.tracked, DEAD_TRACKED)
+        } else {
+            (&mut self.others, DEAD_OTHERS)
+        };
+        queue.push_back(id);
+        let forgotten = if queue.len() > limit { queue.pop_front() } else { None };
+        self.nodes.insert(id, node);
+        if let Some(id) = forgotten {
+            self.nodes.remove(&id);
+        }
+    }
+}
