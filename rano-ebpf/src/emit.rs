@@ -16,10 +16,10 @@ use crate::maps::EVENTS;
 pub struct Share(u64);
 
 impl Share {
-    /// Anybody's, for nothing. The name is told again with the process's next socket, and is in /proc.
-    pub const RENAME: Self = Self(2);
+    /// Anybody's. With less room than sockets have, a swarm of short processes would lose what they run.
+    pub const RENAME: Self = Self(8);
     /// Anybody's, for a rename and a socket, with arguments. It is asked again with its next socket.
-    pub const SIGHT: Self = Self(3);
+    pub const SIGHT: Self = Self(8);
     /// Of a socket that is not watched: anybody's, for a packet of DNS. A name is lost.
     pub const STRANGERS_PACKET: Self = Self(2);
     /// The same of a watched socket.
@@ -29,13 +29,13 @@ impl Share {
     /// Of a watched process, one socket of which may have as many as it likes. A flow is told again with its next datagram.
     pub const DATAGRAM: Self = Self(4);
     /// Anybody's, for an exec, with arguments. It is told again with its next socket, and is in /proc.
-    pub const EXEC: Self = Self(5);
+    pub const EXEC: Self = Self(8);
     /// Anybody's, for a process. It is in /proc as long as it lives.
-    pub const FORK: Self = Self(6);
+    pub const FORK: Self = Self(8);
     /// A socket's, once. What is open is compared with the kernel's table afterwards.
     pub const DATAGRAM_END: Self = Self(6);
     /// Of TCP. The end says all of it again.
-    pub const BEGINNING: Self = Self(7);
+    pub const BEGINNING: Self = Self(8);
     pub const END: Self = Self(8);
 }
 
