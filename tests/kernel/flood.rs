@@ -26,9 +26,6 @@ crate::tests![
     datagrams_to_many_destinations_leave_room,
     many_datagram_sockets_leave_room,
     a_datagram_socket_that_connects_without_end_leaves_room,
-    renames_of_a_stranger_leave_room,
-    a_stranger_that_is_another_each_time_leaves_room,
-    processes_of_a_stranger_leave_room,
     more_destinations_than_are_kept_end_with_their_socket,
     every_flood_is_accounted_for,
 ];
@@ -315,28 +312,6 @@ fn many_datagram_sockets_leave_room() -> Result<()> {
 
 fn a_datagram_socket_that_connects_without_end_leaves_room() -> Result<()> {
     leaves_room(|watch| watch.agent.flood(Flood::Reconnects, watch.servers.udp, 2000))
-}
-
-/// Whom nobody watches.
-fn stranger_leaves_room(flood: Flood, count: usize) -> Result<()> {
-    leaves_room(|watch| {
-        let mut stranger = Actor::start(&watch.scene.place.with_user(User::Ordinary), "stranger")?;
-        watch.corner.take_in(stranger.pid())?;
-        stranger.flood(flood, watch.servers.udp, count)
-    })
-}
-
-fn renames_of_a_stranger_leave_room() -> Result<()> {
-    stranger_leaves_room(Flood::Renames, 10_000)
-}
-
-/// Each name makes of it a process that nobody has judged, of which everything is told.
-fn a_stranger_that_is_another_each_time_leaves_room() -> Result<()> {
-    stranger_leaves_room(Flood::Disguises, 2000)
-}
-
-fn processes_of_a_stranger_leave_room() -> Result<()> {
-    stranger_leaves_room(Flood::Processes, 200)
 }
 
 /// Of more than rano keeps the flows of, the end is not told with that of their socket.
