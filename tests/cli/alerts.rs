@@ -32,7 +32,7 @@ crate::tests![
     every_name_is_judged_and_the_best_is_shown,
     two_look_ups_for_one_address_silence_nothing,
     a_cooldown_is_by_kind_and_subject,
-    an_alert_of_one_agent_holds_back_none_of_anothers,
+    an_alert_of_one_agent_holds_back_none_of_another_one,
     the_cooldown_goes_by_the_boot_clock,
     what_a_cooldown_holds_back_is_marked_in_the_history,
     durations_are_told_as_of_the_time_at_which_they_became_too_long,
@@ -386,7 +386,7 @@ fn two_look_ups_for_one_address_silence_nothing() -> Result<()> {
     Ok(())
 }
 
-fn an_alert_of_one_agent_holds_back_none_of_anothers() -> Result<()> {
+fn an_alert_of_one_agent_holds_back_none_of_another_one() -> Result<()> {
     let recording = named_at(Recording::new().process(43, "codex"), 1, 0, "a.malicious.com")
         .connect_of(43, 2, 10, "203.0.113.7:443", "established")
         .name(2, 11, "a.malicious.com", "dns");

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// A name in a line of columns: everything dangerous is written out (see [`is_dangerous`]), and so are the column
+/// A name in a line of columns: everything dangerous is written out (`is_dangerous`), and so are the column
 /// separator `|` and the backslash that begins an escape. Everything else, emoji and non-Latin scripts included, passes.
 pub struct Escaped<'a>(pub &'a str);
 

@@ -235,7 +235,7 @@ fn what_is_possible_holds_back_nothing_that_is_certain() {
 }
 
 #[test]
-fn one_tree_holds_back_nothing_of_anothers() {
+fn one_tree_holds_back_nothing_of_another_one() {
     let mut judge = Judge::new(AlertRules { domains: vec!["*.bad".into()], unknown_domain: true, ..rules() });
     let of = |pid, event| Event { tree: Some(ProcessId { pid, start_time: 1 }), ..event };
     assert_eq!(connect(&mut judge, &of(1, named(1, 0, "evil.bad")), 1), ["domain_match"]);
