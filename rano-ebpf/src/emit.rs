@@ -9,34 +9,33 @@ use aya_ebpf::maps::ring_buf::RingBufEntry;
 
 use crate::maps::EVENTS;
 
-/// How full the ring may be, in eighths, when a record of a kind is put into it: a flood of one kind leaves room for the kinds
-/// below it. The cheaper a record is to provoke, by the more people, and the less is lost with it, the sooner it is left
-/// out.
+/// How full the ring may be, in sixteenths, when a record of a kind is put into it. Packets, datagrams and what comes from a listener
+/// leave much room for the others; records of processes, and of beginnings, leave a little for the ends of TCP connections, which tell all of it.
 #[derive(Clone, Copy)]
 pub struct Share(u64);
 
 impl Share {
     /// Anybody's. With less room than sockets have, a swarm of short processes would lose what they run.
-    pub const RENAME: Self = Self(8);
+    pub const RENAME: Self = Self(15);
     /// Anybody's, for a rename and a socket, with arguments. It is asked again with its next socket.
-    pub const SIGHT: Self = Self(8);
+    pub const SIGHT: Self = Self(15);
     /// Of a socket that is not watched: anybody's, for a packet of DNS. A name is lost.
-    pub const STRANGERS_PACKET: Self = Self(2);
+    pub const STRANGERS_PACKET: Self = Self(4);
     /// The same of a watched socket.
-    pub const PACKET: Self = Self(4);
+    pub const PACKET: Self = Self(8);
     /// Anybody's, for a connection to a listener.
-    pub const ARRIVAL: Self = Self(4);
+    pub const ARRIVAL: Self = Self(8);
     /// Of a watched process, one socket of which may have as many as it likes. A flow is told again with its next datagram.
-    pub const DATAGRAM: Self = Self(4);
+    pub const DATAGRAM: Self = Self(8);
     /// Anybody's, for an exec, with arguments. It is told again with its next socket, and is in /proc.
-    pub const EXEC: Self = Self(8);
+    pub const EXEC: Self = Self(15);
     /// Anybody's, for a process. It is in /proc as long as it lives.
-    pub const FORK: Self = Self(8);
+    pub const FORK: Self = Self(15);
     /// A socket's, once. What is open is compared with the kernel's table afterwards.
-    pub const DATAGRAM_END: Self = Self(6);
+    pub const DATAGRAM_END: Self = Self(12);
     /// Of TCP. The end says all of it again.
-    pub const BEGINNING: Self = Self(8);
-    pub const END: Self = Self(8);
+    pub const BEGINNING: Self = Self(15);
+    pub const END: Self = Self(16);
 }
 
 /// Room for a record, unless the ring is too full for one of its kind.
@@ -47,7 +46,7 @@ pub fn reserve<T: 'static>(share: Share) -> Option<RingBufEntry<T>> {
 
 #[inline(always)]
 pub fn has_room(share: Share) -> bool {
-    EVENTS.query(BPF_RB_AVAIL_DATA as u64) <= EVENTS.query(BPF_RB_RING_SIZE as u64) / 8 * share.0
+    EVENTS.query(BPF_RB_AVAIL_DATA as u64) <= EVENTS.query(BPF_RB_RING_SIZE as u64) / 16 * share.0
 }
 
 #[inline(always)]

@@ -1,11 +1,13 @@
 //! From text to tree.
 //!
-//!     filter  = both { " | " both }
-//!     both    = { negated }
-//!     negated = ( "-" | "not" ) negated | either
-//!     either  = primary { "|" primary }                with no blank on either side
-//!     primary = "(" filter ")" | key ":" values | values
-//!     values  = value { ( "," | "|" ) value }
+//! ```text
+//! filter  = both { " | " both }
+//! both    = { negated }
+//! negated = ( "-" | "not" ) negated | either
+//! either  = primary { "|" primary }                with no blank on either side
+//! primary = "(" filter ")" | key ":" values | values
+//! values  = value { ( "," | "|" ) value }
+//! ```
 
 use super::key::{KEYS, Key};
 use super::tree::{Node, Term};
