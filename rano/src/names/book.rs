@@ -137,9 +137,9 @@ struct Nameless {
     opened_ns: u64,
     address: IpAddr,
     socket: SocketId,
-    /// Somebody else's does.
+    /// Somebody else's do.
     is_named: bool,
-    /// And it is somebody whom it must trust.
+    /// And one of them is chosen, of somebody whom it must trust.
     is_settled: bool,
 }
 

@@ -156,24 +156,25 @@ impl Lookups {
         let mut decided = false;
         for scope in Scope::all_of(connect.by) {
             let by = scope.source(connect.exact);
-            let valid = |lookup: &&Lookup| {
-                scope.holds(lookup.receiver, &self.resolvers) && lookup.is_valid(connect.at_ns)
-            };
-            let names = names(page.iter().filter(valid));
+            let names = names(self.valid(page, scope, connect));
             if names.is_empty() {
                 continue;
             }
-            let chosen = if decided { None } else { self.choose(page, scope, connect, &names) };
+            let choice = if decided { None } else { self.choose(page, scope, connect, &names) };
             // Ambiguous here is not made up for by what strangers asked.
             decided = true;
-            for name in names {
-                let known = KnownName { name, by };
-                if Some(&known.name) == chosen.as_ref() {
+            for name in &names {
+                let known = KnownName { name: Arc::clone(name), by };
+                if choice.as_ref() == Some(name) {
                     found.is_hearsay = scope == Scope::Everybody;
                     found.name = Some(known);
                 } else if !found.all().any(|other| other.name == known.name) {
                     found.others.push(known);
                 }
+            }
+            if let Some(name) = choice.filter(|name| !names.contains(name)) {
+                found.is_hearsay = true;
+                found.name = Some(KnownName { name, by: DomainSource::SharedDns });
             }
         }
         if let Some(KnownName { name, .. }) = &found.name {
@@ -181,6 +182,17 @@ impl Lookups {
             self.used(connect, &name);
         }
         found
+    }
+
+    fn valid<'a>(
+        &'a self,
+        page: &'a [Lookup],
+        scope: Scope,
+        connect: Connect,
+    ) -> impl Iterator<Item = &'a Lookup> {
+        page.iter().filter(move |lookup| {
+            scope.holds(lookup.receiver, &self.resolvers) && lookup.is_valid(connect.at_ns)
+        })
     }
 
     /// A connection goes by `name` for other reasons: it is no longer open for the next one.
@@ -200,6 +212,8 @@ impl Lookups {
         }
     }
 
+    /// Which of `names`, all that were looked up in the scope, is meant; or a name that somebody looked up of whom
+    /// nothing is known, which may have been the process itself.
     fn choose(
         &self,
         page: &[Lookup],
@@ -216,19 +230,29 @@ impl Lookups {
             let name = *self.used_names.get(&**name)?;
             self.uses.get(&(scope, connect.protocol, name)).copied()
         };
-        let answered_ns = |name: &Arc<str>| {
-            let same = page.iter().filter(|lookup| {
-                lookup.name == *name
-                    && scope.holds(lookup.receiver, &self.resolvers)
-                    && lookup.is_valid(connect.at_ns)
-            });
-            same.map(|lookup| lookup.answered_ns(connect.at_ns)).max().unwrap_or(0)
-        };
-        let is_open = |name: &&Arc<str>| used(name).is_none_or(|used| used < answered_ns(name));
-        let mut open = names.iter().filter(is_open);
-        match (open.next(), open.next(), names) {
-            (Some(name), None, _) | (None, None, [name]) => Some(Arc::clone(name)),
-            (Some(_), Some(_), _) | (None, _, _) => None,
+        // Names that were looked up since they were last connected to.
+        let mut open = Vec::new();
+        let mut open_of_nobody = Vec::new();
+        let is_own = matches!(scope, Scope::Process(..) | Scope::Tree(_));
+        for lookup in page.iter().filter(|lookup| lookup.is_valid(connect.at_ns)) {
+            let of_nobody = lookup.receiver == Receiver::default();
+            let list = if scope.holds(lookup.receiver, &self.resolvers) {
+                &mut open
+            } else if of_nobody && !(is_own && connect.exact) {
+                &mut open_of_nobody
+            } else {
+                continue;
+            };
+            let is_open = used(&lookup.name).is_none_or(|used| used < lookup.answered_ns(connect.at_ns));
+            if is_open && !list.contains(&lookup.name) {
+                list.push(Arc::clone(&lookup.name));
+            }
+        }
+        open_of_nobody.retain(|name| !open.contains(name));
+        match (&open[..], &open_of_nobody[..], names) {
+            ([name], [], _) | ([], [name], _) | ([], [], [name]) => Some(Arc::clone(name)),
+            ([name], _, _) if is_own => Some(Arc::clone(name)),
+            _ => None,
         }
     }
 }
@@ -250,9 +274,9 @@ impl Found {
         self.all().any(|known| known.by == DomainSource::Dns)
     }
 
-    /// There are names, and more than hearsay.
+    /// One is chosen, and it is more than hearsay.
     pub fn is_settled(&self) -> bool {
-        !self.is_hearsay && self.all().next().is_some()
+        !self.is_hearsay && self.name.is_some()
     }
 
     fn all(&self) -> impl Iterator<Item = &KnownName> {

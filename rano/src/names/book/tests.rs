@@ -5,6 +5,8 @@ use crate::process::ProcessId;
 const CLAUDE: ProcessId = ProcessId { pid: 42, start_time: 7 };
 const CURL: ProcessId = ProcessId { pid: 43, start_time: 8 };
 const STRANGER: ProcessId = ProcessId { pid: 50, start_time: 9 };
+/// A process of root's, of no tree that is watched.
+const ROOT: ProcessId = ProcessId { pid: 51, start_time: 9 };
 const WEB: &str = "203.0.113.7:443";
 
 fn at(ms: u64) -> Moment {
@@ -58,10 +60,14 @@ impl Reader {
     }
 
     fn open(&mut self, opened: &Opened) -> Vec<Learned> {
-        let root = opened.owner.filter(|owner| *owner != STRANGER).map(|_| CLAUDE);
+        let root = opened.owner.filter(|owner| ![STRANGER, ROOT].contains(owner)).map(|_| CLAUDE);
         let mut out = Vec::new();
         self.book.passed(opened.at);
-        let uid = opened.owner.map(|owner| if owner == STRANGER { 2000 } else { 1000 });
+        let uid = opened.owner.map(|owner| match owner {
+            STRANGER => 2000,
+            ROOT => 0,
+            _ => 1000,
+        });
         self.book.opened(opened, Receiver { process: opened.owner, root, uid }, &mut out);
         out
     }
@@ -253,6 +259,33 @@ fn two_names_that_were_looked_up_together_are_ambiguous_and_kept() {
     // Another process of the tree has asked for one of them only.
     reader.answer(Some(CURL), 50, "b.example", IP, 60);
     assert_eq!(reader.connect(CURL, 60, WEB), "b.example/dns ?a.example/dns");
+}
+
+#[test]
+fn a_late_answer_decides_between_two_names() {
+    let mut reader = Reader::new();
+    for (ms, name) in [(10, "a.example"), (20, "b.example")] {
+        let expected = format!("{name}/shared_dns");
+        assert!(reader.answer(Some(ROOT), ms, name, IP, 60).is_empty());
+        assert!(reader.connect(CLAUDE, ms + 5, WEB).starts_with(&expected));
+    }
+    assert_eq!(reader.find(CLAUDE, 40, WEB), "?a.example/shared_dns ?b.example/shared_dns");
+    let late = reader.answer(Some(ROOT), 30, "b.example", IP, 60);
+    assert_eq!(late, "b.example/shared_dns ?a.example/shared_dns");
+}
+
+#[test]
+fn what_nobody_known_looked_up_may_be_ones_own() {
+    let mut reader = Reader::new();
+    reader.answer(Some(ROOT), 10, "a.example", IP, 60);
+    assert_eq!(reader.find(CLAUDE, 20, WEB), "a.example/shared_dns");
+    // By a socket that no look caught.
+    reader.answer(None, 30, "b.example", IP, 60);
+    assert_eq!(reader.find(CLAUDE, 40, WEB), "b.example/shared_dns/hearsay ?a.example/shared_dns");
+    // Whose connection the next one is, nothing tells.
+    reader.answer(Some(ROOT), 50, "a.example", IP, 60);
+    reader.answer(None, 51, "b.example", IP, 60);
+    assert_eq!(reader.find(CLAUDE, 60, WEB), "?a.example/shared_dns ?b.example/shared_dns");
 }
 
 #[test]
