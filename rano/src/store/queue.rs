@@ -286,7 +286,11 @@ impl Shared {
         let queue = mem::take(&mut state.queue);
         for message in batch.drain(..).chain(queue) {
             match message {
-                Message::Event(_) => state.dropped += 1,
+                Message::Event(_) => {
+                    state.dropped += 1;
+                    // The queue had room for it.
+                    state.warned_dropped += 1;
+                }
                 Message::Name { .. } | Message::OtherName { .. } | Message::Alert { .. } => {
                     state.names_dropped += 1;
                 }
