@@ -7,6 +7,10 @@
 )]
 
 pub mod event;
+pub mod connection;
+pub mod update;
+pub mod live;
+pub mod bounded;
 pub mod filter;
 pub mod source;
 pub mod names;

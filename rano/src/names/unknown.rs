@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use rustc_hash::FxHashMap;
 
-use super::bounded::Bounded;
+use crate::bounded::Bounded;
 use crate::event::ConnectionId;
 use crate::process::ProcessId;
 use crate::source::SocketId;

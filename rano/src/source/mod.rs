@@ -104,6 +104,9 @@ pub struct Opened {
     /// Who holds the other end of a unix socket, where that could be seen.
     #[serde(default)]
     pub peer_pid: Option<u32>,
+    /// Which source tells of it. Recordings did not always say.
+    #[serde(default)]
+    pub source: SourceKind,
 }
 
 /// How a socket ended.
@@ -124,6 +127,10 @@ pub struct Closed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawEvent {
+    /// The first line: what was recorded. Older recordings have none.
+    Recorded {
+        source: SourceKind,
+    },
     Process(ProcessChange),
     Socket(SocketChange),
     Evidence(Evidence),

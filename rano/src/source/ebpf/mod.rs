@@ -111,13 +111,14 @@ impl EbpfSource {
         let programs = Programs::attach(wanted).map_err(lockdown::explained)?;
         give_back_memory();
         let unix = settings.polling.unix && !settings.polling.once;
+        let rung = programs.hooks.rung;
         let counts_datagrams = programs.hooks.has(hooks::DATAGRAM_BYTES);
         Ok(Self {
             settings,
             programs,
             processes: Processes::new(begun)?,
             names: Names::default(),
-            sockets: Sockets::new(counts_datagrams, ephemeral_ports()),
+            sockets: Sockets::new(rung, counts_datagrams, ephemeral_ports()),
             unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
             orphans: Orphans::default(),
             comparison: Comparison::default(),

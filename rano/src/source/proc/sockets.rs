@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
+use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
 use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 
@@ -411,6 +411,7 @@ pub fn unattributed(seen: &Seen, role: Role, at: Moment, netns: u32) -> Opened {
         at,
         netns,
         peer_pid: None,
+        source: SourceKind::Proc,
     }
 }
 
