@@ -158,6 +158,7 @@ impl Pipeline {
         let mut health = source.health();
         let counters = self.tracker.counters(health.gaps);
         health.gaps = counters.gaps;
+        self.tracker.add_bounds(&mut health.bounds);
         let rooms = &mut self.tracker.rooms;
         let mut totals = std::mem::take(&mut rooms.totals);
         totals.alerts = counters.alerts;

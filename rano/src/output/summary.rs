@@ -172,6 +172,11 @@ impl Summary {
             complete = false;
             writeln!(out, "    {warning}{count}{warning:#} {}", gap.meaning())?;
         }
+        for (bound, count) in self.health.bounds.present() {
+            complete &= !bound.is_gap();
+            let paint = if bound.is_gap() { warning } else { styles.dim };
+            writeln!(out, "    {paint}{count}{paint:#} {}", bound.meaning())?;
+        }
         if self.log_lost > 0 {
             complete = false;
             writeln!(
@@ -220,6 +225,8 @@ impl Summary {
             #[serde(skip_serializing_if = "Option::is_none")]
             history_moved: Option<std::borrow::Cow<'a, str>>,
             missed: BTreeMap<&'static str, u64>,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            bounds: BTreeMap<&'static str, u64>,
         }
         #[derive(Serialize)]
         struct EndpointJson {
@@ -264,6 +271,7 @@ impl Summary {
                 .map(|(gap, count)| (gap.name(), count))
                 .chain((self.log_lost > 0).then_some(("log_lost", self.log_lost)))
                 .collect(),
+            bounds: self.health.bounds.present().map(|(bound, count)| (bound.name(), count)).collect(),
         })
     }
 }

@@ -38,6 +38,11 @@ impl Alerting {
         self.judge.as_ref().map_or(0, Judge::held_back)
     }
 
+    /// Alerts whose cooldown found no room to be remembered.
+    pub(super) fn without_cooldown(&self) -> u64 {
+        self.judge.as_ref().map_or(0, Judge::without_cooldown)
+    }
+
     /// Of an event that no sink has seen yet, so that all of them know whether it gave reason for an alert. A cooldown keeps
     /// only the telling back: whoever asks the history for what matched is to find all of it.
     pub(super) fn judge(&mut self, kind: EventKind, at: Moment, active: u64, entry: &mut Entry) -> Judgement {

@@ -17,6 +17,7 @@ use crate::names::unknown::{News, UnknownEndpoints, Waiting};
 use crate::names::{Evidence, Party, Pointer};
 use crate::output::alert::{more_unknown_endpoints, unknown_endpoint};
 use crate::sink::alerts::{Candidate, NAME_PATIENCE};
+use crate::source::health::{Bound, Bounds};
 use crate::source::{Closed, Opened, SocketId};
 
 /// Other names that are kept of a connection.
@@ -162,9 +163,19 @@ impl NamingRoom {
         self.unresolved
     }
 
-    /// Answers, greetings, look-ups and names that found no room.
+    /// Answers, greetings and look-ups that found no room.
     pub(super) fn forgotten(&self) -> u64 {
-        self.names.book.forgotten() + self.names.pointers.forgotten + self.not_kept
+        self.names.book.forgotten() + self.names.pointers.forgotten
+    }
+
+    pub(super) fn add_bounds(&self, bounds: &mut Bounds) {
+        bounds.add(Bound::OtherNames, self.not_kept);
+        bounds.add(Bound::LateNames, self.names.book.ended_full);
+        bounds.add(Bound::AwaitedAnswers, self.names.book.nameless_full);
+        bounds.add(
+            Bound::UnknownEndpoints,
+            self.names.unknown.as_ref().map_or(0, |unknown| unknown.not_awaited),
+        );
     }
 
     pub(super) fn watches(&self, party: Party) -> bool {

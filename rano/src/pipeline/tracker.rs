@@ -21,7 +21,7 @@ use crate::process::tree::Tree;
 use crate::process::{ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::Sink;
 use crate::sink::alerts::{Due, Notes};
-use crate::source::health::{Gap, Gaps};
+use crate::source::health::{Bound, Bounds, Gap, Gaps};
 use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
 use crate::totals::Totals;
 use crate::update::Counters;
@@ -71,6 +71,14 @@ impl Tracker {
         let Totals { active, peak, mut left_out, .. } = self.rooms.totals;
         left_out.processes = self.tree.left_out();
         Counters { active, peak_active: peak, alerts: self.rooms.alerting.told(), left_out, gaps }
+    }
+
+    pub(super) fn add_bounds(&self, bounds: &mut Bounds) {
+        let Rooms { totals, alerting, naming, .. } = &self.rooms;
+        naming.add_bounds(bounds);
+        bounds.add(Bound::LateNames, self.live.overflow().lingering);
+        bounds.add(Bound::Cooldowns, alerting.without_cooldown());
+        bounds.add(Bound::Rankings, totals.domains.others + totals.remote_ips.others);
     }
 
     /// Time has come this far. What answers to look-ups brought meanwhile.

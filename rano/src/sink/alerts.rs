@@ -209,6 +209,11 @@ impl Judge {
         self.cooldowns.held_back
     }
 
+    /// Alerts whose cooldown found no room to be remembered.
+    pub fn without_cooldown(&self) -> u64 {
+        self.cooldowns.no_room
+    }
+
     /// A connection began; `active` counts it already. `socket` is `None` where its end will not be noticed. `others` are
     /// names that it may go by besides the one that it is shown with.
     pub fn connected(
@@ -438,11 +443,13 @@ struct Cooldowns {
     /// Boot clock before which tidying up again would find little.
     tidy_at: u64,
     held_back: u64,
+    /// Subjects that found no room.
+    no_room: u64,
 }
 
 impl Cooldowns {
     fn new(cooldown: Duration) -> Self {
-        Self { cooldown, last: FxHashMap::default(), tidy_at: 0, held_back: 0 }
+        Self { cooldown, last: FxHashMap::default(), tidy_at: 0, held_back: 0, no_room: 0 }
     }
 
     fn allows(&mut self, subject: Subject, now: Moment) -> bool {
@@ -465,6 +472,8 @@ impl Cooldowns {
         }
         if self.last.len() < COOLDOWNS_MAX {
             self.last.insert(subject, now);
+        } else {
+            self.no_room += 1;
         }
         true
     }

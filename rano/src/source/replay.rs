@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use crate::event::{Moment, Protocol, SourceKind};
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
+use crate::source::health::{Bounds, Gaps};
 use crate::source::{Intake, Open, Pumped, RawEvent, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
@@ -131,8 +132,8 @@ impl Source for Replay {
     }
 
     fn health(&self) -> SourceHealth {
-        let gaps = crate::source::health::Gaps::default();
-        SourceHealth { kind: self.kind(), reason: Some("a recording".to_owned()), gaps }
+        let reason = Some("a recording".to_owned());
+        SourceHealth { kind: self.kind(), reason, gaps: Gaps::default(), bounds: Bounds::default() }
     }
 
     fn now(&self) -> Moment {

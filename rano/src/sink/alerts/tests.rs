@@ -131,6 +131,7 @@ fn cooldowns_of_endless_subjects_stay_bounded_and_lose_no_alert() {
         assert_eq!(connect(&mut judge, &named(n, n / 10, &format!("{n}.example")), 1), ["domain_match"]);
     }
     assert_eq!(judge.cooldowns.last.len(), COOLDOWNS_MAX);
+    assert_eq!(judge.without_cooldown(), 40_000 - COOLDOWNS_MAX as u64);
     assert_eq!(connect(&mut judge, &named(1, 60_000, "new.example"), 1), ["domain_match"]);
     assert_eq!(judge.cooldowns.last.len(), 1, "those that are over make room");
 }

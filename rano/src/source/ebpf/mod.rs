@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::event::{Moment, OwnerQuality, SourceKind};
 use crate::privileges;
 use crate::process::{ProcessId, Verdict};
-use crate::source::health::{Gap, Gaps};
+use crate::source::health::{Bound, Bounds, Gap, Gaps};
 use crate::source::proc::{ProcSettings, ephemeral_ports};
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
 use crate::stop::Stop;
@@ -450,7 +450,9 @@ impl Source for EbpfSource {
             unix.add_gaps(&mut gaps);
         }
         let reason = self.programs.hooks.reason();
-        SourceHealth { kind: self.kind(), reason, gaps }
+        let mut bounds = Bounds::default();
+        bounds.add(Bound::Arguments, self.processes.arguments_cut);
+        SourceHealth { kind: self.kind(), reason, gaps, bounds }
     }
 
     fn now(&self) -> Moment {
