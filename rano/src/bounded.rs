@@ -2,10 +2,15 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
+use rustc_hash::FxBuildHasher;
+
+/// For keys that are nobody's choice: a kernel's numbers.
+pub type FastBounded<K, V> = Bounded<K, V, FxBuildHasher>;
+
 /// With the keyed hash of the standard library, because keys may come from the network, unless another one is named.
-#[derive(Debug)]
 pub struct Bounded<K, V, S = RandomState> {
     entries: HashMap<K, (u64, V), S>,
     /// In the order of insertion; an entry that is gone leaves its key here until its turn comes.
@@ -13,6 +18,13 @@ pub struct Bounded<K, V, S = RandomState> {
     next: u64,
     room: usize,
     pushed_out: u64,
+}
+
+impl<K, V, S> fmt::Debug for Bounded<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entries, room, pushed_out, .. } = self;
+        write!(f, "Bounded({} of {room}, {pushed_out} pushed out)", entries.len())
+    }
 }
 
 impl<K: Hash + Eq + Clone, V, S: BuildHasher + Default> Bounded<K, V, S> {
@@ -55,6 +67,14 @@ impl<K: Hash + Eq + Clone, V, S: BuildHasher + Default> Bounded<K, V, S> {
 
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.entries.get_mut(key).map(|(_, value)| value)
+    }
+
+    pub fn contains(&self, key: &K) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.entries.keys()
     }
 
     pub fn remove(&mut self, key: &K) -> Option<V> {

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::bounded::Bounded;
+use crate::bounded::FastBounded;
 use crate::connection::Connection;
 use crate::event::{ConnectionId, Moment, Protocol};
 use crate::pipeline::NamingNotes;
@@ -67,7 +67,7 @@ pub struct Overflow {
 /// Every connection whose end, or whose name, may yet be told.
 pub struct LiveTable {
     open: FxHashMap<SocketId, Entry>,
-    lingering: Bounded<SocketId, Box<Lingering>, FxBuildHasher>,
+    lingering: FastBounded<SocketId, Box<Lingering>>,
     /// Open connections of excluded processes, which were counted.
     excluded: FxHashSet<SocketId>,
     no_room: u64,
@@ -77,7 +77,7 @@ impl Default for LiveTable {
     fn default() -> Self {
         Self {
             open: FxHashMap::default(),
-            lingering: Bounded::new(LINGERING_MAX),
+            lingering: FastBounded::new(LINGERING_MAX),
             excluded: FxHashSet::default(),
             no_room: 0,
         }

@@ -38,7 +38,7 @@ impl Alerting {
         self.judge.as_ref().map_or(0, Judge::held_back)
     }
 
-    /// Alerts whose cooldown found no room to be remembered.
+    /// Alerts whose cooldown was forgotten before it was over.
     pub(super) fn without_cooldown(&self) -> u64 {
         self.judge.as_ref().map_or(0, Judge::without_cooldown)
     }

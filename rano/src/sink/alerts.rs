@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use wildmatch::WildMatch;
 
+use crate::bounded::Bounded;
 use crate::connection::Connection;
 use crate::event::{Address, ConnectionId, Moment};
 use crate::process::ProcessId;
@@ -20,7 +21,7 @@ use waits::{Place, Waits};
 /// How long a connection may be without a name before that is remarkable: a look-up takes its time.
 pub const NAME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Subjects whose cooldown is remembered. Beyond that many at once an alert is given each time.
+/// Subjects whose cooldown is remembered.
 const COOLDOWNS_MAX: usize = 1 << 14;
 
 /// What raises an alert; all of it is off by default.
@@ -209,9 +210,9 @@ impl Judge {
         self.cooldowns.held_back
     }
 
-    /// Alerts whose cooldown found no room to be remembered.
+    /// Alerts whose cooldown was forgotten before it was over.
     pub fn without_cooldown(&self) -> u64 {
-        self.cooldowns.no_room
+        self.cooldowns.last.pushed_out()
     }
 
     /// A connection began; `active` counts it already. `socket` is `None` where its end will not be noticed. `others` are
@@ -435,21 +436,17 @@ fn folded(name: &str) -> Cow<'_, str> {
     if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_lowercase()) }
 }
 
-/// When something was last said about each subject.
+/// When something was last said about each subject. The oldest makes room, and may be said again.
 #[derive(Debug)]
 struct Cooldowns {
     cooldown: Duration,
-    last: FxHashMap<Subject, Moment>,
-    /// Boot clock before which tidying up again would find little.
-    tidy_at: u64,
+    last: Bounded<Subject, Moment>,
     held_back: u64,
-    /// Subjects that found no room.
-    no_room: u64,
 }
 
 impl Cooldowns {
     fn new(cooldown: Duration) -> Self {
-        Self { cooldown, last: FxHashMap::default(), tidy_at: 0, held_back: 0, no_room: 0 }
+        Self { cooldown, last: Bounded::new(COOLDOWNS_MAX), held_back: 0 }
     }
 
     fn allows(&mut self, subject: Subject, now: Moment) -> bool {
@@ -457,24 +454,14 @@ impl Cooldowns {
             return true;
         }
         let cooldown = self.cooldown;
-        if let Some(last) = self.last.get_mut(&subject) {
-            if now.since(*last) < cooldown {
-                self.held_back += 1;
-                return false;
-            }
-            *last = now;
-            return true;
+        let runs = |last: &Moment| now.since(*last) < cooldown;
+        if self.last.get(&subject).is_some_and(runs) {
+            self.held_back += 1;
+            return false;
         }
-        if self.last.len() >= COOLDOWNS_MAX && now.boot_ns >= self.tidy_at {
-            self.last.retain(|_, last| now.since(*last) < cooldown);
-            let cooldown_ns = u64::try_from(cooldown.as_nanos()).unwrap_or(u64::MAX);
-            self.tidy_at = now.boot_ns.saturating_add(cooldown_ns);
-        }
-        if self.last.len() < COOLDOWNS_MAX {
-            self.last.insert(subject, now);
-        } else {
-            self.no_room += 1;
-        }
+        // Those that are over come first: each was noted when it was said.
+        while self.last.take_oldest_if(|last| !runs(last)).is_some() {}
+        self.last.insert(subject, now);
         true
     }
 }

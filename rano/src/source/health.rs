@@ -132,7 +132,7 @@ pub enum Bound {
     AwaitedAnswers,
     /// Unknown endpoints that were told of without waiting for a name.
     UnknownEndpoints,
-    /// Alerts whose cooldown was not remembered.
+    /// Alerts whose cooldown was forgotten before it was over.
     Cooldowns,
     /// Connects to names and addresses that went from the rankings, because there were too many.
     Rankings,
@@ -174,8 +174,8 @@ impl Bound {
                 "awaited answers: connections for which no DNS answer was awaited any more"
             }
             Self::UnknownEndpoints => "unknown endpoints: reported without waiting for their names",
-            Self::Cooldowns => "cooldowns: alerts that may be repeated at once, too many are remembered",
-            Self::Rankings => "rankings: connects to names and addresses that are not ranked, too many are",
+            Self::Cooldowns => "cooldowns: alerts that may be repeated early, there were too many at once",
+            Self::Rankings => "rankings: connects to rare names and addresses, which were too many to rank",
         }
     }
 
