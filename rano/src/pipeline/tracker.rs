@@ -105,11 +105,8 @@ impl Tracker {
         if opened.owner.is_none() && opened.role == Role::Connect && !is_known {
             self.unattributed += 1;
         }
-        let mut learned = Vec::new();
-        if self.rooms.naming.is_on() {
-            let by = self.receiver(opened.owner);
-            learned = self.rooms.naming.opened(&opened, by, is_followed);
-        }
+        let by = self.rooms.naming.is_on().then(|| self.receiver(opened.owner));
+        let learned = by.map_or_else(Vec::new, |by| self.rooms.naming.opened(&opened, by, is_followed));
         if is_known || !self.in_scope(&opened) {
             return self.learned(&learned);
         }
@@ -137,7 +134,7 @@ impl Tracker {
             role,
             provider: Arc::clone(provider),
             process,
-            tree: opened.owner.and_then(|owner| self.tree.root(owner)),
+            tree: by.map_or_else(|| self.root(opened.owner), |by| by.root),
             protocol: opened.protocol,
             local: opened.local,
             remote: opened.remote,
@@ -191,11 +188,12 @@ impl Tracker {
 
     /// Whose socket it is.
     fn receiver(&self, owner: Option<ProcessId>) -> Receiver {
-        Receiver {
-            process: owner,
-            root: owner.and_then(|owner| self.tree.root(owner)),
-            uid: owner.and_then(|owner| self.tree.uid(owner)),
-        }
+        let uid = owner.and_then(|owner| self.tree.uid(owner));
+        Receiver { process: owner, root: self.root(owner), uid }
+    }
+
+    fn root(&self, owner: Option<ProcessId>) -> Option<ProcessId> {
+        owner.and_then(|owner| self.tree.root(owner))
     }
 
     fn state(&mut self, id: SocketId, state: SocketState, at: Moment) {

@@ -86,6 +86,8 @@ pub struct EbpfSource {
     scan_due_ns: Option<u64>,
     scan_not_before_ns: u64,
     changes: Vec<SocketChange>,
+    /// The one that is being read.
+    record: Vec<u8>,
 }
 
 /// Loading reads the kernel's types into some ten megabytes of small pieces, which the allocator would keep for good.
@@ -131,6 +133,7 @@ impl EbpfSource {
             scan_due_ns: None,
             scan_not_before_ns: 0,
             changes: Vec::new(),
+            record: Vec::new(),
         })
     }
 
@@ -169,15 +172,19 @@ impl EbpfSource {
     fn drain(&mut self, intake: &mut dyn Intake, mut told: Option<&mut Told>) -> usize {
         let now = source::now();
         let mut count = 0;
+        let mut bytes = std::mem::take(&mut self.record);
         while count < BATCH {
             let Some(item) = self.programs.ring.next() else { break };
             count += 1;
-            match decode(&item) {
+            bytes.clear();
+            bytes.extend_from_slice(&item);
+            // Its room in the ring is given back.
+            drop(item);
+            match decode(&bytes) {
                 Ok(Record::Packet(kind, packet, content)) => {
                     self.names.read(kind, &packet, content, moment(packet.header.at_ns, now), intake);
                 }
                 Ok(Record::Socket(kind, record)) => {
-                    drop(item);
                     if let Some(told) = &mut told {
                         told.add(&record);
                     }
@@ -189,14 +196,11 @@ impl EbpfSource {
                     }
                     self.socket(kind, &record, moment(record.header.at_ns, now), intake);
                 }
-                Ok(Record::Process(_)) => {
-                    let bytes = item.to_vec();
-                    drop(item);
-                    self.process(&bytes, now, intake);
-                }
+                Ok(Record::Process(told)) => self.process(&told, now, intake),
                 Err(_) => self.malformed += 1,
             }
         }
+        self.record = bytes;
         self.comparison.note(self.programs.lost(Loss::SocketRecord) + self.sockets.flows_full);
         self.read_processes_again(intake);
         self.count_left_out(intake);
@@ -232,13 +236,11 @@ impl EbpfSource {
         }
     }
 
-    /// `bytes` are those of a process's record.
-    fn process(&mut self, bytes: &[u8], now: Moment, intake: &mut dyn Intake) {
-        let Ok(Record::Process(told)) = decode(bytes) else { return };
+    fn process(&mut self, told: &rano_common::Told<'_>, now: Moment, intake: &mut dyn Intake) {
         let at = moment(told.process.header.at_ns, now);
         let id = processes::identity(told.process.pid, told.process.start_ns);
         self.release(at.boot_ns, Some(id), intake);
-        self.processes.record(&told, at, &mut self.programs, intake);
+        self.processes.record(told, at, &mut self.programs, intake);
     }
 
     fn socket(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
