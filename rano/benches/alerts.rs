@@ -9,6 +9,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rano::alerts::{AlertRules, Judge};
 use rano::event::{Address, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
 use rano::names::{Answer, Evidence, Party};
 use rano::output::stream::Stream;
@@ -20,7 +21,6 @@ use rano::process::redact::Redaction;
 use rano::process::tree::Tree;
 use rano::process::{Image, ProcessChange, ProcessId};
 use rano::sink::Sink;
-use rano::sink::alerts::{AlertRules, Judge};
 use rano::sink::shown::Shown;
 use rano::sink::stats::{LiveStats, Room, StatsSettings};
 use rano::sink::terminal::{Format, Terminal, TerminalSettings};

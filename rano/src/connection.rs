@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{
-    Address, Bytes, Class, ConnectionId, EventKind, KnownName, Moment, OwnerQuality, Protocol, SocketState,
-    SourceKind,
+    Address, Bytes, Class, ConnectionId, EventKind, KnownName, Moment, OwnerQuality, Protocol, Role,
+    SocketState, SourceKind,
 };
 use crate::process::{Process, ProcessId, provider};
-use crate::source::Role;
 
 #[derive(Debug, Clone)]
 pub struct Connection {

@@ -60,6 +60,18 @@ impl Protocol {
     }
 }
 
+/// What part a socket plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It reached out.
+    Connect,
+    /// It came from a listener.
+    Accept,
+    /// It waits for others.
+    Listen,
+}
+
 /// One end of a socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,12 +9,12 @@
 pub mod event;
 pub mod connection;
 pub mod update;
-pub mod live;
 pub mod bounded;
 pub mod filter;
 pub mod source;
 pub mod names;
 pub mod process;
+pub mod alerts;
 pub mod pipeline;
 pub mod sink;
 pub mod store;

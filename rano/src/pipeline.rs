@@ -2,6 +2,7 @@
 //! was said already; it runs on recorded events as on live ones and never reads a clock.
 
 mod alerting;
+mod live;
 mod naming;
 mod outlet;
 mod rooms;
@@ -11,12 +12,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::alerts::Judge;
 use crate::event::Moment;
 use crate::names::Evidence;
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::sink::Sink;
-use crate::sink::alerts::Judge;
 use crate::source::health::{Gap, Gaps};
 use crate::source::{Pumped, Source};
 use crate::stop::Stop;
@@ -24,8 +25,8 @@ use crate::totals::{Totals, View};
 use crate::update::{Progress, Update};
 
 use alerting::Alerting;
-use naming::NamingRoom;
-pub use naming::{Names, NamingNotes};
+pub use naming::Names;
+use naming::{NamingNotes, NamingRoom};
 use tracker::Tracker;
 
 /// What is shown and stored, of what a source delivers.

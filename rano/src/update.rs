@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::alerts::Reason;
 use crate::connection::Connection;
 use crate::event::{ConnectionId, Event, KnownName, Moment};
 use crate::process::LeftOut;
-use crate::sink::alerts::Reason;
 use crate::source::health::Gaps;
 use crate::totals::Standings;
 

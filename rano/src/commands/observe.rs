@@ -11,6 +11,7 @@ use anyhow::Result;
 use rustix::thread::CapabilitySet;
 
 use super::Context;
+use crate::alerts::{AlertRules, Judge};
 use crate::config::{Configuration, Exclude, LogFormat, Origin, RungChoice, Settings, SourceChoice};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
@@ -28,7 +29,6 @@ use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
 use crate::signals::{self, ReopenLogs};
 use crate::sink::Sink;
-use crate::sink::alerts::{AlertRules, Judge};
 use crate::sink::log_file::{LogFile, OpenLog};
 use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room, StatsSettings};

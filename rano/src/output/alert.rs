@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use crate::alerts::{Reason, Severity};
 use crate::connection::Connection;
 use crate::event::Address;
 use crate::output::escape::Escaped;
 use crate::output::human::{timestamp_millis, timestamp_seconds};
 use crate::output::json;
 use crate::output::style::Styles;
-use crate::sink::alerts::{Reason, Severity};
 use crate::update::Alert;
 
 /// `[ALERT] time | CRITICAL | kind | what`. No newline. Which connection it was stands in JSON and in the history, whose

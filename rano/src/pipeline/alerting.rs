@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::live::Entry;
 use super::outlet::Outlet;
+use crate::alerts::{Candidate, Due, Judge, Reason};
 use crate::event::{EventKind, Moment};
-use crate::live::Entry;
-use crate::sink::alerts::{Candidate, Due, Judge, Reason};
 use crate::update::{Alert, Update};
 
 /// Without a judge nothing is worth an alert.

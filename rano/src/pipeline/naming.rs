@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::live::Entry;
 use super::outlet::Outlet;
+use crate::alerts::{Candidate, NAME_PATIENCE};
 use crate::connection::Connection;
 use crate::event::{Address, Class, DomainSource, EventKind, KnownName, Moment};
-use crate::live::Entry;
 use crate::names::book::{Book, Learned};
 use crate::names::classes::{Classes, Reach, reach};
 use crate::names::lookups::Receiver;
@@ -16,7 +17,6 @@ use crate::names::pointers::{PointerName, Pointers};
 use crate::names::unknown::{News, UnknownEndpoints, Waiting};
 use crate::names::{Evidence, Party, Pointer};
 use crate::output::alert::{more_unknown_endpoints, unknown_endpoint};
-use crate::sink::alerts::{Candidate, NAME_PATIENCE};
 use crate::source::health::{Bound, Bounds};
 use crate::source::{Closed, Opened, SocketId};
 
@@ -60,7 +60,7 @@ impl Names {
 
 /// The notes of naming on one connection, kept with it.
 #[derive(Debug, Default)]
-pub struct NamingNotes {
+pub(super) struct NamingNotes {
     /// Names besides the one that is shown that are to be judged with the first event: all of them, however few are kept.
     unjudged: Vec<Candidate>,
     /// A reverse look-up may give a name yet.

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::alerting::Alerting;
+use super::live::Entry;
 use super::naming::{Naming, NamingRoom};
 use super::outlet::Outlet;
 use crate::event::{Event, EventKind, Moment};
-use crate::live::Entry;
 use crate::names::book::Learned;
 use crate::totals::Totals;
 use crate::update::{Renamed, Update};
@@ -64,7 +64,7 @@ impl Rooms {
     }
 
     /// It was seen to be open too long, or without a name.
-    pub(super) fn overdue(&mut self, due: crate::sink::alerts::Due, now: Moment, entry: &mut Entry) {
+    pub(super) fn overdue(&mut self, due: crate::alerts::Due, now: Moment, entry: &mut Entry) {
         self.alerting.overdue(due, now, entry, &mut self.out);
     }
 

@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::io::Cursor;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
 use crate::process::{Image, ProcessChange, ProcessId};
 use crate::sink::SinkReport;
-use crate::source::{Closed, Intake as _, Open, Opened, Role, SocketChange, SocketId};
+use crate::source::replay::Replay;
+use crate::source::{Closed, Intake as _, Open, Opened, RawEvent, Role, SocketChange, SocketId};
 
 /// Keeps what it is given.
 struct Kept(Rc<RefCell<Vec<Event>>>);
@@ -185,7 +187,7 @@ fn an_end_that_was_found_out_claims_nothing_but_that_it_is_over() {
     let (began, ended) = (&connect.connection, &close.connection);
     assert_eq!((connect.kind, began.is_late(), close.kind, ended.is_late()), (Connect, false, Close, true));
     assert_eq!((ended.duration(), ended.bytes, close.at, ended.id), (None, None, at(9), began.id));
-    assert_eq!((pipeline.rooms.totals.active, pipeline.live.len()), (0, 0));
+    assert_eq!((pipeline.rooms.totals.active, pipeline.open(Protocol::Tcp).len()), (0, 0));
 }
 
 #[test]
@@ -221,4 +223,69 @@ fn an_end_that_was_told_during_the_look_that_found_the_beginning_is_not_dated_be
     found.at = at(12);
     let events = check(vec![SocketChange::Opened(found), closed(Some(true))], &[Connect, Close]);
     assert_eq!((events[1].at, events[1].connection.duration()), (at(12), Some(Duration::ZERO)));
+}
+
+/// Notes what it is told of progress, and what the summary holds when it ends.
+struct Ticking {
+    due: Option<Moment>,
+    /// Milliseconds, and whether there were standings.
+    progress: Rc<RefCell<Vec<(u64, bool)>>>,
+    report: SinkReport,
+    log_lost: Rc<RefCell<Vec<u64>>>,
+}
+
+impl Sink for Ticking {
+    fn update(&mut self, update: &Update) {
+        if let Update::Progress(progress) = update {
+            let has_standings = progress.standings.is_some();
+            self.progress.borrow_mut().push((progress.now.boot_ns / 1_000_000, has_standings));
+            self.due = self.due.filter(|_| !has_standings);
+        }
+    }
+    fn next_tick(&self) -> Option<Moment> {
+        self.due
+    }
+    fn finish(&mut self, summary: &Summary) -> SinkReport {
+        self.log_lost.borrow_mut().push(summary.log_lost);
+        self.report.clone()
+    }
+}
+
+fn play(clock: &[u64], sinks: Vec<Box<dyn Sink>>) -> Summary {
+    let lines = clock.iter().map(|ms| serde_json::to_string(&RawEvent::Clock(at(*ms))).unwrap() + "\n");
+    let lines = Box::new(Cursor::new(lines.collect::<String>()));
+    let tree = Tree::new(Rules::new(Targets::default(), Vec::new()), Providers::default(), Redaction::On);
+    let mut replay = Replay::new(lines, "clock".to_owned());
+    Pipeline::new(tree, EVERYTHING, sinks).run(&mut replay, &Stop::new().unwrap(), 5).unwrap()
+}
+
+#[test]
+fn standings_are_made_only_for_a_tick_that_is_due() {
+    let progress = Rc::default();
+    let ticking = |due| Ticking {
+        due,
+        progress: Rc::clone(&progress),
+        report: SinkReport::default(),
+        log_lost: Rc::default(),
+    };
+    play(&[1, 50, 200], vec![Box::new(ticking(Some(at(100))))]);
+    assert_eq!(progress.take(), [(100, true), (200, false), (200, false)]);
+    play(&[1, 50, 200], vec![Box::new(ticking(None))]);
+    assert_eq!(progress.take(), [(200, false), (200, false)]);
+}
+
+#[test]
+fn a_sink_sees_what_those_before_it_report_and_the_last_one_sees_all() {
+    let log_lost: Rc<RefCell<Vec<u64>>> = Rc::default();
+    let losing = |lost| {
+        Box::new(Ticking {
+            due: None,
+            progress: Rc::default(),
+            report: SinkReport { log_lost: lost, has_failed: lost > 1, ..SinkReport::default() },
+            log_lost: Rc::clone(&log_lost),
+        })
+    };
+    let summary = play(&[1], vec![losing(1), losing(2), losing(0)]);
+    assert_eq!(log_lost.take(), [0, 1, 3]);
+    assert_eq!((summary.log_lost, summary.output_failed), (3, true));
 }

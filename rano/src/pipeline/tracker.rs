@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use super::Scope;
 use super::alerting::Alerting;
+use super::live::{Entry, LiveTable};
 use super::naming::{Names, NamingRoom};
 use super::outlet::Outlet;
 use super::rooms::Rooms;
+use crate::alerts::{Due, Notes};
 use crate::connection::{Connection, End};
 use crate::event::{
     Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, Moment, Protocol, SocketState,
 };
-use crate::live::{Entry, LiveTable};
 use crate::names::book::Learned;
 use crate::names::lookups::Receiver;
 use crate::names::pointers::PointerName;
@@ -20,7 +21,6 @@ use crate::names::{Evidence, Party, Pointer};
 use crate::process::tree::Tree;
 use crate::process::{ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::Sink;
-use crate::sink::alerts::{Due, Notes};
 use crate::source::health::{Bound, Bounds, Gap, Gaps};
 use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
 use crate::totals::Totals;

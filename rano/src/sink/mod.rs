@@ -1,7 +1,6 @@
 //! Where understood events go: the store, log files, the terminal. A sink that fails says so once and counts; it
 //! never ends the observation.
 
-pub mod alerts;
 pub mod log_file;
 pub mod shown;
 pub mod stats;

@@ -6,6 +6,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, moun
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::*;
+use crate::alerts::Reason;
+use crate::update::Alert;
 
 fn stored(path: &Path) -> i64 {
     one(path, "SELECT count(*) FROM events")
@@ -211,4 +213,19 @@ fn a_disk_that_is_full_from_the_start_is_a_clear_error() {
         let error = Store::start(&patient(&path), &session()).expect_err("no space");
         assert_eq!(error.problem, crate::store::OpenProblem::DiskFull, "{error}");
     });
+}
+
+#[test]
+fn only_what_is_written_is_queued() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("observer.sqlite");
+    let store = Store::start(&patient(&path), &session()).expect("a new database");
+    let Event { at, connection, .. } = event(EventKind::Connect, 1);
+    let reason = Reason::MaxConnections { active: 2, limit: 1 };
+    store.push(&Update::Alert(Arc::new(Alert { at, reason, connection })));
+    store.push(&Update::Notice("said to a person".into()));
+    assert_eq!(store.shared.waiting(), 0);
+    store.push(&renamed(1, None, Class::Unknown));
+    store.push(&Update::Marked(ConnectionId(1)));
+    assert_eq!(store.shared.waiting(), 2);
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::NamingNotes;
+use crate::alerts::Notes;
 use crate::bounded::FastBounded;
 use crate::connection::Connection;
 use crate::event::{ConnectionId, Moment, Protocol};
-use crate::pipeline::NamingNotes;
-use crate::sink::alerts::Notes;
 use crate::source::{Open, Role, SocketId};
 
 /// More open connections than this are still shown, but their ends are not noticed. Those that are nobody's leave half of the
@@ -24,25 +24,25 @@ const LINGERING_MAX: usize = 4096;
 
 /// A connection, and what is noted of it.
 #[derive(Debug)]
-pub struct Entry {
-    pub socket: SocketId,
-    pub connection: Arc<Connection>,
+pub(super) struct Entry {
+    pub(super) socket: SocketId,
+    pub(super) connection: Arc<Connection>,
     /// A connect event was sent, so that a close will follow.
-    pub is_connected: bool,
+    pub(super) is_connected: bool,
     /// Its end will be noticed.
-    pub is_kept: bool,
-    pub naming: NamingNotes,
-    pub alerts: Notes,
+    pub(super) is_kept: bool,
+    pub(super) naming: NamingNotes,
+    pub(super) alerts: Notes,
 }
 
 impl Entry {
     /// The connection, to be changed: whoever holds the one before keeps it as it was.
-    pub fn change(&mut self) -> &mut Connection {
+    pub(super) fn change(&mut self) -> &mut Connection {
         Arc::make_mut(&mut self.connection)
     }
 
     /// An attempt of which it is not known yet what becomes of it.
-    pub fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.connection.role == Role::Connect && !self.is_connected
     }
 }
@@ -57,15 +57,15 @@ struct Lingering {
 
 /// What had no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Overflow {
+pub(super) struct Overflow {
     /// Connections whose end will not be noticed, those of excluded processes included.
-    pub open: u64,
+    pub(super) open: u64,
     /// Ended connections that made room before their time.
-    pub lingering: u64,
+    pub(super) lingering: u64,
 }
 
 /// Every connection whose end, or whose name, may yet be told.
-pub struct LiveTable {
+pub(super) struct LiveTable {
     open: FxHashMap<SocketId, Entry>,
     lingering: FastBounded<SocketId, Box<Lingering>>,
     /// Open connections of excluded processes, which were counted.
@@ -85,38 +85,38 @@ impl Default for LiveTable {
 }
 
 impl LiveTable {
-    pub fn is_open(&self, socket: SocketId) -> bool {
+    pub(super) fn is_open(&self, socket: SocketId) -> bool {
         self.open.contains_key(&socket)
     }
 
     /// Whether one more could be kept; one that cannot is counted.
-    pub fn has_room(&mut self, is_attributed: bool) -> bool {
+    pub(super) fn has_room(&mut self, is_attributed: bool) -> bool {
         let most = if is_attributed { OPEN_MAX } else { UNATTRIBUTED_MAX };
         let has_room = self.open.len() < most;
         self.no_room += u64::from(!has_room);
         has_room
     }
 
-    pub fn insert(&mut self, entry: Entry) {
+    pub(super) fn insert(&mut self, entry: Entry) {
         self.open.insert(entry.socket, entry);
     }
 
-    pub fn get_mut(&mut self, socket: SocketId) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, socket: SocketId) -> Option<&mut Entry> {
         self.open.get_mut(&socket)
     }
 
     /// Takes an open one out: it has ended.
-    pub fn remove(&mut self, socket: SocketId) -> Option<Entry> {
+    pub(super) fn remove(&mut self, socket: SocketId) -> Option<Entry> {
         self.open.remove(&socket)
     }
 
     /// The open one, else the one that ended.
-    pub fn find(&self, socket: SocketId) -> Option<&Entry> {
+    pub(super) fn find(&self, socket: SocketId) -> Option<&Entry> {
         self.open.get(&socket).or_else(|| Some(&self.lingering.get(&socket)?.entry))
     }
 
     /// The open one, else the one that ended.
-    pub fn find_mut(&mut self, socket: SocketId) -> Option<&mut Entry> {
+    pub(super) fn find_mut(&mut self, socket: SocketId) -> Option<&mut Entry> {
         match self.open.get_mut(&socket) {
             Some(entry) => Some(entry),
             None => Some(&mut self.lingering.get_mut(&socket)?.entry),
@@ -124,18 +124,18 @@ impl LiveTable {
     }
 
     /// The connection of that number, open or ended: its socket may have been opened again since.
-    pub fn numbered_mut(&mut self, socket: SocketId, id: ConnectionId) -> Option<&mut Entry> {
+    pub(super) fn numbered_mut(&mut self, socket: SocketId, id: ConnectionId) -> Option<&mut Entry> {
         let Self { open, lingering, .. } = self;
         let ended = lingering.get_mut(&socket).map(|lingering| &mut lingering.entry);
         open.get_mut(&socket).into_iter().chain(ended).find(|entry| entry.connection.id == id)
     }
 
-    pub fn is_lingering(&self, socket: SocketId) -> bool {
+    pub(super) fn is_lingering(&self, socket: SocketId) -> bool {
         self.lingering.get(&socket).is_some()
     }
 
     /// Keeps one that ended for a while. Returns those that had to make room.
-    pub fn linger(&mut self, entry: Entry, now: Moment) -> impl Iterator<Item = Entry> + use<> {
+    pub(super) fn linger(&mut self, entry: Entry, now: Moment) -> impl Iterator<Item = Entry> + use<> {
         let until_ns = now.boot_ns.saturating_add(u64::try_from(LINGER.as_nanos()).unwrap_or(u64::MAX));
         let before = self.lingering.remove(&entry.socket);
         let gone = self.lingering.insert(entry.socket, Box::new(Lingering { until_ns, entry }));
@@ -143,12 +143,12 @@ impl LiveTable {
     }
 
     /// Lets those go that were kept long enough.
-    pub fn passed(&mut self, now: Moment) {
+    pub(super) fn passed(&mut self, now: Moment) {
         while self.lingering.take_oldest_if(|lingering| lingering.until_ns < now.boot_ns).is_some() {}
     }
 
     /// Whether an open connection of an excluded process is new. One that finds no room may be so again, and is counted.
-    pub fn is_newly_excluded(&mut self, socket: SocketId) -> bool {
+    pub(super) fn is_newly_excluded(&mut self, socket: SocketId) -> bool {
         let is_new = !self.excluded.contains(&socket);
         if is_new {
             let has_room = self.excluded.len() < OPEN_MAX;
@@ -160,32 +160,24 @@ impl LiveTable {
         is_new
     }
 
-    pub fn forget_excluded(&mut self, socket: SocketId) {
+    pub(super) fn forget_excluded(&mut self, socket: SocketId) {
         self.excluded.remove(&socket);
     }
 
     /// The open ones of a protocol.
-    pub fn of(&self, protocol: Protocol) -> Vec<Open> {
+    pub(super) fn of(&self, protocol: Protocol) -> Vec<Open> {
         let of_protocol = self.open.values().filter(|entry| entry.connection.protocol == protocol);
         of_protocol.map(|entry| Open { id: entry.socket, is_pending: entry.is_pending() }).collect()
     }
 
     /// Attempts that are under way, in the order in which they began.
-    pub fn pending(&self) -> Vec<SocketId> {
+    pub(super) fn pending(&self) -> Vec<SocketId> {
         let mut pending: Vec<&Entry> = self.open.values().filter(|entry| entry.is_pending()).collect();
         pending.sort_unstable_by_key(|entry| entry.connection.id);
         pending.into_iter().map(|entry| entry.socket).collect()
     }
 
-    pub fn len(&self) -> usize {
-        self.open.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    pub fn overflow(&self) -> Overflow {
+    pub(super) fn overflow(&self) -> Overflow {
         Overflow { open: self.no_room, lingering: self.lingering.pushed_out() }
     }
 }
