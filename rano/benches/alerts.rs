@@ -9,6 +9,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rano::alerts::{AlertRules, Judge};
 use rano::event::{Address, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
 use rano::names::{Answer, Evidence, Party};
 use rano::output::stream::Stream;
@@ -20,13 +21,13 @@ use rano::process::redact::Redaction;
 use rano::process::tree::Tree;
 use rano::process::{Image, ProcessChange, ProcessId};
 use rano::sink::Sink;
-use rano::sink::alerts::{AlertRules, Judge};
 use rano::sink::shown::Shown;
-use rano::sink::stats::{LiveStats, Room, StatsSettings, View};
+use rano::sink::stats::{LiveStats, Room, StatsSettings};
 use rano::sink::terminal::{Format, Terminal, TerminalSettings};
 use rano::source::replay::Replay;
 use rano::source::{Closed, Opened, RawEvent, Role, SocketChange, SocketId};
 use rano::stop::Stop;
+use rano::totals::View;
 
 /// Connections that are open at a time.
 const OPEN: u64 = 500;
@@ -132,8 +133,9 @@ fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
     let nowhere = || Stream::new(Box::new(std::io::sink()), false, Styles::default());
     let terminal: Box<dyn Sink> = Box::new(Terminal::new(nowhere(), nowhere(), terminal, stop.clone()));
     let names = if with == With::Names { Names::recorded(Duration::from_secs(3)) } else { Names::none() };
-    let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![terminal]).with_names(names);
+    let mut pipeline = Pipeline::new(tree, scope, vec![terminal]).with_names(names);
     if with == With::AlertsAndStats {
+        pipeline = pipeline.with_views(&View::ALL);
         pipeline = pipeline.with_judge(Judge::new(AlertRules {
             domains: vec!["*.malicious.com".to_owned(), "host-7.*".to_owned(), "*tracker*".to_owned()],
             max_connections: Some(OPEN * 2),
@@ -219,6 +221,7 @@ fn recording(events: u64, told: Told) -> Vec<u8> {
                 at: at(step),
                 netns: 1,
                 peer_pid: None,
+                source: SourceKind::Proc,
             })));
             if told == Told::Outright {
                 write(&RawEvent::Socket(SocketChange::Named {

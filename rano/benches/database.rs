@@ -9,14 +9,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rano::connection::{Connection, End};
 use rano::event::{
-    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
+    Address, Bytes, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality,
     Protocol, SocketState, SourceKind,
 };
 use rano::files::Rights;
 use rano::process::{Ancestor, Process, ProcessId};
+use rano::source::Role;
 use rano::source::health::{Gap, Gaps};
-use rano::store::{Progress, Session, Store, StoreOptions};
+use rano::store::{Session, Store, StoreOptions};
+use rano::update::{Counters, Renamed, Update};
 
 /// 2026-01-17T19:30:00Z: when the first session starts.
 const START: i64 = 1_768_678_200_000;
@@ -89,7 +92,7 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
 struct Endpoint {
     remote: Address,
     /// One in five has none.
-    domain: Domain,
+    name: Option<KnownName>,
     class: Class,
 }
 
@@ -105,7 +108,7 @@ struct Run<'a> {
     connections: u64,
     open: Vec<Event>,
     at: Moment,
-    totals: Progress,
+    totals: Counters,
 }
 
 impl<'a> Run<'a> {
@@ -128,7 +131,7 @@ impl<'a> Run<'a> {
             connections: 0,
             open: Vec::new(),
             at: Moment { boot_ns: 0, unix_ms: start },
-            totals: Progress { gaps, ..Progress::default() },
+            totals: Counters { gaps, ..Counters::default() },
         }
     }
 
@@ -156,17 +159,20 @@ impl<'a> Run<'a> {
                 unix_ms: start + i64::try_from(micros / 1_000).expect("some hours"),
             };
             let event = self.next();
-            store.push(&event);
+            let update = Update::Event(event);
+            store.push(&update);
             // A full queue drops; here the event is pushed again when the writer has made room.
             while store.dropped() > dropped {
                 dropped += 1;
                 std::thread::sleep(Duration::from_micros(200));
-                store.push(&event);
+                store.push(&update);
             }
             if self.random.below(100) == 0 {
                 let name: Arc<str> = format!("late-{}.example.net", self.random.below(40)).into();
-                let domain = Domain::Observed { name, by: DomainSource::Ptr };
-                store.update_domain(event.connection, &domain, event.class);
+                let name = Some(KnownName { name, by: DomainSource::Ptr });
+                let Update::Event(event) = update else { continue };
+                let Event { at, connection, .. } = event.with(|it| it.name = name);
+                store.push(&Update::Renamed(Renamed { at, connection, before: None }));
             }
         }
         self.totals.active = self.open.len() as u64;
@@ -212,7 +218,11 @@ impl<'a> Run<'a> {
         let event = self.connect(&process);
         if self.random.below(33) == 0 {
             let error = Some(if self.random.below(2) == 0 { 111 } else { 110 });
-            return Event { kind: EventKind::Fail, error, state: None, ..event };
+            let end = End { at: event.at, duration: None, error, is_late: false, has_failed: true };
+            return Event { kind: EventKind::Fail, ..event }.with(|it| {
+                it.ended = Some(end);
+                it.state = None;
+            });
         }
         self.open.push(event.clone());
         self.totals.peak_active = self.totals.peak_active.max(self.open.len() as u64);
@@ -232,48 +242,33 @@ impl<'a> Run<'a> {
             Address::Ip(SocketAddr::V6(_)) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x23)),
             Address::Ip(SocketAddr::V4(_)) | Address::Path(_) => IpAddr::V4(Ipv4Addr::new(192, 168, 1, 23)),
         };
-        Event {
-            kind: EventKind::Connect,
-            at: self.at,
-            connection: ConnectionId(self.connections),
+        let protocol = if skewed.is_multiple_of(20) { Protocol::Udp } else { Protocol::Tcp };
+        let connection = Connection {
             provider: Arc::clone(&process.provider),
             process: Some(Arc::clone(process)),
-            protocol: if skewed.is_multiple_of(20) { Protocol::Udp } else { Protocol::Tcp },
             local: Some(Address::Ip(SocketAddr::new(local, port))),
             remote: Some(endpoint.remote.clone()),
-            domain: endpoint.domain.clone(),
-            is_hearsay: false,
-            tree: None,
-            others: Vec::new(),
+            name: endpoint.name.clone(),
             class: endpoint.class,
-            duration: None,
-            bytes: None,
-            error: None,
             state: Some(SocketState::Established),
-            source: SourceKind::Proc,
             owner_quality: OwnerQuality::Polled,
-            preexisting: false,
-            late: false,
             netns: 4_026_531_840,
-            peer_pid: None,
-            alert: false,
-        }
+            ..Connection::new(ConnectionId(self.connections), Role::Connect, protocol, self.at)
+        };
+        Event { kind: EventKind::Connect, at: self.at, connection: Arc::new(connection) }
     }
 
     fn close(&mut self) -> Event {
         let which = self.random.index(self.open.len());
         let connect = self.open.swap_remove(which);
-        Event {
-            kind: EventKind::Close,
-            duration: Some(self.at.since(connect.at)),
-            at: self.at,
-            bytes: Some(Bytes {
-                sent: 200 + self.random.below(20_000),
-                received: 1_000 + self.random.below(500_000),
-            }),
-            state: Some(SocketState::Closed),
-            ..connect
-        }
+        let (at, duration) = (self.at, Some(self.at.since(connect.at)));
+        let bytes =
+            Bytes { sent: 200 + self.random.below(20_000), received: 1_000 + self.random.below(500_000) };
+        Event { kind: EventKind::Close, at, ..connect }.with(|it| {
+            it.ended = Some(End { at, duration, error: None, is_late: false, has_failed: false });
+            it.bytes = Some(bytes);
+            it.state = Some(SocketState::Closed);
+        })
     }
 }
 
@@ -310,17 +305,17 @@ fn endpoint(number: u64) -> Endpoint {
         IpAddr::V4(Ipv4Addr::new(203, high, 113, low))
     };
     // Several addresses share a name.
-    let domain = if number.is_multiple_of(5) {
-        Domain::Unknown
+    let name = if number.is_multiple_of(5) {
+        None
     } else {
-        Domain::Observed {
+        Some(KnownName {
             name: format!("api-{}.service.example.com", number / 3).into(),
             by: DomainSource::Dns,
-        }
+        })
     };
     let classes = [Class::LlmApi, Class::CodeHost, Class::Registry, Class::Telemetry, Class::Unknown];
     let class = classes[usize::try_from(number % 5).expect("below five")];
-    Endpoint { remote: Address::Ip(SocketAddr::new(ip, 443)), domain, class }
+    Endpoint { remote: Address::Ip(SocketAddr::new(ip, 443)), name, class }
 }
 
 /// xorshift64, so that each run is the same.

@@ -11,13 +11,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rano::connection::{Connection, End};
 use rano::event::{
-    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
+    Address, Bytes, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality,
     Protocol, SocketState, SourceKind,
 };
 use rano::files::Rights;
 use rano::process::{Ancestor, Process, ProcessId};
-use rano::store::{Progress, Session, Store, StoreOptions};
+use rano::source::Role;
+use rano::store::{Session, Store, StoreOptions};
+use rano::update::{Counters, Update};
 
 const PROCESSES: u64 = 200;
 const ENDPOINTS: u64 = 500;
@@ -128,15 +131,16 @@ fn write(events: &[Event], path: &Path, batch_size: usize) -> Result<Duration, B
     let store = Store::start(&options, &session)?;
     let mut dropped = 0;
     for event in events {
-        store.push(event);
+        let update = Update::Event(event.clone());
+        store.push(&update);
         // A full queue drops; here the event is pushed again when the writer has made room.
         while store.dropped() > dropped {
             dropped += 1;
             std::thread::sleep(Duration::from_micros(100));
-            store.push(event);
+            store.push(&update);
         }
     }
-    let finished = store.finish(Progress::default(), START);
+    let finished = store.finish(Counters::default(), START);
     let elapsed = start.elapsed();
     if finished.stored != events.len() as u64 || finished.error.is_some() {
         return Err(format!("not everything was stored: {finished:?}").into());
@@ -195,12 +199,12 @@ fn per_second(count: usize, elapsed: Duration) -> f64 {
 /// Connections that open and close in an interleaved order, each with a local port and byte counts of its own.
 fn realistic(count: u64) -> Vec<Event> {
     let processes: Vec<Arc<Process>> = (0..PROCESSES).map(process).collect();
-    let endpoints: Vec<(Address, Domain)> = (0..ENDPOINTS).map(endpoint).collect();
+    let endpoints: Vec<(Address, Option<KnownName>)> = (0..ENDPOINTS).map(endpoint).collect();
     let mut random = Random(42);
     let mut events = Vec::new();
     let mut open: Vec<Event> = Vec::new();
     let mut at = Moment { boot_ns: 0, unix_ms: START };
-    let mut connection = 0;
+    let mut number = 0;
     for _ in 0..count {
         let step = random.below(20);
         at = Moment {
@@ -210,49 +214,32 @@ fn realistic(count: u64) -> Vec<Event> {
         if open.len() as u64 >= OPEN || (!open.is_empty() && random.below(2) == 0) {
             let which = random.below(open.len() as u64);
             let connect = open.swap_remove(usize::try_from(which).expect("an index"));
-            events.push(Event {
-                kind: EventKind::Close,
-                duration: Some(at.since(connect.at)),
-                at,
-                bytes: Some(Bytes {
-                    sent: 200 + random.below(20_000),
-                    received: 1_000 + random.below(500_000),
-                }),
-                state: Some(SocketState::Closed),
-                ..connect
-            });
+            let duration = Some(at.since(connect.at));
+            let bytes = Bytes { sent: 200 + random.below(20_000), received: 1_000 + random.below(500_000) };
+            events.push(Event { kind: EventKind::Close, at, ..connect }.with(|it| {
+                it.ended = Some(End { at, duration, error: None, is_late: false, has_failed: false });
+                it.bytes = Some(bytes);
+                it.state = Some(SocketState::Closed);
+            }));
             continue;
         }
-        connection += 1;
+        number += 1;
         let process = &processes[usize::try_from(random.below(PROCESSES)).expect("an index")];
-        let (remote, domain) = endpoints[usize::try_from(random.below(ENDPOINTS)).expect("an index")].clone();
+        let (remote, name) = endpoints[usize::try_from(random.below(ENDPOINTS)).expect("an index")].clone();
         let port = u16::try_from(32_768 + random.below(28_232)).expect("a port");
-        let event = Event {
-            kind: EventKind::Connect,
-            at,
-            connection: ConnectionId(connection),
+        let connection = Connection {
             provider: Arc::clone(&process.provider),
             process: Some(Arc::clone(process)),
-            protocol: Protocol::Tcp,
             local: Some(Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 23)), port))),
             remote: Some(remote),
-            domain,
-            is_hearsay: false,
-            tree: None,
-            others: Vec::new(),
+            name,
             class: Class::LlmApi,
-            duration: None,
-            bytes: None,
-            error: None,
             state: Some(SocketState::Established),
-            source: SourceKind::Proc,
             owner_quality: OwnerQuality::Polled,
-            preexisting: false,
-            late: false,
             netns: 4_026_531_840,
-            peer_pid: None,
-            alert: false,
+            ..Connection::new(ConnectionId(number), Role::Connect, Protocol::Tcp, at)
         };
+        let event = Event { kind: EventKind::Connect, at, connection: Arc::new(connection) };
         open.push(event.clone());
         events.push(event);
     }
@@ -283,17 +270,17 @@ fn process(number: u64) -> Arc<Process> {
     })
 }
 
-fn endpoint(number: u64) -> (Address, Domain) {
+fn endpoint(number: u64) -> (Address, Option<KnownName>) {
     let host = u8::try_from(number % 250).expect("below 250");
     let net = u8::try_from(number / 250).expect("few nets");
     let remote = Address::Ip(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, net, 113, host)), 443));
     // One in five has no name.
-    let domain = if number.is_multiple_of(5) {
-        Domain::Unknown
+    let name = if number.is_multiple_of(5) {
+        None
     } else {
-        Domain::Observed { name: format!("api-{number}.service.example.com").into(), by: DomainSource::Dns }
+        Some(KnownName { name: format!("api-{number}.service.example.com").into(), by: DomainSource::Dns })
     };
-    (remote, domain)
+    (remote, name)
 }
 
 /// xorshift64, so that each run is the same.

@@ -1,5 +1,5 @@
-//! The one thing that flows from the pipeline to every sink. It is neither the kernel ABI, nor a row, nor JSON:
-//! each sink makes its own shape of it.
+//! What happens to connections, and the words for it. An event is neither the kernel ABI, nor a row, nor JSON: each sink
+//! makes its own shape of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::{Process, ProcessId};
+use crate::connection::Connection;
 
 /// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +58,18 @@ impl Protocol {
             Self::Unix => "unix",
         }
     }
+}
+
+/// What part a socket plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It reached out.
+    Connect,
+    /// It came from a listener.
+    Accept,
+    /// It waits for others.
+    Listen,
 }
 
 /// One end of a socket.
@@ -134,13 +146,14 @@ impl OwnerQuality {
     }
 }
 
-/// The capture rung an event came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The capture rung that tells of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
     EbpfFentry,
     EbpfKprobe,
     EbpfTracepoint,
+    #[default]
     Proc,
 }
 
@@ -210,17 +223,6 @@ impl DomainSource {
     }
 }
 
-/// The name of the remote end.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Domain {
-    Observed {
-        name: Arc<str>,
-        by: DomainSource,
-    },
-    #[default]
-    Unknown,
-}
-
 /// A name and how it became known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownName {
@@ -282,43 +284,19 @@ impl Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// An understood event: who, where, when, and how surely.
+/// An understood event, with its connection as it stood then.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub kind: EventKind,
     pub at: Moment,
-    pub connection: ConnectionId,
-    /// `None` where nobody could be named.
-    pub process: Option<Arc<Process>>,
-    /// The outermost watched process it descends from, itself perhaps.
-    pub tree: Option<ProcessId>,
-    /// The provider on whose behalf it happened; `unknown` where there is none.
-    pub provider: Arc<str>,
-    pub protocol: Protocol,
-    pub local: Option<Address>,
-    pub remote: Option<Address>,
-    pub domain: Domain,
-    /// Only other users' processes say that it goes by that name: it neither classes the endpoint nor makes it known.
-    pub is_hearsay: bool,
-    /// Other names it may go by, weaker ones and those of which one is as likely as the other.
-    pub others: Vec<KnownName>,
-    pub class: Class,
-    /// From connect to close, where both are known.
-    pub duration: Option<Duration>,
-    pub bytes: Option<Bytes>,
-    /// The errno with which it failed or ended; [`crate::errno::name`] names it.
-    pub error: Option<i32>,
-    pub state: Option<SocketState>,
-    pub source: SourceKind,
-    pub owner_quality: OwnerQuality,
-    /// Older than the observation.
-    pub preexisting: bool,
-    /// An end that was found out afterwards: `at` is when, and nothing is known of how.
-    pub late: bool,
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    /// Who holds the other end of a unix socket, where that could be seen.
-    pub peer_pid: Option<u32>,
-    /// Raised an alert.
-    pub alert: bool,
+    pub connection: Arc<Connection>,
+}
+
+impl Event {
+    /// The same event of a connection that differs.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Connection)) -> Self {
+        change(Arc::make_mut(&mut self.connection));
+        self
+    }
 }

@@ -7,10 +7,14 @@
 )]
 
 pub mod event;
+pub mod connection;
+pub mod update;
+pub mod bounded;
 pub mod filter;
 pub mod source;
 pub mod names;
 pub mod process;
+pub mod alerts;
 pub mod pipeline;
 pub mod sink;
 pub mod store;

@@ -1,15 +1,20 @@
-//! The running sums of an observation: what the summary shows and `sessions` keeps.
+//! The running sums of an observation: what the summary and the stats show and `sessions` keeps.
 
-use std::borrow::Borrow;
+mod ranking;
+mod standings;
+
 use std::collections::BTreeMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustc_hash::FxHashMap;
-
-use crate::event::{Bytes, Class, Domain, Event, EventKind};
+use crate::connection::Connection;
+use crate::event::{Address, Bytes, Class, EventKind, KnownName};
 use crate::process::LeftOut;
+
+pub use ranking::Ranking;
+use standings::Tallies;
+pub use standings::{ProviderStanding, Standing, Standings, View};
 
 /// Sums over all events so far.
 #[derive(Debug, Clone, Default)]
@@ -32,10 +37,16 @@ pub struct Totals {
     pub remote_ips: Ranking<IpAddr>,
     /// Connects by name.
     pub domains: Ranking<Arc<str>>,
+    /// Connects whose name is not known.
+    pub nameless: u64,
     /// What excludes left out.
     pub left_out: LeftOut,
     /// What each class of endpoints came to.
     pub classes: BTreeMap<Class, ClassTotals>,
+    /// Closes whose duration is known, and the sum of these.
+    timed: u64,
+    duration_sum: Duration,
+    tallies: Tallies,
 }
 
 /// Connects to endpoints of one class, and the payload of those that have ended.
@@ -46,167 +57,84 @@ pub struct ClassTotals {
 }
 
 impl Totals {
-    pub fn count(&mut self, event: &Event) {
-        match event.kind {
+    /// That can also tell the standings in `views`: what nobody asked for is not counted.
+    pub fn with_views(views: &[View]) -> Self {
+        Self { tallies: Tallies::of(views), ..Self::default() }
+    }
+
+    /// An event of a connection, which is as it is after it.
+    pub fn count(&mut self, kind: EventKind, connection: &Connection) {
+        match kind {
             EventKind::Connect => {
                 self.connects += 1;
                 self.active += 1;
                 self.peak = self.peak.max(self.active);
-                *self.providers.entry(Arc::clone(&event.provider)).or_default() += 1;
-                if let Some(ip) = event.remote.as_ref().and_then(crate::event::Address::ip_addr) {
+                *self.providers.entry(Arc::clone(&connection.provider)).or_default() += 1;
+                if let Some(ip) = connection.remote.as_ref().and_then(Address::ip_addr) {
                     self.remote_ips.count(&ip);
                 }
-                if let Domain::Observed { name, .. } = &event.domain {
-                    self.domains.count(name);
+                match &connection.name {
+                    Some(known) => self.domains.count(&known.name),
+                    None => self.nameless += 1,
                 }
-                self.classes.entry(event.class).or_default().connects += 1;
+                self.classes.entry(connection.class).or_default().connects += 1;
+                self.tallies.connected(connection);
             }
             EventKind::Close => {
                 self.closes += 1;
                 self.active = self.active.saturating_sub(1);
+                if let Some(duration) = connection.duration() {
+                    self.timed += 1;
+                    self.duration_sum += duration;
+                }
             }
             EventKind::Fail => self.fails += 1,
             EventKind::Accept => self.accepts += 1,
             EventKind::Listen => self.listens += 1,
         }
-        if let Some(bytes) = event.bytes {
-            self.bytes.sent = self.bytes.sent.saturating_add(bytes.sent);
-            self.bytes.received = self.bytes.received.saturating_add(bytes.received);
-            add(&mut self.classes.entry(event.class).or_default().bytes, bytes);
+        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (kind, connection.bytes) {
+            add(&mut self.bytes, bytes);
+            add(&mut self.classes.entry(connection.class).or_default().bytes, bytes);
         }
     }
 
-    /// A connect that was counted goes by another name; `event` is the connection as it is now, `bytes` what was told
-    /// with its end, if it has ended.
-    pub fn renamed(&mut self, event: &Event, bytes: Option<Bytes>, before: &Domain, class_before: Class) {
-        if let Domain::Observed { name, .. } = before {
-            self.domains.discount(name);
+    /// A connect that was counted goes by another name.
+    pub fn renamed(&mut self, connection: &Connection, before: Option<&KnownName>, class_before: Class) {
+        match before {
+            Some(known) => self.domains.discount(&known.name),
+            None => self.nameless = self.nameless.saturating_sub(1),
         }
-        if let Domain::Observed { name, .. } = &event.domain {
-            self.domains.count(name);
+        match &connection.name {
+            Some(known) => self.domains.count(&known.name),
+            None => self.nameless += 1,
         }
-        if class_before != event.class {
+        self.tallies.renamed(connection);
+        if class_before != connection.class {
             let former = self.classes.entry(class_before).or_default();
             former.connects = former.connects.saturating_sub(1);
-            self.classes.entry(event.class).or_default().connects += 1;
-            if let Some(bytes) = bytes {
+            self.classes.entry(connection.class).or_default().connects += 1;
+            // Those of an open one are counted when it ends.
+            if let Some(bytes) = connection.bytes.filter(|_| connection.ended.is_some()) {
                 let former = &mut self.classes.entry(class_before).or_default().bytes;
                 former.sent = former.sent.saturating_sub(bytes.sent);
                 former.received = former.received.saturating_sub(bytes.received);
-                add(&mut self.classes.entry(event.class).or_default().bytes, bytes);
+                add(&mut self.classes.entry(connection.class).or_default().bytes, bytes);
             }
         }
+    }
+
+    /// The `top` of each view that is counted.
+    pub fn standings(&self, top: usize) -> Standings {
+        self.tallies.standings(self, top)
+    }
+
+    /// Of the connections whose duration is known.
+    fn average_duration(&self) -> Duration {
+        self.duration_sum.checked_div(u32::try_from(self.timed).unwrap_or(u32::MAX)).unwrap_or_default()
     }
 }
 
 fn add(sum: &mut Bytes, bytes: Bytes) {
     sum.sent = sum.sent.saturating_add(bytes.sent);
     sum.received = sum.received.saturating_add(bytes.received);
-}
-
-/// Counts by key for a bounded number of keys. When they are too many, the rarer half goes, counted together: whatever
-/// becomes frequent later still finds its place.
-#[derive(Debug, Clone)]
-pub struct Ranking<K> {
-    counts: FxHashMap<K, u64>,
-    /// Occurrences of keys that had to go.
-    pub others: u64,
-}
-
-impl<K> Default for Ranking<K> {
-    fn default() -> Self {
-        Self { counts: FxHashMap::default(), others: 0 }
-    }
-}
-
-impl<K: Eq + Hash + Ord + Clone> Ranking<K> {
-    /// 65,536 keys take a few MiB, and no observation that a person reads has more.
-    const KEYS_MAX: usize = 1 << 16;
-
-    /// An owned key is made only for its first occurrence.
-    pub fn count<Q>(&mut self, key: &Q)
-    where
-        K: Borrow<Q>,
-        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
-    {
-        if let Some(count) = self.counts.get_mut(key) {
-            *count += 1;
-        } else {
-            if self.counts.len() >= Self::KEYS_MAX {
-                self.drop_rare();
-            }
-            self.counts.insert(key.to_owned(), 1);
-        }
-    }
-
-    /// Half of the keys at least.
-    fn drop_rare(&mut self) {
-        let mut counts: Vec<u64> = self.counts.values().copied().collect();
-        let middle = counts.len() / 2;
-        let (_, &mut median, _) = counts.select_nth_unstable(middle);
-        let others = &mut self.others;
-        self.counts.retain(|_, count| {
-            let is_rare = *count <= median;
-            *others += if is_rare { *count } else { 0 };
-            !is_rare
-        });
-    }
-
-    /// Takes back one occurrence.
-    pub fn discount<Q>(&mut self, key: &Q)
-    where
-        K: Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
-    {
-        match self.counts.get_mut(key) {
-            Some(1) => drop(self.counts.remove(key)),
-            Some(count) => *count -= 1,
-            None => self.others = self.others.saturating_sub(1),
-        }
-    }
-
-    /// The most frequent first, equals in the order of their keys.
-    pub fn top(&self, most: usize) -> Vec<(K, u64)> {
-        let order =
-            |(a_key, a): &(&K, &u64), (b_key, b): &(&K, &u64)| b.cmp(a).then_with(|| a_key.cmp(b_key));
-        let mut all: Vec<_> = self.counts.iter().collect();
-        if all.len() > most {
-            // Many are counted and few are shown: only those are put in order.
-            all.select_nth_unstable_by(most, order);
-            all.truncate(most);
-        }
-        all.sort_unstable_by(order);
-        all.into_iter().map(|(key, count)| (key.clone(), *count)).collect()
-    }
-
-    pub fn len(&self) -> usize {
-        self.counts.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.counts.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_of_keys_hides_none_that_becomes_frequent() {
-        let mut ranking = Ranking::default();
-        for _ in 0..10 {
-            ranking.count(&7);
-        }
-        for key in 0..200_000_u32 {
-            ranking.count(&key);
-        }
-        for _ in 0..5 {
-            ranking.count(&300_000);
-        }
-        assert_eq!(ranking.top(2), [(7, 11), (300_000, 5)]);
-        assert!(ranking.len() <= Ranking::<u32>::KEYS_MAX);
-        let kept: u64 = ranking.top(usize::MAX).iter().map(|(_, count)| count).sum();
-        assert_eq!(kept + ranking.others, 10 + 200_000 + 5, "nothing is lost");
-    }
 }

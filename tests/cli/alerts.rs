@@ -28,6 +28,7 @@ crate::tests![
     without_rules_nothing_is_an_alert,
     nothing_is_done_while_nothing_happens,
     a_name_that_arrives_late_is_judged_and_reaches_line_row_and_json,
+    a_name_that_arrives_after_the_end_raises_an_alert_of_that_end,
     a_name_that_is_known_at_the_connect_is_judged_there,
     every_name_is_judged_and_the_best_is_shown,
     two_look_ups_for_one_address_silence_nothing,
@@ -290,6 +291,41 @@ fn a_name_that_arrives_late_is_judged_and_reaches_line_row_and_json() -> Result<
     let start = "{\"type\":\"alert\",\"ts\":\"2026-01-17T19:30:01.500Z\",\"kind\":\"domain_match\",\
                  \"severity\":\"critical\",\"pattern\":\"*.malicious.com\",\"domain\":\"evil.malicious.com\"";
     ensure!(alert.starts_with(start), "{alert}");
+    Ok(())
+}
+
+/// What the alert says happened is what standard output said last.
+fn a_name_that_arrives_after_the_end_raises_an_alert_of_that_end() -> Result<()> {
+    let refused = Recording::new().connect_of(42, 1, 0, "203.0.113.7:443", "connecting").fail(1, 20).name(
+        1,
+        1500,
+        "evil.malicious.com",
+        "dns",
+    );
+    let closed = Recording::new().connect(1, 0, "203.0.113.7:443").close(1, 20).name(
+        1,
+        1500,
+        "evil.malicious.com",
+        "dns",
+    );
+    for (recording, expected) in [(refused, &["fail", "name"][..]), (closed, &["connect", "close", "name"])] {
+        let (finished, directory) = replay(&recording, &["--json", "--alert-domain", "*.malicious.com"])?;
+        let lines: Vec<Value> =
+            finished.stdout.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
+        let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap_or_default()).collect();
+        ensure!(events == expected, "{events:?}");
+        // How it ended was said in its own line.
+        let name = lines.last().context("no line")?;
+        for field in ["duration_ms", "bytes_sent", "error"] {
+            ensure!(name.get(field).is_none(), "{field}: {name}");
+        }
+        let alert = finished.stderr.lines().find(|line| line.starts_with('{')).context("an alert")?;
+        let alert: Value = serde_json::from_str(alert)?;
+        ensure!(alert["event"] == expected[expected.len() - 2], "{alert}");
+        let database = Database::open(&default_database(directory.path()))?;
+        let unmarked = database.count("SELECT count(*) FROM events WHERE alert = 0")?;
+        ensure!(unmarked == 0, "{unmarked}");
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rano::store::Progress;
+use rano::update::Counters;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -297,7 +297,7 @@ fn a_reader_whose_index_is_cut_says_so() -> Result<()> {
     let store = history.begin("first", START)?;
     for (number, connection) in every(20_000, START, 10, &Connection::default()).iter().enumerate() {
         for event in connection.events(number as u64) {
-            store.push(&event);
+            store.push(&event.into());
         }
     }
     wait_until("all of it is stored", || {
@@ -318,7 +318,7 @@ fn a_reader_whose_index_is_cut_says_so() -> Result<()> {
         stderr.lines().next().is_some_and(|line| line.contains("cut short while it was read")),
         "{stderr}"
     );
-    let finished = store.finish(Progress::default(), START);
+    let finished = store.finish(Counters::default(), START);
     ensure!(finished.dropped == 0 && finished.error.is_none(), "{finished:?}");
     Ok(())
 }

@@ -17,6 +17,7 @@ crate::tests![
     pretty_lines_have_the_documented_columns,
     json_lines_have_the_documented_fields,
     an_end_that_was_found_out_is_marked,
+    a_recording_says_which_source_made_it,
     the_summary_counts_what_was_seen,
     the_summary_goes_to_standard_error_with_json,
     summary_only_prints_no_events,
@@ -103,6 +104,30 @@ fn expect_summary(text: &str) -> Result<()> {
     }
     ensure!(summary.contains("  active   1 (peak "), "{summary}");
     ensure!(summary.contains("Completeness"), "{summary}");
+    Ok(())
+}
+
+/// Events, session and summary say what was recorded, not that it is played.
+fn a_recording_says_which_source_made_it() -> Result<()> {
+    let connect = || Recording::new().connect(1, 100, "192.0.2.1:443");
+    for (recording, expected) in [
+        (connect(), "proc"),
+        (Recording::new().made_by("ebpf_kprobe").connect(1, 100, "192.0.2.1:443"), "ebpf-kprobe"),
+    ] {
+        let scene = Scene::new(User::Ordinary)?;
+        let replay = recording.write(scene.directory())?;
+        let finished =
+            scene.launch()?.args([OsStr::new("--json"), OsStr::new("--replay"), replay.as_os_str()]).run()?;
+        finished.expect_code(0)?;
+        let line = finished.stdout.lines().next().context("no line")?;
+        let line: Value = serde_json::from_str(line)?;
+        ensure!(line["source"] == expected, "{line}");
+        let rows = "SELECT events.source || ' ' || sessions.source FROM events JOIN sessions USING (run_id)";
+        let rows = scene.database()?.text(rows)?;
+        ensure!(rows == format!("{expected} {expected}"), "{rows}");
+        let summary = format!("source {expected} (a recording)");
+        ensure!(finished.stderr.contains(&summary), "{}", finished.stderr);
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rano::output::human::timestamp_millis;
-use rano::store::Progress;
+use rano::update::Counters;
 use serde_json::Value;
 
 use crate::support::history::{Connection, End, History, START, every};
@@ -188,7 +188,7 @@ fn a_running_session_is_consistent_while_it_is_written() -> Result<()> {
                 ..Connection::default()
             };
             for event in connection.events(round * 1500 + number) {
-                store.push(&event);
+                store.push(&event.into());
                 written += 1;
             }
         }
@@ -210,7 +210,7 @@ fn a_running_session_is_consistent_while_it_is_written() -> Result<()> {
         ensure!(events >= seen && events <= written, "{seen} {events} {written}");
         seen = events;
     }
-    let finished = store.finish(Progress::default(), START);
+    let finished = store.finish(Counters::default(), START);
     ensure!(finished.dropped == 0 && finished.error.is_none(), "{finished:?}");
     ensure!(number(&history.json(&["report", "--json"])?, "/summary/events")? == written);
     ensure!(history.database()?.integrity()? == "ok");

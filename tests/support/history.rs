@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rano::connection::{Connection as Observed, End as Ending};
 use rano::event::{
-    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
-    Protocol, SocketState, SourceKind,
+    Address, Bytes, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality, Protocol,
+    SocketState, SourceKind,
 };
 use rano::files::{Identity, Rights};
 use rano::process::{Process, ProcessId};
-use rano::store::{Progress, Session, Store, StoreOptions};
+use rano::source::Role;
+use rano::store::{Session, Store, StoreOptions};
+use rano::update::Counters;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -71,47 +74,32 @@ impl Connection {
             ancestry: Vec::new(),
         };
         let address = |text: &str| Address::Ip(SocketAddr::new(text.parse().expect("an address"), 443));
-        let connect = Event {
-            kind: if self.fails { EventKind::Fail } else { EventKind::Connect },
-            at: Moment { boot_ns: 0, unix_ms: self.at },
-            connection: ConnectionId(number + 1),
+        let at = Moment { boot_ns: 0, unix_ms: self.at };
+        let name = self.domain.as_ref();
+        let failed = Ending { at, duration: None, error: Some(111), is_late: false, has_failed: true };
+        let connection = Observed {
             process: Some(Arc::new(process)),
             provider: self.provider.into(),
-            protocol: Protocol::Tcp,
             local: Some(address("192.168.1.23")),
             remote: Some(address(self.ip)),
-            domain: match &self.domain {
-                Some(name) => Domain::Observed { name: name.as_str().into(), by: DomainSource::Dns },
-                None => Domain::Unknown,
-            },
-            is_hearsay: false,
-            tree: None,
-            others: Vec::new(),
-            class: Class::Unknown,
-            duration: None,
-            bytes: None,
-            error: self.fails.then_some(111),
-            state: None,
-            source: SourceKind::Proc,
+            name: name.map(|name| KnownName { name: name.as_str().into(), by: DomainSource::Dns }),
             owner_quality: OwnerQuality::Polled,
-            preexisting: false,
-            late: false,
             netns: 4_026_531_840,
-            peer_pid: None,
-            alert: false,
+            ended: self.fails.then_some(failed),
+            ..Observed::new(ConnectionId(number + 1), Role::Connect, Protocol::Tcp, at)
         };
+        let connect = Event { kind: connection.first_event(), at, connection: Arc::new(connection) };
         if self.fails {
             return vec![connect];
         }
         let millis = i64::try_from(self.open_for.as_millis()).expect("a short time");
-        let close = Event {
-            kind: EventKind::Close,
-            at: Moment { boot_ns: 0, unix_ms: self.at + millis },
-            duration: Some(self.open_for),
-            bytes: Some(Bytes { sent: 100, received: 1000 }),
-            state: Some(SocketState::Closed),
-            ..connect.clone()
-        };
+        let at = Moment { boot_ns: 0, unix_ms: self.at + millis };
+        let duration = Some(self.open_for);
+        let close = Event { kind: EventKind::Close, at, ..connect.clone() }.with(|it| {
+            it.ended = Some(Ending { at, duration, error: None, is_late: false, has_failed: false });
+            it.bytes = Some(Bytes { sent: 100, received: 1000 });
+            it.state = Some(SocketState::Closed);
+        });
         vec![connect, close]
     }
 }
@@ -184,11 +172,11 @@ impl History {
         for (number, connection) in connections.iter().enumerate() {
             for event in connection.events(number as u64) {
                 last = last.max(event.at.unix_ms);
-                store.push(&event);
+                store.push(&event.into());
             }
         }
         if end == End::Clean {
-            let finished = store.finish(Progress::default(), last);
+            let finished = store.finish(Counters::default(), last);
             ensure!(finished.error.is_none() && finished.dropped == 0, "{finished:?}");
         }
         Ok(())

@@ -17,12 +17,22 @@ pub struct Recording {
     text: String,
     /// How far the wall clock has been moved.
     jump_ms: i64,
+    /// Of the sockets to come; recordings of old do not say.
+    source: Option<&'static str>,
 }
 
 impl Recording {
     /// With a process named claude, pid 42.
     pub fn new() -> Self {
         Self::default().process(42, "claude")
+    }
+
+    /// Begins with the line that names the source, which is that of each socket, too.
+    pub fn made_by(mut self, source: &'static str) -> Self {
+        self.source = Some(source);
+        let header = json!({ "recorded": { "source": source } });
+        self.text.insert_str(0, &format!("{header}\n"));
+        self
     }
 
     pub fn process(self, pid: u32, comm: &str) -> Self {
@@ -75,12 +85,16 @@ impl Recording {
         quality: &str,
     ) -> Self {
         let at = self.at(ms);
-        self.line(&json!({ "socket": { "opened": {
+        let mut opened = json!({
             "id": id(connection), "role": "connect", "protocol": protocol,
             "local": { "ip": format!("10.0.0.1:{}", 40_000 + u32::from(connection)) }, "remote": { "ip": remote },
             "state": state, "owner": { "pid": pid, "start_time": pid }, "quality": quality,
             "preexisting": false, "at": at, "netns": 1,
-        } } }))
+        });
+        if let Some(source) = self.source {
+            opened["source"] = source.into();
+        }
+        self.line(&json!({ "socket": { "opened": opened } }))
     }
 
     pub fn established(self, connection: u16, ms: u64) -> Self {

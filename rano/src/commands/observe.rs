@@ -11,6 +11,7 @@ use anyhow::Result;
 use rustix::thread::CapabilitySet;
 
 use super::Context;
+use crate::alerts::{AlertRules, Judge};
 use crate::config::{Configuration, Exclude, LogFormat, Origin, RungChoice, Settings, SourceChoice};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
@@ -28,10 +29,9 @@ use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
 use crate::signals::{self, ReopenLogs};
 use crate::sink::Sink;
-use crate::sink::alerts::{AlertRules, Judge};
 use crate::sink::log_file::{LogFile, OpenLog};
 use crate::sink::shown::Shown;
-use crate::sink::stats::{LiveStats, Room, StatsSettings, View};
+use crate::sink::stats::{LiveStats, Room, StatsSettings};
 use crate::sink::store::{OnMove, StoreSink};
 use crate::sink::terminal::{Format, Terminal, TerminalSettings};
 use crate::source::ebpf::{EbpfSettings, EbpfSource};
@@ -42,6 +42,7 @@ use crate::source::replay::{Recorder, Replay};
 use crate::source::{self, Source};
 use crate::stop::Stop;
 use crate::store::{OpenError, OpenProblem, Session, Store, StoreOptions};
+use crate::totals::View;
 use names::NameSources;
 
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
@@ -64,9 +65,11 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
-    let mut pipeline =
-        Pipeline::new(tree, run.scope(), source.kind(), sinks).with_idle_notice(run.idle_notice());
+    let mut pipeline = Pipeline::new(tree, run.scope(), sinks).with_idle_notice(run.idle_notice());
     pipeline = pipeline.with_excludes(run.redacted_excludes());
+    if run.wants_stats() {
+        pipeline = pipeline.with_views(&run.views());
+    }
     pipeline = pipeline.with_names(names).with_warnings(name_sources.warnings);
     if let Some(judge) = run.judge() {
         pipeline = pipeline.with_judge(judge);
@@ -385,7 +388,6 @@ impl<'a> Run<'a> {
 
     fn terminal(&self, stop: &Stop) -> Terminal {
         let interval = Duration::from_millis(self.settings.stats_interval_ms);
-        let wants_stats = !self.settings.json && (self.settings.once || !interval.is_zero());
         let stats = StatsSettings {
             interval,
             width: self.settings.stats_width,
@@ -398,7 +400,7 @@ impl<'a> Run<'a> {
             show_events: !self.settings.summary_only,
             shown: self.shown(),
             run_id: self.id.clone(),
-            stats: wants_stats.then(|| LiveStats::new(stats)),
+            stats: self.wants_stats().then(|| LiveStats::new(stats)),
             bell: self.settings.alert_bell,
             room: terminal_room,
         };
@@ -406,6 +408,10 @@ impl<'a> Run<'a> {
         let mut stderr = Stream::stderr(self.styles(stream::stderr_is_terminal()));
         stderr.is_terminal &= !self.context.environment.is_dumb_terminal();
         Terminal::new(stdout, stderr, settings, stop.clone())
+    }
+
+    fn wants_stats(&self) -> bool {
+        !self.settings.json && (self.settings.once || self.settings.stats_interval_ms > 0)
     }
 
     fn shown(&self) -> Shown {

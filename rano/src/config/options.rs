@@ -10,7 +10,7 @@ use super::spec::{Spelling, option, options};
 use super::value::{Kind, Setting, Value, choices};
 use crate::filter::Filter;
 use crate::output::style::Theme;
-use crate::sink::stats::View;
+use crate::totals::View;
 
 choices! {
     /// Where events are to come from.

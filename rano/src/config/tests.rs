@@ -11,7 +11,7 @@ use super::value::Value;
 use super::*;
 use crate::commands::command;
 use crate::output::style::Theme;
-use crate::sink::stats::View;
+use crate::totals::View;
 
 /// A home with `work` in it, files, variables and a command line.
 pub(crate) struct World {

@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 
 use super::tree::{Node, NumberKey, Term, TextKey, WordKey};
-use crate::event::{Address, Domain, Event, EventKind, SocketState};
+use crate::connection::Connection;
+use crate::event::{Address, Event, EventKind, SocketState};
 use crate::process::Process;
 
 /// What a filter can ask of an event; absent is `None`.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    event: &'a Event,
+    kind: EventKind,
+    connection: &'a Connection,
     process: Option<&'a Process>,
 }
 
@@ -18,16 +20,18 @@ const NOBODY: &str = "unknown";
 
 impl<'a> From<&'a Event> for Facts<'a> {
     fn from(event: &'a Event) -> Self {
-        Self { event, process: event.process.as_deref() }
+        Self::of(event.kind, &event.connection)
     }
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
+    /// Of a connection, as an event of that kind tells of it.
+    pub fn of(kind: EventKind, connection: &'a Connection) -> Self {
+        Self { kind, connection, process: connection.process.as_deref() }
+    }
+
     fn domain(&self) -> Option<&str> {
-        match &self.event.domain {
-            Domain::Observed { name, .. } => Some(name),
-            Domain::Unknown => None,
-        }
+        self.connection.name.as_ref().map(|known| &*known.name)
     }
 
     fn comm(&self) -> &str {
@@ -35,34 +39,35 @@ impl Facts<'_> {
     }
 
     fn word(&self, key: WordKey) -> Option<&'static str> {
-        let event = self.event;
+        let connection = self.connection;
         Some(match key {
-            WordKey::Type => event.class.name(),
-            WordKey::Protocol => event.protocol.name(),
-            WordKey::State => return event.state.map(SocketState::name),
-            WordKey::Event => EventKind::name(event.kind),
-            WordKey::Source => event.source.name(),
-            WordKey::Quality => event.owner_quality.name(),
+            WordKey::Type => connection.class.name(),
+            WordKey::Protocol => connection.protocol.name(),
+            WordKey::State => return connection.state.map(SocketState::name),
+            WordKey::Event => self.kind.name(),
+            WordKey::Source => connection.source.name(),
+            WordKey::Quality => connection.owner_quality.name(),
         })
     }
 
     fn number(&self, key: NumberKey) -> Option<u64> {
         match key {
             NumberKey::Pid => self.process.map(|process| u64::from(process.id.pid)),
-            NumberKey::Port => match self.event.remote.as_ref()? {
+            NumberKey::Port => match self.connection.remote.as_ref()? {
                 Address::Ip(address) => Some(u64::from(address.port())),
                 Address::Path(_) => None,
             },
-            NumberKey::Sent => self.event.bytes.map(|bytes| bytes.sent),
-            NumberKey::Received => self.event.bytes.map(|bytes| bytes.received),
-            NumberKey::Duration => {
-                self.event.duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-            }
+            NumberKey::Sent => self.connection.bytes.map(|bytes| bytes.sent),
+            NumberKey::Received => self.connection.bytes.map(|bytes| bytes.received),
+            NumberKey::Duration => self
+                .connection
+                .duration()
+                .map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
     fn ip(&self) -> Option<IpAddr> {
-        self.event.remote.as_ref().and_then(Address::ip_addr)
+        self.connection.remote.as_ref().and_then(Address::ip_addr)
     }
 
     /// `text` is in ASCII lower case.
@@ -71,7 +76,7 @@ impl Facts<'_> {
         self.domain().is_some_and(holds)
             || holds(self.comm())
             || self.process.is_some_and(|process| holds(&process.exe) || holds(&process.cmdline))
-            || match &self.event.remote {
+            || match &self.connection.remote {
                 Some(Address::Ip(address)) => holds(&address.to_string()),
                 Some(Address::Path(path)) => holds(path),
                 None => false,
@@ -97,7 +102,7 @@ impl Term {
                 facts.domain().is_some_and(|name| globs.iter().any(|glob| glob.matches(name)))
             }
             Self::Text(TextKey::Provider, globs) => {
-                globs.iter().any(|glob| glob.matches(&facts.event.provider))
+                globs.iter().any(|glob| glob.matches(&facts.connection.provider))
             }
             Self::Text(TextKey::Process, globs) => globs.iter().any(|glob| {
                 glob.matches(facts.comm())
@@ -110,7 +115,7 @@ impl Term {
             Self::Ip(networks) => {
                 facts.ip().is_some_and(|ip| networks.iter().any(|network| network.contains(ip)))
             }
-            Self::Alert(alert) => facts.event.alert == *alert,
+            Self::Alert(alert) => facts.connection.alert == *alert,
             Self::Anywhere(text) => facts.has_anywhere(text),
         }
     }

@@ -2,11 +2,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::connection::{Connection, End};
 use crate::event::{
-    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, Moment, OwnerQuality,
+    Address, Bytes, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality,
     Protocol, SocketState, SourceKind,
 };
 use crate::process::{Process, ProcessId};
+use crate::source::Role;
 
 /// A close by curl, started by claude, of a connection to a model.
 fn event() -> Event {
@@ -21,32 +23,29 @@ fn event() -> Event {
         provider: Arc::from("anthropic"),
         ancestry: Vec::new(),
     };
-    Event {
-        kind: EventKind::Close,
-        at: Moment::default(),
-        connection: ConnectionId(1),
+    let at = Moment::default();
+    let connection = Connection {
         process: Some(Arc::new(process)),
         provider: Arc::from("anthropic"),
-        protocol: Protocol::Tcp,
-        local: None,
         remote: Some(Address::ip("10.1.2.3:443".parse().expect("an address"))),
-        domain: Domain::Observed { name: Arc::from("api.openai.com"), by: DomainSource::Sni },
-        others: Vec::new(),
-        is_hearsay: false,
-        late: false,
-        tree: None,
+        name: Some(KnownName { name: Arc::from("api.openai.com"), by: DomainSource::Sni }),
         class: Class::LlmApi,
-        duration: Some(Duration::from_secs(31)),
         bytes: Some(Bytes { sent: 3 << 20, received: 10 }),
-        error: None,
         state: Some(SocketState::Closed),
         source: SourceKind::EbpfTracepoint,
         owner_quality: OwnerQuality::Exact,
-        preexisting: false,
         netns: 1,
-        peer_pid: None,
         alert: true,
-    }
+        ended: Some(End {
+            at,
+            duration: Some(Duration::from_secs(31)),
+            error: None,
+            is_late: false,
+            has_failed: false,
+        }),
+        ..Connection::new(ConnectionId(1), Role::Connect, Protocol::Tcp, at)
+    };
+    Event { kind: EventKind::Close, at, connection: Arc::new(connection) }
 }
 
 fn holds(text: &str, event: &Event) -> bool {
@@ -122,15 +121,14 @@ fn a_blank_binds_tighter_than_a_bar_and_no_blank_tighter_still() {
 
 #[test]
 fn what_is_absent_matches_nothing() {
-    let event = Event {
-        process: None,
-        remote: Some(Address::Path("/run/x.sock".into())),
-        domain: Domain::Unknown,
-        bytes: None,
-        duration: None,
-        state: None,
-        ..event()
-    };
+    let event = event().with(|it| {
+        it.process = None;
+        it.remote = Some(Address::Path("/run/x.sock".into()));
+        it.name = None;
+        it.bytes = None;
+        it.ended = None;
+        it.state = None;
+    });
     for text in [
         "domain:*",
         "pid:>=0",
@@ -149,8 +147,8 @@ fn what_is_absent_matches_nothing() {
 
 #[test]
 fn names_in_other_scripts_match_in_either_spelling() {
-    let domain = Domain::Observed { name: "www.xn--mnchen-3ya.de".into(), by: DomainSource::Sni };
-    let event = Event { domain, ..event() };
+    let name = KnownName { name: "www.xn--mnchen-3ya.de".into(), by: DomainSource::Sni };
+    let event = event().with(|it| it.name = Some(name));
     for text in ["domain:*.münchen.de", "domain:*.MÜNCHEN.de.", "domain:*.xn--mnchen-3ya.de"] {
         assert!(holds(text, &event), "{text}");
     }

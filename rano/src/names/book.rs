@@ -162,6 +162,10 @@ pub struct Book {
     strangers: usize,
     /// Sockets that found no room.
     sockets_full: u64,
+    /// Ended sockets that made room before their time was over.
+    pub ended_full: u64,
+    /// Connections for which an answer was not awaited to the end.
+    pub nameless_full: u64,
 }
 
 impl Book {
@@ -179,6 +183,8 @@ impl Book {
             nameless: VecDeque::new(),
             strangers: 0,
             sockets_full: 0,
+            ended_full: 0,
+            nameless_full: 0,
         }
     }
 
@@ -207,9 +213,12 @@ impl Book {
     /// Time has come this far.
     pub fn passed(&mut self, now: Moment) {
         self.now_ns = self.now_ns.max(now.boot_ns);
-        while let Some((ended_ns, id)) = self.ended.front().copied()
-            && (ended_ns.saturating_add(nanos(LINGER)) < self.now_ns || self.ended.len() > ENDED_MAX)
-        {
+        while let Some((ended_ns, id)) = self.ended.front().copied() {
+            let is_over = ended_ns.saturating_add(nanos(LINGER)) < self.now_ns;
+            if !is_over && self.ended.len() <= ENDED_MAX {
+                break;
+            }
+            self.ended_full += u64::from(!is_over);
             self.ended.pop_front();
             self.forget(id, ended_ns);
         }
@@ -274,7 +283,8 @@ impl Book {
 
     fn await_answer(&mut self, connect: Connect, socket: SocketId, found: &Found) {
         if self.nameless.len() >= NAMELESS_MAX {
-            // Of most of them none is under way, so that nothing is counted.
+            // Of most of them none is under way: it is no gap.
+            self.nameless_full += 1;
             self.nameless.pop_front();
         }
         let (opened_ns, address) = (connect.at_ns, connect.address);

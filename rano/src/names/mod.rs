@@ -2,7 +2,6 @@
 
 pub mod accounts;
 pub mod book;
-pub mod bounded;
 pub mod capture_file;
 pub mod classes;
 pub mod dns;

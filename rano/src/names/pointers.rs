@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bounded::Bounded;
 use crate::event::Moment;
 use crate::names::Pointer;
-use crate::names::bounded::Bounded;
 use crate::names::classes::{Reach, reach};
 use crate::names::resolver::Resolver;
 use crate::source::SocketId;

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bounded::{Parted, Whose};
 use super::dns::{self, Question, Said};
 use super::packet::{Content, Segment};
 use super::quic;
 use super::stream::Stream;
 use super::tls::{self, Hello};
 use super::{Answer, Evidence, Greeting, Party};
+use crate::bounded::{Parted, Whose};
 use crate::event::{DomainSource, Moment, Protocol};
 use crate::source::SocketId;
 

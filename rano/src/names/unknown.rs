@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use rustc_hash::FxHashMap;
 
-use super::bounded::Bounded;
+use crate::bounded::Bounded;
 use crate::event::ConnectionId;
 use crate::process::ProcessId;
 use crate::source::SocketId;
@@ -54,6 +54,8 @@ pub struct UnknownEndpoints {
     /// All wait equally long.
     waiting: VecDeque<Waiting>,
     window: Window,
+    /// Connections that found no room to wait.
+    pub not_awaited: u64,
 }
 
 /// The lines of a while.
@@ -67,7 +69,12 @@ struct Window {
 
 impl Default for UnknownEndpoints {
     fn default() -> Self {
-        Self { told: Bounded::new(TOLD_MAX), waiting: VecDeque::new(), window: Window::default() }
+        Self {
+            told: Bounded::new(TOLD_MAX),
+            waiting: VecDeque::new(),
+            window: Window::default(),
+            not_awaited: 0,
+        }
     }
 }
 
@@ -78,6 +85,7 @@ impl UnknownEndpoints {
         if has_room {
             self.waiting.push_back(waiting);
         }
+        self.not_awaited += u64::from(!has_room);
         has_room
     }
 
@@ -194,5 +202,6 @@ mod tests {
         };
         assert!((0..WAITING_MAX).all(|_| unknown.wait(waiting)));
         assert!(!unknown.wait(waiting));
+        assert_eq!(unknown.not_awaited, 1);
     }
 }

@@ -4,23 +4,25 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::event::{Address, Domain, Event, EventKind};
+use crate::alerts::{Reason, Severity};
+use crate::connection::Connection;
+use crate::event::Address;
 use crate::output::escape::Escaped;
 use crate::output::human::{timestamp_millis, timestamp_seconds};
 use crate::output::json;
 use crate::output::style::Styles;
-use crate::sink::alerts::{Alert, Reason, Severity};
+use crate::update::Alert;
 
 /// `[ALERT] time | CRITICAL | kind | what`. No newline. Which connection it was stands in JSON and in the history, whose
 /// rows are marked.
-pub fn line(alert: &Alert<'_>, styles: &Styles) -> String {
+pub fn line(alert: &Alert, styles: &Styles) -> String {
     let (paint, severity) = match alert.reason.severity() {
         Severity::Critical => (styles.critical, "CRITICAL"),
         Severity::Warning => (styles.warning, "WARNING"),
     };
     let time = timestamp_seconds(alert.at.unix_ms);
     let kind = alert.reason.kind();
-    let message = message(alert.reason);
+    let message = message(&alert.reason);
     format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}")
 }
 
@@ -52,15 +54,13 @@ pub fn more_unknown_endpoints(count: u64) -> String {
 }
 
 /// What is said of an endpoint of which nobody knows what it is. No newline.
-pub fn unknown_endpoint(event: &Event, remote: SocketAddr) -> String {
-    let who = event
+pub fn unknown_endpoint(connection: &Connection, remote: SocketAddr) -> String {
+    let who = connection
         .process
         .as_ref()
         .map_or_else(String::new, |process| format!(" | {} ({})", Escaped(&process.comm), process.id.pid));
-    let domain = match &event.domain {
-        Domain::Observed { name, .. } => format!(" | domain={}", Escaped(name)),
-        Domain::Unknown => String::new(),
-    };
+    let name = connection.name.as_ref();
+    let domain = name.map_or_else(String::new, |known| format!(" | domain={}", Escaped(&known.name)));
     format!("⚠ Unknown endpoint: {remote}{who}{domain}")
 }
 
@@ -88,7 +88,7 @@ struct AlertJson<'a> {
     limit_ms: Option<u128>,
     v: u32,
     run_id: &'a str,
-    /// The event that raised it: a connect, a close, a fail.
+    /// The latest event of its connection: a connect, a close, a fail.
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
@@ -102,13 +102,9 @@ struct AlertJson<'a> {
 }
 
 /// One object and a newline.
-pub fn json(alert: &Alert<'_>, run_id: &str) -> Vec<u8> {
-    let event = alert.event;
-    let process = event.process.as_deref();
-    let known = match &event.domain {
-        Domain::Observed { name, .. } => Some(&**name),
-        Domain::Unknown => None,
-    };
+pub fn json(alert: &Alert, run_id: &str) -> Vec<u8> {
+    let connection = &*alert.connection;
+    let process = connection.process.as_deref();
     let text = |address: &Option<Address>| address.as_ref().map(Address::to_string);
     let mut json = AlertJson {
         r#type: "alert",
@@ -116,7 +112,7 @@ pub fn json(alert: &Alert<'_>, run_id: &str) -> Vec<u8> {
         kind: alert.reason.kind(),
         severity: alert.reason.severity().name(),
         pattern: None,
-        domain: known,
+        domain: connection.name.as_ref().map(|known| &*known.name),
         possible: None,
         active: None,
         limit: None,
@@ -124,15 +120,15 @@ pub fn json(alert: &Alert<'_>, run_id: &str) -> Vec<u8> {
         limit_ms: None,
         v: crate::output::event_json::VERSION,
         run_id,
-        event: EventKind::name(event.kind),
+        event: connection.last_event().name(),
         pid: process.map(|process| process.id.pid),
         comm: process.map_or("unknown", |process| &process.comm),
-        provider: &event.provider,
-        proto: event.protocol.name(),
-        local: text(&event.local),
-        remote: text(&event.remote),
+        provider: &connection.provider,
+        proto: connection.protocol.name(),
+        local: text(&connection.local),
+        remote: text(&connection.remote),
     };
-    match alert.reason {
+    match &alert.reason {
         Reason::DomainMatch { pattern, domain, is_possible } => {
             json.pattern = Some(pattern);
             json.domain = Some(domain);

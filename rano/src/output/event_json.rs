@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
-use crate::event::{Address, Domain, Event};
+use crate::connection::{Connection, End};
+use crate::event::{Address, Bytes, Event, Moment, SocketState};
 use crate::output::human::timestamp_millis;
 use crate::output::json;
 use crate::process::ancestry;
+use crate::update::Renamed;
 
 /// Version of this shape: raised when a field changes its meaning.
 pub const VERSION: u32 = 1;
@@ -78,20 +80,30 @@ fn is_false(value: &bool) -> bool {
 
 /// Appends the object and a newline.
 pub fn write(line: &mut Vec<u8>, event: &Event, run_id: &str) {
-    write_as(line, event.kind.name(), event, run_id);
+    let Connection { ended, bytes, .. } = &*event.connection;
+    let what = What { word: event.kind.name(), at: event.at, ended: ended.as_ref(), bytes: *bytes };
+    append(line, &what, &event.connection, run_id);
 }
 
-/// Appends the line that tells a name which became known after the connect; `event` is the connection with the name.
-pub fn write_name(line: &mut Vec<u8>, event: &Event, run_id: &str) {
-    write_as(line, "name", event, run_id);
+/// Appends the line that tells a name which became known after the connect. How the connection ended stands in one line only,
+/// so that a sum over all lines counts it once.
+pub fn write_name(line: &mut Vec<u8>, renamed: &Renamed, run_id: &str) {
+    let what = What { word: "name", at: renamed.at, ended: None, bytes: None };
+    append(line, &what, &renamed.connection, run_id);
 }
 
-fn write_as(line: &mut Vec<u8>, word: &'static str, event: &Event, run_id: &str) {
-    let process = event.process.as_deref();
-    let (domain, domain_source) = match &event.domain {
-        Domain::Observed { name, by } => (Some(&**name), by.name()),
-        Domain::Unknown => (None, "none"),
-    };
+/// What differs between lines about one connection.
+struct What<'a> {
+    word: &'static str,
+    at: Moment,
+    ended: Option<&'a End>,
+    bytes: Option<Bytes>,
+}
+
+fn append(line: &mut Vec<u8>, what: &What<'_>, connection: &Connection, run_id: &str) {
+    let What { word, at, ended, bytes } = *what;
+    let process = connection.process.as_deref();
+    let name = connection.name.as_ref();
     let text = |address: &Option<Address>| address.as_ref().map(Address::to_string);
     let ip = |address: &Option<Address>| address.as_ref()?.ip_addr().map(|ip| ip.to_string());
     let port = |address: &Option<Address>| match address {
@@ -100,39 +112,39 @@ fn write_as(line: &mut Vec<u8>, word: &'static str, event: &Event, run_id: &str)
     };
     let json = EventJson {
         v: VERSION,
-        ts: timestamp_millis(event.at.unix_ms),
+        ts: timestamp_millis(at.unix_ms),
         run_id,
         event: word,
         pid: process.map(|process| process.id.pid),
         comm: process.map_or("unknown", |process| &process.comm),
         cmdline: process.map(|process| &*process.cmdline),
-        provider: &event.provider,
-        proto: event.protocol.name(),
-        local: text(&event.local),
-        remote: text(&event.remote),
-        domain,
-        duration_ms: event.duration.map(|duration| duration.as_millis()),
+        provider: &connection.provider,
+        proto: connection.protocol.name(),
+        local: text(&connection.local),
+        remote: text(&connection.remote),
+        domain: name.map(|known| &*known.name),
+        duration_ms: ended.and_then(|end| end.duration).map(|duration| duration.as_millis()),
         ppid: process.map(|process| process.ppid),
         uid: process.map(|process| process.uid),
         exe: process.map(|process| &*process.exe).filter(|exe| !exe.is_empty()),
         ancestry_path: process.map(|process| ancestry::path(&process.ancestry)),
-        local_ip: ip(&event.local),
-        local_port: port(&event.local),
-        remote_ip: ip(&event.remote),
-        remote_port: port(&event.remote),
-        endpoint_type: event.class.name(),
-        bytes_sent: event.bytes.map(|bytes| bytes.sent),
-        bytes_recv: event.bytes.map(|bytes| bytes.received),
-        error: event.error.map(error_name),
-        state: event.state.map(crate::event::SocketState::name),
-        source: event.source.name(),
-        owner_quality: event.owner_quality.name(),
-        domain_source,
-        preexisting: event.preexisting,
-        late: event.late,
-        netns: event.netns,
-        peer_pid: event.peer_pid,
-        alert: event.alert,
+        local_ip: ip(&connection.local),
+        local_port: port(&connection.local),
+        remote_ip: ip(&connection.remote),
+        remote_port: port(&connection.remote),
+        endpoint_type: connection.class.name(),
+        bytes_sent: bytes.map(|bytes| bytes.sent),
+        bytes_recv: bytes.map(|bytes| bytes.received),
+        error: ended.and_then(|end| end.error).map(error_name),
+        state: connection.state.map(SocketState::name),
+        source: connection.source.name(),
+        owner_quality: connection.owner_quality.name(),
+        domain_source: name.map_or("none", |known| known.by.name()),
+        preexisting: connection.preexisting,
+        late: ended.is_some_and(|end| end.is_late),
+        netns: connection.netns,
+        peer_pid: connection.peer_pid,
+        alert: connection.alert,
     };
     json::append(line, &json);
     line.push(b'\n');

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::event::{Address, Class, Domain, Event, EventKind, OwnerQuality, SocketState};
+use crate::connection::Connection;
+use crate::event::{Address, Class, Event, EventKind, OwnerQuality, SocketState};
 use crate::output::escape::Escaped;
 use crate::output::human::{Size, timestamp_seconds};
 use crate::output::style::Styles;
@@ -17,6 +18,7 @@ pub fn write(line: &mut String, event: &Event, styles: &Styles) {
         EventKind::Accept => ('<', "accept "),
         EventKind::Listen => ('~', "listen "),
     };
+    let connection = &*event.connection;
     let mut out = Columns { line };
     let dim = styles.dim;
     out.put(format_args!("{dim}{}{dim:#}", timestamp_seconds(event.at.unix_ms)));
@@ -27,80 +29,81 @@ pub fn write(line: &mut String, event: &Event, styles: &Styles) {
         &word[word.trim_end().len()..]
     ));
     let paint = styles.provider;
-    out.column(format_args!("{paint}{}{paint:#}", Escaped(&event.provider)));
-    match &event.process {
+    out.column(format_args!("{paint}{}{paint:#}", Escaped(&connection.provider)));
+    match &connection.process {
         Some(process) => {
             out.column(format_args!("pid={}", process.id.pid));
             out.column(format_args!("{}", Escaped(&process.comm)));
         }
         None => out.column(format_args!("unknown")),
     }
-    out.column(format_args!("{}", event.protocol.name()));
-    addresses(&mut out, event);
-    if let Domain::Observed { name, .. } = &event.domain {
+    out.column(format_args!("{}", connection.protocol.name()));
+    addresses(&mut out, event.kind, connection);
+    if let Some(known) = &connection.name {
         let paint = styles.name;
-        out.column(format_args!("domain={paint}{}{paint:#}", Escaped(name)));
+        out.column(format_args!("domain={paint}{}{paint:#}", Escaped(&known.name)));
     }
-    details(&mut out, event, styles);
+    details(&mut out, event.kind, connection, styles);
     line.push('\n');
 }
 
-fn addresses(out: &mut Columns<'_>, event: &Event) {
+fn addresses(out: &mut Columns<'_>, kind: EventKind, connection: &Connection) {
+    let Connection { local, remote, .. } = connection;
     let end = |address: &Option<Address>| match address {
         Some(address) => Escaped(&address.to_string()).to_string(),
         None => "*".to_owned(),
     };
-    if event.kind == EventKind::Listen {
-        out.column(format_args!("{}", end(&event.local)));
-    } else if event.kind == EventKind::Accept {
-        out.column(format_args!("{} <- {}", end(&event.local), end(&event.remote)));
+    if kind == EventKind::Listen {
+        out.column(format_args!("{}", end(local)));
+    } else if kind == EventKind::Accept {
+        out.column(format_args!("{} <- {}", end(local), end(remote)));
     } else {
-        out.column(format_args!("{} -> {}", end(&event.local), end(&event.remote)));
+        out.column(format_args!("{} -> {}", end(local), end(remote)));
     }
 }
 
-fn details(out: &mut Columns<'_>, event: &Event, styles: &Styles) {
-    if let Some(duration) = event.duration {
+fn details(out: &mut Columns<'_>, kind: EventKind, connection: &Connection, styles: &Styles) {
+    if let Some(duration) = connection.duration() {
         out.column(format_args!("dur={}ms", duration.as_millis()));
     }
-    if let Some(bytes) = event.bytes {
+    if let Some(bytes) = connection.bytes {
         out.column(format_args!("sent={}", Size(bytes.sent)));
         out.column(format_args!("recv={}", Size(bytes.received)));
     }
-    if let Some(pid) = event.peer_pid {
+    if let Some(pid) = connection.peer_pid {
         out.column(format_args!("peer={pid}"));
     }
-    if event.class != Class::Unknown {
-        out.column(format_args!("class={}", event.class.name()));
+    if connection.class != Class::Unknown {
+        out.column(format_args!("class={}", connection.class.name()));
     }
-    if let Some(errno) = event.error {
+    if let Some(errno) = connection.error() {
         let paint = styles.fail;
         match crate::errno::name(errno) {
             Some(name) => out.column(format_args!("error={paint}{name}{paint:#}")),
             None => out.column(format_args!("error={paint}errno {errno}{paint:#}")),
         }
     }
-    if event.preexisting {
+    if connection.preexisting {
         out.column(format_args!("preexisting=true"));
     }
-    if event.late {
+    if connection.is_late() {
         out.column(format_args!("late=true"));
     }
     // `established` is what a connect means; only the exception is worth a column.
-    if let Some(state) = event.state
-        && event.kind == EventKind::Connect
+    if let Some(state) = connection.state
+        && kind == EventKind::Connect
         && state != SocketState::Established
     {
         out.column(format_args!("state={}", state.name()));
     }
-    if let Some(process) = &event.process
-        && event.kind != EventKind::Close
+    if let Some(process) = &connection.process
+        && kind != EventKind::Close
         && process.ancestry.len() > 1
     {
         let dim = styles.dim;
         out.column(format_args!("{dim}{}{dim:#}", Escaped(&ancestry::pretty(&process.ancestry))));
     }
-    if event.owner_quality == OwnerQuality::Unattributed {
+    if connection.owner_quality == OwnerQuality::Unattributed {
         out.column(format_args!("owner=unattributed"));
     }
 }

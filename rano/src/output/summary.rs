@@ -12,9 +12,12 @@ use crate::output::escape::{Escaped, Line};
 use crate::output::human::Size;
 use crate::output::json;
 use crate::output::style::Styles;
+use crate::sink::SinkReport;
 use crate::sink::shown::Hidden;
 use crate::source::SourceHealth;
+use crate::source::health::Gap;
 use crate::totals::{ClassTotals, Totals};
+use crate::update::Counters;
 
 /// Everything the end of an observation tells.
 #[derive(Debug, Clone)]
@@ -25,8 +28,6 @@ pub struct Summary {
     pub excludes: Vec<String>,
     /// Where names came from, in words.
     pub names: String,
-    /// What `--filter` kept back, of all that is summed up here.
-    pub hidden: Option<Hidden>,
     /// How long the rankings are.
     pub top: usize,
     /// Lines that a log file lacks.
@@ -38,14 +39,32 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Text as the terminal and pretty logs show it.
-    pub fn render(&self, styles: &Styles) -> String {
+    /// Takes in what a sink has to report.
+    pub fn add(&mut self, report: SinkReport) {
+        self.health.gaps.add(Gap::SqliteDropped, report.sqlite_dropped);
+        self.log_lost += report.log_lost;
+        self.history_moved = report.history_moved.or(self.history_moved.take());
+        self.output_failed |= report.has_failed;
+    }
+
+    pub fn counters(&self) -> Counters {
+        Counters {
+            active: self.totals.active,
+            peak_active: self.totals.peak,
+            alerts: self.totals.alerts,
+            left_out: self.totals.left_out,
+            gaps: self.health.gaps,
+        }
+    }
+
+    /// Text as the terminal and pretty logs show it. `hidden`: what `--filter` kept back there, of all that is summed up here.
+    pub fn render(&self, styles: &Styles, hidden: Option<&Hidden>) -> String {
         let mut text = String::new();
-        self.write(&mut text, styles).expect("writing into a String cannot fail");
+        self.write(&mut text, styles, hidden).expect("writing into a String cannot fail");
         text
     }
 
-    fn write(&self, out: &mut String, styles: &Styles) -> std::fmt::Result {
+    fn write(&self, out: &mut String, styles: &Styles, hidden: Option<&Hidden>) -> std::fmt::Result {
         let totals = &self.totals;
         let heading = styles.heading;
         writeln!(out, "{heading}Summary{heading:#}")?;
@@ -61,7 +80,7 @@ impl Summary {
             writeln!(out, "  listens  {}", totals.listens)?;
         }
         writeln!(out, "  active   {} (peak {})", totals.active, totals.peak)?;
-        if let Some(Hidden { filter, events }) = &self.hidden {
+        if let Some(Hidden { filter, events }) = hidden {
             writeln!(out, "  hidden   {events} events, not {}", Line(filter))?;
         }
         match (totals.alerts, totals.alerts_held_back) {
@@ -153,6 +172,11 @@ impl Summary {
             complete = false;
             writeln!(out, "    {warning}{count}{warning:#} {}", gap.meaning())?;
         }
+        for (bound, count) in self.health.bounds.present() {
+            complete &= !bound.is_gap();
+            let paint = if bound.is_gap() { warning } else { styles.dim };
+            writeln!(out, "    {paint}{count}{paint:#} {}", bound.meaning())?;
+        }
         if self.log_lost > 0 {
             complete = false;
             writeln!(
@@ -201,6 +225,8 @@ impl Summary {
             #[serde(skip_serializing_if = "Option::is_none")]
             history_moved: Option<std::borrow::Cow<'a, str>>,
             missed: BTreeMap<&'static str, u64>,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            bounds: BTreeMap<&'static str, u64>,
         }
         #[derive(Serialize)]
         struct EndpointJson {
@@ -245,6 +271,7 @@ impl Summary {
                 .map(|(gap, count)| (gap.name(), count))
                 .chain((self.log_lost > 0).then_some(("log_lost", self.log_lost)))
                 .collect(),
+            bounds: self.health.bounds.present().map(|(bound, count)| (bound.name(), count)).collect(),
         })
     }
 }

@@ -1,24 +1,33 @@
 use std::cell::RefCell;
+use std::io::Cursor;
 use std::rc::Rc;
+use std::time::Duration;
 
 use EventKind::{Accept, Close, Connect, Fail};
 
+use super::tracker::Tracker;
 use super::*;
-use crate::event::{Address, OwnerQuality};
-use crate::process::Image;
+use crate::event::{Address, Bytes, Event, EventKind, OwnerQuality, Protocol, SocketState, SourceKind};
 use crate::process::matching::{Rules, Targets};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
+use crate::process::{Image, ProcessChange, ProcessId};
+use crate::sink::SinkReport;
+use crate::source::replay::Replay;
+use crate::source::{Closed, Intake as _, Open, Opened, RawEvent, Role, SocketChange, SocketId};
 
 /// Keeps what it is given.
 struct Kept(Rc<RefCell<Vec<Event>>>);
 
 impl Sink for Kept {
-    fn event(&mut self, event: &Event) {
-        self.0.borrow_mut().push(event.clone());
+    fn update(&mut self, update: &Update) {
+        if let Update::Event(event) = update {
+            self.0.borrow_mut().push(event.clone());
+        }
     }
-    fn tick(&mut self, _frame: &Frame<'_>) {}
-    fn finish(&mut self, _summary: &mut Summary) {}
+    fn finish(&mut self, _summary: &Summary) -> SinkReport {
+        SinkReport::default()
+    }
 }
 
 const CLAUDE: ProcessId = ProcessId { pid: 42, start_time: 7 };
@@ -45,6 +54,7 @@ fn opened(role: Role, state: SocketState, owner: Option<ProcessId>) -> Opened {
         at: at(1),
         netns: 1,
         peer_pid: None,
+        source: SourceKind::EbpfKprobe,
     }
 }
 
@@ -62,16 +72,16 @@ fn closed(established: Option<bool>) -> SocketChange {
 }
 
 /// That knows of a process named claude.
-fn pipeline(scope: Scope, targets: Targets, sink: Box<dyn Sink>) -> Pipeline {
+fn pipeline(scope: Scope, targets: Targets, sink: Box<dyn Sink>) -> Tracker {
     let tree = Tree::new(Rules::new(targets, Vec::new()), Providers::default(), Redaction::On);
-    let mut pipeline = Pipeline::new(tree, scope, SourceKind::Proc, vec![sink]);
+    let mut pipeline = Tracker::new(tree, scope, vec![sink]);
     let image = Image { comm: "claude".into(), argv: vec!["claude".into()], ..Image::default() };
     pipeline.process(ProcessChange::found(CLAUDE, 1, image, at(0)));
     pipeline
 }
 
 /// The events that `changes` of a process named claude lead to, and the pipeline afterwards.
-fn run(scope: Scope, changes: Vec<SocketChange>) -> (Vec<Event>, Pipeline) {
+fn run(scope: Scope, changes: Vec<SocketChange>) -> (Vec<Event>, Tracker) {
     let kept = Rc::default();
     let mut pipeline = pipeline(scope, Targets::default(), Box::new(Kept(Rc::clone(&kept))));
     for change in changes {
@@ -90,10 +100,12 @@ fn check(changes: Vec<SocketChange>, expected: &[EventKind]) -> Vec<Event> {
 #[test]
 fn a_connection_is_a_connect_and_a_close_with_duration_and_bytes() {
     let events = check(vec![established(), closed(Some(true))], &[Connect, Close]);
-    assert_eq!(events[0].provider.as_ref(), "anthropic");
-    assert_eq!(events[1].duration, Some(Duration::from_millis(8)));
-    assert_eq!(events[1].bytes, Some(Bytes { sent: 3, received: 4 }));
-    assert_eq!(events[0].connection, events[1].connection);
+    let [connect, close] = [&events[0].connection, &events[1].connection];
+    assert_eq!((connect.provider.as_ref(), connect.source), ("anthropic", SourceKind::EbpfKprobe));
+    assert_eq!(close.duration(), Some(Duration::from_millis(8)));
+    assert_eq!(close.bytes, Some(Bytes { sent: 3, received: 4 }));
+    assert_eq!(connect.id, close.id);
+    assert_eq!((connect.ended, connect.bytes, connect.state), (None, None, Some(SocketState::Established)));
 }
 
 #[test]
@@ -108,7 +120,7 @@ fn what_an_excluded_process_opens_is_counted_once_and_not_shown() {
     pipeline.socket(SocketChange::Opened(Opened { id: SocketId::Inode { netns: 1, inode: 9 }, ..listener }));
     pipeline.left_out(40);
     assert!(kept.take().is_empty());
-    assert_eq!(pipeline.totals.left_out.connections, 42);
+    assert_eq!(pipeline.rooms.totals.left_out.connections, 42);
     assert_eq!(pipeline.tree.left_out(), 1);
 }
 
@@ -117,7 +129,7 @@ fn a_connection_that_is_older_than_the_observation_has_no_duration() {
     let mut older = opened(Role::Connect, SocketState::Established, Some(CLAUDE));
     older.preexisting = true;
     let events = check(vec![SocketChange::Opened(older), closed(None)], &[Connect, Close]);
-    assert_eq!(events[1].duration, None);
+    assert_eq!(events[1].connection.duration(), None);
 }
 
 #[test]
@@ -126,7 +138,7 @@ fn an_attempt_is_a_fail_alone_or_a_connect_once_it_succeeds() {
     check(vec![connecting(), closed(Some(false))], &[Fail]);
     check(vec![connecting(), closed(None)], &[Fail]);
     let events = check(vec![connecting(), succeeds, closed(None)], &[Connect, Close]);
-    assert_eq!(events[1].duration, Some(Duration::from_millis(4)));
+    assert_eq!(events[1].connection.duration(), Some(Duration::from_millis(4)));
     // It succeeded and ended between two looks.
     check(vec![connecting(), closed(Some(true))], &[Connect, Close]);
 }
@@ -142,16 +154,20 @@ fn the_serving_end_counts_as_neither_connect_nor_close() {
     let served = SocketChange::Opened(opened(Role::Accept, SocketState::Established, Some(CLAUDE)));
     let (events, pipeline) = run(EVERYTHING, vec![served, closed(None)]);
     assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [Accept]);
-    assert_eq!((pipeline.totals.connects, pipeline.totals.active), (0, 0));
+    assert_eq!((pipeline.rooms.totals.connects, pipeline.rooms.totals.active), (0, 0));
 }
 
 #[test]
 fn what_nobody_owns_is_counted_always_and_shown_on_request() {
     let nobodys = || SocketChange::Opened(opened(Role::Connect, SocketState::Established, None));
     let events = check(vec![nobodys(), closed(Some(true))], &[Connect, Close]);
-    assert!(events.iter().all(|event| event.process.is_none() && &*event.provider == "unknown"));
+    assert!(
+        events
+            .iter()
+            .all(|event| event.connection.process.is_none() && &*event.connection.provider == "unknown")
+    );
     // Only its end was seen: a duration would be made up.
-    assert_eq!(events[1].duration, None);
+    assert_eq!(events[1].connection.duration(), None);
     let (events, pipeline) = run(Scope { unattributed: false, ..EVERYTHING }, vec![nobodys()]);
     assert_eq!((events.len(), pipeline.unattributed), (0, 1));
 }
@@ -168,19 +184,20 @@ fn an_end_that_was_found_out_claims_nothing_but_that_it_is_over() {
     let gone = || SocketChange::Gone { id: ID, at: at(9) };
     let (events, pipeline) = run(EVERYTHING, vec![established(), gone(), gone(), closed(None)]);
     let [connect, close] = &events[..] else { panic!("{events:?}") };
-    assert_eq!((connect.kind, connect.late, close.kind, close.late), (Connect, false, Close, true));
-    assert_eq!(
-        (close.duration, close.bytes, close.at, close.connection),
-        (None, None, at(9), connect.connection)
-    );
-    assert_eq!((pipeline.totals.active, pipeline.live.len()), (0, 0));
+    let (began, ended) = (&connect.connection, &close.connection);
+    assert_eq!((connect.kind, began.is_late(), close.kind, ended.is_late()), (Connect, false, Close, true));
+    assert_eq!((ended.duration(), ended.bytes, close.at, ended.id), (None, None, at(9), began.id));
+    assert_eq!((pipeline.rooms.totals.active, pipeline.open(Protocol::Tcp).len()), (0, 0));
 }
 
 #[test]
 fn an_attempt_that_was_gone_when_somebody_looked_is_no_fail() {
     let gone = SocketChange::Gone { id: ID, at: at(9) };
     let events = check(vec![connecting(), gone], &[Connect, Close]);
-    assert_eq!((events[0].state, events[1].late), (Some(SocketState::Connecting), true));
+    assert_eq!(
+        (events[0].connection.state, events[1].connection.is_late()),
+        (Some(SocketState::Connecting), true)
+    );
 }
 
 #[test]
@@ -196,8 +213,8 @@ fn what_is_open_is_listed_by_protocol() {
 fn an_attempt_under_way_at_the_end_is_shown_as_such() {
     let (events, mut pipeline) = run(EVERYTHING, vec![connecting()]);
     assert!(events.is_empty());
-    pipeline.show_pending(at(20));
-    assert_eq!(pipeline.totals.connects, 1);
+    pipeline.finish(at(20));
+    assert_eq!(pipeline.rooms.totals.connects, 1);
 }
 
 #[test]
@@ -205,5 +222,70 @@ fn an_end_that_was_told_during_the_look_that_found_the_beginning_is_not_dated_be
     let mut found = opened(Role::Connect, SocketState::Established, Some(CLAUDE));
     found.at = at(12);
     let events = check(vec![SocketChange::Opened(found), closed(Some(true))], &[Connect, Close]);
-    assert_eq!((events[1].at, events[1].duration), (at(12), Some(Duration::ZERO)));
+    assert_eq!((events[1].at, events[1].connection.duration()), (at(12), Some(Duration::ZERO)));
+}
+
+/// Notes what it is told of progress, and what the summary holds when it ends.
+struct Ticking {
+    due: Option<Moment>,
+    /// Milliseconds, and whether there were standings.
+    progress: Rc<RefCell<Vec<(u64, bool)>>>,
+    report: SinkReport,
+    log_lost: Rc<RefCell<Vec<u64>>>,
+}
+
+impl Sink for Ticking {
+    fn update(&mut self, update: &Update) {
+        if let Update::Progress(progress) = update {
+            let has_standings = progress.standings.is_some();
+            self.progress.borrow_mut().push((progress.now.boot_ns / 1_000_000, has_standings));
+            self.due = self.due.filter(|_| !has_standings);
+        }
+    }
+    fn next_tick(&self) -> Option<Moment> {
+        self.due
+    }
+    fn finish(&mut self, summary: &Summary) -> SinkReport {
+        self.log_lost.borrow_mut().push(summary.log_lost);
+        self.report.clone()
+    }
+}
+
+fn play(clock: &[u64], sinks: Vec<Box<dyn Sink>>) -> Summary {
+    let lines = clock.iter().map(|ms| serde_json::to_string(&RawEvent::Clock(at(*ms))).unwrap() + "\n");
+    let lines = Box::new(Cursor::new(lines.collect::<String>()));
+    let tree = Tree::new(Rules::new(Targets::default(), Vec::new()), Providers::default(), Redaction::On);
+    let mut replay = Replay::new(lines, "clock".to_owned());
+    Pipeline::new(tree, EVERYTHING, sinks).run(&mut replay, &Stop::new().unwrap(), 5).unwrap()
+}
+
+#[test]
+fn standings_are_made_only_for_a_tick_that_is_due() {
+    let progress = Rc::default();
+    let ticking = |due| Ticking {
+        due,
+        progress: Rc::clone(&progress),
+        report: SinkReport::default(),
+        log_lost: Rc::default(),
+    };
+    play(&[1, 50, 200], vec![Box::new(ticking(Some(at(100))))]);
+    assert_eq!(progress.take(), [(100, true), (200, false), (200, false)]);
+    play(&[1, 50, 200], vec![Box::new(ticking(None))]);
+    assert_eq!(progress.take(), [(200, false), (200, false)]);
+}
+
+#[test]
+fn a_sink_sees_what_those_before_it_report_and_the_last_one_sees_all() {
+    let log_lost: Rc<RefCell<Vec<u64>>> = Rc::default();
+    let losing = |lost| {
+        Box::new(Ticking {
+            due: None,
+            progress: Rc::default(),
+            report: SinkReport { log_lost: lost, has_failed: lost > 1, ..SinkReport::default() },
+            log_lost: Rc::clone(&log_lost),
+        })
+    };
+    let summary = play(&[1], vec![losing(1), losing(2), losing(0)]);
+    assert_eq!(log_lost.take(), [0, 1, 3]);
+    assert_eq!((summary.log_lost, summary.output_failed), (3, true));
 }

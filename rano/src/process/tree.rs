@@ -430,12 +430,12 @@ impl Tree {
 
     fn node(&self, id: ProcessId) -> Option<&Node> {
         let live = self.live.get(&id.pid).filter(|node| node.start_time == id.start_time);
-        live.or_else(|| self.dead.nodes.get(&id))
+        live.or_else(|| self.dead.get(&id))
     }
 
     fn node_mut(&mut self, id: ProcessId) -> Option<&mut Node> {
         let live = self.live.get_mut(&id.pid).filter(|node| node.start_time == id.start_time);
-        live.or_else(|| self.dead.nodes.get_mut(&id))
+        live.or_else(|| self.dead.get_mut(&id))
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use crate::event::{Domain, Event};
+use crate::event::Event;
 use crate::files::{Existing, Files, NamedBy, Problem, Rights};
 use crate::output::escape::{Colors, screened};
 use crate::output::style::Styles;
@@ -14,7 +14,8 @@ use crate::output::{event_json, event_line};
 use crate::signals::ReopenLogs;
 use crate::sink::shown::Shown;
 use crate::sink::terminal::Format;
-use crate::sink::{Frame, Sink};
+use crate::sink::{Sink, SinkReport};
+use crate::update::{Renamed, Update};
 
 /// Room for lines that wait to be written.
 const WAITING_MAX: usize = 32 * 1024;
@@ -137,9 +138,7 @@ impl LogFile {
         }
         self.lost += 1;
     }
-}
 
-impl Sink for LogFile {
     fn event(&mut self, event: &Event) {
         if !self.shown.takes(event) {
             return;
@@ -156,15 +155,15 @@ impl Sink for LogFile {
         self.write();
     }
 
-    fn named(&mut self, event: &Event, _before: &Domain) {
-        if self.format == Format::Json && self.shown.holds(event) {
+    fn renamed(&mut self, renamed: &Renamed) {
+        if self.format == Format::Json && self.shown.takes_name(renamed) {
             self.bytes.clear();
-            event_json::write_name(&mut self.bytes, event, &self.run_id);
+            event_json::write_name(&mut self.bytes, renamed, &self.run_id);
             self.write();
         }
     }
 
-    fn tick(&mut self, _frame: &Frame<'_>) {
+    fn flush(&mut self) {
         self.look_after();
         match self.log.file.flush() {
             // A full pipe: what waits is not lost yet.
@@ -173,19 +172,31 @@ impl Sink for LogFile {
             Ok(()) => {}
         }
     }
+}
 
-    fn finish(&mut self, summary: &mut Summary) {
-        summary.hidden = self.shown.hidden();
+impl Sink for LogFile {
+    fn update(&mut self, update: &Update) {
+        match update {
+            Update::Event(event) => self.event(event),
+            Update::Renamed(renamed) => self.renamed(renamed),
+            Update::Progress(_) => self.flush(),
+            Update::OtherName { .. } | Update::Marked(_) | Update::Alert(_) | Update::Notice(_) => {}
+        }
+    }
+
+    fn finish(&mut self, summary: &Summary) -> SinkReport {
         let text = match self.format {
-            Format::Pretty => screened(&summary.render(&Styles::PLAIN), Colors::Plain).into_owned(),
+            Format::Pretty => {
+                let hidden = self.shown.hidden();
+                screened(&summary.render(&Styles::PLAIN, hidden.as_ref()), Colors::Plain).into_owned()
+            }
             Format::Json => summary.json(&self.run_id) + "\n",
         };
         self.look_after();
         if let Err(error) = self.log.file.write_all(text.as_bytes()).and_then(|()| self.log.file.flush()) {
             self.failed(&error);
         }
-        summary.log_lost += self.lost;
-        summary.output_failed |= self.lost > 0;
+        SinkReport { log_lost: self.lost, has_failed: self.lost > 0, ..SinkReport::default() }
     }
 
     fn take_notices(&mut self) -> Vec<String> {

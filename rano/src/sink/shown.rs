@@ -2,6 +2,7 @@
 
 use crate::event::Event;
 use crate::filter::{Facts, Filter};
+use crate::update::Renamed;
 
 /// A filter at work.
 #[derive(Debug, Clone, Default)]
@@ -25,14 +26,19 @@ impl Shown {
 
     /// Whether an event is to be shown; one that is not is counted.
     pub fn takes(&mut self, event: &Event) -> bool {
-        let takes = self.holds(event);
+        let takes = self.holds(&Facts::from(event));
         self.hidden += u64::from(!takes);
         takes
     }
 
-    /// The same of what is no event of its own.
-    pub fn holds(&self, event: &Event) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.matches(&Facts::from(event)))
+    /// The same of a name, which is no event of its own: it belongs to the first one of its connection.
+    pub fn takes_name(&self, renamed: &Renamed) -> bool {
+        let connection = &renamed.connection;
+        self.holds(&Facts::of(connection.first_event(), connection))
+    }
+
+    fn holds(&self, facts: &Facts<'_>) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.matches(facts))
     }
 
     pub fn hidden(&self) -> Option<Hidden> {

@@ -1,42 +1,14 @@
-//! Live stats: what is counted and when the block is due. Running counts over a bounded number of keys, so that their
-//! cost does not grow with history.
+//! Live stats: when the block is due, and how the standings are drawn.
 
 mod views;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::FxHashSet;
-
-use crate::event::{Address, Domain, Event, EventKind, Moment};
+use crate::event::Moment;
 use crate::output::style::Styles;
-use crate::totals::{Ranking, Totals};
+use crate::totals::{Standing, Standings, View};
 
 pub use views::Line;
-
-/// What a block is counted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum View {
-    Provider,
-    Domain,
-    Port,
-    Process,
-}
-
-impl View {
-    pub const ALL: [Self; 4] = [Self::Provider, Self::Domain, Self::Port, Self::Process];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Provider => "provider",
-            Self::Domain => "domain",
-            Self::Port => "port",
-            Self::Process => "process",
-        }
-    }
-}
 
 /// How the block looks and how often it is made.
 #[derive(Debug, Clone)]
@@ -65,124 +37,26 @@ impl Room {
     pub const ENDLESS: Self = Self { columns: usize::MAX, rows: usize::MAX };
 }
 
-/// The state behind the block.
+/// When the block is drawn, and which part of it.
 pub struct LiveStats {
     settings: StatsSettings,
     /// The first tick, from which cycles are counted.
     started: Option<Moment>,
     next: Moment,
-    providers: BTreeMap<Arc<str>, ProviderStats>,
-    domains: Ranking<Arc<str>>,
-    /// Connects whose name is not known.
-    nameless: u64,
-    ports: Ranking<u16>,
-    processes: Ranking<String>,
-    closes: u64,
-    duration_sum: Duration,
-}
-
-#[derive(Default)]
-struct ProviderStats {
-    connects: u64,
-    domains: Distinct<Arc<str>>,
-    ips: Distinct<IpAddr>,
 }
 
 impl LiveStats {
-    /// Views that are given twice are shown once.
-    pub fn new(mut settings: StatsSettings) -> Self {
-        let mut seen = Vec::new();
-        settings.views.retain(|view| {
-            !seen.contains(view) && {
-                seen.push(*view);
-                true
-            }
-        });
-        Self {
-            settings,
-            started: None,
-            next: Moment::default(),
-            providers: BTreeMap::new(),
-            domains: Ranking::default(),
-            nameless: 0,
-            ports: Ranking::default(),
-            processes: Ranking::default(),
-            closes: 0,
-            duration_sum: Duration::ZERO,
-        }
+    pub fn new(settings: StatsSettings) -> Self {
+        Self { settings, started: None, next: Moment::default() }
     }
 
-    /// Counts for the views that are shown, and no others.
-    pub fn event(&mut self, event: &Event) {
-        match event.kind {
-            EventKind::Connect => {
-                for at in 0..self.settings.views.len() {
-                    self.connected(self.settings.views[at], event);
-                }
-            }
-            EventKind::Close => {
-                if let Some(duration) = event.duration {
-                    self.closes += 1;
-                    self.duration_sum += duration;
-                }
-            }
-            EventKind::Fail | EventKind::Accept | EventKind::Listen => {}
-        }
+    pub fn has_views(&self) -> bool {
+        !self.settings.views.is_empty()
     }
 
-    fn connected(&mut self, view: View, event: &Event) {
-        match view {
-            View::Provider => {
-                let stats = self.provider(&event.provider);
-                stats.connects += 1;
-                if let Some(ip) = event.remote.as_ref().and_then(Address::ip_addr) {
-                    stats.ips.add(&ip);
-                }
-                if let Domain::Observed { name, .. } = &event.domain {
-                    stats.domains.add(name);
-                }
-            }
-            View::Domain => match &event.domain {
-                Domain::Observed { name, .. } => self.domains.count(name),
-                Domain::Unknown => self.nameless += 1,
-            },
-            View::Port => {
-                if let Some(Address::Ip(remote)) = event.remote {
-                    self.ports.count(&remote.port());
-                }
-            }
-            View::Process => match &event.process {
-                Some(process) => self.processes.count(process.comm.as_str()),
-                None => self.processes.count("unknown"),
-            },
-        }
-    }
-
-    /// A connection that was counted as `before` got a name.
-    pub fn named(&mut self, event: &Event, before: &Domain) {
-        let Domain::Observed { name, .. } = &event.domain else { return };
-        for at in 0..self.settings.views.len() {
-            match self.settings.views[at] {
-                View::Provider => {
-                    self.provider(&event.provider).domains.add(name);
-                }
-                View::Domain => {
-                    match before {
-                        Domain::Unknown => self.nameless = self.nameless.saturating_sub(1),
-                        Domain::Observed { name: former, .. } => self.domains.discount(former),
-                    }
-                    self.domains.count(name);
-                }
-                View::Port | View::Process => {}
-            }
-        }
-    }
-
-    fn provider(&mut self, name: &Arc<str>) -> &mut ProviderStats {
-        if !self.providers.contains_key(name) {
-            self.providers.insert(Arc::clone(name), ProviderStats::default());
-        }
-        self.providers.get_mut(name).expect("it is there by now")
+    /// Most lines of a view.
+    pub fn top(&self) -> usize {
+        self.settings.top
     }
 
     pub fn next_tick(&self) -> Moment {
@@ -216,9 +90,8 @@ impl LiveStats {
     }
 
     /// What is shown at `now`.
-    fn current(&self, now: Moment) -> &[View] {
-        let views = &self.settings.views;
-        if !self.cycles() {
+    fn current<'a>(&self, now: Moment, views: &'a [Standing]) -> &'a [Standing] {
+        if !self.cycles() || views.is_empty() {
             return views;
         }
         let turn = self.running(now) / nanos(self.settings.cycle);
@@ -227,13 +100,15 @@ impl LiveStats {
     }
 
     /// The lines of the block at `now`, none wider and together not higher than `room`.
-    pub fn render(&self, now: Moment, totals: &Totals, room: Room, styles: &Styles) -> Vec<Line> {
-        let current = self.current(now);
+    pub fn render(&self, now: Moment, standings: &Standings, room: Room, styles: &Styles) -> Vec<Line> {
+        let current = self.current(now, &standings.views);
         // A heading, a line for what is left out, the provider view's last line.
         let rows = room.rows / current.len().max(1);
         let top = self.settings.top.min(rows.saturating_sub(3).max(1));
-        let mut lines: Vec<Line> =
-            current.iter().flat_map(|view| self.view(*view, totals, top, room.columns, styles)).collect();
+        let mut lines: Vec<Line> = Vec::new();
+        for standing in current {
+            lines.extend(views::lines(standing, standings, (self.settings.width, top), room.columns, styles));
+        }
         lines.truncate(room.rows);
         lines
     }
@@ -244,29 +119,5 @@ fn nanos(duration: Duration) -> u64 {
     match u64::try_from(duration.as_nanos()) {
         Ok(0) | Err(_) => u64::MAX,
         Ok(nanoseconds) => nanoseconds,
-    }
-}
-
-/// How many different values there were, up to a bound above which it says `4096+`.
-struct Distinct<K>(FxHashSet<K>);
-
-impl<K> Default for Distinct<K> {
-    fn default() -> Self {
-        Self(FxHashSet::default())
-    }
-}
-
-impl<K: Eq + std::hash::Hash + Clone> Distinct<K> {
-    const MAX: usize = 4096;
-
-    fn add(&mut self, key: &K) {
-        if self.0.len() < Self::MAX && !self.0.contains(key) {
-            self.0.insert(key.clone());
-        }
-    }
-
-    fn count(&self) -> String {
-        let more = if self.0.len() == Self::MAX { "+" } else { "" };
-        format!("{}{more}", self.0.len())
     }
 }

@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::event::{ConnectionId, Domain, Event, KnownName};
 use crate::output::escape::Escaped;
 use crate::output::summary::Summary;
-use crate::sink::{Frame, Sink};
-use crate::source::health::{Gap, Gaps};
-use crate::store::{Progress, Store};
-use crate::totals::Totals;
+use crate::sink::{Sink, SinkReport};
+use crate::store::Store;
+use crate::update::Update;
 
 /// Told of the file that is written from now on.
 pub type OnMove = Box<dyn FnMut(&Path)>;
@@ -17,7 +15,6 @@ pub type OnMove = Box<dyn FnMut(&Path)>;
 pub struct StoreSink {
     /// `None` once finished.
     store: Option<Store>,
-    last: Progress,
     /// Unix milliseconds of the last tick: what the session's end is, if nothing else tells.
     now_ms: i64,
     notices: Vec<String>,
@@ -28,8 +25,7 @@ pub struct StoreSink {
 impl StoreSink {
     pub fn new(store: Store, on_move: OnMove) -> Self {
         let path = store.path();
-        let last = Progress::default();
-        Self { store: Some(store), last, now_ms: 0, notices: Vec::new(), path, on_move }
+        Self { store: Some(store), now_ms: 0, notices: Vec::new(), path, on_move }
     }
 
     /// What SQLite says may quote the file, and its path may be anything.
@@ -38,73 +34,40 @@ impl StoreSink {
     }
 }
 
-fn progress(totals: &Totals, gaps: Gaps) -> Progress {
-    Progress {
-        active: totals.active,
-        peak_active: totals.peak,
-        alerts: totals.alerts,
-        left_out: totals.left_out,
-        gaps,
-    }
-}
-
 impl Sink for StoreSink {
-    fn event(&mut self, event: &Event) {
-        if let Some(store) = &self.store {
-            store.push(event);
+    fn update(&mut self, update: &Update) {
+        let Some(store) = &self.store else { return };
+        store.push(update);
+        if let Update::Progress(progress) = update {
+            self.now_ms = progress.now.unix_ms;
+            let path = store.path();
+            if path != self.path {
+                (self.on_move)(&path);
+                self.path = path;
+            }
         }
     }
 
-    fn named(&mut self, event: &Event, _before: &Domain) {
-        if let Some(store) = &self.store {
-            store.update_domain(event.connection, &event.domain, event.class);
-        }
-    }
-
-    fn also_named(&mut self, connection: ConnectionId, name: &KnownName) {
-        if let Some(store) = &self.store {
-            store.add_name(connection, name);
-        }
-    }
-
-    fn alerted(&mut self, connection: ConnectionId) {
-        if let Some(store) = &self.store {
-            store.mark_alert(connection);
-        }
-    }
-
-    fn tick(&mut self, frame: &Frame<'_>) {
-        self.now_ms = frame.now.unix_ms;
-        let progress = progress(frame.totals, frame.health.gaps);
-        if progress != self.last
-            && let Some(store) = &self.store
-        {
-            store.progress(progress);
-            self.last = progress;
-        }
-        if let Some(path) = self.store.as_ref().map(Store::path).filter(|path| *path != self.path) {
-            (self.on_move)(&path);
-            self.path = path;
-        }
-    }
-
-    fn finish(&mut self, summary: &mut Summary) {
-        let Some(store) = self.store.take() else { return };
-        let finished = store.finish(progress(&summary.totals, summary.health.gaps), self.now_ms);
+    fn finish(&mut self, summary: &Summary) -> SinkReport {
+        let Some(store) = self.store.take() else { return SinkReport::default() };
+        let finished = store.finish(summary.counters(), self.now_ms);
         for warning in &finished.warnings {
             self.notice(warning);
         }
-        summary.health.gaps.add(Gap::SqliteDropped, finished.dropped);
-        summary.output_failed |= finished.error.is_some() || finished.moved_to.is_some();
-        summary.history_moved = finished.moved_to;
         if finished.names_dropped > 0 {
             self.notice(&format!(
                 "warning: {} names or alerts came too late for the rows of their connections",
                 finished.names_dropped
             ));
         }
-        if let Some(error) = finished.error {
+        if let Some(error) = &finished.error {
             self.notice(&format!("warning: the end of the history was not written: {error}"));
+        }
+        SinkReport {
+            sqlite_dropped: finished.dropped,
+            has_failed: finished.error.is_some() || finished.moved_to.is_some(),
+            history_moved: finished.moved_to,
+            ..SinkReport::default()
         }
     }
 

@@ -3,18 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Domain, Event, Moment};
+use crate::event::{Event, Moment};
 use crate::output::escape::Line as Message;
 use crate::output::fold::folded;
 use crate::output::stream::{self, Control, Stream};
 use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{self, event_json, event_line};
-use crate::sink::alerts::Alert;
 use crate::sink::shown::Shown;
 use crate::sink::stats::{Line, LiveStats, Room};
-use crate::sink::{Frame, Sink};
+use crate::sink::{Sink, SinkReport};
 use crate::stop::Stop;
+use crate::totals::Standings;
+use crate::update::{Alert, Progress, Renamed, Update};
 
 /// Shape of the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,21 +164,26 @@ impl Terminal {
         }
     }
 
-    fn update_stats(&mut self, frame: &Frame<'_>, when: When) {
+    /// Something was written in the place of the block.
+    fn is_displaced(&self) -> bool {
+        let has_views = self.stats.as_ref().is_some_and(LiveStats::has_views);
+        self.stderr.is_terminal && self.has_been_due && self.drawn.is_empty() && has_views
+    }
+
+    fn update_stats(&mut self, standings: &Standings, when: When) {
+        let is_displaced = self.is_displaced();
         let Some(stats) = &mut self.stats else { return };
-        let due = stats.due(frame.now) || when == When::AtTheEnd;
+        let due = stats.due(self.now) || when == When::AtTheEnd;
         self.has_been_due |= due;
         let is_terminal = self.stderr.is_terminal;
-        // Something was written in its place.
-        let displaced = is_terminal && self.has_been_due && self.drawn.is_empty();
-        if !due && !displaced {
+        if !due && !is_displaced {
             return;
         }
         let room = if is_terminal { (self.room)() } else { Room::ENDLESS };
         let resized = std::mem::replace(&mut self.drawn_in, room) != room;
         // The cursor stands in the row below the block.
         let room = Room { rows: room.rows.saturating_sub(1).max(1), ..room };
-        let block = stats.render(frame.now, frame.totals, room, &self.stderr.styles);
+        let block = stats.render(self.now, standings, room, &self.stderr.styles);
         let shown = if is_terminal {
             block == self.drawn && !resized
         } else {
@@ -187,20 +193,8 @@ impl Terminal {
             self.draw_block(block);
         }
     }
-}
 
-/// Why stats are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    TimePassed,
-    AtTheEnd,
-}
-
-impl Sink for Terminal {
     fn event(&mut self, event: &Event) {
-        if let Some(stats) = &mut self.stats {
-            stats.event(event);
-        }
         if !self.show_events || !self.shown.takes(event) || self.closed {
             return;
         }
@@ -219,56 +213,13 @@ impl Sink for Terminal {
         }
     }
 
-    fn tick(&mut self, frame: &Frame<'_>) {
-        self.now = frame.now;
-        self.flush_stdout();
-        self.update_stats(frame, When::TimePassed);
-    }
-
-    fn next_tick(&self) -> Option<Moment> {
-        self.stats.as_ref().map(LiveStats::next_tick)
-    }
-
-    fn finish(&mut self, summary: &mut Summary) {
-        self.flush_stdout();
-        summary.hidden = self.shown.hidden().filter(|_| self.show_events);
-        if self.stats.is_some() {
-            let frame = Frame { now: self.now, totals: &summary.totals, health: &summary.health };
-            self.update_stats(&frame, When::AtTheEnd);
-        }
-        // What was drawn last stays on the screen above the summary.
-        self.drawn.clear();
-        if self.format == Format::Pretty && !self.closed {
-            if self.stdout.is_terminal {
-                // Ctrl-C stands where the cursor is, as `^C`.
-                self.write_stdout("\n");
-            }
-            let width = stream::stdout_columns().filter(|_| self.stdout.is_terminal);
-            self.write_stdout(&folded(summary.render(&self.stdout.styles), width, 6));
-            self.flush_stdout();
-        }
-        if self.format == Format::Json || self.closed {
-            let _ = self.stderr.text(&summary.render(&self.stderr.styles));
-        }
-        summary.output_failed |= self.failed;
-        let _ = self.stderr.flush();
-    }
-
-    fn notice(&mut self, line: &str) {
-        let width = stream::stderr_columns().filter(|_| self.stderr.is_terminal);
-        self.say(&folded(format!("{}\n", Message(line)), width, 2));
-    }
-
-    fn named(&mut self, event: &Event, before: &Domain) {
-        if let Some(stats) = &mut self.stats {
-            stats.named(event, before);
-        }
-        if self.format == Format::Json && self.show_events && !self.closed && self.shown.holds(event) {
-            self.write_json(|line, run_id| event_json::write_name(line, event, run_id));
+    fn renamed(&mut self, renamed: &Renamed) {
+        if self.format == Format::Json && self.show_events && !self.closed && self.shown.takes_name(renamed) {
+            self.write_json(|line, run_id| event_json::write_name(line, renamed, run_id));
         }
     }
 
-    fn alert(&mut self, alert: &Alert<'_>) {
+    fn alert(&mut self, alert: &Alert) {
         if self.stdout.is_terminal {
             // The event stands above the alert that it raised.
             self.flush_stdout();
@@ -284,6 +235,72 @@ impl Sink for Terminal {
         }
         let _ = self.stderr.flush();
     }
+
+    fn notice(&mut self, line: &str) {
+        let width = stream::stderr_columns().filter(|_| self.stderr.is_terminal);
+        self.say(&folded(format!("{}\n", Message(line)), width, 2));
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        self.now = progress.now;
+        self.flush_stdout();
+        if let Some(standings) = &progress.standings {
+            self.update_stats(standings, When::TimePassed);
+        }
+    }
+}
+
+/// Why stats are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    TimePassed,
+    AtTheEnd,
+}
+
+impl Sink for Terminal {
+    fn update(&mut self, update: &Update) {
+        match update {
+            Update::Event(event) => self.event(event),
+            Update::Renamed(renamed) => self.renamed(renamed),
+            Update::Alert(alert) => self.alert(alert),
+            Update::Notice(line) => self.notice(line),
+            Update::Progress(progress) => self.progress(progress),
+            Update::OtherName { .. } | Update::Marked(_) => {}
+        }
+    }
+
+    /// At once where the block is to be drawn again.
+    fn next_tick(&self) -> Option<Moment> {
+        if self.is_displaced() {
+            return Some(Moment::default());
+        }
+        self.stats.as_ref().map(LiveStats::next_tick)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> SinkReport {
+        self.flush_stdout();
+        let hidden = self.shown.hidden().filter(|_| self.show_events);
+        if let Some(stats) = &self.stats {
+            let standings = summary.totals.standings(stats.top());
+            self.update_stats(&standings, When::AtTheEnd);
+        }
+        // What was drawn last stays on the screen above the summary.
+        self.drawn.clear();
+        if self.format == Format::Pretty && !self.closed {
+            if self.stdout.is_terminal {
+                // Ctrl-C stands where the cursor is, as `^C`.
+                self.write_stdout("\n");
+            }
+            let width = stream::stdout_columns().filter(|_| self.stdout.is_terminal);
+            self.write_stdout(&folded(summary.render(&self.stdout.styles, hidden.as_ref()), width, 6));
+            self.flush_stdout();
+        }
+        if self.format == Format::Json || self.closed {
+            let _ = self.stderr.text(&summary.render(&self.stderr.styles, hidden.as_ref()));
+        }
+        let _ = self.stderr.flush();
+        SinkReport { has_failed: self.failed, ..SinkReport::default() }
+    }
 }
 
 #[cfg(test)]
@@ -295,7 +312,8 @@ mod tests {
 
     use super::*;
     use crate::output::style::Theme;
-    use crate::sink::stats::{StatsSettings, View};
+    use crate::sink::stats::StatsSettings;
+    use crate::totals::View;
 
     thread_local! {
         static COLUMNS: Cell<usize> = const { Cell::new(80) };

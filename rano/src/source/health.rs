@@ -119,6 +119,98 @@ impl Gap {
     }
 }
 
+/// Bounds that cost no connection where they are reached, but a detail or a convenience. Each is counted, for the summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// Arguments of processes that were longer than a record, and gone before they could be read elsewhere.
+    Arguments,
+    /// Names of a connection that has as many others already as are kept.
+    OtherNames,
+    /// Ended connections, and their sockets, that made room before their time was over.
+    LateNames,
+    /// Connections without a name for which no answer was awaited any more.
+    AwaitedAnswers,
+    /// Unknown endpoints that were told of without waiting for a name.
+    UnknownEndpoints,
+    /// Alerts whose cooldown was forgotten before it was over.
+    Cooldowns,
+    /// Connects to names and addresses that went from the rankings, because there were too many.
+    Rankings,
+}
+
+impl Bound {
+    pub const ALL: [Self; 7] = [
+        Self::Arguments,
+        Self::OtherNames,
+        Self::LateNames,
+        Self::AwaitedAnswers,
+        Self::UnknownEndpoints,
+        Self::Cooldowns,
+        Self::Rankings,
+    ];
+
+    /// Key in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Arguments => "arguments_cut",
+            Self::OtherNames => "other_names",
+            Self::LateNames => "late_names",
+            Self::AwaitedAnswers => "awaited_answers",
+            Self::UnknownEndpoints => "unknown_endpoints",
+            Self::Cooldowns => "cooldowns",
+            Self::Rankings => "rankings",
+        }
+    }
+
+    /// What the count counts, for people; reads on after the number.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Arguments => {
+                "arguments cut: command lines of processes that ended before the rest was read"
+            }
+            Self::OtherNames => "other names: further names of connections that have eight already",
+            Self::LateNames => "late names: ended connections that were not kept for names that come late",
+            Self::AwaitedAnswers => {
+                "awaited answers: connections for which no DNS answer was awaited any more"
+            }
+            Self::UnknownEndpoints => "unknown endpoints: reported without waiting for their names",
+            Self::Cooldowns => "cooldowns: alerts that may be repeated early, there were too many at once",
+            Self::Rankings => "rankings: connects to rare names and addresses, which were too many to rank",
+        }
+    }
+
+    /// What was seen of it is not all there was, and no [`Gap`] says so.
+    pub const fn is_gap(self) -> bool {
+        match self {
+            Self::Arguments | Self::OtherNames => true,
+            Self::LateNames
+            | Self::AwaitedAnswers
+            | Self::UnknownEndpoints
+            | Self::Cooldowns
+            | Self::Rankings => false,
+        }
+    }
+}
+
+/// A count for every [`Bound`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds([u64; Bound::ALL.len()]);
+
+impl Bounds {
+    pub fn get(&self, bound: Bound) -> u64 {
+        self.0[bound as usize]
+    }
+
+    pub fn add(&mut self, bound: Bound, count: u64) {
+        self.0[bound as usize] += count;
+    }
+
+    /// In the order of [`Bound::ALL`], without the zeros.
+    pub fn present(&self) -> impl Iterator<Item = (Bound, u64)> + '_ {
+        Bound::ALL.into_iter().map(|bound| (bound, self.get(bound))).filter(|(_, count)| *count > 0)
+    }
+}
+
 /// A count for every [`Gap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Gaps([u64; Gap::ALL.len()]);
@@ -149,4 +241,5 @@ pub struct SourceHealth {
     /// Why it is not a better one, and what would help.
     pub reason: Option<String>,
     pub gaps: Gaps,
+    pub bounds: Bounds,
 }

@@ -22,6 +22,7 @@ use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::stop::Stop;
 
+pub use crate::event::Role;
 pub use health::SourceHealth;
 
 /// A socket's identity.
@@ -35,18 +36,6 @@ pub enum SocketId {
     Inode { netns: u32, inode: u64 },
     /// What a datagram socket exchanges with one other end.
     Flow { netns: u32, cookie: u64, remote: SocketAddr },
-}
-
-/// What part a socket plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// It reached out.
-    Connect,
-    /// It came from a listener.
-    Accept,
-    /// It waits for others.
-    Listen,
 }
 
 /// What a source learned about a socket.
@@ -104,6 +93,9 @@ pub struct Opened {
     /// Who holds the other end of a unix socket, where that could be seen.
     #[serde(default)]
     pub peer_pid: Option<u32>,
+    /// Which source tells of it. Recordings did not always say.
+    #[serde(default)]
+    pub source: SourceKind,
 }
 
 /// How a socket ended.
@@ -124,6 +116,10 @@ pub struct Closed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawEvent {
+    /// The first line: what was recorded. Older recordings have none.
+    Recorded {
+        source: SourceKind,
+    },
     Process(ProcessChange),
     Socket(SocketChange),
     Evidence(Evidence),

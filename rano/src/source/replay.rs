@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use crate::event::{Moment, Protocol, SourceKind};
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
+use crate::source::health::{Bounds, Gaps};
 use crate::source::{Intake, Open, Pumped, RawEvent, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 
@@ -25,12 +26,29 @@ pub struct Replay {
     /// Read, but later than the deadline of the pump that read it.
     next: Option<RawEvent>,
     now: Moment,
+    source: SourceKind,
 }
 
 impl Replay {
     /// `name` is what errors call the recording.
     pub fn new(lines: Box<dyn BufRead>, name: String) -> Self {
-        Self { lines, name, line: String::new(), line_number: 0, next: None, now: Moment::default() }
+        let now = Moment::default();
+        let source = SourceKind::default();
+        let mut replay = Self { lines, name, line: String::new(), line_number: 0, next: None, now, source };
+        if let Ok(Some(source)) = replay.header() {
+            replay.source = source;
+        }
+        replay
+    }
+
+    /// What the first line says that was recorded, if it says so: it is looked at, and read again with the others.
+    fn header(&mut self) -> std::io::Result<Option<SourceKind>> {
+        let buffer = self.lines.fill_buf()?;
+        let line = buffer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        Ok(match serde_json::from_slice(line) {
+            Ok(RawEvent::Recorded { source }) => Some(source),
+            Ok(_) | Err(_) => None,
+        })
     }
 
     fn read(&mut self) -> Result<Option<RawEvent>> {
@@ -64,13 +82,13 @@ fn moment(event: &RawEvent) -> Option<Moment> {
         | RawEvent::Clock(at) => Some(*at),
         RawEvent::Socket(change) => Some(change.at()),
         RawEvent::Evidence(evidence) => Some(evidence.at()),
-        RawEvent::Unattributed { .. } | RawEvent::LeftOut { .. } => None,
+        RawEvent::Recorded { .. } | RawEvent::Unattributed { .. } | RawEvent::LeftOut { .. } => None,
     }
 }
 
 impl Source for Replay {
     fn kind(&self) -> SourceKind {
-        SourceKind::Proc
+        self.source
     }
 
     fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped> {
@@ -103,7 +121,7 @@ impl Source for Replay {
                 RawEvent::Evidence(evidence) => intake.evidence(evidence),
                 RawEvent::Unattributed { count } => intake.unattributed(count),
                 RawEvent::LeftOut { connections } => intake.left_out(connections),
-                RawEvent::Clock(_) => {}
+                RawEvent::Recorded { .. } | RawEvent::Clock(_) => {}
             }
         }
         Ok(Pumped::More)
@@ -114,8 +132,8 @@ impl Source for Replay {
     }
 
     fn health(&self) -> SourceHealth {
-        let gaps = crate::source::health::Gaps::default();
-        SourceHealth { kind: self.kind(), reason: Some("a recording".to_owned()), gaps }
+        let reason = Some("a recording".to_owned());
+        SourceHealth { kind: self.kind(), reason, gaps: Gaps::default(), bounds: Bounds::default() }
     }
 
     fn now(&self) -> Moment {
@@ -134,7 +152,9 @@ pub struct Recorder {
 impl Recorder {
     /// `file` is open for writing.
     pub fn new(inner: Box<dyn Source>, file: File) -> Self {
-        Self { inner, file: BufWriter::new(file), outcome: Ok(()) }
+        let mut file = BufWriter::new(file);
+        let outcome = write(&mut file, &RawEvent::Recorded { source: inner.kind() });
+        Self { inner, file, outcome }
     }
 }
 

@@ -13,10 +13,11 @@ use super::defence::{Approval, Budget};
 use super::ledger::{Ledger, insert_session};
 use super::open::{OpenError, OpenProblem, Opened, open};
 use super::prune::{self, Pruner, Slice};
-use super::queue::{End, Message, Work};
+use super::queue::{End, Work};
 use super::read::History;
 use super::sigbus::Mappings;
 use super::watch::{Loss, Watch, beside};
+use crate::update::Update;
 
 /// How long another program's lock is waited for within a try.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -172,7 +173,7 @@ impl Database {
 
     /// One batch, the session's counters and, where `end` is given, its end: all or nothing. Returns how many names found no
     /// row. That it was committed does not mean that it will be found again: see [`Database::why_given_up`].
-    pub(super) fn write(&mut self, batch: &[Message], work: &Work, end: Option<End>) -> Result<u64, Failure> {
+    pub(super) fn write(&mut self, batch: &[Update], work: &Work, end: Option<End>) -> Result<u64, Failure> {
         self.budget.grant(BYTES_PER_MESSAGE.saturating_mul(batch.len() as u64));
         let result = self.transaction(batch, work, end);
         if result.is_ok() {
@@ -187,7 +188,7 @@ impl Database {
         result
     }
 
-    fn transaction(&mut self, batch: &[Message], work: &Work, end: Option<End>) -> Result<u64, Failure> {
+    fn transaction(&mut self, batch: &[Update], work: &Work, end: Option<End>) -> Result<u64, Failure> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         self.approval.renew(&self.connection).map_err(Failure::Schema)?;
         if let Some(loss) = self.watch.look_ahead(&self.file, &self.approval) {

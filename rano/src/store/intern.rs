@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 
+use crate::connection::Connection as Observed;
 use crate::errno;
 use crate::event::{
-    Address, Class, ConnectionId, Domain, DomainSource, Event, EventKind, KnownName, OwnerQuality, Protocol,
+    Address, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, OwnerQuality, Protocol,
     SocketState, SourceKind,
 };
 use crate::process::{Process, ancestry};
@@ -147,16 +148,17 @@ impl Interned {
         connection: &Connection,
         event: &Event,
     ) -> rusqlite::Result<References> {
-        let local = match Host::of(event.local.as_ref()) {
+        let observed = &*event.connection;
+        let local = match Host::of(observed.local.as_ref()) {
             Some(host) => Some(self.addresses.get_or_insert(&host, || address(connection, &host.text()))?),
             None => None,
         };
-        let (process, actor) = self.process(connection, event)?;
+        let (process, actor) = self.process(connection, observed)?;
         Ok(References {
             process,
             actor,
             kind: self.kind(connection, event)?,
-            endpoint: self.endpoint(connection, event)?,
+            endpoint: self.endpoint(connection, observed)?,
             local,
         })
     }
@@ -175,40 +177,38 @@ impl Interned {
         self.addresses.rolled_back();
     }
 
-    fn process(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<(i64, i64)> {
-        let process = event.process.as_deref();
+    fn process(&mut self, connection: &Connection, observed: &Observed) -> rusqlite::Result<(i64, i64)> {
+        let process = observed.process.as_deref();
         let key = ProcessKey {
             image: process.map(|process| process.key),
-            provider: Arc::clone(&event.provider),
-            netns: event.netns,
+            provider: Arc::clone(&observed.provider),
+            netns: observed.netns,
         };
         let session = self.session;
         self.processes.get_or_insert(&key, || insert_process(connection, session, &key, process))
     }
 
     fn kind(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+        let observed = &*event.connection;
         let key = KindKey {
             event: event.kind,
-            state: event.state,
-            error: event.error,
-            source: event.source,
-            owner_quality: event.owner_quality,
-            preexisting: event.preexisting,
-            alert: event.alert,
+            state: observed.state,
+            error: observed.error(),
+            source: observed.source,
+            owner_quality: observed.owner_quality,
+            preexisting: observed.preexisting,
+            alert: observed.alert,
         };
         self.kinds.get_or_insert(&key, || kind(connection, &key))
     }
 
-    fn endpoint(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
+    fn endpoint(&mut self, connection: &Connection, observed: &Observed) -> rusqlite::Result<i64> {
         let key = EndpointKey {
-            protocol: event.protocol,
-            remote: Host::of(event.remote.as_ref()),
-            domain: match &event.domain {
-                Domain::Observed { name, by } => Some((Arc::clone(name), *by)),
-                Domain::Unknown => None,
-            },
-            class: event.class,
-            peer_pid: event.peer_pid,
+            protocol: observed.protocol,
+            remote: Host::of(observed.remote.as_ref()),
+            domain: observed.name.as_ref().map(|KnownName { name, by }| (Arc::clone(name), *by)),
+            class: observed.class,
+            peer_pid: observed.peer_pid,
         };
         self.endpoints.get_or_insert(&key, || {
             let remote = key.remote.as_ref().map(Host::text);

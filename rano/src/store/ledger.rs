@@ -4,10 +4,11 @@ use rusqlite::{CachedStatement, Connection, params};
 
 use super::Session;
 use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename};
-use super::queue::{End, Message, Work};
+use super::queue::{End, Work};
 use super::rollup::Rollup;
 use crate::event::{Address, ConnectionId, Event, EventKind};
 use crate::source::health::Gap;
+use crate::update::{Renamed, Update};
 
 /// 9999-12-31T23:59:59.999Z, the last moment SQLite's date functions know.
 const LAST_MOMENT: i64 = 253_402_300_799_999;
@@ -38,7 +39,7 @@ impl Counters {
             EventKind::Listen => self.listens += 1,
         }
         // A connection's bytes count once, when it ends.
-        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (event.kind, event.bytes) {
+        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (event.kind, event.connection.bytes) {
             self.bytes_sent = self.bytes_sent.saturating_add(bytes.sent);
             self.bytes_received = self.bytes_received.saturating_add(bytes.received);
         }
@@ -99,30 +100,33 @@ impl Ledger {
     pub(super) fn write(
         &mut self,
         connection: &Connection,
-        batch: &[Message],
+        batch: &[Update],
         work: &Work,
         end: Option<End>,
     ) -> rusqlite::Result<u64> {
         let mut names_dropped = 0;
         let mut insert = connection.prepare_cached(INSERT_EVENT)?;
-        for message in batch {
-            let found = match message {
-                Message::Event(event) => {
+        for update in batch {
+            let found = match update {
+                Update::Event(event) => {
                     self.insert(connection, &mut insert, event)?;
                     true
                 }
-                Message::Name { connection: id, name, class } => self.for_rows(*id, |row, rollup| {
-                    if let Some(moved) = rename(connection, row, name, *class)? {
-                        rollup.rename(&moved);
-                    }
-                    Ok(())
-                })?,
-                Message::OtherName { connection: id, name } => {
+                Update::Renamed(Renamed { connection: named, .. }) => {
+                    let Some(name) = &named.name else { continue };
+                    self.for_rows(named.id, |row, rollup| {
+                        if let Some(moved) = rename(connection, row, name, named.class)? {
+                            rollup.rename(&moved);
+                        }
+                        Ok(())
+                    })?
+                }
+                Update::OtherName { connection: id, name } => {
                     self.for_rows(*id, |row, _| keep_name(connection, row, name))?
                 }
-                Message::Alert { connection: id } => {
-                    self.for_rows(*id, |row, _| mark_alert(connection, row))?
-                }
+                Update::Marked(id) => self.for_rows(*id, |row, _| mark_alert(connection, row))?,
+                // Never queued.
+                Update::Alert(_) | Update::Notice(_) | Update::Progress(_) => true,
             };
             names_dropped += u64::from(!found);
         }
@@ -154,7 +158,7 @@ impl Ledger {
     fn write_counters(&self, connection: &Connection, work: &Work) -> rusqlite::Result<()> {
         let Counters { connects, closes, fails, accepts, listens, bytes_sent, bytes_received } =
             self.counters;
-        let mut gaps = work.progress.gaps;
+        let mut gaps = work.counters.gaps;
         gaps.set(Gap::SqliteDropped, work.dropped);
         let counts = [
             connects,
@@ -162,13 +166,13 @@ impl Ledger {
             fails,
             accepts,
             listens,
-            work.progress.active,
-            work.progress.peak_active,
+            work.counters.active,
+            work.counters.peak_active,
             bytes_sent,
             bytes_received,
-            work.progress.alerts,
-            work.progress.left_out.processes,
-            work.progress.left_out.connections,
+            work.counters.alerts,
+            work.counters.left_out.processes,
+            work.counters.left_out.connections,
         ];
         let counts = counts.into_iter().chain(Gap::ALL.map(|gap| gaps.get(gap)));
         let mut update = connection.prepare_cached(&self.update_session)?;
@@ -186,24 +190,26 @@ impl Ledger {
         event: &Event,
     ) -> rusqlite::Result<()> {
         let references = self.interned.references(connection, event)?;
-        let duration = event.duration.map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
+        let observed = &*event.connection;
+        let duration =
+            observed.duration().map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let ts = moment(event.at.unix_ms);
         insert.raw_bind_parameter(1, ts)?;
         insert.raw_bind_parameter(2, references.kind)?;
         insert.raw_bind_parameter(3, references.process)?;
         insert.raw_bind_parameter(4, references.endpoint)?;
         insert.raw_bind_parameter(5, references.local)?;
-        insert.raw_bind_parameter(6, port(event.local.as_ref()))?;
-        insert.raw_bind_parameter(7, port(event.remote.as_ref()))?;
+        insert.raw_bind_parameter(6, port(observed.local.as_ref()))?;
+        insert.raw_bind_parameter(7, port(observed.remote.as_ref()))?;
         insert.raw_bind_parameter(8, duration)?;
-        insert.raw_bind_parameter(9, event.bytes.map(|bytes| integer(bytes.sent)))?;
-        insert.raw_bind_parameter(10, event.bytes.map(|bytes| integer(bytes.received)))?;
+        insert.raw_bind_parameter(9, observed.bytes.map(|bytes| integer(bytes.sent)))?;
+        insert.raw_bind_parameter(10, observed.bytes.map(|bytes| integer(bytes.received)))?;
         insert.raw_execute()?;
         let row = connection.last_insert_rowid();
-        for name in &event.others {
+        for name in &observed.others {
             keep_name(connection, row, name)?;
         }
-        self.recent.insert(event.connection, event.kind, row);
+        self.recent.insert(observed.id, event.kind, row);
         self.rollup.count(event, &references, row, ts);
         self.counters.count(event);
         Ok(())

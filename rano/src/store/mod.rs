@@ -25,11 +25,10 @@ use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
 
-use crate::event::{Class, ConnectionId, Domain, Event, KnownName, SourceKind};
+use crate::event::SourceKind;
 use crate::files::Rights;
 use crate::privileges;
-use crate::process::LeftOut;
-use crate::source::health::Gaps;
+use crate::update::{Counters, Update};
 
 use open::open;
 pub use open::{OpenError, OpenProblem};
@@ -74,18 +73,6 @@ pub struct Session {
     pub source: SourceKind,
     /// Why it is not a better source.
     pub source_reason: Option<String>,
-}
-
-/// What only the pipeline knows of a running session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Connections without a close.
-    pub active: u64,
-    pub peak_active: u64,
-    pub alerts: u64,
-    pub left_out: LeftOut,
-    /// [`Gap::SqliteDropped`](crate::source::health::Gap::SqliteDropped) is the store's own and ignored here.
-    pub gaps: Gaps,
 }
 
 /// How long the end of a session may take: for a lock, for space, for the disk.
@@ -151,33 +138,11 @@ impl Store {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// Queues an event. Never waits for the disk: with a full queue the event is dropped and counted.
-    pub fn push(&self, event: &Event) {
-        self.shared.push_event(event);
-    }
-
-    /// Gives the rows of a connection a name that became known after they were pushed. A name that they already had
-    /// is kept in `event_names`.
-    pub fn update_domain(&self, connection: ConnectionId, domain: &Domain, class: Class) {
-        if let Domain::Observed { name, by } = domain {
-            let name = KnownName { name: Arc::clone(name), by: *by };
-            self.shared.push_name(connection, name, class);
-        }
-    }
-
-    /// Another name that the rows of a connection may go by, for `event_names`.
-    pub fn add_name(&self, connection: ConnectionId, name: &KnownName) {
-        self.shared.push_other_name(connection, name.clone());
-    }
-
-    /// Marks the rows of a connection that raised an alert after they were pushed.
-    pub fn mark_alert(&self, connection: ConnectionId) {
-        self.shared.push_alert(connection);
-    }
-
-    /// Tells the session's counters; written with the next batch.
-    pub fn progress(&self, progress: Progress) {
-        self.shared.set_progress(progress);
+    /// Queues an event, or what became known of the rows of a connection that were pushed before: a name, which takes the
+    /// place of the one they had, another name, an alert. Never waits for the disk: with a full queue it is dropped and counted.
+    /// What an observation has come to is written with the next batch. The store has no use for other updates.
+    pub fn push(&self, update: &Update) {
+        self.shared.push(update);
     }
 
     /// Events that were dropped so far.
@@ -197,8 +162,8 @@ impl Store {
 
     /// Writes all that is queued and the session's end, and closes the file. Waits a few seconds for a lock or for space.
     /// `ended_at` is in Unix milliseconds.
-    pub fn finish(mut self, progress: Progress, ended_at: i64) -> Finished {
-        self.shared.set_progress(progress);
+    pub fn finish(mut self, counters: Counters, ended_at: i64) -> Finished {
+        self.shared.count(counters);
         let finished = self
             .end(End::Clean { ended_at })
             .expect("the writer is only taken here and in drop, which comes later");

@@ -10,29 +10,16 @@ use std::time::{Duration, Instant};
 
 use rusqlite::InterruptHandle;
 
+use super::StoreOptions;
 use super::database::Database;
 use super::defence::Budget;
-use super::{Progress, StoreOptions};
-use crate::event::{Class, ConnectionId, Event, KnownName};
+use crate::update::{Counters, Update};
 
 /// Between two warnings about the same thing.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Warnings kept for [`Shared::take_warnings`]; a disk that fails and recovers again and again says it no more often.
 const NOTICES_MAX: usize = 8;
-
-/// What the writer is told, in order.
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all messages are events, and a box each would cost them"
-)]
-pub(super) enum Message {
-    Event(Event),
-    Name { connection: ConnectionId, name: KnownName, class: Class },
-    OtherName { connection: ConnectionId, name: KnownName },
-    Alert { connection: ConnectionId },
-}
 
 /// How a session ends.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +35,7 @@ pub(super) enum End {
 /// What the writer is to do next.
 #[derive(Debug)]
 pub(super) struct Work {
-    pub(super) progress: Progress,
+    pub(super) counters: Counters,
     /// As `sqlite_dropped` stands in the session.
     pub(super) dropped: u64,
     /// Set when nothing will come any more.
@@ -73,18 +60,31 @@ struct State {
     /// Ends what SQLite does there.
     brakes: Option<(Budget, InterruptHandle)>,
     has_writer_ended: bool,
-    queue: Vec<Message>,
+    queue: Vec<Update>,
     /// When the oldest thing that waits came.
     since: Option<Instant>,
     /// Handed over, not yet committed.
     in_flight: usize,
-    progress: Progress,
+    counters: Counters,
     dropped: u64,
     names_dropped: u64,
     end: Option<End>,
     warned_dropped: u64,
     warned_at: Option<Instant>,
     notices: Vec<String>,
+}
+
+impl State {
+    /// Counts what will not be in the database.
+    fn lose(&mut self, update: &Update) {
+        if matches!(update, Update::Event(_)) {
+            self.dropped += 1;
+            // The count itself is to be written in time.
+            self.since.get_or_insert_with(Instant::now);
+        } else {
+            self.names_dropped += 1;
+        }
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -107,44 +107,27 @@ impl Shared {
         }
     }
 
-    pub(super) fn push_event(&self, event: &Event) {
+    /// Queues what the writer needs, and nothing else. Where there is no room it is dropped and counted.
+    pub(super) fn push(&self, update: &Update) {
+        match update {
+            Update::Event(_) | Update::Renamed(_) | Update::OtherName { .. } | Update::Marked(_) => {}
+            Update::Progress(progress) => return self.count(progress.counters),
+            Update::Alert(_) | Update::Notice(_) => return,
+        }
         let mut state = self.lock();
         if state.queue.len() + state.in_flight >= self.queue_max {
-            state.dropped += 1;
-            // The count itself is to be written in time.
-            state.since.get_or_insert_with(Instant::now);
+            state.lose(update);
             return;
         }
-        state.queue.push(Message::Event(event.clone()));
+        state.queue.push(update.clone());
         self.queued(state);
     }
 
-    pub(super) fn push_name(&self, connection: ConnectionId, name: KnownName, class: Class) {
-        self.push_late(Message::Name { connection, name, class });
-    }
-
-    pub(super) fn push_other_name(&self, connection: ConnectionId, name: KnownName) {
-        self.push_late(Message::OtherName { connection, name });
-    }
-
-    pub(super) fn push_alert(&self, connection: ConnectionId) {
-        self.push_late(Message::Alert { connection });
-    }
-
-    fn push_late(&self, message: Message) {
+    /// Written with the next batch.
+    pub(super) fn count(&self, counters: Counters) {
         let mut state = self.lock();
-        if state.queue.len() + state.in_flight >= self.queue_max {
-            state.names_dropped += 1;
-            return;
-        }
-        state.queue.push(message);
-        self.queued(state);
-    }
-
-    pub(super) fn set_progress(&self, progress: Progress) {
-        let mut state = self.lock();
-        if state.progress != progress {
-            state.progress = progress;
+        if state.counters != counters {
+            state.counters = counters;
             self.queued(state);
         }
     }
@@ -185,7 +168,7 @@ impl Shared {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Messages that are not in the database yet.
+    /// Updates that are not in the database yet.
     pub(super) fn waiting(&self) -> usize {
         let state = self.lock();
         state.queue.len() + state.in_flight
@@ -233,7 +216,7 @@ impl Shared {
 
     /// Waits until a batch is full or due, or until the end, and swaps the queue with `batch`, which is empty. `None` where
     /// none of it came before `until`.
-    pub(super) fn take(&self, batch: &mut Vec<Message>, until: Option<Instant>) -> Option<Work> {
+    pub(super) fn take(&self, batch: &mut Vec<Update>, until: Option<Instant>) -> Option<Work> {
         let mut state = self.lock();
         while state.end.is_none() && state.queue.len() < self.batch_size {
             let flush = state.since.map(|since| self.flush_interval.saturating_sub(since.elapsed()));
@@ -270,7 +253,7 @@ impl Shared {
     }
 
     /// The batch that was taken last is in the database.
-    pub(super) fn committed(&self, batch: &mut Vec<Message>, names_dropped: u64) {
+    pub(super) fn committed(&self, batch: &mut Vec<Update>, names_dropped: u64) {
         batch.clear();
         // A burst's memory is given back.
         batch.shrink_to(2 * self.batch_size);
@@ -281,21 +264,15 @@ impl Shared {
 
     /// The batch that was taken last, and what is still queued, will never be in the database. Returns the events and
     /// the names dropped in all.
-    pub(super) fn give_up(&self, batch: &mut Vec<Message>) -> (u64, u64) {
+    pub(super) fn give_up(&self, batch: &mut Vec<Update>) -> (u64, u64) {
         let mut state = self.lock();
         let queue = mem::take(&mut state.queue);
-        for message in batch.drain(..).chain(queue) {
-            match message {
-                Message::Event(_) => {
-                    state.dropped += 1;
-                    // The queue had room for it.
-                    state.warned_dropped += 1;
-                }
-                Message::Name { .. } | Message::OtherName { .. } | Message::Alert { .. } => {
-                    state.names_dropped += 1;
-                }
-            }
+        let before = state.dropped;
+        for update in batch.drain(..).chain(queue) {
+            state.lose(&update);
         }
+        // The queue had room for them.
+        state.warned_dropped += state.dropped - before;
         state.in_flight = 0;
         (state.dropped, state.names_dropped)
     }
@@ -325,7 +302,7 @@ impl Shared {
     }
 
     fn work(state: &State) -> Work {
-        Work { progress: state.progress, dropped: state.dropped, end: state.end }
+        Work { counters: state.counters, dropped: state.dropped, end: state.end }
     }
 
     /// A panic elsewhere leaves counters and a queue that are still whole.

@@ -97,8 +97,9 @@ impl Rollup {
     /// `row` is the event's id, `ts` its time as stored.
     pub(super) fn count(&mut self, event: &Event, references: &References, row: i64, ts: i64) {
         let hour = ts.div_euclid(HOUR_MS);
-        let bytes = event.bytes.map_or((0, 0), |bytes| (integer(bytes.sent), integer(bytes.received)));
-        let activity = self.activity.entry((hour, Arc::clone(&event.provider))).or_insert(Activity {
+        let observed = &*event.connection;
+        let bytes = observed.bytes.map_or((0, 0), |bytes| (integer(bytes.sent), integer(bytes.received)));
+        let activity = self.activity.entry((hour, Arc::clone(&observed.provider))).or_insert(Activity {
             first_event: row,
             last_event: row,
             seen: Seen::default(),
@@ -119,8 +120,9 @@ impl Rollup {
         let (counts, seen) = self.processes.entry(references.process).or_default();
         counts.add(event.kind, bytes, 1);
         seen.add(event.kind, ts);
-        if let Some(Address::Ip(remote)) = &event.remote {
-            let (counts, seen) = self.ports.entry((Arc::clone(&event.provider), remote.port())).or_default();
+        if let Some(Address::Ip(remote)) = &observed.remote {
+            let (counts, seen) =
+                self.ports.entry((Arc::clone(&observed.provider), remote.port())).or_default();
             counts.add(event.kind, bytes, 1);
             seen.add(event.kind, ts);
         }

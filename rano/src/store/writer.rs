@@ -11,8 +11,9 @@ use rusqlite::ErrorCode;
 use super::database::{Database, Failure, GivenUp};
 use super::open::{OpenProblem, Opened};
 use super::prune::{self, Pruner, Slice};
-use super::queue::{End, Message, Shared, Work};
+use super::queue::{End, Shared, Work};
 use super::{Finished, Session, StoreOptions};
+use crate::update::Update;
 
 /// Between two tries to write a batch.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -121,7 +122,7 @@ impl Writer {
     }
 
     /// Tries until it is written to a file that is there; an error, in words, only when the end came and would not wait.
-    fn write(&mut self, batch: &mut Vec<Message>, mut work: Work) -> Result<(), String> {
+    fn write(&mut self, batch: &mut Vec<Update>, mut work: Work) -> Result<(), String> {
         let end = work.end;
         let mut failing = false;
         let mut give_up = None;
@@ -156,7 +157,7 @@ impl Writer {
         }
     }
 
-    fn try_to_write(&mut self, batch: &[Message], work: &Work, end: Option<End>) -> Result<u64, Trouble> {
+    fn try_to_write(&mut self, batch: &[Update], work: &Work, end: Option<End>) -> Result<u64, Trouble> {
         if self.database.is_none() {
             self.begin_anew().map_err(|error| Trouble::Wait {
                 notice: format!("sqlite: {error}; {ADVICE}"),
@@ -217,7 +218,7 @@ impl Writer {
     }
 
     /// What is left cannot be written.
-    fn lose(self, batch: &mut Vec<Message>, error: &str) -> Finished {
+    fn lose(self, batch: &mut Vec<Update>, error: &str) -> Finished {
         let (dropped, names_dropped) = self.shared.give_up(batch);
         let path = self.database.as_ref().map_or(&*self.path, Database::path);
         let error = format!("{}: the end of the session is not in it: {error}", path.display());

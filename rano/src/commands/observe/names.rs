@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Run, cannot_read};
+use crate::alerts::globs;
 use crate::config::{DomainMode, EndpointEntry, Settings};
 use crate::names::accounts;
 use crate::names::book::Book;
@@ -17,7 +18,6 @@ use crate::names::pointers::{PointerSettings, Pointers};
 use crate::names::resolver::{Resolver, ResolverFiles};
 use crate::names::unknown::UnknownEndpoints;
 use crate::pipeline::Names;
-use crate::sink::alerts::globs;
 use crate::source::Source;
 use crate::source::named::Named;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::event::SocketState;
+use crate::event::{SocketState, SourceKind};
 use crate::process::ProcessId;
 
 const CLAUDE: ProcessId = ProcessId { pid: 42, start_time: 7 };
@@ -56,6 +56,7 @@ impl Reader {
             at: at(ms),
             netns,
             peer_pid: None,
+            source: SourceKind::Proc,
         }
     }
 

@@ -1,10 +1,8 @@
 //! What is known of a single process, and those that died recently.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
+use crate::bounded::FastBounded;
 use crate::process::provider::{OwnProvider, ProviderIndex};
 use crate::process::{Process, ProcessId};
 
@@ -134,26 +132,42 @@ pub(super) fn effective(own: Option<OwnProvider>, inherited: Option<ProviderInde
     }
 }
 
-/// Those who died recently.
-#[derive(Debug, Default)]
+/// Those who died recently: others push out none who was watched.
+#[derive(Debug)]
 pub(super) struct Dead {
-    pub(super) nodes: FxHashMap<ProcessId, Node>,
-    pub(super) tracked: VecDeque<ProcessId>,
-    pub(super) others: VecDeque<ProcessId>,
+    tracked: FastBounded<ProcessId, Node>,
+    others: FastBounded<ProcessId, Node>,
+}
+
+impl Default for Dead {
+    fn default() -> Self {
+        Self { tracked: FastBounded::new(DEAD_TRACKED), others: FastBounded::new(DEAD_OTHERS) }
+    }
 }
 
 impl Dead {
     pub(super) fn insert(&mut self, id: ProcessId, node: Node) {
-        let (queue, limit) = if node.is_tracked() {
-            (&mut self.tracked, DEAD_TRACKED)
-        } else {
-            (&mut self.others, DEAD_OTHERS)
-        };
-        queue.push_back(id);
-        let forgotten = if queue.len() > limit { queue.pop_front() } else { None };
-        self.nodes.insert(id, node);
-        if let Some(id) = forgotten {
-            self.nodes.remove(&id);
+        let of_its_kind = if node.is_tracked() { &mut self.tracked } else { &mut self.others };
+        of_its_kind.insert(id, node);
+    }
+
+    pub(super) fn get(&self, id: &ProcessId) -> Option<&Node> {
+        self.tracked.get(id).or_else(|| self.others.get(id))
+    }
+
+    pub(super) fn get_mut(&mut self, id: &ProcessId) -> Option<&mut Node> {
+        match self.tracked.get_mut(id) {
+            Some(node) => Some(node),
+            None => self.others.get_mut(id),
         }
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = ProcessId> {
+        self.tracked.keys().chain(self.others.keys()).copied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.tracked.len() + self.others.len()
     }
 }

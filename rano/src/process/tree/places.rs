@@ -69,7 +69,7 @@ impl Tree {
         }
         let began = |leader: &ProcessId| leader.pid == session && leader.start_time <= id.start_time;
         let living = self.live.get(&session).map(|node| node.id(session));
-        let dead = self.dead.nodes.keys().copied();
+        let dead = self.dead.ids();
         let leader = living.into_iter().chain(dead).filter(began).max_by_key(|leader| leader.start_time);
         let is_watched = |leader: &ProcessId| self.verdict(*leader) != Verdict::Ignored;
         if let Some(leader) = leader.filter(is_watched) {

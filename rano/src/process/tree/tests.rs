@@ -447,7 +447,7 @@ fn the_dead_are_remembered_within_bounds() {
     }
     assert!(tree.process(id(2)).is_none(), "the oldest is forgotten");
     assert_eq!(tree.process(id(total - 1)).expect("known").cmdline, "git");
-    assert_eq!(tree.dead.nodes.len(), DEAD_TRACKED);
+    assert_eq!(tree.dead.len(), DEAD_TRACKED);
     assert_eq!(tree.live.len(), 1);
     // A chain in which every process outlives its parent.
     for pid in 10_000..20_000 {
@@ -455,7 +455,7 @@ fn the_dead_are_remembered_within_bounds() {
         tree.apply(gone(pid - 1));
     }
     assert_eq!(tracked(&tree), [1, 19_999]);
-    assert_eq!(tree.dead.nodes.len(), DEAD_TRACKED);
+    assert_eq!(tree.dead.len(), DEAD_TRACKED);
     assert!(ancestry_of(&mut tree, id(19_999)).len() < 16 * MAX_DEPTH);
     assert!(tree.waiting.is_empty());
 }

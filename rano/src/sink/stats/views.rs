@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use anstyle::Style;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{LiveStats, ProviderStats, View};
 use crate::output::escape::{cut, fit};
 use crate::output::style::Styles;
-use crate::totals::Totals;
+use crate::totals::{ProviderStanding, Standing, Standings};
 
 /// A name longer than this says no more to a person.
 const NAME_MAX: usize = 120;
@@ -39,115 +38,95 @@ impl Line {
 
 const PLAIN: Style = Style::new();
 
-impl LiveStats {
-    pub(super) fn view(
-        &self,
-        view: View,
-        totals: &Totals,
-        top: usize,
-        columns: usize,
-        styles: &Styles,
-    ) -> Vec<Line> {
-        let heading = format!("Live Stats [{}]", view.name());
-        let mut lines = vec![Line::of(columns, &[(styles.heading, &heading)])];
-        match view {
-            View::Provider => {
-                self.provider_rows(top, columns, styles, &mut lines);
-                let average = self.duration_sum.as_millis() / u128::from(self.closes.max(1));
-                let sums = format!("active={} peak={} avg_dur={average}ms", totals.active, totals.peak);
-                lines.push(Line::of(columns, &[(PLAIN, &sums)]));
-            }
-            View::Domain => {
-                let names = self.domains.top(top).into_iter().map(|(name, count)| (name.to_string(), count));
-                let mut rows: Vec<_> = names.collect();
-                let mut kinds = self.domains.len();
-                if self.nameless > 0 {
-                    // No name can hold a blank: it is nobody's.
-                    rows.push(("(no name)".to_owned(), self.nameless));
-                    rows.sort_by(|(_, a), (_, b)| b.cmp(a));
-                    rows.truncate(top);
-                    kinds += 1;
-                }
-                self.ranked(&rows, kinds, columns, styles, &mut lines);
-            }
-            View::Port => {
-                let ports = self.ports.top(top).into_iter().map(|(port, count)| (port.to_string(), count));
-                self.ranked(&ports.collect::<Vec<_>>(), self.ports.len(), columns, styles, &mut lines);
-            }
-            View::Process => {
-                let rows = self.processes.top(top);
-                self.ranked(&rows, self.processes.len(), columns, styles, &mut lines);
-            }
-        }
-        lines
-    }
+/// Columns of a bar and most rows of a view.
+type Size = (usize, usize);
 
-    fn provider_rows(&self, top: usize, columns: usize, styles: &Styles, lines: &mut Vec<Line>) {
-        let mut providers: Vec<(&str, &ProviderStats)> =
-            self.providers.iter().map(|(name, stats)| (&**name, stats)).collect();
-        providers
-            .sort_by(|(a_name, a), (b_name, b)| b.connects.cmp(&a.connects).then_with(|| a_name.cmp(b_name)));
-        let most = providers.first().map_or(0, |(_, stats)| stats.connects);
-        let shown = &providers[..providers.len().min(top)];
-        let names: Vec<String> =
-            shown.iter().map(|(name, _)| fit(name, PROVIDER_MAX.min(columns / 3))).collect();
-        let counts: Vec<String> = shown
-            .iter()
-            .map(|(_, stats)| {
-                format!("{} (domains={}, ips={})", stats.connects, stats.domains.count(), stats.ips.count())
-            })
-            .collect();
-        let widest = |texts: &[String]| texts.iter().map(|text| text.width()).max().unwrap_or(0);
-        let name_width = widest(&names);
-        let room = columns.saturating_sub(name_width + widest(&counts) + 2);
-        for ((name, counts), (_, stats)) in names.iter().zip(&counts).zip(shown) {
-            let padding = " ".repeat(name_width - name.width() + 1);
-            let (full, empty) = bar(stats.connects, most, self.settings.width.min(room));
-            lines.push(Line::of(
-                columns,
-                &[
-                    (styles.provider, name),
-                    (PLAIN, &padding),
-                    (styles.bar, &full),
-                    (styles.dim, &empty),
-                    (PLAIN, &format!(" {counts}")),
-                ],
-            ));
+pub(super) fn lines(
+    standing: &Standing,
+    standings: &Standings,
+    (width, top): Size,
+    columns: usize,
+    styles: &Styles,
+) -> Vec<Line> {
+    let heading = format!("Live Stats [{}]", standing.view().name());
+    let mut lines = vec![Line::of(columns, &[(styles.heading, &heading)])];
+    match standing {
+        Standing::Providers { rows, kinds } => {
+            let shown = &rows[..rows.len().min(top)];
+            providers(shown, width, columns, styles, &mut lines);
+            more(kinds - shown.len(), columns, styles, &mut lines);
+            let Standings { active, peak, average_duration, .. } = standings;
+            let average = average_duration.as_millis();
+            let sums = format!("active={active} peak={peak} avg_dur={average}ms");
+            lines.push(Line::of(columns, &[(PLAIN, &sums)]));
         }
-        more(providers.len() - shown.len(), columns, styles, lines);
+        Standing::Ranked { rows, kinds, .. } => {
+            let shown = &rows[..rows.len().min(top)];
+            ranked(shown, width, columns, styles, &mut lines);
+            more(kinds - shown.len(), columns, styles, &mut lines);
+        }
     }
+    lines
+}
 
-    /// Count, bar and name, most first; `kinds` is how many names there are in all.
-    fn ranked(
-        &self,
-        rows: &[(String, u64)],
-        kinds: usize,
-        columns: usize,
-        styles: &Styles,
-        lines: &mut Vec<Line>,
-    ) {
-        let most = rows.first().map_or(0, |(_, count)| *count);
-        let count_width = most.to_string().len();
-        let names: Vec<String> = rows.iter().map(|(name, _)| fit(name, NAME_MAX)).collect();
-        let longest = names.iter().map(|name| name.width()).max().unwrap_or(0);
-        // On a narrow terminal a bar gives way to the names, but not to more than half of the line.
-        let room = columns.saturating_sub(count_width + 2);
-        let width = self.settings.width.min(room.saturating_sub(longest.min(room / 2)));
-        for (name, (_, count)) in names.iter().zip(rows) {
-            let (full, empty) = bar(*count, most, width);
-            let pieces = [
-                (PLAIN, &*format!("{count:>count_width$} ")),
-                (styles.bar, &*full),
-                (styles.dim, &*empty),
-                (PLAIN, " "),
-                (styles.name, &**name),
-            ];
-            lines.push(Line::of(columns, &pieces));
-        }
-        if rows.is_empty() {
-            lines.push(Line::of(columns, &[(styles.dim, "no connections yet")]));
-        }
-        more(kinds - rows.len(), columns, styles, lines);
+/// Name, bar and counts, most first.
+fn providers(
+    shown: &[ProviderStanding],
+    width: usize,
+    columns: usize,
+    styles: &Styles,
+    lines: &mut Vec<Line>,
+) {
+    let most = shown.first().map_or(0, |provider| provider.connects);
+    let names: Vec<String> =
+        shown.iter().map(|provider| fit(&provider.name, PROVIDER_MAX.min(columns / 3))).collect();
+    let counts: Vec<String> = shown
+        .iter()
+        .map(|ProviderStanding { connects, domains, ips, .. }| {
+            format!("{connects} (domains={domains}, ips={ips})")
+        })
+        .collect();
+    let widest = |texts: &[String]| texts.iter().map(|text| text.width()).max().unwrap_or(0);
+    let name_width = widest(&names);
+    let room = columns.saturating_sub(name_width + widest(&counts) + 2);
+    for ((name, counts), provider) in names.iter().zip(&counts).zip(shown) {
+        let padding = " ".repeat(name_width - name.width() + 1);
+        let (full, empty) = bar(provider.connects, most, width.min(room));
+        lines.push(Line::of(
+            columns,
+            &[
+                (styles.provider, name),
+                (PLAIN, &padding),
+                (styles.bar, &full),
+                (styles.dim, &empty),
+                (PLAIN, &format!(" {counts}")),
+            ],
+        ));
+    }
+}
+
+/// Count, bar and name, most first.
+fn ranked(rows: &[(String, u64)], width: usize, columns: usize, styles: &Styles, lines: &mut Vec<Line>) {
+    let most = rows.first().map_or(0, |(_, count)| *count);
+    let count_width = most.to_string().len();
+    let names: Vec<String> = rows.iter().map(|(name, _)| fit(name, NAME_MAX)).collect();
+    let longest = names.iter().map(|name| name.width()).max().unwrap_or(0);
+    // On a narrow terminal a bar gives way to the names, but not to more than half of the line.
+    let room = columns.saturating_sub(count_width + 2);
+    let width = width.min(room.saturating_sub(longest.min(room / 2)));
+    for (name, (_, count)) in names.iter().zip(rows) {
+        let (full, empty) = bar(*count, most, width);
+        let pieces = [
+            (PLAIN, &*format!("{count:>count_width$} ")),
+            (styles.bar, &*full),
+            (styles.dim, &*empty),
+            (PLAIN, " "),
+            (styles.name, &**name),
+        ];
+        lines.push(Line::of(columns, &pieces));
+    }
+    if rows.is_empty() {
+        lines.push(Line::of(columns, &[(styles.dim, "no connections yet")]));
     }
 }
 

@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::event::{Moment, OwnerQuality, SourceKind};
 use crate::privileges;
 use crate::process::{ProcessId, Verdict};
-use crate::source::health::{Gap, Gaps};
+use crate::source::health::{Bound, Bounds, Gap, Gaps};
 use crate::source::proc::{ProcSettings, ephemeral_ports};
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
 use crate::stop::Stop;
@@ -86,6 +86,8 @@ pub struct EbpfSource {
     scan_due_ns: Option<u64>,
     scan_not_before_ns: u64,
     changes: Vec<SocketChange>,
+    /// The one that is being read.
+    record: Vec<u8>,
 }
 
 /// Loading reads the kernel's types into some ten megabytes of small pieces, which the allocator would keep for good.
@@ -111,13 +113,14 @@ impl EbpfSource {
         let programs = Programs::attach(wanted).map_err(lockdown::explained)?;
         give_back_memory();
         let unix = settings.polling.unix && !settings.polling.once;
+        let rung = programs.hooks.rung;
         let counts_datagrams = programs.hooks.has(hooks::DATAGRAM_BYTES);
         Ok(Self {
             settings,
             programs,
             processes: Processes::new(begun)?,
             names: Names::default(),
-            sockets: Sockets::new(counts_datagrams, ephemeral_ports()),
+            sockets: Sockets::new(rung, counts_datagrams, ephemeral_ports()),
             unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
             orphans: Orphans::default(),
             comparison: Comparison::default(),
@@ -130,6 +133,7 @@ impl EbpfSource {
             scan_due_ns: None,
             scan_not_before_ns: 0,
             changes: Vec::new(),
+            record: Vec::new(),
         })
     }
 
@@ -168,15 +172,19 @@ impl EbpfSource {
     fn drain(&mut self, intake: &mut dyn Intake, mut told: Option<&mut Told>) -> usize {
         let now = source::now();
         let mut count = 0;
+        let mut bytes = std::mem::take(&mut self.record);
         while count < BATCH {
             let Some(item) = self.programs.ring.next() else { break };
             count += 1;
-            match decode(&item) {
+            bytes.clear();
+            bytes.extend_from_slice(&item);
+            // Its room in the ring is given back.
+            drop(item);
+            match decode(&bytes) {
                 Ok(Record::Packet(kind, packet, content)) => {
                     self.names.read(kind, &packet, content, moment(packet.header.at_ns, now), intake);
                 }
                 Ok(Record::Socket(kind, record)) => {
-                    drop(item);
                     if let Some(told) = &mut told {
                         told.add(&record);
                     }
@@ -188,14 +196,11 @@ impl EbpfSource {
                     }
                     self.socket(kind, &record, moment(record.header.at_ns, now), intake);
                 }
-                Ok(Record::Process(_)) => {
-                    let bytes = item.to_vec();
-                    drop(item);
-                    self.process(&bytes, now, intake);
-                }
+                Ok(Record::Process(told)) => self.process(&told, now, intake),
                 Err(_) => self.malformed += 1,
             }
         }
+        self.record = bytes;
         self.comparison.note(self.programs.lost(Loss::SocketRecord) + self.sockets.flows_full);
         self.read_processes_again(intake);
         self.count_left_out(intake);
@@ -231,13 +236,11 @@ impl EbpfSource {
         }
     }
 
-    /// `bytes` are those of a process's record.
-    fn process(&mut self, bytes: &[u8], now: Moment, intake: &mut dyn Intake) {
-        let Ok(Record::Process(told)) = decode(bytes) else { return };
+    fn process(&mut self, told: &rano_common::Told<'_>, now: Moment, intake: &mut dyn Intake) {
         let at = moment(told.process.header.at_ns, now);
         let id = processes::identity(told.process.pid, told.process.start_ns);
         self.release(at.boot_ns, Some(id), intake);
-        self.processes.record(&told, at, &mut self.programs, intake);
+        self.processes.record(told, at, &mut self.programs, intake);
     }
 
     fn socket(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
@@ -449,7 +452,9 @@ impl Source for EbpfSource {
             unix.add_gaps(&mut gaps);
         }
         let reason = self.programs.hooks.reason();
-        SourceHealth { kind: self.kind(), reason, gaps }
+        let mut bounds = Bounds::default();
+        bounds.add(Bound::Arguments, self.processes.arguments_cut);
+        SourceHealth { kind: self.kind(), reason, gaps, bounds }
     }
 
     fn now(&self) -> Moment {

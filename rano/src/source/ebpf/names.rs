@@ -2,9 +2,9 @@
 
 use rano_common::{PacketKind, PacketRecord};
 
+use crate::bounded::Whose;
 use crate::event::Moment;
 use crate::names::Evidence;
-use crate::names::bounded::Whose;
 use crate::names::packet::{self, Content, Link};
 use crate::names::reader::{Reader, Seen, Standing};
 use crate::source::Intake;

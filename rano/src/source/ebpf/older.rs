@@ -65,6 +65,8 @@ impl OlderSockets {
         intake: &mut dyn Intake,
     ) {
         for opened in &mut self.found {
+            // The programs tell what becomes of it.
+            opened.source = programs.hooks.rung;
             if let SocketId::Inode { netns, inode } = opened.id
                 && let Some(&cookie) = self.cookies.get(&netns).and_then(|cookies| cookies.get(&inode))
             {

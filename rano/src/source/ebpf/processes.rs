@@ -1,7 +1,6 @@
 //! The processes there are, as the kernel programs tell of them: what each runs is kept, because many are gone before
 //! /proc can be read, and because a fork looks like its parent.
 
-use std::collections::VecDeque;
 use std::path::Path;
 
 use anyhow::Result;
@@ -11,6 +10,7 @@ use rano_common::{
 use rustc_hash::FxHashMap;
 
 use super::load::Programs;
+use crate::bounded::FastBounded;
 use crate::event::{Moment, Protocol};
 use crate::names::{Evidence, Party};
 use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
@@ -88,31 +88,14 @@ pub enum Acquaintance {
     Unknown,
 }
 
-/// The last processes that ended, oldest first.
-#[derive(Default)]
-struct Departed {
-    of: FxHashMap<ProcessId, Execs>,
-    order: VecDeque<ProcessId>,
-}
+/// The last processes that ended.
+type Departed = FastBounded<ProcessId, Execs>;
 
 /// Numbers of execs of a process: the last that was told, and the one by which it became tracked.
 #[derive(Debug, Clone, Copy, Default)]
 struct Execs {
     last: Option<u32>,
     tracked_from: Option<u32>,
-}
-
-impl Departed {
-    fn add(&mut self, id: ProcessId, execs: Execs) {
-        if self.of.insert(id, execs).is_none() {
-            self.order.push_back(id);
-        }
-        if self.order.len() > DEPARTED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.of.remove(&oldest);
-        }
-    }
 }
 
 /// Who a record is about.
@@ -131,7 +114,7 @@ impl Processes {
         Ok(Self {
             scanner: ProcessScanner::new(Path::new(PROC))?,
             known: FxHashMap::default(),
-            departed: Departed::default(),
+            departed: Departed::new(DEPARTED),
             since: attached.boot_ns / TICK_NS,
             leaves_out: false,
             arguments_cut: 0,
@@ -257,7 +240,7 @@ impl Processes {
         match self.known.get(&id.pid).filter(|known| known.is(id)) {
             Some(known) if is_told(known.execs()) => return Acquaintance::Alive,
             Some(_) => {}
-            None => match self.departed.of.get(&id) {
+            None => match self.departed.get(&id) {
                 Some(execs) if is_told(*execs) => return Acquaintance::Departed,
                 Some(_) => return Acquaintance::Unknown,
                 None => {}
@@ -295,7 +278,7 @@ impl Processes {
         let id = identity(record.pid, record.owner_start_ns);
         let execs = match self.known.get(&id.pid).filter(|known| known.is(id)) {
             Some(known) => known.execs(),
-            None => self.departed.of.get(&id).copied().unwrap_or_default(),
+            None => self.departed.get(&id).copied().unwrap_or_default(),
         };
         execs.tracked_from.is_some_and(|from| record.exec_id < from)
     }
@@ -385,7 +368,7 @@ impl Processes {
 /// It has ended; its sockets may end after it.
 fn depart(id: ProcessId, known: &mut FxHashMap<u32, Known>, departed: &mut Departed) {
     if let Some(ended) = known.get(&id.pid).filter(|known| known.is(id)) {
-        departed.add(id, ended.execs());
+        departed.insert(id, ended.execs());
         known.remove(&id.pid);
     }
 }
@@ -432,7 +415,7 @@ impl Births<'_> {
         // Whoever had that pid when the process began.
         let was_there = |one: &ProcessId| one.pid == held.forker && one.start_time <= id.start_time;
         let living = known.get(&held.forker).map(|known| known.id(held.forker));
-        let all = living.into_iter().chain(departed.of.keys().copied()).filter(was_there);
+        let all = living.into_iter().chain(departed.keys().copied()).filter(was_there);
         Birth { forker: all.max_by_key(|one| one.start_time), of_tracked, session: None }
     }
 }
@@ -579,6 +562,6 @@ mod tests {
         assert!(processes.known.get(&ended.pid).is_none_or(|known| !known.is(ended)));
         // Others' processes come and go meanwhile.
         assert_eq!(left.0.iter().filter(|id| **id == ended).count(), 1);
-        assert!(processes.departed.of.contains_key(&ended), "its sockets may end after it");
+        assert!(processes.departed.contains(&ended), "its sockets may end after it");
     }
 }

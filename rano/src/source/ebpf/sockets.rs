@@ -9,7 +9,7 @@ use rano_common::{FlowBytes, FlowKey, Owner, SocketKind, SocketRecord, flags};
 use rustc_hash::FxHashMap;
 
 use super::processes::identity;
-use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
+use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
 use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 
@@ -30,6 +30,8 @@ pub struct Sockets {
     held: VecDeque<(u64, Opened)>,
     /// Whether the kernel programs count the bytes of datagrams.
     counts_datagrams: bool,
+    /// The rung that tells.
+    source: SourceKind,
     /// Ports that the kernel gives by itself.
     ephemeral: RangeInclusive<u16>,
     /// Flows whose end will not be told, because too many are open.
@@ -50,12 +52,13 @@ struct Flow {
 pub type TakeFlow<'a> = &'a mut dyn FnMut(FlowKey) -> Option<FlowBytes>;
 
 impl Sockets {
-    pub fn new(counts_datagrams: bool, ephemeral: RangeInclusive<u16>) -> Self {
+    pub fn new(source: SourceKind, counts_datagrams: bool, ephemeral: RangeInclusive<u16>) -> Self {
         Self {
             flows: FxHashMap::default(),
             flow_count: 0,
             held: VecDeque::new(),
             counts_datagrams,
+            source,
             ephemeral,
             flows_full: 0,
             flows_forgotten: 0,
@@ -75,7 +78,8 @@ impl Sockets {
             return self.datagram(kind, record, at, take, out);
         }
         let id = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
-        let open = |state| opened(id, Protocol::Tcp, state, record, at);
+        let source = self.source;
+        let open = |state| opened(id, Protocol::Tcp, state, record, at, source);
         match kind {
             SocketKind::Attempt if record.flags & flags::UNFOLLOWED != 0 => {
                 out.push(attempted(open(Some(SocketState::Connecting))));
@@ -124,7 +128,7 @@ impl Sockets {
         match kind {
             SocketKind::Attempt | SocketKind::Datagram if record.flags & flags::UNFOLLOWED != 0 => {
                 let Some(id) = flow else { return };
-                out.push(attempted(opened(id, Protocol::Udp, None, record, at)));
+                out.push(attempted(opened(id, Protocol::Udp, None, record, at, self.source)));
             }
             SocketKind::Attempt | SocketKind::Datagram => {
                 let Some(id) = flow else { return };
@@ -162,7 +166,7 @@ impl Sockets {
             SocketKind::Released => {
                 if let Some(id) = flow.filter(|id| is_unheard(record) && !self.knows(*id)) {
                     // Nothing is known of its beginning.
-                    out.push(opened(id, Protocol::Udp, None, record, at));
+                    out.push(opened(id, Protocol::Udp, None, record, at, self.source));
                     out.push(SocketChange::Gone { id, at });
                 }
                 self.end(record, at, take, out);
@@ -171,7 +175,7 @@ impl Sockets {
                 }
             }
             SocketKind::Listening if !self.was_bound_by_kernel(record) => {
-                out.push(opened(itself, Protocol::Udp, None, record, at));
+                out.push(opened(itself, Protocol::Udp, None, record, at, self.source));
             }
             SocketKind::Listening | SocketKind::Established | SocketKind::Closed | SocketKind::Accepted => {}
         }
@@ -196,7 +200,7 @@ impl Sockets {
         } else {
             self.flows_full += 1;
         }
-        match opened(flow.id, Protocol::Udp, None, record, at) {
+        match opened(flow.id, Protocol::Udp, None, record, at, self.source) {
             SocketChange::Opened(opened) if flow.is_connected && !is_whole(opened.local.as_ref()) => {
                 self.held.push_back((record.header.at_ns.saturating_add(HOLD_NS), opened));
             }
@@ -343,6 +347,7 @@ fn opened(
     state: Option<SocketState>,
     record: &SocketRecord,
     at: Moment,
+    source: SourceKind,
 ) -> SocketChange {
     let is_listener = matches!(id, SocketId::Cookie { .. }) && record.flags & flags::LISTENER != 0;
     let role = match (is_listener, record.flags & flags::ACCEPTED != 0) {
@@ -364,6 +369,7 @@ fn opened(
         at,
         netns: record.netns,
         peer_pid: None,
+        source,
     })
 }
 
@@ -451,7 +457,7 @@ pub(super) mod tests {
     }
 
     fn sockets() -> Sockets {
-        Sockets::new(true, 32_768..=60_999)
+        Sockets::new(SourceKind::EbpfFentry, true, 32_768..=60_999)
     }
 
     fn changes(sockets: &mut Sockets, kind: SocketKind, record: &SocketRecord) -> Vec<SocketChange> {

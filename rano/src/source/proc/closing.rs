@@ -13,16 +13,14 @@
 //!   host, what the other end sent decides. Else the mini-socket's age: it begins anew with their FIN, which
 //!   is the last segment our socket acknowledged (then it was counted) or later (then it was not).
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
-
 use super::destroy::{Destroyed, moment};
 use super::inet::{Counters, TcpState};
 use super::sock_diag::{Dumper, Info};
+use crate::bounded::FastBounded;
 use crate::event::{Bytes, Protocol};
 
 /// `TCP_TIMEWAIT_LEN`: how long a mini-socket stays after the FIN came.
@@ -126,16 +124,21 @@ fn answered(counters: &Counters) -> bool {
 }
 
 /// What the ends on this host have sent, so that the other ends know what they received. Bounded: the oldest go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ends {
-    sent: FxHashMap<(SocketAddr, SocketAddr), End>,
-    order: VecDeque<(SocketAddr, SocketAddr)>,
+    sent: FastBounded<(SocketAddr, SocketAddr), End>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct End {
     sent: u64,
     boot_ns: u64,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self { sent: FastBounded::new(ENDS) }
+    }
 }
 
 impl Ends {
@@ -147,14 +150,7 @@ impl Ends {
         }
         let key = (destroyed.local, remote);
         let end = End { sent: counters.sent(), boot_ns: destroyed.at.boot_ns };
-        if self.sent.insert(key, end).is_none() {
-            self.order.push_back(key);
-        }
-        if self.order.len() > ENDS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.sent.remove(&oldest);
-        }
+        self.sent.insert(key, end);
     }
 
     /// The payload of an ended TCP connection; `None` for anything else. `side` is what is known, at best from
@@ -253,7 +249,7 @@ mod tests {
             ends.note(&end(port));
             ends.note(&end(port));
         }
-        assert_eq!((ends.sent.len(), ends.order.len()), (ENDS, ENDS));
+        assert_eq!(ends.sent.len(), ENDS);
         let other = |port| Destroyed {
             local: SocketAddr::from(([127, 0, 0, 1], 80)),
             remote: Some(SocketAddr::from(([127, 0, 0, 1], port))),

@@ -32,7 +32,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::process::ProcessId;
-use crate::source::health::{Gap, Gaps};
+use crate::source::health::{Bounds, Gap, Gaps};
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
 use crate::stop::Stop;
 
@@ -297,7 +297,7 @@ impl Source for ProcSource {
             [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         gaps.set(Gap::Unread, self.own.unread + self.others.unread + self.broken_walks);
-        SourceHealth { kind: self.kind(), reason, gaps }
+        SourceHealth { kind: self.kind(), reason, gaps, bounds: Bounds::default() }
     }
 
     fn now(&self) -> Moment {

@@ -1,13 +1,13 @@
 //! What is known of the sockets of one network namespace, and how one look differs from the one before. Pure: it is
 //! told what a look held and who owns what, and says what changed.
 
-use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
+use crate::bounded::FastBounded;
+use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
 use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 
@@ -63,31 +63,9 @@ struct Known {
 /// Sockets whose end was told although no notification came. One may come all the same, any time later: a connection that
 /// was reset, or half closed and then closed by the other side, is in no table any more while its process keeps the
 /// descriptor. Bounded: the oldest go, and would then be counted once more.
-#[derive(Debug, Default)]
-struct GivenUp {
-    ids: FxHashSet<SocketId>,
-    order: VecDeque<SocketId>,
-}
+type GivenUp = FastBounded<SocketId, ()>;
 
-impl GivenUp {
-    const MOST: usize = 1 << 14;
-
-    fn add(&mut self, id: SocketId) {
-        if self.ids.insert(id) {
-            self.order.push_back(id);
-        }
-        if self.order.len() > Self::MOST
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
-    }
-
-    fn take(&mut self, id: SocketId) -> bool {
-        // Its place in the order stays until it is the oldest.
-        self.ids.remove(&id)
-    }
-}
+const GIVEN_UP_MAX: usize = 1 << 14;
 
 /// What a notification's socket turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,7 +111,7 @@ impl SocketTable {
             preexisting,
             missing: Vec::new(),
             fresh: Vec::new(),
-            given_up: GivenUp::default(),
+            given_up: GivenUp::new(GIVEN_UP_MAX),
         }
     }
 
@@ -320,7 +298,7 @@ impl SocketTable {
     /// A notification says that a socket is gone.
     pub fn ended(&mut self, id: SocketId, at: Moment) -> Ended {
         let Some(known) = self.remove(id) else {
-            return if self.given_up.take(id) { Ended::Other } else { Ended::Unseen };
+            return if self.given_up.remove(&id).is_some() { Ended::Other } else { Ended::Unseen };
         };
         match known.owner {
             Owner::Watched => Ended::Watched,
@@ -357,7 +335,7 @@ impl SocketTable {
     /// Ends a socket of which no notification told.
     fn forget(&mut self, id: SocketId, now: Moment, out: &mut Vec<SocketChange>) {
         let Some(known) = self.remove(id) else { return };
-        self.given_up.add(id);
+        self.given_up.insert(id, ());
         if known.owner == Owner::Watched {
             let established = known.seen.state != Some(SocketState::Connecting);
             out.push(closing(id, now, None, established.then_some(true)));
@@ -411,6 +389,7 @@ pub fn unattributed(seen: &Seen, role: Role, at: Moment, netns: u32) -> Opened {
         at,
         netns,
         peer_pid: None,
+        source: SourceKind::Proc,
     }
 }
 

@@ -29,23 +29,22 @@ fn write_some(store: &Store, ids: std::ops::Range<u64>) {
         process.provider = provider.into();
         let unix_ms = NOON + i64::try_from(id).expect("few") * 40;
         let name = format!("h{}.example", id % 300);
-        let connect = Event {
-            at: Moment { boot_ns: 0, unix_ms },
-            provider: provider.into(),
-            process: Some(Arc::new(process)),
-            remote: Some(ip(&format!("203.0.113.{}:443", id % 200))),
-            domain: if id % 5 == 0 { Domain::Unknown } else { named(&name, DomainSource::Dns) },
-            ..event(EventKind::Connect, id)
-        };
+        let connect = event(EventKind::Connect, id).with(|it| {
+            it.provider = provider.into();
+            it.process = Some(Arc::new(process));
+            it.remote = Some(ip(&format!("203.0.113.{}:443", id % 200)));
+            it.name = if id % 5 == 0 { None } else { Some(named(&name, DomainSource::Dns)) };
+        });
+        let connect = Event { at: Moment { boot_ns: 0, unix_ms }, ..connect };
         let bytes = Some(Bytes { sent: id % 1000, received: id % 7000 });
         if id % 3 == 0 {
-            store.push(&Event { kind: EventKind::Fail, bytes, ..connect });
+            store.push(&Event { kind: EventKind::Fail, ..connect }.with(|it| it.bytes = bytes).into());
         } else {
-            store.push(&connect);
-            store.push(&Event { kind: EventKind::Close, bytes, ..connect });
+            store.push(&connect.clone().into());
+            store.push(&Event { kind: EventKind::Close, ..connect }.with(|it| it.bytes = bytes).into());
         }
         if id % 5 == 0 {
-            store.update_domain(ConnectionId(id), &named(&name, DomainSource::Dns), Class::Unknown);
+            store.push(&renamed(id, Some(named(&name, DomainSource::Dns)), Class::Unknown));
         }
     }
 }
@@ -70,7 +69,7 @@ fn writes_at_a_rate() {
         events += 500;
     }
     let took = begin.elapsed();
-    assert_stored(&store.finish(Progress::default(), NOON), events);
+    assert_stored(&store.finish(Counters::default(), NOON), events);
     println!("{events} events in {took:?}");
 }
 
@@ -222,7 +221,7 @@ fn a_writer_killed_at_any_moment_leaves_a_sound_file_and_what_was_committed() {
         if round % 10 == 9 || round + 1 == kills {
             let store = Store::start(&patient(&path), &session()).expect("a database");
             wait_for("the end of the pruning", || one::<i64>(&path, "SELECT count(*) FROM pruning") == 0);
-            assert_stored(&store.finish(Progress::default(), NOON), 0);
+            assert_stored(&store.finish(Counters::default(), NOON), 0);
             assert_intact(&path);
             assert_sums(&path);
         }

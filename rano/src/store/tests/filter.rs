@@ -64,27 +64,26 @@ fn any_event(dice: &mut Dice, number: u64) -> Event {
             (protocol, Some(Address::ip(dice.pick(&remotes).parse().expect("an address"))))
         }
     };
-    let domain = dice.maybe(&NAMES).map_or(Domain::Unknown, |name| Domain::Observed {
-        name: name.into(),
-        by: dice.pick(&DomainSource::ALL),
-    });
+    let name = dice.maybe(&NAMES);
+    let name = name.map(|name| KnownName { name: name.into(), by: dice.pick(&DomainSource::ALL) });
     let sizes = [0, 1, 1023, 1024, 1 << 20, 3 << 30];
     let kind = dice.pick(&EventKind::ALL);
-    Event {
-        provider: process.as_ref().map_or_else(|| "unknown".into(), |process| Arc::clone(&process.provider)),
-        process,
-        protocol,
-        remote,
-        domain,
-        class: dice.pick(&Class::ALL),
-        duration: dice.maybe(&[0, 1, 999, 30_000, 30_001]).map(Duration::from_millis),
-        bytes: dice.maybe(&sizes).map(|sent| Bytes { sent, received: dice.pick(&sizes) }),
-        state: dice.maybe(&SocketState::ALL),
-        source: dice.pick(&SourceKind::ALL),
-        owner_quality: dice.pick(&OwnerQuality::ALL),
-        alert: dice.below(2) == 0,
-        ..event(kind, number)
-    }
+    event(kind, number).with(|it| {
+        it.provider =
+            process.as_ref().map_or_else(|| "unknown".into(), |process| Arc::clone(&process.provider));
+        it.process = process;
+        it.protocol = protocol;
+        it.remote = remote;
+        it.name = name;
+        it.class = dice.pick(&Class::ALL);
+        let duration = dice.maybe(&[0, 1, 999, 30_000, 30_001]).map(Duration::from_millis);
+        it.ended = Some(End { duration, ..ended() });
+        it.bytes = dice.maybe(&sizes).map(|sent| Bytes { sent, received: dice.pick(&sizes) });
+        it.state = dice.maybe(&SocketState::ALL);
+        it.source = dice.pick(&SourceKind::ALL);
+        it.owner_quality = dice.pick(&OwnerQuality::ALL);
+        it.alert = dice.below(2) == 0;
+    })
 }
 
 fn any_term(dice: &mut Dice) -> String {
@@ -174,7 +173,7 @@ fn sums<'a>(events: impl Iterator<Item = &'a Event>) -> Counts {
             EventKind::Listen => &mut counts.listens,
         };
         *count += 1;
-        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (event.kind, event.bytes) {
+        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (event.kind, event.connection.bytes) {
             counts.bytes_sent += bytes.sent;
             counts.bytes_received += bytes.received;
         }
@@ -213,9 +212,9 @@ fn any_filter_gives_the_same_events_from_memory_and_from_sql() {
     let events: Vec<Event> = (1..=300).map(|number| any_event(&mut dice, number)).collect();
     let store = Store::start(&patient(&path), &session()).expect("a store");
     for event in &events {
-        store.push(event);
+        store.push(&event.clone().into());
     }
-    let finished = store.finish(Progress::default(), NOON);
+    let finished = store.finish(Counters::default(), NOON);
     assert_eq!((finished.stored, finished.error), (300, None));
     let history = History::open(&path).expect("a history");
     let id = FIELDS.iter().find(|field| field.name == "id").expect("a field");

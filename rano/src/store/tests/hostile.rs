@@ -87,9 +87,9 @@ fn check_taken(path: &Path) {
     ask_everything(path).expect("to be read");
     let session = Session { run_id: "78-1".to_owned(), ..session() };
     let store = Store::start(&patient(path), &session).expect("to be taken");
-    store.push(&event(EventKind::Connect, 2));
-    store.push(&close(2, 30, 40));
-    assert_stored(&store.finish(Progress::default(), NOON), 2);
+    store.push(&event(EventKind::Connect, 2).into());
+    store.push(&close(2, 30, 40).into());
+    assert_stored(&store.finish(Counters::default(), NOON), 2);
     ask_everything(path).expect("to be read");
     let count = "SELECT count(*) FROM event";
     assert_eq!(one::<i64>(path, count), 4);
@@ -110,7 +110,7 @@ fn views_of_the_file_are_never_run() {
     with_spoilt(&replaced.concat(), |path| {
         ask_everything(path).expect("to be read");
         let store = Store::start(&patient(path), &Session { run_id: "78-1".to_owned(), ..session() });
-        assert_stored(&store.expect("to be taken").finish(Progress::default(), NOON), 0);
+        assert_stored(&store.expect("to be taken").finish(Counters::default(), NOON), 0);
     });
 }
 
@@ -125,7 +125,7 @@ fn triggers_do_not_run_and_are_told() {
         check_taken(path);
         let session = Session { run_id: "79-1".to_owned(), ..session() };
         let store = Store::start(&patient(path), &session).expect("to be taken");
-        let finished = store.finish(Progress::default(), NOON);
+        let finished = store.finish(Counters::default(), NOON);
         assert!(finished.warnings.iter().any(|line| line.contains("3 trigger(s)")), "{finished:?}");
     });
 }
@@ -274,7 +274,7 @@ fn whatever_the_index_holds_a_reader_ends_soon() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
     let store = Store::start(&patient(&path), &session()).expect("a new database");
-    store.push(&event(EventKind::Connect, 1));
+    store.push(&event(EventKind::Connect, 1).into());
     drop(store);
     // Left as after a crash.
     let crashed = directory.path().join("crashed");

@@ -36,12 +36,12 @@ fn check(says: &str, kept: u64, spoil: impl FnOnce(&Path)) {
     let options = StoreOptions { batch_size: 1, ..patient(&path) };
     let store = Store::start(&options, &session()).expect("a new database");
     for id in 1..=3 {
-        store.push(&event(EventKind::Connect, id));
+        store.push(&event(EventKind::Connect, id).into());
     }
     wait_for("three events", || one::<i64>(&path, "SELECT count(*) FROM events") == 3);
     assert_eq!(store.path(), path);
     spoil(&path);
-    store.push(&close(3, 10, 20));
+    store.push(&close(3, 10, 20).into());
     let fresh = directory.path().join("observer-2.sqlite");
     let mut told = Vec::new();
     wait_for(says, || {
@@ -50,8 +50,8 @@ fn check(says: &str, kept: u64, spoil: impl FnOnce(&Path)) {
     });
     assert!(told.iter().any(|line| line.contains(says)), "{says}: {told:?}");
     assert_eq!(store.path(), fresh);
-    store.push(&event(EventKind::Connect, 4));
-    let finished = store.finish(Progress::default(), NOON);
+    store.push(&event(EventKind::Connect, 4).into());
+    let finished = store.finish(Counters::default(), NOON);
     let expected = Finished {
         stored: kept + 2,
         dropped: 3 - kept,
@@ -111,12 +111,12 @@ fn a_file_that_was_moved_is_whole_where_it_is_now() {
     let path = directory.path().join("observer.sqlite");
     let store =
         Store::start(&StoreOptions { batch_size: 1, ..patient(&path) }, &session()).expect("a new database");
-    store.push(&event(EventKind::Connect, 1));
+    store.push(&event(EventKind::Connect, 1).into());
     wait_for("an event", || one::<i64>(&path, "SELECT count(*) FROM events") == 1);
     let kept = directory.path().join("kept.sqlite");
     fs::rename(&path, &kept).expect("renamed");
-    store.push(&event(EventKind::Connect, 2));
-    let finished = store.finish(Progress::default(), NOON);
+    store.push(&event(EventKind::Connect, 2).into());
+    let finished = store.finish(Counters::default(), NOON);
     assert!(finished.stored >= 2 && finished.dropped == 0, "{finished:?}");
     assert_intact(&kept);
     assert!(one::<i64>(&kept, "SELECT count(*) FROM events") >= 1);
@@ -150,7 +150,7 @@ fn what_others_do_in_good_order_is_no_loss() {
     let mut pushed = 0;
     let mut push_one = || {
         pushed += 1;
-        store.push(&event(EventKind::Connect, 10_000 + pushed));
+        store.push(&event(EventKind::Connect, 10_000 + pushed).into());
         let own = "SELECT connects FROM sessions WHERE run_id = '78-1'";
         wait_for("an event", || one::<i64>(&path, own) == i64::try_from(pushed).expect("few"));
     };
@@ -169,7 +169,7 @@ fn what_others_do_in_good_order_is_no_loss() {
         push_one();
     }
     assert!(size() < before, "VACUUM made nothing shorter");
-    let finished = store.finish(Progress::default(), NOON);
+    let finished = store.finish(Counters::default(), NOON);
     assert_stored(&finished, pushed);
     assert_intact(&path);
 }
@@ -183,8 +183,8 @@ fn a_fresh_file_takes_no_name_that_is_taken() {
     let store =
         Store::start(&StoreOptions { batch_size: 1, ..patient(&path) }, &session()).expect("a new database");
     fs::remove_file(&path).expect("removed");
-    store.push(&event(EventKind::Connect, 1));
-    let finished = store.finish(Progress::default(), NOON);
+    store.push(&event(EventKind::Connect, 1).into());
+    let finished = store.finish(Counters::default(), NOON);
     assert_eq!(finished.moved_to, Some(directory.path().join("observer-4.sqlite")), "{finished:?}");
     assert_eq!((finished.stored, finished.dropped), (1, 0));
     assert_eq!(fs::read(directory.path().join("observer-2.sqlite")).expect("kept"), b"mine");
@@ -198,16 +198,16 @@ fn where_no_fresh_file_can_be_made_everything_is_counted() {
     let path = inside.join("observer.sqlite");
     let store =
         Store::start(&StoreOptions { batch_size: 1, ..patient(&path) }, &session()).expect("a new database");
-    store.push(&event(EventKind::Connect, 1));
+    store.push(&event(EventKind::Connect, 1).into());
     wait_for("an event", || one::<i64>(&path, "SELECT count(*) FROM events") == 1);
     fs::remove_dir_all(&inside).expect("removed");
-    store.push(&event(EventKind::Connect, 2));
+    store.push(&event(EventKind::Connect, 2).into());
     let mut told = Vec::new();
     wait_for("a warning", || {
         told.extend(store.take_warnings());
         told.iter().any(|line| line.contains("directory does not exist"))
     });
-    let finished = store.finish(Progress::default(), NOON);
+    let finished = store.finish(Counters::default(), NOON);
     assert_eq!((finished.stored, finished.dropped), (0, 2), "{finished:?} {told:?}");
     assert!(finished.error.is_some());
 }

@@ -19,13 +19,16 @@ use std::time::{Duration, Instant};
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Finished, Progress, Session, Store, StoreOptions};
+use super::{Finished, Session, Store, StoreOptions};
+use crate::connection::{Connection as Observed, End};
 use crate::event::{
-    Address, Bytes, Class, ConnectionId, Domain, DomainSource, Event, EventKind, KnownName, Moment,
-    OwnerQuality, Protocol, SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality,
+    Protocol, SocketState, SourceKind,
 };
 use crate::files::Rights;
 use crate::process::{Ancestor, Process, ProcessId};
+use crate::source::Role;
+use crate::update::{Counters, Progress, Renamed, Update};
 
 /// 2026-01-17T19:30:00.123Z.
 const NOON: i64 = 1_768_678_200_123;
@@ -77,58 +80,57 @@ fn process() -> Process {
 }
 
 fn event(kind: EventKind, connection: u64) -> Event {
-    Event {
-        kind,
-        at: Moment { boot_ns: 5, unix_ms: NOON },
-        connection: ConnectionId(connection),
+    let at = Moment { boot_ns: 5, unix_ms: NOON };
+    let connection = Observed {
         process: Some(Arc::new(process())),
         provider: "anthropic".into(),
-        protocol: Protocol::Tcp,
         local: Some(ip("192.168.1.23:54012")),
         remote: Some(ip("203.0.113.7:443")),
-        domain: Domain::Unknown,
-        is_hearsay: false,
-        tree: None,
-        others: Vec::new(),
-        class: Class::Unknown,
-        duration: None,
-        bytes: None,
-        error: None,
-        state: None,
-        source: SourceKind::Proc,
         owner_quality: OwnerQuality::Polled,
-        preexisting: false,
-        late: false,
         netns: 4_026_531_840,
-        peer_pid: None,
-        alert: false,
-    }
+        ..Observed::new(ConnectionId(connection), Role::Connect, Protocol::Tcp, at)
+    };
+    Event { kind, at, connection: Arc::new(connection) }
 }
 
 fn close(connection: u64, sent: u64, received: u64) -> Event {
-    Event {
-        duration: Some(Duration::from_millis(1200)),
-        bytes: Some(Bytes { sent, received }),
-        state: Some(SocketState::Closed),
-        ..event(EventKind::Close, connection)
-    }
+    event(EventKind::Close, connection).with(|it| {
+        it.ended = Some(End { duration: Some(Duration::from_millis(1200)), ..ended() });
+        it.bytes = Some(Bytes { sent, received });
+        it.state = Some(SocketState::Closed);
+    })
+}
+
+/// An end of which nothing else is known.
+fn ended() -> End {
+    let at = Moment { boot_ns: 5, unix_ms: NOON };
+    End { at, duration: None, error: None, is_late: false, has_failed: false }
+}
+
+/// A connection got another name after it was pushed.
+fn renamed(connection: u64, name: Option<KnownName>, class: Class) -> Update {
+    let event = event(EventKind::Connect, connection).with(|it| {
+        it.name = name;
+        it.class = class;
+    });
+    Update::Renamed(Renamed { at: event.at, connection: event.connection, before: None })
 }
 
 fn ip(text: &str) -> Address {
     Address::Ip(text.parse::<SocketAddr>().expect("a socket address"))
 }
 
-fn named(name: &str, by: DomainSource) -> Domain {
-    Domain::Observed { name: name.into(), by }
+fn named(name: &str, by: DomainSource) -> KnownName {
+    KnownName { name: name.into(), by }
 }
 
 /// Writes the events as one session into `path`.
 fn write(path: &Path, events: &[Event]) {
     let store = Store::start(&patient(path), &session()).expect("a new database");
     for event in events {
-        store.push(event);
+        store.push(&event.clone().into());
     }
-    assert_stored(&store.finish(Progress::default(), NOON + 1000), events.len() as u64);
+    assert_stored(&store.finish(Counters::default(), NOON + 1000), events.len() as u64);
 }
 
 fn assert_stored(finished: &Finished, events: u64) {

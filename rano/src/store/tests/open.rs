@@ -31,7 +31,7 @@ fn a_new_file_is_private_and_has_a_log_that_is_private() {
         let metadata = fs::metadata(format!("{}{suffix}", path.display())).expect(suffix);
         assert_eq!(metadata.permissions().mode() & 0o7777, 0o600, "{suffix}");
     }
-    assert_stored(&store.finish(Progress::default(), NOON), 0);
+    assert_stored(&store.finish(Counters::default(), NOON), 0);
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1, "the log stayed");
 }
 

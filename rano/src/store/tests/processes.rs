@@ -116,10 +116,12 @@ fn writes_a_thousand_pairs() {
     wait_for_parent();
     for id in 1..=1000 {
         let host = format!("h{}.example.com", id % 100);
-        store.push(&Event { domain: named(&host, DomainSource::Dns), ..event(EventKind::Connect, id) });
-        store.push(&close(id, 1, 2));
+        store.push(
+            &event(EventKind::Connect, id).with(|it| it.name = Some(named(&host, DomainSource::Dns))).into(),
+        );
+        store.push(&close(id, 1, 2).into());
     }
-    assert_stored(&store.finish(Progress::default(), NOON), 2000);
+    assert_stored(&store.finish(Counters::default(), NOON), 2000);
 }
 
 #[test]

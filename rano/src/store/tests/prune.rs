@@ -21,22 +21,21 @@ fn write_session(path: &Path, run_id: &str, started_at: i64, pairs: u64, clean: 
         let at = Moment { boot_ns: 0, unix_ms: started_at + i64::try_from(id).expect("few") * 1000 };
         let mut process = process();
         process.key = id % 7;
-        let connect = Event {
-            at,
-            process: Some(Arc::new(process)),
-            domain: named("first.example", DomainSource::Ptr),
-            ..event(EventKind::Connect, id)
-        };
-        store.push(&connect);
-        store.update_domain(
-            ConnectionId(id),
-            &named(&format!("h{}.example", id % 50), DomainSource::Dns),
+        let connect = event(EventKind::Connect, id).with(|it| {
+            it.process = Some(Arc::new(process));
+            it.name = Some(named("first.example", DomainSource::Ptr));
+        });
+        let connect = Event { at, ..connect };
+        store.push(&connect.clone().into());
+        store.push(&renamed(
+            id,
+            Some(named(&format!("h{}.example", id % 50), DomainSource::Dns)),
             Class::Unknown,
-        );
-        store.push(&Event { kind: EventKind::Close, ..connect });
+        ));
+        store.push(&Event { kind: EventKind::Close, ..connect }.into());
     }
     if clean {
-        assert_stored(&store.finish(Progress::default(), started_at + 3_600_000), 2 * pairs);
+        assert_stored(&store.finish(Counters::default(), started_at + 3_600_000), 2 * pairs);
     }
 }
 
@@ -71,7 +70,7 @@ fn prune(path: &Path, days: u64) {
     let store = Store::start(&retaining(path, days), &session_at("9-9", NOON)).expect("a database");
     wait_until_hidden(path);
     wait_until_pruned(path);
-    assert_stored(&store.finish(Progress::default(), NOON), 0);
+    assert_stored(&store.finish(Counters::default(), NOON), 0);
 }
 
 fn new_file() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -124,7 +123,7 @@ fn what_one_run_hides_the_next_one_removes() {
     let before = shown(&path, "kept");
     // It ends at once, and has hidden it.
     let store = Store::start(&retaining(&path, 7), &session_at("8-8", NOON)).expect("a database");
-    assert_stored(&store.finish(Progress::default(), NOON), 0);
+    assert_stored(&store.finish(Counters::default(), NOON), 0);
     let left = one::<i64>(&path, "SELECT count(*) FROM event");
     assert!(left > 200, "all of it was removed before the end: {left}");
     for view in ["events", "connection_events"] {
@@ -144,7 +143,7 @@ fn what_one_run_hides_the_next_one_removes() {
     let store = Store::start(&patient(&path), &session_at("9-9", NOON)).expect("a database");
     assert!(one::<i64>(&path, id) > one::<i64>(&path, "SELECT ifnull(max(session), 0) FROM pruning"));
     wait_until_pruned(&path);
-    assert_stored(&store.finish(Progress::default(), NOON), 0);
+    assert_stored(&store.finish(Counters::default(), NOON), 0);
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM event"), 200);
     assert_eq!(shown(&path, "kept"), before);
     assert_intact(&path);
@@ -175,9 +174,9 @@ fn goes_on_for_long() {
     tell(0);
     wait_for_parent();
     for id in 1..=100 {
-        store.push(&event(EventKind::Connect, id));
+        store.push(&event(EventKind::Connect, id).into());
     }
-    assert_stored(&store.finish(Progress::default(), NOON - 29 * DAY_MS), 100);
+    assert_stored(&store.finish(Counters::default(), NOON - 29 * DAY_MS), 100);
 }
 
 #[test]
@@ -193,7 +192,7 @@ fn a_session_that_goes_on_stays_until_it_ends() {
             one::<i64>(&path, "SELECT count(*) FROM session WHERE run_id = 'old'") == 0
         });
         wait_until_pruned(&path);
-        assert_stored(&store.finish(Progress::default(), NOON), 0);
+        assert_stored(&store.finish(Counters::default(), NOON), 0);
     };
     prune_old();
     live.go_on();
@@ -216,12 +215,14 @@ fn prunes_and_writes() {
     let store = Store::start(&options, &session_at(&run_id, NOON)).expect("a database");
     for id in 1..=1000 {
         let host = format!("h{}.example", id % 100);
-        store.push(&Event { domain: named(&host, DomainSource::Dns), ..event(EventKind::Connect, id) });
-        store.push(&close(id, 1, 2));
+        store.push(
+            &event(EventKind::Connect, id).with(|it| it.name = Some(named(&host, DomainSource::Dns))).into(),
+        );
+        store.push(&close(id, 1, 2).into());
     }
     wait_until_hidden(&file());
     wait_until_pruned(&file());
-    assert_stored(&store.finish(Progress::default(), NOON), 2000);
+    assert_stored(&store.finish(Counters::default(), NOON), 2000);
 }
 
 #[test]

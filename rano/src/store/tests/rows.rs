@@ -63,15 +63,14 @@ fn views_have_the_columns_of_the_contract() {
 fn every_field_of_an_event_comes_back() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
-    let close = Event {
-        domain: named("api.example.com", DomainSource::Sni),
-        class: Class::LlmApi,
-        peer_pid: Some(77),
-        error: Some(104),
-        preexisting: true,
-        alert: true,
-        ..close(1, 11, 22)
-    };
+    let close = close(1, 11, 22).with(|it| {
+        it.name = Some(named("api.example.com", DomainSource::Sni));
+        it.class = Class::LlmApi;
+        it.peer_pid = Some(77);
+        it.ended = it.ended.map(|end| End { error: Some(104), ..end });
+        it.preexisting = true;
+        it.alert = true;
+    });
     write(&path, &[close]);
     let expected = [
         Value::Integer(1),
@@ -113,14 +112,13 @@ fn every_field_of_an_event_comes_back() {
 fn what_is_not_known_is_null_or_says_so() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
-    let stranger = Event {
-        process: None,
-        provider: "unknown".into(),
-        local: None,
-        remote: None,
-        owner_quality: OwnerQuality::Unattributed,
-        ..event(EventKind::Connect, 1)
-    };
+    let stranger = event(EventKind::Connect, 1).with(|it| {
+        it.process = None;
+        it.provider = "unknown".into();
+        it.local = None;
+        it.remote = None;
+        it.owner_quality = OwnerQuality::Unattributed;
+    });
     write(&path, &[stranger]);
     let columns = "provider, comm, owner_quality, domain_source, endpoint_type, alert, preexisting";
     assert_eq!(
@@ -147,12 +145,14 @@ fn every_word_of_every_enumeration_is_stored() {
     let base = || event(EventKind::Connect, 1);
     let mut events = Vec::new();
     events.extend(EventKind::ALL.map(|kind| Event { kind, ..base() }));
-    events.extend(Protocol::ALL.map(|protocol| Event { protocol, ..base() }));
-    events.extend(SourceKind::ALL.map(|source| Event { source, ..base() }));
-    events.extend(OwnerQuality::ALL.map(|owner_quality| Event { owner_quality, ..base() }));
-    events.extend(SocketState::ALL.map(|state| Event { state: Some(state), ..base() }));
-    events.extend([111, 12345].map(|errno| Event { error: Some(errno), ..base() }));
-    events.extend(DomainSource::ALL.map(|by| Event { domain: named("n", by), ..base() }));
+    events.extend(Protocol::ALL.map(|protocol| base().with(|it| it.protocol = protocol)));
+    events.extend(SourceKind::ALL.map(|source| base().with(|it| it.source = source)));
+    events.extend(OwnerQuality::ALL.map(|quality| base().with(|it| it.owner_quality = quality)));
+    events.extend(SocketState::ALL.map(|state| base().with(|it| it.state = Some(state))));
+    events.extend(
+        [111, 12345].map(|errno| base().with(|it| it.ended = Some(End { error: Some(errno), ..ended() }))),
+    );
+    events.extend(DomainSource::ALL.map(|by| base().with(|it| it.name = Some(named("n", by)))));
     write(&path, &events);
     let connection = reader(&path);
     let mut statement = connection
@@ -168,19 +168,10 @@ fn every_word_of_every_enumeration_is_stored() {
     let expected: Vec<[&str; 6]> = events
         .iter()
         .map(|event| {
-            let by = match &event.domain {
-                Domain::Observed { by, .. } => by.name(),
-                Domain::Unknown => "none",
-            };
-            let state = event.state.map_or("", SocketState::name);
-            [
-                event.kind.name(),
-                event.protocol.name(),
-                event.source.name(),
-                event.owner_quality.name(),
-                state,
-                by,
-            ]
+            let it = &event.connection;
+            let by = it.name.as_ref().map_or("none", |known| known.by.name());
+            let state = it.state.map_or("", SocketState::name);
+            [event.kind.name(), it.protocol.name(), it.source.name(), it.owner_quality.name(), state, by]
         })
         .collect();
     assert_eq!(stored, expected);
@@ -200,15 +191,14 @@ fn hostile_strings_come_back_as_they_were() {
         ancestry: vec![Ancestor { comm: "a,b:c%\n\u{9b}é".to_owned(), pid: 7 }],
         ..process()
     };
-    let unix = Event {
-        process: Some(Arc::new(process)),
-        provider: hostile.into(),
-        protocol: Protocol::Unix,
-        local: Some(Address::Path("".into())),
-        remote: Some(Address::Path(hostile.into())),
-        domain: named(hostile, DomainSource::Dns),
-        ..event(EventKind::Connect, 1)
-    };
+    let unix = event(EventKind::Connect, 1).with(|it| {
+        it.process = Some(Arc::new(process));
+        it.provider = hostile.into();
+        it.protocol = Protocol::Unix;
+        it.local = Some(Address::Path("".into()));
+        it.remote = Some(Address::Path(hostile.into()));
+        it.name = Some(named(hostile, DomainSource::Dns));
+    });
     write(&path, &[unix]);
     let columns = "comm, cmdline, exe, provider, remote_ip, domain, ancestry_path, local_ip, remote_port";
     let same = text(hostile);
@@ -234,8 +224,8 @@ fn extreme_numbers_are_stored_at_their_limits() {
     let path = directory.path().join("observer.sqlite");
     let at = |unix_ms| Event {
         at: Moment { boot_ns: 0, unix_ms },
-        duration: Some(Duration::MAX),
         ..close(1, u64::MAX, u64::MAX)
+            .with(|it| it.ended = Some(End { duration: Some(Duration::MAX), ..ended() }))
     };
     write(&path, &[at(i64::MIN), at(0), at(i64::MAX)]);
     let sql = "SELECT group_concat(ts), max(bytes_sent), max(duration_ms) FROM events";
@@ -262,8 +252,8 @@ fn a_second_session_shares_endpoints_but_not_processes() {
     write(&path, &[event(EventKind::Connect, 1)]);
     let store = Store::start(&patient(&path), &Session { run_id: "78-1".to_owned(), ..session() })
         .expect("the same file");
-    store.push(&event(EventKind::Connect, 1));
-    assert_stored(&store.finish(Progress::default(), NOON), 1);
+    store.push(&event(EventKind::Connect, 1).into());
+    assert_stored(&store.finish(Counters::default(), NOON), 1);
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM endpoint"), 1);
     assert_eq!(one::<String>(&path, "SELECT group_concat(run_id) FROM events"), "77-1768678200123,78-1");
 }
@@ -273,17 +263,24 @@ fn a_late_name_reaches_both_rows_and_the_name_before_it_is_kept() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
     let store = Store::start(&patient(&path), &session()).expect("a new database");
-    store.push(&event(EventKind::Connect, 1));
-    store.push(&event(EventKind::Connect, 2));
-    store.update_domain(ConnectionId(1), &named("host-7.example.net", DomainSource::Ptr), Class::Unknown);
-    store.push(&Event { domain: named("host-7.example.net", DomainSource::Ptr), ..close(1, 1, 1) });
-    let other = |name: &str, by| KnownName { name: name.into(), by };
-    store.add_name(ConnectionId(1), &other("api.example.com", DomainSource::SharedDns));
-    store.add_name(ConnectionId(2), &other("other.example", DomainSource::SharedDns));
-    store.update_domain(ConnectionId(1), &named("api.example.com", DomainSource::Sni), Class::LlmApi);
-    store.update_domain(ConnectionId(1), &Domain::Unknown, Class::Unknown);
-    store.update_domain(ConnectionId(9), &named("nobody.example", DomainSource::Ptr), Class::Unknown);
-    let finished = store.finish(Progress::default(), NOON);
+    store.push(&event(EventKind::Connect, 1).into());
+    store.push(&event(EventKind::Connect, 2).into());
+    store.push(&renamed(1, Some(named("host-7.example.net", DomainSource::Ptr)), Class::Unknown));
+    store.push(
+        &close(1, 1, 1).with(|it| it.name = Some(named("host-7.example.net", DomainSource::Ptr))).into(),
+    );
+    store.push(&Update::OtherName {
+        connection: ConnectionId(1),
+        name: named("api.example.com", DomainSource::SharedDns),
+    });
+    store.push(&Update::OtherName {
+        connection: ConnectionId(2),
+        name: named("other.example", DomainSource::SharedDns),
+    });
+    store.push(&renamed(1, Some(named("api.example.com", DomainSource::Sni)), Class::LlmApi));
+    store.push(&renamed(1, None, Class::Unknown));
+    store.push(&renamed(9, Some(named("nobody.example", DomainSource::Ptr)), Class::Unknown));
+    let finished = store.finish(Counters::default(), NOON);
     assert_eq!(
         finished,
         Finished {
@@ -313,11 +310,11 @@ fn a_name_for_a_connection_long_gone_touches_nobody_elses_row() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
     let store = Store::start(&patient(&path), &session()).expect("a new database");
-    store.push(&event(EventKind::Connect, 5));
-    store.push(&event(EventKind::Connect, 5 + (1 << 16)));
-    store.push(&close(5, 1, 1));
-    store.update_domain(ConnectionId(5), &named("late.example", DomainSource::Ptr), Class::Unknown);
-    assert_eq!(store.finish(Progress::default(), NOON).names_dropped, 1);
+    store.push(&event(EventKind::Connect, 5).into());
+    store.push(&event(EventKind::Connect, 5 + (1 << 16)).into());
+    store.push(&close(5, 1, 1).into());
+    store.push(&renamed(5, Some(named("late.example", DomainSource::Ptr)), Class::Unknown));
+    assert_eq!(store.finish(Counters::default(), NOON).names_dropped, 1);
     assert_eq!(one::<i64>(&path, "SELECT count(*) FROM events WHERE domain IS NOT NULL"), 0);
 }
 
@@ -328,14 +325,14 @@ fn a_late_alert_marks_the_rows_of_its_connection_and_no_others() {
     let store = Store::start(&patient(&path), &session()).expect("a new database");
     for event in [event(EventKind::Connect, 1), event(EventKind::Connect, 2), close(1, 1, 1), close(2, 1, 1)]
     {
-        store.push(&event);
+        store.push(&event.into());
     }
-    store.push(&Event { alert: true, ..event(EventKind::Connect, 3) });
-    store.mark_alert(ConnectionId(2));
-    store.mark_alert(ConnectionId(2));
-    store.mark_alert(ConnectionId(3));
-    store.mark_alert(ConnectionId(9));
-    assert_eq!(store.finish(Progress::default(), NOON).names_dropped, 1);
+    store.push(&event(EventKind::Connect, 3).with(|it| it.alert = true).into());
+    store.push(&Update::Marked(ConnectionId(2)));
+    store.push(&Update::Marked(ConnectionId(2)));
+    store.push(&Update::Marked(ConnectionId(3)));
+    store.push(&Update::Marked(ConnectionId(9)));
+    assert_eq!(store.finish(Counters::default(), NOON).names_dropped, 1);
     let sql = "SELECT group_concat(event || alert, ' ') FROM events";
     assert_eq!(one::<String>(&path, sql), "connect0 connect1 close0 close1 connect1");
     // Kinds stay single: connect and close, each with and without.
@@ -352,18 +349,18 @@ fn the_session_tells_its_counts_and_its_end() {
         event(EventKind::Connect, 1),
         event(EventKind::Connect, 2),
         close(1, 10, 20),
-        Event { bytes: Some(Bytes { sent: 1, received: 2 }), ..event(EventKind::Fail, 3) },
+        event(EventKind::Fail, 3).with(|it| it.bytes = Some(Bytes { sent: 1, received: 2 })),
         event(EventKind::Accept, 4),
         event(EventKind::Listen, 5),
     ] {
-        store.push(&event);
+        store.push(&event.into());
     }
     let mut gaps = Gaps::default();
     gaps.set(Gap::Unattributed, 7);
     gaps.set(Gap::Vanished, 8);
     gaps.set(Gap::SqliteDropped, 1000);
     let left_out = LeftOut { processes: 5, connections: 6 };
-    store.finish(Progress { active: 1, peak_active: 2, alerts: 3, left_out, gaps }, NOON + 5000);
+    store.finish(Counters { active: 1, peak_active: 2, alerts: 3, left_out, gaps }, NOON + 5000);
     let sql = "SELECT name, started_at, ended_at, args, patterns, excludes, config_files, source, source_reason FROM sessions";
     let told = [
         "nightly",
@@ -387,7 +384,7 @@ fn a_store_that_is_dropped_keeps_its_events_without_a_clean_exit() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
     let store = Store::start(&patient(&path), &session()).expect("a new database");
-    store.push(&event(EventKind::Connect, 1));
+    store.push(&event(EventKind::Connect, 1).into());
     drop(store);
     assert_eq!(
         row(&path, "SELECT connects, clean_exit, ended_at FROM sessions"),
@@ -401,16 +398,19 @@ fn views_count_connections_and_their_bytes_once() {
     let path = directory.path().join("observer.sqlite");
     let hour_later = |event| Event { at: Moment { boot_ns: 0, unix_ms: NOON + 3_600_000 }, ..event };
     let bytes = Some(Bytes { sent: 10, received: 20 });
-    let domain = named("api.example.com", DomainSource::Dns);
+    let name = Some(named("api.example.com", DomainSource::Dns));
     write(
         &path,
         &[
-            Event { bytes, domain: domain.clone(), ..event(EventKind::Connect, 1) },
-            hour_later(Event { domain, ..close(1, 10, 20) }),
-            Event { error: Some(111), ..event(EventKind::Fail, 2) },
+            event(EventKind::Connect, 1).with(|it| {
+                it.bytes = bytes;
+                it.name.clone_from(&name);
+            }),
+            hour_later(close(1, 10, 20).with(|it| it.name = name.clone())),
+            event(EventKind::Fail, 2).with(|it| it.ended = Some(End { error: Some(111), ..ended() })),
             event(EventKind::Accept, 3),
             event(EventKind::Listen, 4),
-            Event { provider: "openai".into(), ..event(EventKind::Connect, 5) },
+            event(EventKind::Connect, 5).with(|it| it.provider = "openai".into()),
         ],
     );
     let check = |sql: &str, expected: &str| assert_eq!(one::<String>(&path, sql), expected, "{sql}");

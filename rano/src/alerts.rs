@@ -11,7 +11,9 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use wildmatch::WildMatch;
 
-use crate::event::{Address, ConnectionId, Domain, Event, Moment};
+use crate::bounded::Bounded;
+use crate::connection::Connection;
+use crate::event::{Address, ConnectionId, Moment};
 use crate::process::ProcessId;
 use crate::source::SocketId;
 use waits::{Place, Waits};
@@ -19,7 +21,7 @@ use waits::{Place, Waits};
 /// How long a connection may be without a name before that is remarkable: a look-up takes its time.
 pub const NAME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Subjects whose cooldown is remembered. Beyond that many at once an alert is given each time.
+/// Subjects whose cooldown is remembered.
 const COOLDOWNS_MAX: usize = 1 << 14;
 
 /// What raises an alert; all of it is off by default.
@@ -116,14 +118,6 @@ impl Reason {
     }
 }
 
-/// A warning, with the connection that raised it as it stands.
-#[derive(Debug)]
-pub struct Alert<'a> {
-    pub at: Moment,
-    pub reason: &'a Reason,
-    pub event: &'a Event,
-}
-
 /// What an open connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
@@ -161,6 +155,14 @@ pub struct Candidate {
     pub name: Arc<str>,
     /// It may be another one.
     pub is_possible: bool,
+}
+
+impl Candidate {
+    /// The name that a connection is shown with.
+    pub fn shown(connection: &Connection) -> Option<Self> {
+        let known = connection.name.as_ref()?;
+        Some(Self { name: Arc::clone(&known.name), is_possible: connection.is_hearsay })
+    }
 }
 
 /// Names that are listed with an alert.
@@ -208,45 +210,58 @@ impl Judge {
         self.cooldowns.held_back
     }
 
+    /// Alerts whose cooldown was forgotten before it was over.
+    pub fn without_cooldown(&self) -> u64 {
+        self.cooldowns.last.pushed_out()
+    }
+
     /// A connection began; `active` counts it already. `socket` is `None` where its end will not be noticed. `others` are
     /// names that it may go by besides the one that it is shown with.
     pub fn connected(
         &mut self,
-        event: &Event,
+        connection: &Connection,
+        at: Moment,
         active: u64,
         socket: Option<SocketId>,
         others: &[Candidate],
         notes: &mut Notes,
     ) -> Vec<Reason> {
-        let mut reasons = self.names(event, others, notes);
+        let mut reasons = self.names(connection, at, others, notes);
         if let Some(limit) = self.rules.max_connections
             && active > limit
         {
             notes.alert = true;
-            if self.cooldowns.allows(Subject::Everything, event.at) {
+            if self.cooldowns.allows(Subject::Everything, at) {
                 reasons.push(Reason::MaxConnections { active, limit });
             }
         }
         if let Some(limit) = self.rules.max_per_provider {
-            let active = self.providers.entry(Arc::clone(&event.provider)).or_default();
+            let provider = &connection.provider;
+            let active = self.providers.entry(Arc::clone(provider)).or_default();
             *active += 1;
             let active = *active;
-            let subject = || Subject::Provider(Arc::clone(&event.provider));
+            let subject = || Subject::Provider(Arc::clone(provider));
             notes.alert |= active > limit;
-            if active > limit && self.cooldowns.allows(subject(), event.at) {
-                reasons.push(Reason::MaxPerProvider { provider: Arc::clone(&event.provider), active, limit });
+            if active > limit && self.cooldowns.allows(subject(), at) {
+                reasons.push(Reason::MaxPerProvider { provider: Arc::clone(provider), active, limit });
             }
         }
         if let Some(socket) = socket {
-            self.watch(event, socket, notes);
+            self.watch(connection, at, socket, notes);
         }
         reasons
     }
 
     /// A name became known: any name, not only the one that is shown.
-    pub fn named(&mut self, event: &Event, candidate: &Candidate, notes: &mut Notes) -> Vec<Reason> {
+    pub fn named(
+        &mut self,
+        connection: &Connection,
+        at: Moment,
+        candidate: &Candidate,
+        notes: &mut Notes,
+    ) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        self.compare(candidate, event, &mut reasons, notes);
+        self.compare(candidate, connection, at, &mut reasons, notes);
         if !candidate.is_possible {
             forget(&mut self.nameless, &mut notes.name);
         }
@@ -254,19 +269,20 @@ impl Judge {
     }
 
     /// A connection ended.
-    pub fn closed(&mut self, event: &Event, notes: &mut Notes) -> Vec<Reason> {
+    pub fn closed(&mut self, connection: &Connection, at: Moment, notes: &mut Notes) -> Vec<Reason> {
         let mut reasons = Vec::new();
         if self.rules.max_per_provider.is_some()
-            && let Some(active) = self.providers.get_mut(&event.provider)
+            && let Some(active) = self.providers.get_mut(&connection.provider)
         {
             *active = active.saturating_sub(1);
         }
         let was_not_too_long = forget(&mut self.durations, &mut notes.duration);
         if forget(&mut self.nameless, &mut notes.name) {
-            reasons.extend(self.without_name(event, notes));
+            reasons.extend(self.without_name(connection, at, notes));
         }
         // Where the source knows more of its beginning than when it was first seen.
-        if let (true, Some(elapsed), Some(limit)) = (was_not_too_long, event.duration, self.rules.duration)
+        if let (true, Some(elapsed), Some(limit)) =
+            (was_not_too_long, connection.duration(), self.rules.duration)
             && elapsed > limit
         {
             notes.alert = true;
@@ -276,8 +292,14 @@ impl Judge {
     }
 
     /// An attempt failed.
-    pub fn failed(&mut self, event: &Event, others: &[Candidate], notes: &mut Notes) -> Vec<Reason> {
-        self.names(event, others, notes)
+    pub fn failed(
+        &mut self,
+        connection: &Connection,
+        at: Moment,
+        others: &[Candidate],
+        notes: &mut Notes,
+    ) -> Vec<Reason> {
+        self.names(connection, at, others, notes)
     }
 
     /// When there is something to look at without any event.
@@ -303,51 +325,55 @@ impl Judge {
         Some(Due { socket, connection, wait: Wait::Name, boot_ns })
     }
 
-    /// What to say about a connection whose time has come. `event` is the connection at this moment; `open_for` how
-    /// long it has been known to be open.
+    /// What to say about a connection whose time has come at `now`.
     pub fn overdue(
         &mut self,
         wait: Wait,
-        event: &Event,
-        open_for: Duration,
+        connection: &Connection,
+        now: Moment,
         notes: &mut Notes,
     ) -> Option<Reason> {
         match wait {
             Wait::Duration => {
                 notes.duration = None;
                 notes.alert = true;
-                self.rules.duration.map(|limit| Reason::LongDuration { elapsed: open_for, limit })
+                let elapsed = now.since(connection.since);
+                self.rules.duration.map(|limit| Reason::LongDuration { elapsed, limit })
             }
             Wait::Name => {
                 notes.name = None;
-                self.without_name(event, notes)
+                self.without_name(connection, now, notes)
             }
         }
     }
 
-    fn watch(&mut self, event: &Event, socket: SocketId, notes: &mut Notes) {
-        let due = |after: Duration| {
-            event.at.boot_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
-        };
+    fn watch(&mut self, connection: &Connection, at: Moment, socket: SocketId, notes: &mut Notes) {
+        let due =
+            |after: Duration| at.boot_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
         if let Some(limit) = self.rules.duration {
             // The first whole millisecond above the limit.
             let due = due(limit.saturating_add(Duration::from_millis(1)));
-            notes.duration = self.durations.insert(due, event.connection, socket);
+            notes.duration = self.durations.insert(due, connection.id, socket);
         }
-        let is_ip = matches!(event.remote, Some(Address::Ip(_)));
-        if self.rules.unknown_domain && is_ip && is_nameless(event) {
-            notes.name = self.nameless.insert(due(NAME_PATIENCE), event.connection, socket);
+        let is_ip = matches!(connection.remote, Some(Address::Ip(_)));
+        if self.rules.unknown_domain && is_ip && is_nameless(connection) {
+            notes.name = self.nameless.insert(due(NAME_PATIENCE), connection.id, socket);
         }
     }
 
-    fn names(&mut self, event: &Event, others: &[Candidate], notes: &mut Notes) -> Vec<Reason> {
+    fn names(
+        &mut self,
+        connection: &Connection,
+        at: Moment,
+        others: &[Candidate],
+        notes: &mut Notes,
+    ) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        if let Domain::Observed { name, .. } = &event.domain {
-            let shown = Candidate { name: Arc::clone(name), is_possible: event.is_hearsay };
-            self.compare(&shown, event, &mut reasons, notes);
+        if let Some(shown) = Candidate::shown(connection) {
+            self.compare(&shown, connection, at, &mut reasons, notes);
         }
         for candidate in others {
-            self.compare(candidate, event, &mut reasons, notes);
+            self.compare(candidate, connection, at, &mut reasons, notes);
         }
         reasons
     }
@@ -356,7 +382,8 @@ impl Judge {
     fn compare(
         &mut self,
         candidate: &Candidate,
-        event: &Event,
+        connection: &Connection,
+        at: Moment,
         reasons: &mut Vec<Reason>,
         notes: &mut Notes,
     ) {
@@ -365,35 +392,31 @@ impl Judge {
         notes.alert = true;
         let pattern = Arc::clone(pattern);
         let is_possible = candidate.is_possible;
-        let subject = Subject::Domain { name: text.into(), is_possible, tree: event.tree };
-        if self.cooldowns.allows(subject, event.at) {
+        let subject = Subject::Domain { name: text.into(), is_possible, tree: connection.tree };
+        if self.cooldowns.allows(subject, at) {
             let domain = Arc::clone(&candidate.name);
             reasons.push(Reason::DomainMatch { pattern, domain, is_possible });
         }
     }
 
-    fn without_name(&mut self, event: &Event, notes: &mut Notes) -> Option<Reason> {
-        let Some(Address::Ip(remote)) = event.remote else { return None };
-        if !is_nameless(event) {
+    fn without_name(&mut self, connection: &Connection, at: Moment, notes: &mut Notes) -> Option<Reason> {
+        let Some(Address::Ip(remote)) = connection.remote else { return None };
+        if !is_nameless(connection) {
             return None;
         }
         notes.alert = true;
-        if !self.cooldowns.allows(Subject::Endpoint(remote, event.tree), event.at) {
+        if !self.cooldowns.allows(Subject::Endpoint(remote, connection.tree), at) {
             return None;
         }
-        let shown = match &event.domain {
-            Domain::Observed { name, .. } => Some(name),
-            Domain::Unknown => None,
-        };
-        let others = event.others.iter().map(|other| &other.name);
-        let possible = shown.into_iter().chain(others).take(LISTED).cloned().collect();
+        let names = connection.name.iter().chain(&connection.others);
+        let possible = names.map(|known| Arc::clone(&known.name)).take(LISTED).collect();
         Some(Reason::UnknownDomain { remote, possible })
     }
 }
 
 /// What only other users say is no name.
-fn is_nameless(event: &Event) -> bool {
-    event.domain == Domain::Unknown || event.is_hearsay
+fn is_nameless(connection: &Connection) -> bool {
+    connection.name.is_none() || connection.is_hearsay
 }
 
 /// The globs of names, as they are compared with names in lower case.
@@ -413,19 +436,17 @@ fn folded(name: &str) -> Cow<'_, str> {
     if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_lowercase()) }
 }
 
-/// When something was last said about each subject.
+/// When something was last said about each subject. The oldest makes room, and may be said again.
 #[derive(Debug)]
 struct Cooldowns {
     cooldown: Duration,
-    last: FxHashMap<Subject, Moment>,
-    /// Boot clock before which tidying up again would find little.
-    tidy_at: u64,
+    last: Bounded<Subject, Moment>,
     held_back: u64,
 }
 
 impl Cooldowns {
     fn new(cooldown: Duration) -> Self {
-        Self { cooldown, last: FxHashMap::default(), tidy_at: 0, held_back: 0 }
+        Self { cooldown, last: Bounded::new(COOLDOWNS_MAX), held_back: 0 }
     }
 
     fn allows(&mut self, subject: Subject, now: Moment) -> bool {
@@ -433,22 +454,14 @@ impl Cooldowns {
             return true;
         }
         let cooldown = self.cooldown;
-        if let Some(last) = self.last.get_mut(&subject) {
-            if now.since(*last) < cooldown {
-                self.held_back += 1;
-                return false;
-            }
-            *last = now;
-            return true;
+        let runs = |last: &Moment| now.since(*last) < cooldown;
+        if self.last.get(&subject).is_some_and(runs) {
+            self.held_back += 1;
+            return false;
         }
-        if self.last.len() >= COOLDOWNS_MAX && now.boot_ns >= self.tidy_at {
-            self.last.retain(|_, last| now.since(*last) < cooldown);
-            let cooldown_ns = u64::try_from(cooldown.as_nanos()).unwrap_or(u64::MAX);
-            self.tidy_at = now.boot_ns.saturating_add(cooldown_ns);
-        }
-        if self.last.len() < COOLDOWNS_MAX {
-            self.last.insert(subject, now);
-        }
+        // Those that are over come first: each was noted when it was said.
+        while self.last.take_oldest_if(|last| !runs(last)).is_some() {}
+        self.last.insert(subject, now);
         true
     }
 }

@@ -1,21 +1,48 @@
-//! A table that has a size: when it is full, the oldest entry makes room.
+//! A table that has a size: when it is full, the oldest entry makes room, and is counted.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
 
-/// Keys come from the network, hence the keyed hash of the standard library.
-#[derive(Debug)]
-pub struct Bounded<K, V> {
-    entries: HashMap<K, (u64, V)>,
+use rustc_hash::FxBuildHasher;
+
+/// For keys that are nobody's choice: a kernel's numbers.
+pub type FastBounded<K, V> = Bounded<K, V, FxBuildHasher>;
+
+/// With the keyed hash of the standard library, because keys may come from the network, unless another one is named.
+pub struct Bounded<K, V, S = RandomState> {
+    entries: HashMap<K, (u64, V), S>,
     /// In the order of insertion; an entry that is gone leaves its key here until its turn comes.
     order: VecDeque<(K, u64)>,
     next: u64,
     room: usize,
+    pushed_out: u64,
 }
 
-impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
+impl<K, V, S> fmt::Debug for Bounded<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entries, room, pushed_out, .. } = self;
+        write!(f, "Bounded({} of {room}, {pushed_out} pushed out)", entries.len())
+    }
+}
+
+impl<K: Hash + Eq + Clone, V, S: BuildHasher + Default> Bounded<K, V, S> {
     pub fn new(room: usize) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), next: 0, room }
+        Self { entries: HashMap::default(), order: VecDeque::new(), next: 0, room, pushed_out: 0 }
+    }
+
+    /// Entries that had to make room so far.
+    pub fn pushed_out(&self) -> u64 {
+        self.pushed_out
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// The entry that had to go, if one had.
@@ -28,6 +55,7 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
             let Some((oldest, number)) = self.order.pop_front() else { break };
             if self.entries.get(&oldest).is_some_and(|(inserted, _)| *inserted == number) {
                 gone = self.entries.remove(&oldest).map(|(_, value)| value);
+                self.pushed_out += 1;
             }
         }
         gone
@@ -41,8 +69,35 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         self.entries.get_mut(key).map(|(_, value)| value)
     }
 
+    pub fn contains(&self, key: &K) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.entries.keys()
+    }
+
     pub fn remove(&mut self, key: &K) -> Option<V> {
         self.entries.remove(key).map(|(_, value)| value)
+    }
+
+    /// Takes the oldest entry out, if `is_over`.
+    pub fn take_oldest_if(&mut self, is_over: impl Fn(&V) -> bool) -> Option<V> {
+        while let Some((key, number)) = self.order.front() {
+            match self.entries.get(key) {
+                Some((inserted, value)) if inserted == number => {
+                    return if is_over(value) {
+                        let (key, _) = self.order.pop_front()?;
+                        self.remove(&key)
+                    } else {
+                        None
+                    };
+                }
+                // Gone, or replaced by a younger one.
+                Some(_) | None => drop(self.order.pop_front()),
+            }
+        }
+        None
     }
 }
 
@@ -100,16 +155,29 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room() {
-        let mut table = Bounded::new(2);
+        let mut table = Bounded::<_, _>::new(2);
         assert_eq!((table.insert(1, 'a'), table.insert(2, 'b')), (None, None));
         assert_eq!(table.insert(1, 'c'), None, "replaced, and young again");
         assert_eq!(table.insert(3, 'd'), Some('b'));
         assert_eq!((table.get(&1), table.get(&2), table.get(&3)), (Some(&'c'), None, Some(&'d')));
+        assert_eq!((table.len(), table.pushed_out()), (2, 1));
+    }
+
+    #[test]
+    fn those_that_are_over_are_taken_oldest_first() {
+        let mut table = Bounded::<_, _>::new(4);
+        for (key, value) in [(1, 10), (2, 20), (1, 30), (3, 5)] {
+            table.insert(key, value);
+        }
+        let mut over = |until| table.take_oldest_if(|value| *value < until);
+        assert_eq!((over(20), over(25), over(25)), (None, Some(20), None));
+        assert_eq!((over(99), over(99), over(99)), (Some(30), Some(5), None));
+        assert_eq!((table.is_empty(), table.pushed_out()), (true, 0));
     }
 
     #[test]
     fn neither_replacing_nor_removing_lets_it_grow() {
-        let mut table = Bounded::new(4);
+        let mut table = Bounded::<_, _>::new(4);
         for round in 0..1000 {
             table.insert(round % 3, round);
             table.remove(&(round % 2));

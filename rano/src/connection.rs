@@ -1,0 +1,123 @@
+//! A connection as it stands: who, where, since when, and how surely. It is shared as a snapshot: a holder sees no later change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::{
+    Address, Bytes, Class, ConnectionId, EventKind, KnownName, Moment, OwnerQuality, Protocol, Role,
+    SocketState, SourceKind,
+};
+use crate::process::{Process, ProcessId, provider};
+
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub id: ConnectionId,
+    pub role: Role,
+    /// `None` where the owner is not known.
+    pub process: Option<Arc<Process>>,
+    /// The outermost watched process it descends from, itself perhaps.
+    pub tree: Option<ProcessId>,
+    /// The provider on whose behalf it happens; `unknown` where there is none.
+    pub provider: Arc<str>,
+    pub protocol: Protocol,
+    pub local: Option<Address>,
+    pub remote: Option<Address>,
+    /// When it was established; while it is not, when it was first seen.
+    pub since: Moment,
+    /// Of the remote end: the best name, and how it is known.
+    pub name: Option<KnownName>,
+    /// Only other users' processes vouch for `name`: it neither classes the endpoint nor makes it known.
+    pub is_hearsay: bool,
+    /// Other names it may go by: weaker ones, and those of which one is as likely as the other.
+    pub others: Vec<KnownName>,
+    pub class: Class,
+    /// So far; all of them once it has ended.
+    pub bytes: Option<Bytes>,
+    pub state: Option<SocketState>,
+    /// Which source told of it.
+    pub source: SourceKind,
+    pub owner_quality: OwnerQuality,
+    /// Older than the observation.
+    pub preexisting: bool,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Who holds the other end of a unix socket, where that could be seen.
+    pub peer_pid: Option<u32>,
+    /// It gave reason for an alert.
+    pub alert: bool,
+    pub ended: Option<End>,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    pub at: Moment,
+    /// From connect to close, where both are known.
+    pub duration: Option<Duration>,
+    /// The errno with which it failed or ended; [`crate::errno::name`] names it.
+    pub error: Option<i32>,
+    /// It was found out afterwards: `at` is when, and nothing is known of how.
+    pub is_late: bool,
+    /// It never was established.
+    pub has_failed: bool,
+}
+
+impl Connection {
+    /// One of which nothing else is known.
+    pub fn new(id: ConnectionId, role: Role, protocol: Protocol, since: Moment) -> Self {
+        Self {
+            id,
+            role,
+            process: None,
+            tree: None,
+            provider: Arc::from(provider::UNKNOWN),
+            protocol,
+            local: None,
+            remote: None,
+            since,
+            name: None,
+            is_hearsay: false,
+            others: Vec::new(),
+            class: Class::Unknown,
+            bytes: None,
+            state: None,
+            source: SourceKind::Proc,
+            owner_quality: OwnerQuality::Unattributed,
+            preexisting: false,
+            netns: 0,
+            peer_pid: None,
+            alert: false,
+            ended: None,
+        }
+    }
+
+    /// The kind of its first event: a failed attempt has only one.
+    pub fn first_event(&self) -> EventKind {
+        match self.role {
+            Role::Connect if self.ended.is_some_and(|end| end.has_failed) => EventKind::Fail,
+            Role::Connect => EventKind::Connect,
+            Role::Accept => EventKind::Accept,
+            Role::Listen => EventKind::Listen,
+        }
+    }
+
+    /// The kind of its latest event.
+    pub fn last_event(&self) -> EventKind {
+        match self.first_event() {
+            EventKind::Connect if self.ended.is_some() => EventKind::Close,
+            first => first,
+        }
+    }
+
+    pub fn duration(&self) -> Option<Duration> {
+        self.ended?.duration
+    }
+
+    pub fn error(&self) -> Option<i32> {
+        self.ended?.error
+    }
+
+    pub fn is_late(&self) -> bool {
+        self.ended.is_some_and(|end| end.is_late)
+    }
+}

@@ -1,0 +1,75 @@
+//! What every event goes through, in a fixed order: it is counted, judged, sent and told, and its connection then waits for
+//! names. Each room keeps its own state; what they do to one connection happens here.
+
+use std::sync::Arc;
+
+use super::alerting::Alerting;
+use super::live::Entry;
+use super::naming::{Naming, NamingRoom};
+use super::outlet::Outlet;
+use crate::event::{Event, EventKind, Moment};
+use crate::names::book::Learned;
+use crate::totals::Totals;
+use crate::update::{Renamed, Update};
+
+pub(super) struct Rooms {
+    pub(super) totals: Totals,
+    pub(super) alerting: Alerting,
+    pub(super) naming: NamingRoom,
+    pub(super) out: Outlet,
+}
+
+impl Rooms {
+    /// Something happened to a connection, which is as it is after it.
+    pub(super) fn event(&mut self, kind: EventKind, at: Moment, entry: &mut Entry) {
+        self.totals.count(kind, &entry.connection);
+        let judgement = self.alerting.judge(kind, at, self.totals.active, entry);
+        let is_first = judgement.is_first;
+        self.out.send(&Update::Event(Event { kind, at, connection: Arc::clone(&entry.connection) }));
+        self.alerting.tell(judgement, at, entry, &mut self.out);
+        // The rows that were written before.
+        if is_first && kind == EventKind::Close {
+            self.out.send(&Update::Marked(entry.connection.id));
+        }
+        if kind == EventKind::Connect {
+            self.naming.connected(entry, at, &mut self.out);
+        }
+    }
+
+    /// A name became known: the better one stays, the other is kept; every name is judged that the connection may go by.
+    pub(super) fn named(&mut self, entry: &mut Entry, learned: &Learned, is_confirmed: bool) {
+        let Some(naming) = self.naming.learn(entry, learned, is_confirmed) else { return };
+        let is_written = entry.is_connected || entry.connection.ended.is_some();
+        match &naming {
+            Naming::Better { before, class_before, .. } => {
+                if entry.is_connected {
+                    self.totals.renamed(&entry.connection, before.as_ref(), *class_before);
+                }
+                if is_written {
+                    let connection = Arc::clone(&entry.connection);
+                    let renamed = Renamed { at: learned.at, connection, before: before.clone() };
+                    self.out.send(&Update::Renamed(renamed));
+                }
+            }
+            Naming::Another if is_written => {
+                let (connection, name) = (entry.connection.id, learned.name.clone());
+                self.out.send(&Update::OtherName { connection, name });
+            }
+            Naming::Another | Naming::NotKept => {}
+        }
+        if let Some(candidate) = NamingRoom::to_judge(learned, naming, is_written) {
+            self.alerting.named(&candidate, learned.at, entry, is_written, &mut self.out);
+        }
+        self.naming.named(entry, learned.at, &mut self.out);
+    }
+
+    /// It was seen to be open too long, or without a name.
+    pub(super) fn overdue(&mut self, due: crate::alerts::Due, now: Moment, entry: &mut Entry) {
+        self.alerting.overdue(due, now, entry, &mut self.out);
+    }
+
+    /// Its name was waited for in vain.
+    pub(super) fn unnamed(&mut self, entry: &mut Entry, at: Moment) {
+        self.naming.unnamed(entry, at, &mut self.out);
+    }
+}

@@ -1,0 +1,87 @@
+//! What flows from the pipeline to every sink, in order: one message for everything that becomes known.
+
+use std::sync::Arc;
+
+use crate::alerts::Reason;
+use crate::connection::Connection;
+use crate::event::{ConnectionId, Event, KnownName, Moment};
+use crate::process::LeftOut;
+use crate::source::health::Gaps;
+use crate::totals::Standings;
+
+/// Cheap to clone and to send: a sink may hand it to a thread of its own.
+#[derive(Debug, Clone)]
+pub enum Update {
+    Event(Event),
+    Renamed(Renamed),
+    /// Another name of a connection became known, which is not the one that is shown.
+    OtherName {
+        connection: ConnectionId,
+        name: KnownName,
+    },
+    /// A connection gave reason for an alert after its events were sent.
+    Marked(ConnectionId),
+    /// To be told, if this is a sink that talks to a person.
+    Alert(Arc<Alert>),
+    /// A line for the person at the terminal. Not escaped for one yet.
+    Notice(Arc<str>),
+    /// Sent whenever the source has been drained.
+    Progress(Arc<Progress>),
+}
+
+impl From<Event> for Update {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
+/// A name became known after the first event of a connection, or a better one than before.
+#[derive(Debug, Clone)]
+pub struct Renamed {
+    pub at: Moment,
+    /// With its new name.
+    pub connection: Arc<Connection>,
+    pub before: Option<KnownName>,
+}
+
+/// A warning, with the connection that gave reason for it as it stood.
+#[derive(Debug, Clone)]
+pub struct Alert {
+    pub at: Moment,
+    pub reason: Reason,
+    pub connection: Arc<Connection>,
+}
+
+/// How far an observation has come.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    pub now: Moment,
+    pub counters: Counters,
+    /// For sinks whose tick is due ([`Sink::next_tick`](crate::sink::Sink::next_tick)), else `None`: they cost more than the rest.
+    pub standings: Option<Standings>,
+}
+
+/// The sums that only the pipeline knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Connections without a close.
+    pub active: u64,
+    pub peak_active: u64,
+    pub alerts: u64,
+    pub left_out: LeftOut,
+    /// [`Gap::SqliteDropped`](crate::source::health::Gap::SqliteDropped) is the store's own and not counted here.
+    pub gaps: Gaps,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_can_be_sent_and_kept_and_is_small() {
+        fn is_send_and_clone<T: Send + Sync + Clone + 'static>() {}
+        is_send_and_clone::<Update>();
+        // A queue of them holds many.
+        assert!(size_of::<Update>() <= 64, "{}", size_of::<Update>());
+    }
+}
