@@ -1,10 +1,11 @@
-//! What a developer or CI runs: `cargo xtask run|test|ebpf|vm|fuzz|bench`.
+//! What a developer or CI runs: `cargo xtask run|test|tidy|ebpf|vm|fuzz|bench`.
 
 mod bench;
 mod cargo;
 mod ebpf;
 mod fuzz;
 mod system;
+mod tidy;
 mod vm;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use anyhow::Result;
 const USAGE: &str = "\
 usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, build, observe
        cargo xtask test [-- CARGO TEST'S]      the same preparation, then every test
+       cargo xtask tidy                        do the rooms of the code keep to their walls?
        cargo xtask ebpf [--check]       build the kernel programs that rano embeds; or: are they up to date?
        cargo xtask vm [--full] [--bench]       the kernel tests on other kernels, in emulated machines; or a bench
        cargo xtask fuzz [TARGET]... [--seconds N]
@@ -47,6 +49,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
             system::prepare()?;
             cargo::test(&without_separator(arguments))
         }
+        "tidy" => tidy::run(&arguments),
         "ebpf" => ebpf::run(&arguments),
         "vm" => vm::run(&arguments),
         "fuzz" => fuzz::run(&arguments),
