@@ -12,10 +12,10 @@ use rustc_hash::FxHashMap;
 use wildmatch::WildMatch;
 
 use crate::bounded::Bounded;
+use crate::change::SocketId;
 use crate::connection::Connection;
 use crate::event::{Address, ConnectionId, Moment};
 use crate::process::ProcessId;
-use crate::source::SocketId;
 use waits::{Place, Waits};
 
 /// How long a connection may be without a name before that is remarkable: a look-up takes its time.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{
-    Address, Bytes, Class, ConnectionId, EventKind, KnownName, Moment, OwnerQuality, Protocol, Role,
-    SocketState, SourceKind,
-};
+use crate::moment::Moment;
 use crate::process::{Process, ProcessId, provider};
+use crate::words::{
+    Address, Bytes, Class, ConnectionId, EventKind, KnownName, OwnerQuality, Protocol, Role, SocketState,
+    SourceKind,
+};
 
 #[derive(Debug, Clone)]
 pub struct Connection {

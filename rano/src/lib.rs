@@ -6,7 +6,11 @@
     deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro, clippy::disallowed_methods)
 )]
 
+pub mod words;
+pub mod moment;
 pub mod event;
+pub mod change;
+pub mod health;
 pub mod connection;
 pub mod update;
 pub mod bounded;

@@ -14,11 +14,11 @@ use anyhow::Result;
 
 use crate::alerts::Judge;
 use crate::event::Moment;
+use crate::health::{Gap, Gaps};
 use crate::names::Evidence;
 use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::sink::Sink;
-use crate::source::health::{Gap, Gaps};
 use crate::source::{Pumped, Source};
 use crate::stop::Stop;
 use crate::totals::{Totals, View};

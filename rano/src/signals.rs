@@ -1,8 +1,5 @@
 //! Signals and a closed output, as the wish to end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::CapabilitySet;
@@ -11,34 +8,10 @@ use signal_hook::iterator::Signals;
 
 use crate::output::stream;
 use crate::privileges;
-use crate::stop::{Bell, Stop};
+use crate::stop::{ReopenLogs, Stop};
 
 /// What a shell reports for a process that SIGINT ended.
 const KILLED_BY_SIGINT: i32 = 130;
-
-/// The wish that log files are opened again. Cloning shares it.
-#[derive(Debug, Clone)]
-pub struct ReopenLogs {
-    times: Arc<AtomicU64>,
-    /// Rung with each.
-    pub bell: Bell,
-}
-
-impl ReopenLogs {
-    pub fn new() -> Result<Self> {
-        Ok(Self { times: Arc::default(), bell: Bell::new()? })
-    }
-
-    fn ask(&self) {
-        self.times.fetch_add(1, Ordering::Release);
-        self.bell.ring();
-    }
-
-    /// How often it was wished.
-    pub fn times(&self) -> u64 {
-        self.times.load(Ordering::Acquire)
-    }
-}
 
 /// From now on SIGINT, SIGTERM and SIGHUP raise `stop`, a second one ends the process at once, and SIGUSR1 asks to
 /// `reopen` the logs.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -95,6 +95,30 @@ impl Bell {
             self.0.raised.store(false, Ordering::Release);
             let _ = rustix::io::read(&self.0.wake, &mut [0; 8]);
         }
+    }
+}
+
+/// The wish that log files are opened again. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct ReopenLogs {
+    times: Arc<AtomicU64>,
+    /// Rung with each.
+    pub bell: Bell,
+}
+
+impl ReopenLogs {
+    pub fn new() -> Result<Self> {
+        Ok(Self { times: Arc::default(), bell: Bell::new()? })
+    }
+
+    pub fn ask(&self) {
+        self.times.fetch_add(1, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// How often it was wished.
+    pub fn times(&self) -> u64 {
+        self.times.load(Ordering::Acquire)
     }
 }
 

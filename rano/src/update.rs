@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::alerts::Reason;
 use crate::connection::Connection;
 use crate::event::{ConnectionId, Event, KnownName, Moment};
+use crate::health::Gaps;
 use crate::process::LeftOut;
-use crate::source::health::Gaps;
 use crate::totals::Standings;
 
 /// Cheap to clone and to send: a sink may hand it to a thread of its own.
@@ -69,7 +69,7 @@ pub struct Counters {
     pub peak_active: u64,
     pub alerts: u64,
     pub left_out: LeftOut,
-    /// [`Gap::SqliteDropped`](crate::source::health::Gap::SqliteDropped) is the store's own and not counted here.
+    /// [`Gap::SqliteDropped`](crate::health::Gap::SqliteDropped) is the store's own and not counted here.
     pub gaps: Gaps,
 }
 

@@ -1,8 +1,8 @@
 //! What open connections wait for, in the order in which it is due. All wait equally long, so a newcomer belongs at the
 //! end but for a few that are told late; most leave before their time. Both are a matter of a few links.
 
+use crate::change::SocketId;
 use crate::event::ConnectionId;
-use crate::source::SocketId;
 
 const NONE: u32 = u32::MAX;
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{Address, DomainSource, KnownName, Moment, OwnerQuality, Protocol};
+use crate::change::{Closed, Opened, SocketId};
+use crate::event::{Address, DomainSource, KnownName, Moment, OwnerQuality, Protocol, Role};
 use crate::names::held::Held;
 use crate::names::lookups::{Connect, Found, Lookups, Receiver};
 use crate::names::{Answer, Evidence, Greeting, Party};
-use crate::source::{Closed, Opened, Role, SocketId};
 
 /// Sockets that are known at a time; more are not joined with anything, and counted. Those of processes that are not watched
 /// leave half of the room.

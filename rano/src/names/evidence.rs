@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::SocketId;
 use crate::event::{DomainSource, Moment, Protocol};
-use crate::source::SocketId;
 
 /// One piece of evidence. Names are lower case, without the final dot, and raw: escape before showing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

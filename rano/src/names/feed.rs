@@ -190,7 +190,7 @@ fn follow(path: &Path, sender: &Sender) {
     let Some(packets) = packets else { return sender.lost(1) };
     let mut evidence = CaptureEvidence::new(packets);
     while let Some(mut found) = evidence.take() {
-        let now = crate::source::now();
+        let now = crate::moment::now();
         let age_ms = now.unix_ms.saturating_sub(found.at().unix_ms).max(0);
         // Rather a millisecond too old than too young: an answer comes just before the connection that it names.
         let back = (age_ms.unsigned_abs() + 1).saturating_mul(1_000_000);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bounded::Bounded;
+use crate::change::SocketId;
 use crate::event::Moment;
 use crate::names::Pointer;
 use crate::names::classes::{Reach, reach};
 use crate::names::resolver::Resolver;
-use crate::source::SocketId;
 
 /// Addresses whose answer is kept, about a hundred bytes each; the oldest makes room and is asked for again.
 const KNOWN_MAX: usize = 1 << 13;

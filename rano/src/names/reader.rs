@@ -12,8 +12,8 @@ use super::stream::Stream;
 use super::tls::{self, Hello};
 use super::{Answer, Evidence, Greeting, Party};
 use crate::bounded::{Parted, Whose};
+use crate::change::SocketId;
 use crate::event::{DomainSource, Moment, Protocol};
-use crate::source::SocketId;
 
 const DNS_PORT: u16 = 53;
 /// An answer that takes longer is no answer any more; resolvers give up after ten seconds or so.

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use rustc_hash::FxHashMap;
 
 use crate::bounded::Bounded;
+use crate::change::SocketId;
 use crate::event::ConnectionId;
 use crate::process::ProcessId;
-use crate::source::SocketId;
 
 /// Endpoints that are remembered to have been told of. The oldest makes room, and is told of again.
 const TOLD_MAX: usize = 1 << 14;

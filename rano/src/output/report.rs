@@ -12,8 +12,8 @@ use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
 use super::table::{Align, Column, Table, bar, grouped};
 use crate::filter::Filter;
+use crate::health::{Gap, Gaps};
 use crate::process::LeftOut;
-use crate::source::health::{Gap, Gaps};
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
 use crate::store::query::sessions::StoredSession;
 

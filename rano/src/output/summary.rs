@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::event::Bytes;
+use crate::health::Gap;
+use crate::health::SourceHealth;
 use crate::output::escape::{Escaped, Line};
 use crate::output::human::Size;
 use crate::output::json;
 use crate::output::style::Styles;
 use crate::sink::SinkReport;
 use crate::sink::shown::Hidden;
-use crate::source::SourceHealth;
-use crate::source::health::Gap;
 use crate::totals::{ClassTotals, Totals};
 use crate::update::Counters;
 

@@ -10,6 +10,7 @@ use super::outlet::Outlet;
 use crate::alerts::{Candidate, NAME_PATIENCE};
 use crate::connection::Connection;
 use crate::event::{Address, Class, DomainSource, EventKind, KnownName, Moment};
+use crate::health::{Bound, Bounds};
 use crate::names::book::{Book, Learned};
 use crate::names::classes::{Classes, Reach, reach};
 use crate::names::lookups::Receiver;
@@ -17,7 +18,6 @@ use crate::names::pointers::{PointerName, Pointers};
 use crate::names::unknown::{News, UnknownEndpoints, Waiting};
 use crate::names::{Evidence, Party, Pointer};
 use crate::output::alert::{more_unknown_endpoints, unknown_endpoint};
-use crate::source::health::{Bound, Bounds};
 use crate::source::{Closed, Opened, SocketId};
 
 /// Other names that are kept of a connection.

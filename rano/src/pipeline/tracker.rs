@@ -13,6 +13,7 @@ use crate::connection::{Connection, End};
 use crate::event::{
     Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, Moment, Protocol, SocketState,
 };
+use crate::health::{Bound, Bounds, Gap, Gaps};
 use crate::names::book::Learned;
 use crate::names::lookups::Receiver;
 use crate::names::pointers::PointerName;
@@ -21,7 +22,6 @@ use crate::names::{Evidence, Party, Pointer};
 use crate::process::tree::Tree;
 use crate::process::{ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::Sink;
-use crate::source::health::{Bound, Bounds, Gap, Gaps};
 use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
 use crate::totals::Totals;
 use crate::update::Counters;

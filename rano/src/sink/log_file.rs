@@ -11,10 +11,10 @@ use crate::output::escape::{Colors, screened};
 use crate::output::style::Styles;
 use crate::output::summary::Summary;
 use crate::output::{event_json, event_line};
-use crate::signals::ReopenLogs;
 use crate::sink::shown::Shown;
 use crate::sink::terminal::Format;
 use crate::sink::{Sink, SinkReport};
+use crate::stop::ReopenLogs;
 use crate::update::{Renamed, Update};
 
 /// Room for lines that wait to be written.

@@ -3,114 +3,24 @@
 
 pub mod ebpf;
 pub mod examine;
-pub mod health;
 pub mod named;
 pub mod proc;
 pub mod reopening;
 pub mod replay;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
-
 use anyhow::Result;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Address, Bytes, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
+use crate::moment::Moment;
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::stop::Stop;
+use crate::words::{Protocol, SourceKind};
 
-pub use crate::event::Role;
-pub use health::SourceHealth;
-
-/// A socket's identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SocketId {
-    /// The kernel's socket cookie (`sock_gen_cookie`), never reused while the system runs. Unique per network
-    /// namespace on kernels where the counter is per namespace, hence the namespace's inode beside it.
-    Cookie { netns: u32, cookie: u64 },
-    /// Where only text was to be had: inode numbers are unique among live sockets.
-    Inode { netns: u32, inode: u64 },
-    /// What a datagram socket exchanges with one other end.
-    Flow { netns: u32, cookie: u64, remote: SocketAddr },
-}
-
-/// What a source learned about a socket.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SocketChange {
-    /// First sight.
-    Opened(Opened),
-    /// It was opened, and there was no room to follow it: whether it is established, and when it ends, will not be told.
-    Attempted(Opened),
-    /// The state of an open socket changed (connecting to established, established to `close_wait`).
-    State { id: SocketId, state: SocketState, at: Moment },
-    /// Its local end became known, or better known, after it was opened.
-    Local { id: SocketId, local: Address, at: Moment },
-    /// A name of its remote end became known.
-    Named { id: SocketId, name: Arc<str>, by: DomainSource, at: Moment },
-    /// It is gone. For a socket that was never `Opened` this is ignored; a source that knows more sends
-    /// `Opened` first.
-    Closed(Closed),
-    /// It was gone by `at`: found out afterwards, because nothing told of its end. Ignored likewise.
-    Gone { id: SocketId, at: Moment },
-}
-
-impl SocketChange {
-    pub fn at(&self) -> Moment {
-        match self {
-            Self::Opened(opened) | Self::Attempted(opened) => opened.at,
-            Self::State { at, .. }
-            | Self::Local { at, .. }
-            | Self::Named { at, .. }
-            | Self::Gone { at, .. } => *at,
-            Self::Closed(closed) => closed.at,
-        }
-    }
-}
-
-/// A socket when it is first seen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Opened {
-    pub id: SocketId,
-    pub role: Role,
-    pub protocol: Protocol,
-    pub local: Option<Address>,
-    /// `None` for listeners and unconnected datagram sockets.
-    pub remote: Option<Address>,
-    pub state: Option<SocketState>,
-    /// `None`: nobody could be named.
-    pub owner: Option<ProcessId>,
-    pub quality: OwnerQuality,
-    /// Older than the observation.
-    pub preexisting: bool,
-    /// When it was opened as far as the source knows; for a polled socket the poll.
-    pub at: Moment,
-    pub netns: u32,
-    /// Who holds the other end of a unix socket, where that could be seen.
-    #[serde(default)]
-    pub peer_pid: Option<u32>,
-    /// Which source tells of it. Recordings did not always say.
-    #[serde(default)]
-    pub source: SourceKind,
-}
-
-/// How a socket ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Closed {
-    pub id: SocketId,
-    pub at: Moment,
-    pub bytes: Option<Bytes>,
-    /// The errno with which it ended.
-    pub error: Option<i32>,
-    /// Whether it ever was established, where the source knows: it may have happened unseen.
-    pub established: Option<bool>,
-    /// Where the source knows it better than the difference of the two moments.
-    pub duration: Option<Duration>,
-}
+pub use crate::change::{Closed, Opened, SocketChange, SocketId};
+pub use crate::health::{self, SourceHealth};
+pub use crate::moment::now;
+pub use crate::words::Role;
 
 /// Anything a source delivers, as recordings hold it: one JSON object a line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,14 +78,6 @@ pub enum Pumped {
     More,
     /// A recording has been played to its end, or a single poll was asked for.
     Exhausted,
-}
-
-/// The time now on both clocks.
-pub fn now() -> Moment {
-    let boot = clock_gettime(ClockId::Boottime);
-    let wall = clock_gettime(ClockId::Realtime);
-    let boot_ns = boot.tv_sec.cast_unsigned() * 1_000_000_000 + boot.tv_nsec.cast_unsigned();
-    Moment { boot_ns, unix_ms: wall.tv_sec * 1000 + wall.tv_nsec / 1_000_000 }
 }
 
 /// One way to observe.

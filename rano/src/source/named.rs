@@ -4,10 +4,10 @@
 use anyhow::Result;
 
 use crate::event::{Moment, Protocol, SourceKind};
+use crate::health::Gap;
 use crate::names::feed::Feed;
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
-use crate::source::health::Gap;
 use crate::source::{Intake, Open, Pumped, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 

@@ -4,9 +4,8 @@ use anyhow::Result;
 
 use crate::event::{Moment, SourceKind};
 use crate::names::Evidence;
-use crate::signals::ReopenLogs;
 use crate::source::{Intake, Pumped, Source, SourceHealth};
-use crate::stop::Stop;
+use crate::stop::{ReopenLogs, Stop};
 
 pub struct Reopening {
     inner: Box<dyn Source>,

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::event::{Moment, Protocol, SourceKind};
+use crate::health::{Bounds, Gaps};
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
-use crate::source::health::{Bounds, Gaps};
 use crate::source::{Intake, Open, Pumped, RawEvent, SocketChange, Source, SourceHealth};
 use crate::stop::Stop;
 

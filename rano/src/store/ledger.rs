@@ -7,7 +7,7 @@ use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename
 use super::queue::{End, Work};
 use super::rollup::Rollup;
 use crate::event::{Address, ConnectionId, Event, EventKind};
-use crate::source::health::Gap;
+use crate::health::Gap;
 use crate::update::{Renamed, Update};
 
 /// 9999-12-31T23:59:59.999Z, the last moment SQLite's date functions know.

@@ -90,7 +90,7 @@ const KEPT: &[(&str, &str, &[&str])] = &[
 /// Crates that the kernel's programs are made of.
 const FREESTANDING: [&str; 2] = ["rano-common", "rano-ebpf"];
 
-const HEALTH: &str = "rano/src/source/health.rs";
+const HEALTH: &str = "rano/src/health.rs";
 
 pub(super) fn check(sources: &[Source]) -> Vec<Breach> {
     let mut breaches = Vec::new();

@@ -82,7 +82,7 @@ fn a_gap_is_counted_stored_and_explained() {
     let health = "pub enum Gap {\n    /// One.\n    Vanished,\n    Unread,\n    Lost,\n}\n\
                   impl Gap { fn name() { Self::Vanished => \"vanished\", Self::Unread => \"unread\" } }\n";
     let sources = [
-        file("rano/src/source/health.rs", health),
+        file("rano/src/health.rs", health),
         file("rano/src/source/proc/mod.rs", "fn f() { gaps.add(Gap::Vanished, 1) }\n"),
         file("rano/src/source/proc/tests.rs", "fn f() { gaps.add(Gap::Unread, 1) }\n"),
         file("rano/src/store/migrations/0001.sql", "vanished"),

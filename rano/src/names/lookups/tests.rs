@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::change::SocketId;
 use crate::event::Moment;
 use crate::names::Party;
-use crate::source::SocketId;
 
 const CLAUDE: ProcessId = ProcessId { pid: 42, start_time: 7 };
 const USER: u32 = 1000;

@@ -1,6 +1,6 @@
 use super::node::DEAD_TRACKED;
 use super::*;
-use crate::event::Moment;
+use crate::moment::Moment;
 use crate::process::matching::{Origin, Targets};
 use crate::process::provider::ProviderEntry;
 

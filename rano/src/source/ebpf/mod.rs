@@ -22,9 +22,9 @@ use rano_common::{LeftOut, Loss, Record, SocketKind, SocketRecord, decode, flags
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, OwnerQuality, SourceKind};
+use crate::health::{Bound, Bounds, Gap, Gaps};
 use crate::privileges;
 use crate::process::{ProcessId, Verdict};
-use crate::source::health::{Bound, Bounds, Gap, Gaps};
 use crate::source::proc::{ProcSettings, ephemeral_ports};
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
 use crate::stop::Stop;

@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use crate::event::Protocol;
+use crate::health::{Gap, Gaps};
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
-use crate::source::health::{Gap, Gaps};
 use crate::source::proc::{ProcSettings, ProcSource};
 use crate::source::{self, Intake, Open, SocketChange, Source as _};
 use crate::stop::Stop;

@@ -31,8 +31,8 @@ use rustc_hash::FxHashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
+use crate::health::{Bounds, Gap, Gaps};
 use crate::process::ProcessId;
-use crate::source::health::{Bounds, Gap, Gaps};
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
 use crate::stop::Stop;
 

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use rustc_hash::FxHashSet;
 
+use crate::health::{Gap, Gaps};
 use crate::process::LeftOut;
-use crate::source::health::{Gap, Gaps};
 use crate::store::History;
 
 /// A stored session. Times are in Unix milliseconds.

@@ -3,8 +3,8 @@
 use rusqlite::types::Value;
 
 use super::*;
+use crate::health::{Gap, Gaps};
 use crate::process::LeftOut;
-use crate::source::health::{Gap, Gaps};
 
 const EVENT_COLUMNS: &str = "id ts run_id event provider pid comm cmdline proto local_ip local_port remote_ip \
      remote_port domain ancestry_path duration_ms alert ppid uid exe endpoint_type bytes_sent bytes_recv error state \

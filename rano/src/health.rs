@@ -1,6 +1,6 @@
 //! What a source is, why it is not a better one, and what it may have missed.
 
-use crate::event::SourceKind;
+use crate::words::SourceKind;
 
 /// Each way in which something can stay unseen. Declared once: the summary, the `sessions` columns and the report
 /// use the same names and words.

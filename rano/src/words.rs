@@ -1,0 +1,265 @@
+//! The words of every format: kinds of events, addresses, states, classes, and how surely something is known.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// What happened to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// Established; on a polling source first seen; for UDP the first datagram or a connected socket.
+    Connect,
+    /// A connection that had a `Connect` ended.
+    Close,
+    /// An attempt that never was established.
+    Fail,
+    /// The serving end of a connection.
+    Accept,
+    /// A listening TCP or bound UDP socket.
+    Listen,
+}
+
+impl EventKind {
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Close, Self::Fail, Self::Accept, Self::Listen];
+
+    /// The word used in every format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Close => "close",
+            Self::Fail => "fail",
+            Self::Accept => "accept",
+            Self::Listen => "listen",
+        }
+    }
+}
+
+/// Transport of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Unix,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Unix];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Unix => "unix",
+        }
+    }
+}
+
+/// What part a socket plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It reached out.
+    Connect,
+    /// It came from a listener.
+    Accept,
+    /// It waits for others.
+    Listen,
+}
+
+/// One end of a socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Address {
+    /// An IPv4 or IPv6 end. IPv4-mapped IPv6 is stored as IPv4 (see [`Address::ip`]).
+    Ip(SocketAddr),
+    /// A unix socket's path; abstract names start with `@`. Raw: escape before showing.
+    Path(Arc<str>),
+}
+
+impl Address {
+    /// An IP end; `::ffff:a.b.c.d` becomes `a.b.c.d`, because that is what a person would call it.
+    pub fn ip(address: SocketAddr) -> Self {
+        Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+
+    pub fn ip_addr(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Path(_) => None,
+        }
+    }
+}
+
+/// Payload bytes of a connection, without retransmissions and control segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Bytes {
+    pub sent: u64,
+    pub received: u64,
+}
+
+/// How surely the owner of a socket is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerQuality {
+    /// Taken where the call ran in the process's own context.
+    Exact,
+    /// The socket came over fork, from a listener, or in a message.
+    Inherited,
+    /// Found in the process's descriptors some time after.
+    Polled,
+    /// Nobody could be named.
+    Unattributed,
+}
+
+impl OwnerQuality {
+    pub const ALL: [Self; 4] = [Self::Exact, Self::Inherited, Self::Polled, Self::Unattributed];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Inherited => "inherited",
+            Self::Polled => "polled",
+            Self::Unattributed => "unattributed",
+        }
+    }
+}
+
+/// The capture rung that tells of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    EbpfFentry,
+    EbpfKprobe,
+    EbpfTracepoint,
+    #[default]
+    Proc,
+}
+
+impl SourceKind {
+    pub const ALL: [Self; 4] = [Self::EbpfFentry, Self::EbpfKprobe, Self::EbpfTracepoint, Self::Proc];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EbpfFentry => "ebpf-fentry",
+            Self::EbpfKprobe => "ebpf-kprobe",
+            Self::EbpfTracepoint => "ebpf-tracepoint",
+            Self::Proc => "proc",
+        }
+    }
+}
+
+/// A TCP state as people are shown it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketState {
+    Connecting,
+    Established,
+    CloseWait,
+    TimeWait,
+    Closed,
+}
+
+impl SocketState {
+    pub const ALL: [Self; 5] =
+        [Self::Connecting, Self::Established, Self::CloseWait, Self::TimeWait, Self::Closed];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Established => "established",
+            Self::CloseWait => "close_wait",
+            Self::TimeWait => "time_wait",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// How a name became known, strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DomainSource {
+    Sni,
+    Quic,
+    Dns,
+    EchOuter,
+    SharedDns,
+    Ptr,
+}
+
+impl DomainSource {
+    pub const ALL: [Self; 6] = [Self::Sni, Self::Quic, Self::Dns, Self::EchOuter, Self::SharedDns, Self::Ptr];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sni => "sni",
+            Self::Quic => "quic",
+            Self::Dns => "dns",
+            Self::EchOuter => "ech_outer",
+            Self::SharedDns => "shared_dns",
+            Self::Ptr => "ptr",
+        }
+    }
+}
+
+/// A name and how it became known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownName {
+    pub name: Arc<str>,
+    pub by: DomainSource,
+}
+
+/// What the remote end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Class {
+    LlmApi,
+    CodeHost,
+    Registry,
+    Telemetry,
+    Localhost,
+    Private,
+    /// A unix socket.
+    Ipc,
+    Dns,
+    #[default]
+    Unknown,
+}
+
+impl Class {
+    pub const ALL: [Self; 9] = [
+        Self::LlmApi,
+        Self::CodeHost,
+        Self::Registry,
+        Self::Telemetry,
+        Self::Localhost,
+        Self::Private,
+        Self::Ipc,
+        Self::Dns,
+        Self::Unknown,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LlmApi => "llm_api",
+            Self::CodeHost => "code_host",
+            Self::Registry => "registry",
+            Self::Telemetry => "telemetry",
+            Self::Localhost => "localhost",
+            Self::Private => "private",
+            Self::Ipc => "ipc",
+            Self::Dns => "dns",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The class a person means by a word; `github` is another word for `code_host`.
+    pub fn parse(word: &str) -> Option<Self> {
+        let word = if word == "github" { Self::CodeHost.name() } else { word };
+        Self::ALL.into_iter().find(|class| class.name() == word)
+    }
+}
+
+/// Number of a connection within one run of rano: its connect and its close carry the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
