@@ -172,7 +172,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     for line in failure.map(|failure| failure.details.as_slice()).unwrap_or_default() {
         let _ = writeln!(text, "{}", Line(line));
     }
-    if let Some(hint) = failure.and_then(|failure| failure.hint.as_deref()) {
+    let hint = failure.and_then(|failure| failure.hint.as_deref()).or_else(|| exit::hint(error));
+    if let Some(hint) = hint {
         let _ = writeln!(text, "hint: {}", Line(hint));
     }
     say(&text);
