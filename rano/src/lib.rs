@@ -7,6 +7,7 @@
 )]
 
 pub mod event;
+pub mod glob;
 pub mod filter;
 pub mod source;
 pub mod names;

@@ -11,6 +11,7 @@ use super::finding::{Finding, Severity};
 use super::providers::{ProviderOrigin, Source, in_order};
 use super::search::Trust;
 use crate::event::Class;
+use crate::glob::{Glob, folded_name};
 use crate::names::classes::{Authority, ClassEntry, Classes};
 
 /// Classes that are told by the address alone.
@@ -75,7 +76,7 @@ pub(super) fn combine(sources: &[Source<'_>], findings: &mut Vec<Finding>) -> En
 fn leave_out_classified(addition: &mut EndpointEntry, classes: &Classes, notes: &mut Vec<String>) {
     let EndpointEntry { class, names, origin } = addition;
     names.retain(|name| {
-        let found = classes.of(Some(&name.to_lowercase()), None);
+        let found = classes.of(Some(&folded_name(name)), None);
         if found != Class::Unknown && found != *class {
             notes.push(format!(
                 "{origin} can only add endpoints: '{name}' is {} and not {}",
@@ -177,11 +178,11 @@ fn origin(path: &Path, line: usize, trust: Trust) -> ProviderOrigin {
     }
 }
 
-/// A domain or a glob over one.
+/// A domain or a glob over one, in either spelling.
 fn check_name(name: &str) -> Result<(), &'static str> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*' | '?');
-    if name.is_empty() || name.len() > 253 || !name.chars().all(fits) {
-        return Err("is no domain and no glob of one; an international name is written as xn--…");
+    let fits = |c: char| c.is_alphanumeric() || ".-_*?[]!^".contains(c);
+    if name.is_empty() || name.len() > 253 || !name.chars().all(fits) || Glob::of_names(name).is_err() {
+        return Err("is no domain and no glob of one");
     }
     if name.chars().all(|c| matches!(c, '*' | '?' | '.')) {
         return Err("matches everything");

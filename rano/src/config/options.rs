@@ -9,6 +9,7 @@ use super::spec::Group::{Alerts, Capture, Configuration, History, Names, Output,
 use super::spec::{Spelling, option, options};
 use super::value::{Kind, Setting, Value, choices};
 use crate::filter::Filter;
+use crate::glob::Glob;
 use crate::output::style::Theme;
 use crate::sink::stats::View;
 
@@ -227,10 +228,10 @@ options! {
         "Without --stats-view all views take turns.");
 
     /// Warn of a name that matches this glob; repeatable
-    alert_domain: Vec<String> = option(Alerts).value_name("GLOB").details(
-        "An asterisk stands for any text, a question mark for one character; upper and lower case are the same. \
-         *.example.com does not match example.com itself. Every name that is known of a connection is compared, also \
-         one that comes late.");
+    alert_domain: Vec<Glob> = option(Alerts).value_name("GLOB").details(
+        "* stands for any text, ? for one character, [ab] for one of these. Upper and lower case are the same, and names \
+         in other scripts match in either spelling. *.example.com does not match example.com itself. Every name that \
+         is known of a connection is compared, also one that comes late.");
     /// Warn when more connections than this are active
     alert_max_connections: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
     /// Warn when more connections of one provider than this are active

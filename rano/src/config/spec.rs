@@ -200,6 +200,7 @@ impl OptionSpec {
             | Kind::Number
             | Kind::Text
             | Kind::Exclude
+            | Kind::Glob
             | Kind::Path
             | Kind::Span
             | Kind::Filter

@@ -17,7 +17,6 @@ use crate::names::pointers::{PointerSettings, Pointers};
 use crate::names::resolver::{Resolver, ResolverFiles};
 use crate::names::unknown::UnknownEndpoints;
 use crate::pipeline::Names;
-use crate::sink::alerts::globs;
 use crate::source::Source;
 use crate::source::named::Named;
 
@@ -124,7 +123,7 @@ impl Run<'_> {
         let told = settings.replay.is_some() || sources.packets != Packets::Nobody;
         let pointers = self.pointers(sources);
         let entries: Vec<_> = self.configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect();
-        let precious = if settings.alerts { globs(&settings.alert_domain) } else { Vec::new() };
+        let precious = if settings.alerts { settings.alert_domain.clone() } else { Vec::new() };
         let lookups = Lookups::new(accounts::of_resolvers(Path::new(accounts::PASSWD)), precious);
         Names {
             book: if told { Book::new(hold).with_lookups(lookups) } else { Book::closed_for_good() },
