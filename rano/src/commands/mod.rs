@@ -22,7 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::spec::Group;
 use crate::config::{
-    self as configuration, ColorChoice, Configuration, Environment, Finding, Origin, Severity, flags,
+    self as configuration, ColorChoice, Configuration, Environment, Field, Finding, Severity, flags,
 };
 use crate::exit::{self, Code, Failure};
 use crate::output::escape::{Escaped, Line};
@@ -192,7 +192,7 @@ fn load(matches: &ArgMatches, context: &Context) -> Result<Configuration> {
 
 /// What to paint with on an output.
 fn styles(configuration: &Configuration, environment: &Environment, is_terminal: bool) -> Styles {
-    let asked = !matches!(configuration.origin("color"), Some(Origin::Default) | None);
+    let asked = configuration.is_given(Field::color);
     let capable = is_terminal && !environment.is_dumb_terminal();
     let colored = match configuration.settings.color {
         ColorChoice::Always => true,

@@ -11,7 +11,7 @@ use anyhow::Result;
 use rustix::thread::CapabilitySet;
 
 use super::Context;
-use crate::config::{Configuration, Exclude, LogFormat, Origin, RungChoice, Settings, SourceChoice};
+use crate::config::{Configuration, Exclude, Field, LogFormat, Origin, RungChoice, Settings, SourceChoice};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
 use crate::files::{Existing, Files, NamedBy, Problem, Reading, Refusal, Rights};
@@ -107,10 +107,8 @@ impl<'a> Run<'a> {
         for &pid in &self.settings.pid {
             check_pid(pid, &processes, &own_line)?;
         }
-        let patterns = match self.configuration.origin("pattern") {
-            Some(Origin::Default) | None => Vec::new(),
-            Some(_) => self.settings.pattern.clone(),
-        };
+        let is_given = self.configuration.is_given(Field::pattern);
+        let patterns = if is_given { self.settings.pattern.clone() } else { Vec::new() };
         let targets = Targets {
             patterns,
             exclude_patterns: self.excludes(),
@@ -140,8 +138,7 @@ impl<'a> Run<'a> {
     /// What is watched, in words.
     fn watching(&self) -> Vec<String> {
         let pids = self.settings.pid.iter().map(|pid| format!("pid {pid}"));
-        let default = matches!(self.configuration.origin("pattern"), Some(Origin::Default) | None);
-        if default && !self.settings.pid.is_empty() {
+        if !self.configuration.is_given(Field::pattern) && !self.settings.pid.is_empty() {
             return pids.collect();
         }
         self.settings.pattern.iter().cloned().chain(pids).collect()
@@ -159,10 +156,10 @@ impl<'a> Run<'a> {
     /// What is left out, with who says so where it is not the command line: a line in a file is soon forgotten.
     fn excluding(&self) -> Option<String> {
         let excludes = self.redacted_excludes().join(", ");
-        match self.configuration.origin("exclude_pattern") {
+        match self.configuration.origin(Field::exclude_pattern) {
             _ if excludes.is_empty() => None,
-            Some(Origin::Flag | Origin::Default) | None => Some(excludes),
-            Some(origin) => Some(format!("{excludes} ({origin})")),
+            Origin::Flag | Origin::Default => Some(excludes),
+            origin => Some(format!("{excludes} ({origin})")),
         }
     }
 
@@ -188,7 +185,7 @@ impl<'a> Run<'a> {
 
     fn source(&self, names: &mut NameSources) -> Result<Box<dyn Source>> {
         if let Some(path) = &self.settings.replay {
-            let named_by = self.named_by("replay");
+            let named_by = self.named_by(Field::replay);
             let file = self
                 .files
                 .open(path, named_by, Reading::Data)
@@ -211,7 +208,7 @@ impl<'a> Run<'a> {
         let source = names.around(source);
         match &self.settings.record {
             Some(path) => {
-                let named_by = self.named_by("record");
+                let named_by = self.named_by(Field::record);
                 let (file, _) = self
                     .files
                     .create(path, named_by, Existing::Truncate)
@@ -287,7 +284,7 @@ impl<'a> Run<'a> {
             source: health.kind,
             source_reason: health.reason,
         };
-        let named_by = self.named_by("sqlite");
+        let named_by = self.named_by(Field::sqlite);
         let started = Store::start(&options, &session);
         let started = match (started, self.files.other_rights(named_by)) {
             (Err(error), Some(rights)) if error.problem == OpenProblem::PermissionDenied => {
@@ -318,9 +315,9 @@ impl<'a> Run<'a> {
         failure.because(problem).hint(hint.unwrap_or(problem.hint()))
     }
 
-    /// Who named the path that is the field `option` of the settings.
-    fn named_by(&self, option: &str) -> NamedBy {
-        NamedBy::of(self.configuration.origin(option))
+    /// Who named the path that an option is.
+    fn named_by(&self, field: Field) -> NamedBy {
+        NamedBy::of(self.configuration.origin(field))
     }
 
     /// Everything is open, and the kernel's programs do so themselves once they have looked at what was there before.
@@ -358,10 +355,10 @@ impl<'a> Run<'a> {
             LogFormat::Pretty => Format::Pretty,
             LogFormat::Json => Format::Json,
         };
-        let named_by = self.named_by("log_file");
+        let named_by = self.named_by(Field::log_file);
         let mut paths: Vec<_> = self.settings.log_file.iter().map(|path| (path.clone(), named_by)).collect();
         if let Some(directory) = &self.settings.log_dir {
-            let named_by = self.named_by("log_dir");
+            let named_by = self.named_by(Field::log_dir);
             self.files.make_directory(directory, named_by).map_err(|problem| {
                 let failure = self.cannot_use("log directory", directory, named_by, problem);
                 let is_roots = problem.is_permission() && self.roots_rights(named_by).is_some();
@@ -413,8 +410,7 @@ impl<'a> Run<'a> {
     }
 
     fn views(&self) -> Vec<View> {
-        let unasked = matches!(self.configuration.origin("stats_view"), Some(Origin::Default) | None);
-        if unasked && self.settings.stats_cycle_ms > 0 {
+        if !self.configuration.is_given(Field::stats_view) && self.settings.stats_cycle_ms > 0 {
             View::ALL.into()
         } else {
             self.settings.stats_view.clone()

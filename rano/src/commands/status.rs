@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Arg, ArgMatches, Command};
 
 use super::{Context, history, print, refusal};
-use crate::config::{self, Configuration};
+use crate::config::{self, Configuration, Field};
 use crate::exit::Code;
 use crate::files::NamedBy;
 use crate::output::status::{DEFAULT, Template};
@@ -62,7 +62,7 @@ struct Target {
 }
 
 fn target(configuration: &Configuration, running: &[Entry]) -> Target {
-    let named_by = NamedBy::of(configuration.origin("sqlite"));
+    let named_by = NamedBy::of(configuration.origin(Field::sqlite));
     if named_by == NamedBy::Configuration
         && let Some(entry) = running.first()
     {

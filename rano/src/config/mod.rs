@@ -26,7 +26,9 @@ pub use endpoints::{EndpointEntry, EndpointsConfig};
 pub use environment::{Environment, InvokingUser};
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
-pub use options::{ColorChoice, DomainMode, Exclude, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice};
+pub use options::{
+    ColorChoice, DomainMode, Exclude, Field, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice,
+};
 pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
 pub use search::Candidate;
 
@@ -50,9 +52,14 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Who set the option that is the field `name` of [`Settings`].
-    pub fn origin(&self, name: &str) -> Option<&Origin> {
-        self.options.iter().find(|option| option.spec.name == name).map(Resolved::origin)
+    /// Who set an option.
+    pub fn origin(&self, field: Field) -> &Origin {
+        self.options[field as usize].origin()
+    }
+
+    /// Whether anybody set it.
+    pub fn is_given(&self, field: Field) -> bool {
+        *self.origin(field) != Origin::Default
     }
 }
 
@@ -112,7 +119,7 @@ pub fn check(matches: &ArgMatches, environment: &Environment) -> (Vec<Finding>, 
 fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
     let mut findings = Vec::new();
     let above = above_files(matches, environment, &mut findings);
-    let candidates = search::candidates(environment, &above, &named_option(&above, "config"));
+    let candidates = search::candidates(environment, &above, &named_option(&above, Field::config));
 
     findings.extend(candidates.iter().filter(|candidate| candidate.status == Status::OutOfReach).map(
         |candidate| {
@@ -146,7 +153,7 @@ fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
         .collect();
     let providers = providers::combine(&sources, &mut findings);
     let endpoints = endpoints::combine(&sources, &mut findings);
-    let chosen = named_option(&above, "preset");
+    let chosen = named_option(&above, Field::preset);
     let (from_presets, preset_files) = presets::load(&chosen, environment, &mut findings);
     assignments.extend(from_presets);
     assignments.extend(above);
@@ -158,7 +165,7 @@ fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
 pub fn paths(matches: &ArgMatches, environment: &Environment) -> Vec<Candidate> {
     // What is wrong with the environment does not change where files are.
     let above = above_files(matches, environment, &mut Vec::new());
-    search::candidates(environment, &above, &named_option(&above, "config"))
+    search::candidates(environment, &above, &named_option(&above, Field::config))
 }
 
 /// The layers that also say which files to read.
@@ -173,11 +180,8 @@ fn above_files(
 }
 
 /// One of the options that say which files to read.
-fn named_option(above: &[Assignment], name: &str) -> Resolved {
-    layers::resolve(above.iter().cloned())
-        .into_iter()
-        .find(|option| option.spec.name == name)
-        .expect("it is in the table")
+fn named_option(above: &[Assignment], field: Field) -> Resolved {
+    layers::resolve(above.iter().cloned()).swap_remove(field as usize)
 }
 
 /// A file in the working directory that somebody put there and that is not read is worth a line.

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 
+use super::options::Field;
 use super::value::{Kind, Rejection, Value};
 
 /// Headings of the help, in its order.
@@ -171,6 +172,11 @@ impl OptionSpec {
         Self { name, kind, spellings, ..self }
     }
 
+    /// Whether it is that one.
+    pub fn is(&self, field: Field) -> bool {
+        self.name == field.name()
+    }
+
     pub fn is_hidden(&self) -> bool {
         self.visibility == Visibility::Hidden
     }
@@ -227,6 +233,20 @@ macro_rules! options {
             $(#[doc = $help] pub $name: $kind,)+
         }
 
+        /// Which option, by its field of [`Settings`]: what is written wrong does not compile.
+        #[allow(non_camel_case_types, reason = "a variant is called like the field")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Field { $($name,)+ }
+
+        impl Field {
+            /// In the order of [`OPTIONS`].
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+
         /// Every option, in the order of the help.
         pub static OPTIONS: &[$crate::config::spec::OptionSpec] = &[
             $($spec.declared(
@@ -241,10 +261,10 @@ macro_rules! options {
         ];
 
         impl Settings {
-            /// `value` answers for every name in [`OPTIONS`] with a value that the option's kind has parsed.
-            pub(super) fn collect(value: impl Fn(&str) -> $crate::config::value::Value) -> Self {
+            /// `value` answers for every option with a value that its kind has parsed.
+            pub(super) fn collect(value: impl Fn(Field) -> $crate::config::value::Value) -> Self {
                 Self {
-                    $($name: <$kind as $crate::config::value::Setting>::from_value(&value(stringify!($name)))
+                    $($name: <$kind as $crate::config::value::Setting>::from_value(&value(Field::$name))
                         .expect("parsed by the kind of the field's own type, and within its range"),)+
                 }
             }

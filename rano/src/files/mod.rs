@@ -34,8 +34,8 @@ pub enum NamedBy {
 }
 
 impl NamedBy {
-    pub fn of(origin: Option<&Origin>) -> Self {
-        if origin == Some(&Origin::Flag) { Self::CommandLine } else { Self::Configuration }
+    pub fn of(origin: &Origin) -> Self {
+        if *origin == Origin::Flag { Self::CommandLine } else { Self::Configuration }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Run, cannot_read};
-use crate::config::{DomainMode, EndpointEntry, Settings};
+use crate::config::{DomainMode, EndpointEntry, Field, Settings};
 use crate::names::accounts;
 use crate::names::book::Book;
 use crate::names::classes::Classes;
@@ -101,7 +101,7 @@ impl Run<'_> {
         let mut sources =
             NameSources { packets: Packets::Nobody, feed: None, reason: None, warnings: Vec::new() };
         if let Some(path) = &settings.pcap_file {
-            let named_by = self.named_by("pcap_file");
+            let named_by = self.named_by(Field::pcap_file);
             let feed = pcap::open_file(path, self.files, named_by)
                 .map_err(|error| cannot_read("capture file", path, error))?;
             (sources.packets, sources.feed) = (Packets::File(path.clone()), Some(feed));
