@@ -14,7 +14,7 @@ use super::Context;
 use crate::config::{Configuration, Exclude, Field, LogFormat, Origin, RungChoice, Settings, SourceChoice};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
-use crate::files::{Existing, Files, NamedBy, Problem, Reading, Refusal, Rights};
+use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading, Refusal, Rights};
 use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
 use crate::output::stream::{self, Stream};
@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
             let file = self
                 .files
                 .open(path, named_by, Reading::Data)
-                .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
+                .map_err(|problem| self.cannot_read("recording", path, named_by, problem.into()))?;
             let lines = BufReader::with_capacity(64 * 1024, file);
             let replay = Replay::new(Box::new(lines), path.display().to_string());
             return Ok(names.around(Box::new(replay)));
@@ -313,6 +313,15 @@ impl<'a> Run<'a> {
         let hint = if problem.is_permission() { self.roots_rights(named_by) } else { None };
         let failure = Failure::new(Code::CannotOpen, format!("open {what} {}", path.display()));
         failure.because(problem).hint(hint.unwrap_or(problem.hint()))
+    }
+
+    /// The same of a file that is only read.
+    fn cannot_read(&self, what: &str, path: &Path, named_by: NamedBy, error: anyhow::Error) -> Failure {
+        let problem = error.downcast_ref::<Problem>().copied();
+        let roots =
+            problem.filter(|problem| problem.is_permission()).and_then(|_| self.roots_rights(named_by));
+        let hint = roots.unwrap_or_else(|| problem.map_or(NAME_WHAT_EXISTS, Problem::reading_hint));
+        Failure::new(Code::CannotOpen, format!("open {what} {}", path.display())).because(error).hint(hint)
     }
 
     /// Who named the path that an option is.
@@ -478,13 +487,6 @@ fn check_pid(pid: u32, processes: &ProcessScanner, own_line: &[ProcessId]) -> Re
         return Err(refused("no such process").into());
     }
     Ok(())
-}
-
-fn cannot_read(what: &str, path: &Path, error: anyhow::Error) -> Failure {
-    let hint = error
-        .downcast_ref::<Problem>()
-        .map_or("name a file that exists and that you can read", |problem| problem.hint());
-    Failure::new(Code::CannotOpen, format!("open {what} {}", path.display())).because(error).hint(hint)
 }
 
 /// Size of the terminal that stderr is; 80 by 24 where it does not say.

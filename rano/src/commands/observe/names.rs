@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Run, cannot_read};
+use super::Run;
 use crate::config::{DomainMode, EndpointEntry, Field, Settings};
 use crate::names::accounts;
 use crate::names::book::Book;
@@ -103,7 +103,7 @@ impl Run<'_> {
         if let Some(path) = &settings.pcap_file {
             let named_by = self.named_by(Field::pcap_file);
             let feed = pcap::open_file(path, self.files, named_by)
-                .map_err(|error| cannot_read("capture file", path, error))?;
+                .map_err(|error| self.cannot_read("capture file", path, named_by, error))?;
             (sources.packets, sources.feed) = (Packets::File(path.clone()), Some(feed));
         } else if settings.domain_mode == DomainMode::Pcap && !settings.once && settings.replay.is_none() {
             match pcap::open_live() {
