@@ -22,8 +22,7 @@ use crate::output::style::Styles;
 use crate::pipeline::{Pipeline, Scope};
 use crate::privileges;
 use crate::process::ProcessId;
-use crate::process::matching::{self, Rules, Targets};
-use crate::process::provider::{ProviderEntry, Providers};
+use crate::process::matching::{Rules, Targets};
 use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
 use crate::signals::{self, ReopenLogs};
@@ -49,9 +48,9 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let reopen = ReopenLogs::new()?;
     signals::raise_on_signals(&stop, &reopen)?;
     signals::raise_on_closed_stdout(&stop)?;
-    let run = Run::new(configuration, context);
-    let rules = run.rules()?;
-    let tree = Tree::new(rules, run.providers(), run.redaction());
+    let rules = rules(configuration)?;
+    let run = Run::new(configuration, context, &rules);
+    let tree = Tree::new(rules, configuration.providers(), run.redaction());
     let logs = run.log_files(&reopen)?;
     let mut name_sources = run.name_sources()?;
     let source = run.source(&mut name_sources)?;
@@ -77,6 +76,26 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
 }
 
+fn rules(configuration: &Configuration) -> Result<Rules> {
+    let settings = &configuration.settings;
+    let processes = ProcessScanner::new(Path::new(PROC))?;
+    let own_line = processes.self_and_ancestors();
+    for &pid in &settings.pid {
+        check_pid(pid, &processes, &own_line)?;
+    }
+    let targets = Targets {
+        wanted: configuration.wanted(),
+        exclude_patterns: excludes(settings),
+        pids: settings.pid.clone(),
+        descendants: settings.descendants,
+    };
+    Ok(Rules::new(targets, own_line))
+}
+
+fn excludes(settings: &Settings) -> Vec<String> {
+    settings.exclude_pattern.iter().map(|Exclude(pattern)| pattern.clone()).collect()
+}
+
 /// One observation, from the settings to what they mean.
 struct Run<'a> {
     configuration: &'a Configuration,
@@ -85,11 +104,13 @@ struct Run<'a> {
     started: Moment,
     /// `<pid>-<start in Unix milliseconds>`.
     id: String,
+    /// What is watched, in words.
+    watching: Vec<String>,
     files: &'a Files,
 }
 
 impl<'a> Run<'a> {
-    fn new(configuration: &'a Configuration, context: &'a Context) -> Self {
+    fn new(configuration: &'a Configuration, context: &'a Context, rules: &Rules) -> Self {
         let started = source::now();
         Self {
             configuration,
@@ -97,33 +118,9 @@ impl<'a> Run<'a> {
             context,
             started,
             id: format!("{}-{}", std::process::id(), started.unix_ms),
+            watching: rules.watching().to_vec(),
             files: &context.environment.files,
         }
-    }
-
-    fn rules(&self) -> Result<Rules> {
-        let processes = ProcessScanner::new(Path::new(PROC))?;
-        let own_line = processes.self_and_ancestors();
-        for &pid in &self.settings.pid {
-            check_pid(pid, &processes, &own_line)?;
-        }
-        let is_given = self.configuration.is_given(Field::pattern);
-        let patterns = if is_given { self.settings.pattern.clone() } else { Vec::new() };
-        let targets = Targets {
-            patterns,
-            exclude_patterns: self.excludes(),
-            pids: self.settings.pid.clone(),
-            descendants: self.settings.descendants,
-        };
-        Ok(Rules::new(targets, own_line))
-    }
-
-    fn providers(&self) -> Providers {
-        Providers::new(self.configuration.providers.entries.iter().map(|entry| ProviderEntry {
-            name: entry.name.clone(),
-            patterns: entry.patterns.clone(),
-            origin: if entry.is_user() { matching::Origin::User } else { matching::Origin::Builtin },
-        }))
     }
 
     fn redaction(&self) -> Redaction {
@@ -135,22 +132,9 @@ impl<'a> Run<'a> {
         redact::command_line(&[argument.to_owned()], self.redaction())
     }
 
-    /// What is watched, in words.
-    fn watching(&self) -> Vec<String> {
-        let pids = self.settings.pid.iter().map(|pid| format!("pid {pid}"));
-        if !self.configuration.is_given(Field::pattern) && !self.settings.pid.is_empty() {
-            return pids.collect();
-        }
-        self.settings.pattern.iter().cloned().chain(pids).collect()
-    }
-
-    fn excludes(&self) -> Vec<String> {
-        self.settings.exclude_pattern.iter().map(|Exclude(pattern)| pattern.clone()).collect()
-    }
-
     /// The same as it may be shown and stored.
     fn redacted_excludes(&self) -> Vec<String> {
-        self.excludes().iter().map(|pattern| self.redacted(pattern)).collect()
+        excludes(self.settings).iter().map(|pattern| self.redacted(pattern)).collect()
     }
 
     /// What is left out, with who says so where it is not the command line: a line in a file is soon forgotten.
@@ -168,7 +152,7 @@ impl<'a> Run<'a> {
         let excluding = self.excluding().map(|excludes| format!(", without {excludes}")).unwrap_or_default();
         format!(
             "nothing matches{yet}: {}{}{after} (list processes: ps -eo pid,comm,args)",
-            Escaped(&self.watching().join(", ")),
+            Escaped(&self.watching.join(", ")),
             Escaped(&excluding)
         )
     }
@@ -278,7 +262,7 @@ impl<'a> Run<'a> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             user: self.context.environment.user_name(),
             args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
-            patterns: self.watching().iter().map(|pattern| self.redacted(pattern)).collect(),
+            patterns: self.watching.iter().map(|pattern| self.redacted(pattern)).collect(),
             excludes: self.redacted_excludes(),
             config_files: self.config_files(),
             source: health.kind,
@@ -451,7 +435,7 @@ impl<'a> Run<'a> {
         let polls = health.kind == SourceKind::Proc && self.settings.replay.is_none() && !self.settings.once;
         Banner {
             run_id: &self.id,
-            watching: &self.watching(),
+            watching: &self.watching,
             excluding: self.excluding().as_deref(),
             source: health.kind,
             source_reason: health.reason.as_deref(),

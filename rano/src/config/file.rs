@@ -113,7 +113,7 @@ fn parse_line(
     if !spec.in_file {
         return Err(error(format!("'{key}' cannot be set in a config file")));
     }
-    if raw.is_empty() && spec.default.is_none() && !spelling.is_switch(spec) {
+    if raw.is_empty() && spec.default_text().is_none() && !spelling.is_switch(spec) {
         return Ok((option, spelling, spec.absent()));
     }
     let value = spec

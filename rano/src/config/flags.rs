@@ -34,7 +34,7 @@ fn flag(spec: &'static OptionSpec, spelling: &'static Spelling) -> Arg {
             .value_parser(checked(spec, spelling));
     }
     let arg = arg.value_name(spec.value_name);
-    let arg = match spec.default {
+    let arg = match spec.default_text() {
         Some(default) => arg.default_value(default),
         None => arg,
     };

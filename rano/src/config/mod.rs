@@ -29,10 +29,13 @@ pub use layers::{Origin, Resolved};
 pub use options::{
     ColorChoice, DomainMode, Exclude, Field, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice,
 };
-pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
+pub use providers::{Mode, ProviderEntry, ProviderOrigin, ProvidersConfig};
 pub use search::Candidate;
 
 use crate::files::Files;
+use crate::process::agents;
+use crate::process::matching::{self, Wanted};
+use crate::process::provider::{self, Providers};
 use layers::Assignment;
 use search::{Content, Status};
 
@@ -60,6 +63,26 @@ impl Configuration {
     /// Whether anybody set it.
     pub fn is_given(&self, field: Field) -> bool {
         *self.origin(field) != Origin::Default
+    }
+
+    /// What is watched, beside pids: the one place where given patterns are told from none.
+    pub fn wanted(&self) -> Wanted {
+        if self.is_given(Field::pattern) {
+            Wanted::Patterns(self.settings.pattern.clone())
+        } else {
+            Wanted::Agents(agents::built_in())
+        }
+    }
+
+    /// Who acts on whose behalf. Agents that are built in go with the providers that are.
+    pub fn providers(&self) -> Providers {
+        let entry = |entry: &ProviderEntry| provider::ProviderEntry {
+            name: entry.name.clone(),
+            patterns: entry.patterns.clone(),
+            origin: if entry.is_user() { matching::Origin::User } else { matching::Origin::Builtin },
+        };
+        let agents = if self.providers.mode == Mode::Merge { agents::built_in() } else { Vec::new() };
+        Providers::new(self.providers.entries.iter().map(entry)).with_agents(agents)
     }
 }
 

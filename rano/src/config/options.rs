@@ -11,6 +11,7 @@ use super::value::{Kind, Setting, Value, choices};
 use crate::filter::Filter;
 use crate::glob::Glob;
 use crate::output::style::Theme;
+use crate::process::agents;
 use crate::sink::stats::View;
 
 choices! {
@@ -106,7 +107,7 @@ const COUNT_MAX: u64 = 1_000_000_000;
 
 options! {
     /// Watch processes that match this text; repeatable
-    pattern: Vec<String> = option(Targets).value_name("SUBSTR").default("claude,codex,gemini").details(
+    pattern: Vec<String> = option(Targets).value_name("SUBSTR").default_from(agents::names).details(
         "Upper and lower case are the same. A text you give matches anywhere in a process's name or command line; \
          the default ones match names only, so that an editor on claude.md is no agent.");
     /// Leave out processes that run what matches this text; repeatable

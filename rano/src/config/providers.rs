@@ -14,12 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::file::{place, with_nearest};
 use super::finding::{Finding, Severity};
 use super::search::Trust;
-
-const BUILT_IN: [(&str, [&str; 2]); 3] = [
-    ("anthropic", ["claude", "anthropic"]),
-    ("openai", ["codex", "openai"]),
-    ("google", ["gemini", "google"]),
-];
+use crate::process::{agents, provider};
 
 /// What becomes of the built-in patterns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -140,24 +135,15 @@ pub(super) fn combine(sources: &[Source<'_>], findings: &mut Vec<Finding>) -> Pr
 
 /// The built-in patterns first; one that a file names too is the file's.
 fn merged_with_built_in(trusted: Vec<ProviderEntry>) -> Vec<ProviderEntry> {
-    let mut entries: Vec<_> = BUILT_IN
-        .iter()
-        .map(|(name, patterns)| {
-            let named = |pattern: &&str| {
-                trusted
-                    .iter()
-                    .filter(|entry| entry.name == *name)
-                    .any(|entry| entry.patterns.iter().any(|other| fold(other) == **pattern))
+    let mut entries: Vec<_> = agents::built_in_providers()
+        .into_iter()
+        .map(|(name, mut patterns)| {
+            let named = |pattern: &str| {
+                let same = trusted.iter().filter(|entry| entry.name == name);
+                same.flat_map(|entry| &entry.patterns).any(|other| fold(other) == pattern)
             };
-            ProviderEntry {
-                name: (*name).to_owned(),
-                patterns: patterns
-                    .iter()
-                    .filter(|pattern| !named(pattern))
-                    .map(|&text| text.into())
-                    .collect(),
-                origin: ProviderOrigin::Default,
-            }
+            patterns.retain(|pattern| !named(pattern));
+            ProviderEntry { name, patterns, origin: ProviderOrigin::Default }
         })
         .collect();
     entries.extend(trusted);
@@ -322,12 +308,11 @@ impl Reader<'_> {
     }
 }
 
-/// Names stand in tables, formats and queries.
 fn check_name(name: &str) -> Result<(), String> {
-    if name == "unknown" {
+    if name == provider::UNKNOWN {
         return Err("providers.unknown is the word for no provider".into());
     }
-    if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    if !provider::is_name(name) {
         return Err("provider name must be 1 to 64 bytes without blanks".into());
     }
     Ok(())

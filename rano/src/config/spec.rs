@@ -56,6 +56,15 @@ pub enum Effect {
     Override(&'static str),
 }
 
+/// What holds where nobody says anything.
+#[derive(Debug, Clone, Copy)]
+pub enum BuiltIn {
+    Absent,
+    Text(&'static str),
+    /// It stands in another table.
+    Made(fn() -> &'static str),
+}
+
 /// A key that acts on an option, what it does, and its help.
 #[derive(Debug, Clone, Copy)]
 pub struct Spelling {
@@ -91,8 +100,8 @@ pub struct OptionSpec {
     pub name: &'static str,
     pub kind: Kind,
     pub group: Group,
-    /// As a config file would give it; `None` where absence has a meaning.
-    pub default: Option<&'static str>,
+    /// As a config file would give it; absence may have a meaning.
+    pub default: BuiltIn,
     pub value_name: &'static str,
     /// Bounds of a number, or of each number in a list; inclusive.
     pub range: (u64, u64),
@@ -113,7 +122,7 @@ pub(super) const fn option(group: Group) -> OptionSpec {
         name: "",
         kind: Kind::Switch,
         group,
-        default: None,
+        default: BuiltIn::Absent,
         value_name: "BOOL",
         range: (0, 0),
         spellings: &[],
@@ -126,7 +135,11 @@ pub(super) const fn option(group: Group) -> OptionSpec {
 
 impl OptionSpec {
     pub(super) const fn default(self, text: &'static str) -> Self {
-        Self { default: Some(text), ..self }
+        Self { default: BuiltIn::Text(text), ..self }
+    }
+
+    pub(super) const fn default_from(self, make: fn() -> &'static str) -> Self {
+        Self { default: BuiltIn::Made(make), ..self }
     }
 
     pub(super) const fn value_name(self, value_name: &'static str) -> Self {
@@ -191,9 +204,18 @@ impl OptionSpec {
         self.kind_of(spelling).parse_one(raw, self.range)
     }
 
+    /// The built-in default as text; `None` where it is none.
+    pub fn default_text(&self) -> Option<&'static str> {
+        match self.default {
+            BuiltIn::Absent => None,
+            BuiltIn::Text(text) => Some(text),
+            BuiltIn::Made(make) => Some(make()),
+        }
+    }
+
     /// The built-in default.
     pub fn default_value(&self) -> Value {
-        self.default.map_or(self.absent(), |text| {
+        self.default_text().map_or(self.absent(), |text| {
             self.kind.parse(OsStr::new(text), self.range).expect("defaults are tested to parse")
         })
     }

@@ -110,7 +110,7 @@ fn the_table_is_sound() {
         assert!(spec.is(*field) && *field as usize == position, "{}", spec.name);
         let first = spec.spellings[0].effect;
         assert!(matches!(first, Effect::Set | Effect::Invert), "{} is shown by its first key", spec.name);
-        assert_ne!(spec.default.map(|_| spec.default_value()), Some(Value::Absent), "{}", spec.name);
+        assert_ne!(spec.default_text().map(|_| spec.default_value()), Some(Value::Absent), "{}", spec.name);
     }
 }
 
