@@ -23,7 +23,7 @@ use crate::store::{History, OpenError, OpenProblem};
 use crate::time_argument;
 
 /// Text that goes to no terminal is not cut.
-const WIDE: usize = 100_000;
+pub(super) const WIDE: usize = 100_000;
 
 /// Where no history is named.
 const DEFAULT_DATABASE: &str = "observer.sqlite";

@@ -77,6 +77,13 @@ impl Resolved {
         }
     }
 
+    /// What holds where nobody said anything, if that is known only now.
+    pub(super) fn set_default(&mut self, value: Value) {
+        if self.origin == Origin::Default {
+            self.value = value;
+        }
+    }
+
     fn apply(&mut self, assignment: Assignment) {
         let Assignment { effect, value, origin, .. } = assignment;
         match (effect, value) {

@@ -1,6 +1,8 @@
 //! What rano is told: every option declared once, five layers that set it, files that are checked before anything
 //! starts. Nothing else reads the environment.
 
+pub mod agents;
+mod document;
 pub mod endpoints;
 pub mod environment;
 pub mod file;
@@ -22,6 +24,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
+pub use agents::{AgentEntry, AgentsConfig};
+pub use document::TomlOrigin;
 pub use endpoints::{EndpointEntry, EndpointsConfig};
 pub use environment::{Environment, InvokingUser};
 pub use finding::{Finding, Severity};
@@ -29,15 +33,16 @@ pub use layers::{Origin, Resolved};
 pub use options::{
     ColorChoice, DomainMode, Exclude, Field, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice,
 };
-pub use providers::{Mode, ProviderEntry, ProviderOrigin, ProvidersConfig};
+pub use providers::{Mode, ProviderEntry, ProvidersConfig};
 pub use search::Candidate;
 
 use crate::files::Files;
-use crate::process::agents;
 use crate::process::matching::{self, Wanted};
 use crate::process::provider::{self, Providers};
+use document::Document;
 use layers::Assignment;
 use search::{Content, Status};
+use value::Value;
 
 /// A configuration without errors.
 #[derive(Debug, Clone)]
@@ -47,6 +52,7 @@ pub struct Configuration {
     pub options: Vec<Resolved>,
     pub providers: ProvidersConfig,
     pub endpoints: EndpointsConfig,
+    pub agents: AgentsConfig,
     /// The files that were read, lowest first.
     pub files_used: Vec<PathBuf>,
     /// For the banner.
@@ -70,7 +76,7 @@ impl Configuration {
         if self.is_given(Field::pattern) {
             Wanted::Patterns(self.settings.pattern.clone())
         } else {
-            Wanted::Agents(agents::built_in())
+            Wanted::Agents(self.agents.agents())
         }
     }
 
@@ -81,7 +87,9 @@ impl Configuration {
             patterns: entry.patterns.clone(),
             origin: if entry.is_user() { matching::Origin::User } else { matching::Origin::Builtin },
         };
-        let agents = if self.providers.mode == Mode::Merge { agents::built_in() } else { Vec::new() };
+        let counts =
+            |entry: &&AgentEntry| entry.origin != TomlOrigin::Default || self.providers.mode == Mode::Merge;
+        let agents = self.agents.entries.iter().filter(counts).map(|entry| entry.agent.clone());
         Providers::new(self.providers.entries.iter().map(entry)).with_agents(agents)
     }
 }
@@ -92,6 +100,7 @@ struct Gathered {
     assignments: Vec<Assignment>,
     providers: ProvidersConfig,
     endpoints: EndpointsConfig,
+    agents: AgentsConfig,
     candidates: Vec<Candidate>,
     files_used: Vec<PathBuf>,
     findings: Vec<Finding>,
@@ -105,15 +114,19 @@ pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configura
     if gathered.findings.iter().any(Finding::is_error) {
         return Err(gathered.findings);
     }
-    let options = layers::resolve(gathered.assignments);
+    let mut options = layers::resolve(gathered.assignments);
+    let agents = gathered.agents.entries.iter().map(|entry| Value::Text(entry.agent.name.clone()));
+    options[Field::pattern as usize].set_default(Value::List(agents.collect()));
     let mut notes = ignored_notes(&environment.files, &gathered.candidates);
     notes.extend(gathered.providers.notes.iter().cloned());
     notes.extend(gathered.endpoints.notes.iter().cloned());
+    notes.extend(gathered.agents.notes.iter().cloned());
     Ok(Configuration {
         settings: layers::settings(&options),
         options,
         providers: gathered.providers,
         endpoints: gathered.endpoints,
+        agents: gathered.agents,
         files_used: gathered.files_used,
         notes,
         warnings: gathered.findings,
@@ -170,18 +183,19 @@ fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
             Content::Providers => provider_files.push((candidate, text)),
         }
     }
-    let sources: Vec<_> = provider_files
+    let documents: Vec<Document<'_>> = provider_files
         .iter()
-        .map(|(candidate, text)| providers::Source { path: &candidate.path, text, trust: candidate.trust })
+        .filter_map(|(candidate, text)| Document::read(&candidate.path, text, candidate.trust, &mut findings))
         .collect();
-    let providers = providers::combine(&sources, &mut findings);
-    let endpoints = endpoints::combine(&sources, &mut findings);
+    let providers = providers::combine(&documents, &mut findings);
+    let endpoints = endpoints::combine(&documents, &mut findings);
+    let agents = agents::combine(&documents, &mut findings);
     let chosen = named_option(&above, Field::preset);
     let (from_presets, preset_files) = presets::load(&chosen, environment, &mut findings);
     assignments.extend(from_presets);
     assignments.extend(above);
     files_used.extend(preset_files);
-    Gathered { assignments, providers, endpoints, candidates, files_used, findings }
+    Gathered { assignments, providers, endpoints, agents, candidates, files_used, findings }
 }
 
 /// Every place where a file is looked for, in the order in which they count. Reads no file.

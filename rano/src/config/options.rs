@@ -109,7 +109,8 @@ options! {
     /// Watch processes that match this text; repeatable
     pattern: Vec<String> = option(Targets).value_name("SUBSTR").default_from(agents::names).details(
         "Upper and lower case are the same. A text you give matches anywhere in a process's name or command line; \
-         the default ones match names only, so that an editor on claude.md is no agent.");
+         without one, every agent is watched that `rano agents` lists, and these are told by names only: an editor on \
+         claude.md is no agent.");
     /// Leave out processes that run what matches this text; repeatable
     exclude_pattern: Vec<Exclude> = option(Targets).value_name("SUBSTR").details(
         "Matches executable, argv[0] or script, by name or, with a / in it, by path; cmd:TEXT matches the whole command \
@@ -258,7 +259,7 @@ options! {
         Spelling { key: "config", effect: Set, help: "Read this config file instead of the usual one" },
         Spelling { key: "no_config", effect: Override(""), help: "Read no file that is not named on the command line" },
     ]);
-    /// Read providers from this file too
+    /// Read providers, endpoints and agents from this file too
     config_toml: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file();
 
     /// Take options from a preset; repeatable, the later one wins

@@ -14,7 +14,7 @@ use super::value::Value;
 pub enum Content {
     /// `key=value` lines.
     Options,
-    /// Providers, TOML.
+    /// Providers, endpoints and agents, TOML.
     Providers,
 }
 

@@ -32,7 +32,7 @@ impl World {
         Self::new().file(".config/rano/config.conf", text)
     }
 
-    fn file(self, path: &str, text: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn file(self, path: &str, text: impl AsRef<[u8]>) -> Self {
         fs::write(self.path(path), text).unwrap();
         self
     }
