@@ -80,6 +80,18 @@ impl Configuration {
         }
     }
 
+    /// All providers that a connection can have, those that are built in first, and `unknown`.
+    pub fn provider_names(&self) -> Vec<String> {
+        let built_in = crate::process::agents::built_in_providers().into_iter().map(|(name, _)| name);
+        let mut names: Vec<String> = built_in.chain([provider::UNKNOWN.to_owned()]).collect();
+        for name in self.providers().names() {
+            if !names.iter().any(|known| **known == **name) {
+                names.push(name.to_string());
+            }
+        }
+        names
+    }
+
     /// Who acts on whose behalf. Agents that are built in go with the providers that are.
     pub fn providers(&self) -> Providers {
         let entry = |entry: &ProviderEntry| provider::ProviderEntry {
