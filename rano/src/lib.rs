@@ -14,6 +14,7 @@ pub mod health;
 pub mod connection;
 pub mod update;
 pub mod bounded;
+pub mod glob;
 pub mod filter;
 pub mod source;
 pub mod names;

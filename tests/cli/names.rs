@@ -487,9 +487,20 @@ fn a_mode_that_cannot_run_says_why_and_gives_way() -> Result<()> {
 
 fn a_capture_file_that_is_not_there_is_an_error() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
+    let expected = "\
+error: open capture file /nonexistent/x.pcap: No such file or directory (os error 2)
+hint: name a file that exists and that you can read
+";
     let finished = scene.launch()?.env("RANO_PCAP_FILE", "/nonexistent/x.pcap").run()?;
     finished.expect_code(3)?;
-    ensure!(finished.stderr.contains("/nonexistent/x.pcap"), "{}", finished.stderr);
+    ensure!(finished.stderr == expected, "{}", finished.stderr);
+    let finished = scene.launch()?.args(["--replay", "/nonexistent/x.pcap"]).run()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr == expected.replace("capture file", "recording"), "{}", finished.stderr);
+    let finished = scene.launch()?.env("RANO_PCAP_FILE", "/proc/self/cmdline").run()?;
+    finished.expect_code(3)?;
+    let message = "error: open capture file /proc/self/cmdline: it is no capture file (pcap or pcapng)\n";
+    ensure!(finished.stderr.starts_with(message), "{}", finished.stderr);
     Ok(())
 }
 

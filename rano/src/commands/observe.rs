@@ -12,10 +12,10 @@ use rustix::thread::CapabilitySet;
 
 use super::Context;
 use crate::alerts::{AlertRules, Judge};
-use crate::config::{Configuration, Exclude, LogFormat, Origin, RungChoice, Settings, SourceChoice};
+use crate::config::{Configuration, Exclude, Field, LogFormat, Origin, RungChoice, Settings, SourceChoice};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
-use crate::files::{Existing, Files, NamedBy, Problem, Reading, Refusal, Rights};
+use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading, Refusal, Rights};
 use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
 use crate::output::stream::{self, Stream};
@@ -23,8 +23,7 @@ use crate::output::style::Styles;
 use crate::pipeline::{Pipeline, Scope};
 use crate::privileges;
 use crate::process::ProcessId;
-use crate::process::matching::{self, Rules, Targets};
-use crate::process::provider::{ProviderEntry, Providers};
+use crate::process::matching::{Rules, Targets};
 use crate::process::redact::{self, Redaction};
 use crate::process::tree::Tree;
 use crate::signals;
@@ -50,9 +49,9 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let reopen = ReopenLogs::new()?;
     signals::raise_on_signals(&stop, &reopen)?;
     signals::raise_on_closed_stdout(&stop)?;
-    let run = Run::new(configuration, context);
-    let rules = run.rules()?;
-    let tree = Tree::new(rules, run.providers(), run.redaction());
+    let rules = rules(configuration)?;
+    let run = Run::new(configuration, context, &rules);
+    let tree = Tree::new(rules, configuration.providers(), run.redaction());
     let logs = run.log_files(&reopen)?;
     let mut name_sources = run.name_sources()?;
     let source = run.source(&mut name_sources)?;
@@ -80,6 +79,26 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
 }
 
+fn rules(configuration: &Configuration) -> Result<Rules> {
+    let settings = &configuration.settings;
+    let processes = ProcessScanner::new(Path::new(PROC))?;
+    let own_line = processes.self_and_ancestors();
+    for &pid in &settings.pid {
+        check_pid(pid, &processes, &own_line)?;
+    }
+    let targets = Targets {
+        wanted: configuration.wanted(),
+        exclude_patterns: excludes(settings),
+        pids: settings.pid.clone(),
+        descendants: settings.descendants,
+    };
+    Ok(Rules::new(targets, own_line))
+}
+
+fn excludes(settings: &Settings) -> Vec<String> {
+    settings.exclude_pattern.iter().map(|Exclude(pattern)| pattern.clone()).collect()
+}
+
 /// One observation, from the settings to what they mean.
 struct Run<'a> {
     configuration: &'a Configuration,
@@ -88,11 +107,13 @@ struct Run<'a> {
     started: Moment,
     /// `<pid>-<start in Unix milliseconds>`.
     id: String,
+    /// What is watched, in words.
+    watching: Vec<String>,
     files: &'a Files,
 }
 
 impl<'a> Run<'a> {
-    fn new(configuration: &'a Configuration, context: &'a Context) -> Self {
+    fn new(configuration: &'a Configuration, context: &'a Context, rules: &Rules) -> Self {
         let started = source::now();
         Self {
             configuration,
@@ -100,35 +121,9 @@ impl<'a> Run<'a> {
             context,
             started,
             id: format!("{}-{}", std::process::id(), started.unix_ms),
+            watching: rules.watching().to_vec(),
             files: &context.environment.files,
         }
-    }
-
-    fn rules(&self) -> Result<Rules> {
-        let processes = ProcessScanner::new(Path::new(PROC))?;
-        let own_line = processes.self_and_ancestors();
-        for &pid in &self.settings.pid {
-            check_pid(pid, &processes, &own_line)?;
-        }
-        let patterns = match self.configuration.origin("pattern") {
-            Some(Origin::Default) | None => Vec::new(),
-            Some(_) => self.settings.pattern.clone(),
-        };
-        let targets = Targets {
-            patterns,
-            exclude_patterns: self.excludes(),
-            pids: self.settings.pid.clone(),
-            descendants: self.settings.descendants,
-        };
-        Ok(Rules::new(targets, own_line))
-    }
-
-    fn providers(&self) -> Providers {
-        Providers::new(self.configuration.providers.entries.iter().map(|entry| ProviderEntry {
-            name: entry.name.clone(),
-            patterns: entry.patterns.clone(),
-            origin: if entry.is_user() { matching::Origin::User } else { matching::Origin::Builtin },
-        }))
     }
 
     fn redaction(&self) -> Redaction {
@@ -140,32 +135,18 @@ impl<'a> Run<'a> {
         redact::command_line(&[argument.to_owned()], self.redaction())
     }
 
-    /// What is watched, in words.
-    fn watching(&self) -> Vec<String> {
-        let pids = self.settings.pid.iter().map(|pid| format!("pid {pid}"));
-        let default = matches!(self.configuration.origin("pattern"), Some(Origin::Default) | None);
-        if default && !self.settings.pid.is_empty() {
-            return pids.collect();
-        }
-        self.settings.pattern.iter().cloned().chain(pids).collect()
-    }
-
-    fn excludes(&self) -> Vec<String> {
-        self.settings.exclude_pattern.iter().map(|Exclude(pattern)| pattern.clone()).collect()
-    }
-
     /// The same as it may be shown and stored.
     fn redacted_excludes(&self) -> Vec<String> {
-        self.excludes().iter().map(|pattern| self.redacted(pattern)).collect()
+        excludes(self.settings).iter().map(|pattern| self.redacted(pattern)).collect()
     }
 
     /// What is left out, with who says so where it is not the command line: a line in a file is soon forgotten.
     fn excluding(&self) -> Option<String> {
         let excludes = self.redacted_excludes().join(", ");
-        match self.configuration.origin("exclude_pattern") {
+        match self.configuration.origin(Field::exclude_pattern) {
             _ if excludes.is_empty() => None,
-            Some(Origin::Flag | Origin::Default) | None => Some(excludes),
-            Some(origin) => Some(format!("{excludes} ({origin})")),
+            Origin::Flag | Origin::Default => Some(excludes),
+            origin => Some(format!("{excludes} ({origin})")),
         }
     }
 
@@ -174,7 +155,7 @@ impl<'a> Run<'a> {
         let excluding = self.excluding().map(|excludes| format!(", without {excludes}")).unwrap_or_default();
         format!(
             "nothing matches{yet}: {}{}{after} (list processes: ps -eo pid,comm,args)",
-            Escaped(&self.watching().join(", ")),
+            Escaped(&self.watching.join(", ")),
             Escaped(&excluding)
         )
     }
@@ -191,11 +172,11 @@ impl<'a> Run<'a> {
 
     fn source(&self, names: &mut NameSources) -> Result<Box<dyn Source>> {
         if let Some(path) = &self.settings.replay {
-            let named_by = self.named_by("replay");
+            let named_by = self.named_by(Field::replay);
             let file = self
                 .files
                 .open(path, named_by, Reading::Data)
-                .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
+                .map_err(|problem| self.cannot_read("recording", path, named_by, problem.into()))?;
             let lines = BufReader::with_capacity(64 * 1024, file);
             let replay = Replay::new(Box::new(lines), path.display().to_string());
             return Ok(names.around(Box::new(replay)));
@@ -214,7 +195,7 @@ impl<'a> Run<'a> {
         let source = names.around(source);
         match &self.settings.record {
             Some(path) => {
-                let named_by = self.named_by("record");
+                let named_by = self.named_by(Field::record);
                 let (file, _) = self
                     .files
                     .create(path, named_by, Existing::Truncate)
@@ -284,13 +265,13 @@ impl<'a> Run<'a> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             user: self.context.environment.user_name(),
             args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
-            patterns: self.watching().iter().map(|pattern| self.redacted(pattern)).collect(),
+            patterns: self.watching.iter().map(|pattern| self.redacted(pattern)).collect(),
             excludes: self.redacted_excludes(),
             config_files: self.config_files(),
             source: health.kind,
             source_reason: health.reason,
         };
-        let named_by = self.named_by("sqlite");
+        let named_by = self.named_by(Field::sqlite);
         let started = Store::start(&options, &session);
         let started = match (started, self.files.other_rights(named_by)) {
             (Err(error), Some(rights)) if error.problem == OpenProblem::PermissionDenied => {
@@ -321,9 +302,18 @@ impl<'a> Run<'a> {
         failure.because(problem).hint(hint.unwrap_or(problem.hint()))
     }
 
-    /// Who named the path that is the field `option` of the settings.
-    fn named_by(&self, option: &str) -> NamedBy {
-        NamedBy::of(self.configuration.origin(option))
+    /// The same of a file that is only read.
+    fn cannot_read(&self, what: &str, path: &Path, named_by: NamedBy, error: anyhow::Error) -> Failure {
+        let problem = error.downcast_ref::<Problem>().copied();
+        let roots =
+            problem.filter(|problem| problem.is_permission()).and_then(|_| self.roots_rights(named_by));
+        let hint = roots.unwrap_or_else(|| problem.map_or(NAME_WHAT_EXISTS, Problem::reading_hint));
+        Failure::new(Code::CannotOpen, format!("open {what} {}", path.display())).because(error).hint(hint)
+    }
+
+    /// Who named the path that an option is.
+    fn named_by(&self, field: Field) -> NamedBy {
+        NamedBy::of(self.configuration.origin(field))
     }
 
     /// Everything is open, and the kernel's programs do so themselves once they have looked at what was there before.
@@ -361,10 +351,10 @@ impl<'a> Run<'a> {
             LogFormat::Pretty => Format::Pretty,
             LogFormat::Json => Format::Json,
         };
-        let named_by = self.named_by("log_file");
+        let named_by = self.named_by(Field::log_file);
         let mut paths: Vec<_> = self.settings.log_file.iter().map(|path| (path.clone(), named_by)).collect();
         if let Some(directory) = &self.settings.log_dir {
-            let named_by = self.named_by("log_dir");
+            let named_by = self.named_by(Field::log_dir);
             self.files.make_directory(directory, named_by).map_err(|problem| {
                 let failure = self.cannot_use("log directory", directory, named_by, problem);
                 let is_roots = problem.is_permission() && self.roots_rights(named_by).is_some();
@@ -419,8 +409,7 @@ impl<'a> Run<'a> {
     }
 
     fn views(&self) -> Vec<View> {
-        let unasked = matches!(self.configuration.origin("stats_view"), Some(Origin::Default) | None);
-        if unasked && self.settings.stats_cycle_ms > 0 {
+        if !self.configuration.is_given(Field::stats_view) && self.settings.stats_cycle_ms > 0 {
             View::ALL.into()
         } else {
             self.settings.stats_view.clone()
@@ -452,7 +441,7 @@ impl<'a> Run<'a> {
         let polls = health.kind == SourceKind::Proc && self.settings.replay.is_none() && !self.settings.once;
         Banner {
             run_id: &self.id,
-            watching: &self.watching(),
+            watching: &self.watching,
             excluding: self.excluding().as_deref(),
             source: health.kind,
             source_reason: health.reason.as_deref(),
@@ -488,13 +477,6 @@ fn check_pid(pid: u32, processes: &ProcessScanner, own_line: &[ProcessId]) -> Re
         return Err(refused("no such process").into());
     }
     Ok(())
-}
-
-fn cannot_read(what: &str, path: &Path, error: anyhow::Error) -> Failure {
-    let hint = error
-        .downcast_ref::<Problem>()
-        .map_or("name a file that exists and that you can read", |problem| problem.hint());
-    Failure::new(Code::CannotOpen, format!("open {what} {}", path.display())).because(error).hint(hint)
 }
 
 /// Size of the terminal that stderr is; 80 by 24 where it does not say.

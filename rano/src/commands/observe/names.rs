@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Run, cannot_read};
-use crate::alerts::globs;
-use crate::config::{DomainMode, EndpointEntry, Settings};
+use super::Run;
+use crate::config::{DomainMode, EndpointEntry, Field, Settings};
 use crate::names::accounts;
 use crate::names::book::Book;
 use crate::names::classes::Classes;
@@ -102,9 +101,9 @@ impl Run<'_> {
         let mut sources =
             NameSources { packets: Packets::Nobody, feed: None, reason: None, warnings: Vec::new() };
         if let Some(path) = &settings.pcap_file {
-            let named_by = self.named_by("pcap_file");
+            let named_by = self.named_by(Field::pcap_file);
             let feed = pcap::open_file(path, self.files, named_by)
-                .map_err(|error| cannot_read("capture file", path, error))?;
+                .map_err(|error| self.cannot_read("capture file", path, named_by, error))?;
             (sources.packets, sources.feed) = (Packets::File(path.clone()), Some(feed));
         } else if settings.domain_mode == DomainMode::Pcap && !settings.once && settings.replay.is_none() {
             match pcap::open_live() {
@@ -124,7 +123,7 @@ impl Run<'_> {
         let told = settings.replay.is_some() || sources.packets != Packets::Nobody;
         let pointers = self.pointers(sources);
         let entries: Vec<_> = self.configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect();
-        let precious = if settings.alerts { globs(&settings.alert_domain) } else { Vec::new() };
+        let precious = if settings.alerts { settings.alert_domain.clone() } else { Vec::new() };
         let lookups = Lookups::new(accounts::of_resolvers(Path::new(accounts::PASSWD)), precious);
         Names {
             book: if told { Book::new(hold).with_lookups(lookups) } else { Book::closed_for_good() },

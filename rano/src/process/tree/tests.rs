@@ -1,7 +1,7 @@
 use super::node::DEAD_TRACKED;
 use super::*;
 use crate::moment::Moment;
-use crate::process::matching::{Origin, Targets};
+use crate::process::matching::{Origin, Targets, Wanted};
 use crate::process::provider::ProviderEntry;
 
 /// Start time as a function of the pid, so that children are born after their parents.
@@ -395,8 +395,10 @@ fn without_descendants_only_roots_are_tracked() {
 
 #[test]
 fn rano_and_its_ancestors_are_never_tracked_and_pass_nothing_on() {
-    let rules =
-        Rules::new(Targets { patterns: vec!["claude".into()], ..Targets::default() }, vec![id(20), id(30)]);
+    let rules = Rules::new(
+        Targets { wanted: Wanted::Patterns(vec!["claude".into()]), ..Targets::default() },
+        vec![id(20), id(30)],
+    );
     let mut tree = Tree::new(rules, Providers::default(), Redaction::On);
     assert_eq!(see(&mut tree, 20, 1, "claude"), Verdict::Ignored);
     assert_eq!(see(&mut tree, 30, 20, "rano --pattern claude"), Verdict::Ignored);
