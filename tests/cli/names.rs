@@ -428,6 +428,9 @@ fn classes_of_ones_own_count_and_those_of_the_working_directory_only_add() -> Re
     let (finished, directory) = replay_with(&recording, &[], &files)?;
     let found = text(&directory, "SELECT group_concat(endpoint_type, ' ') FROM events")?;
     ensure!(found == "llm_api code_host telemetry", "{found}");
+    // What whoever is watched may have written makes an endpoint no better known.
+    let warned = unknown_endpoints(&finished);
+    ensure!(warned.len() == 1 && warned[0].contains("203.0.113.9:443"), "{}", finished.stderr);
     for expected in ["can only add providers and endpoints", "'github.com' is code_host and not telemetry"] {
         ensure!(finished.stderr.contains(expected), "{}", finished.stderr);
     }

@@ -10,6 +10,7 @@ use toml::de::{DeArray, DeString, DeTable, DeValue};
 use super::file::{place, with_nearest};
 use super::finding::{Finding, Severity};
 use super::search::Trust;
+use crate::process::matching;
 
 /// What can stand at the top.
 pub(super) const AGENTS: &str = "agents";
@@ -33,6 +34,15 @@ pub enum TomlOrigin {
 }
 
 impl TomlOrigin {
+    /// What a pattern that stands there may do.
+    pub fn authority(&self) -> matching::Origin {
+        match self {
+            Self::Default => matching::Origin::Builtin,
+            Self::File { .. } => matching::Origin::User,
+            Self::AddOnly { .. } => matching::Origin::Added,
+        }
+    }
+
     /// File and line, unless it is built in.
     pub fn place(&self) -> Option<String> {
         match self {

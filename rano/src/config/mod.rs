@@ -37,7 +37,7 @@ pub use providers::{Mode, ProviderEntry, ProvidersConfig};
 pub use search::Candidate;
 
 use crate::files::Files;
-use crate::process::matching::{self, Wanted};
+use crate::process::matching::Wanted;
 use crate::process::provider::{self, Providers};
 use document::Document;
 use layers::Assignment;
@@ -97,7 +97,7 @@ impl Configuration {
         let entry = |entry: &ProviderEntry| provider::ProviderEntry {
             name: entry.name.clone(),
             patterns: entry.patterns.clone(),
-            origin: if entry.is_user() { matching::Origin::User } else { matching::Origin::Builtin },
+            origin: entry.origin.authority(),
         };
         let counts =
             |entry: &&AgentEntry| entry.origin != TomlOrigin::Default || self.providers.mode == Mode::Merge;

@@ -59,6 +59,13 @@ impl Classes {
         found.trusted.or_else(|| remote.and_then(by_address)).or(found.added).unwrap_or(Class::Unknown)
     }
 
+    /// Whether the class is the word of those alone who can only add. It is shown; that the endpoint is known it does not mean.
+    pub fn is_only_claimed(&self, name: Option<&str>, remote: Option<&Address>) -> bool {
+        let found =
+            name.filter(|_| !self.add_only.is_empty()).map(|name| self.find(name)).unwrap_or_default();
+        found.added.is_some() && found.trusted.or_else(|| remote.and_then(by_address)).is_none()
+    }
+
     fn find(&self, name: &str) -> Found {
         let built_in = || self.built_in.get_or_init(|| Names::of(built_in_entries().iter()));
         Found {
@@ -187,6 +194,10 @@ struct Domain {
 }
 
 impl Names {
+    fn is_empty(&self) -> bool {
+        self.domains.is_empty() && self.globs.is_empty()
+    }
+
     fn of<'a>(entries: impl Iterator<Item = &'a ClassEntry>) -> Self {
         let mut names = Self::default();
         for entry in entries {

@@ -10,6 +10,8 @@ use super::{Image, ProcessId};
 pub enum Origin {
     Builtin,
     User,
+    /// Whoever can write to the working directory: it takes nobody's process from an agent.
+    Added,
 }
 
 /// What an exclude pattern begins with that means the whole command line: `cmd:--dry-run`.

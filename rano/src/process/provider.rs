@@ -30,8 +30,8 @@ pub(super) struct ProviderIndex(u16);
 pub(super) struct OwnProvider {
     pub(super) provider: ProviderIndex,
     /// Found in what anybody can write there: `argv[0]`, comm, a script that belongs to no package, arguments. Below claude
-    /// neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. It counts where no tracked
-    /// ancestor has one.
+    /// neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. Likewise what a pattern finds that
+    /// the watched agent may have written. It counts where no tracked ancestor has one.
     pub(super) weak: bool,
 }
 
@@ -49,12 +49,16 @@ enum What {
 }
 
 impl What {
+    fn is_added(&self) -> bool {
+        matches!(self, Self::Text(_, Origin::Added))
+    }
+
     /// The best place where it stands, whether that is to count last, and how long it is.
     fn rank(&self, subject: &Subject) -> Option<(Place, bool, usize)> {
         match self {
             Self::Text(text, origin) => {
                 let place = subject.place_of(text)?;
-                Some((place, place == Place::CommandLine && *origin == Origin::Builtin, text.len()))
+                Some((place, place == Place::CommandLine && *origin != Origin::User, text.len()))
             }
             Self::Agent(agent) => agent.place_in(subject).map(|(place, length)| (place, false, length)),
         }
@@ -135,7 +139,7 @@ impl Providers {
         let mut best: Option<((Place, bool, usize), OwnProvider)> = None;
         for pattern in &self.patterns {
             let Some((place, is_last, length)) = pattern.what.rank(subject) else { continue };
-            let weak = place != Place::Program;
+            let weak = place != Place::Program || pattern.what.is_added();
             let rank = (place, is_last, usize::MAX - length);
             if best.is_none_or(|(best, _)| rank < best) {
                 best = Some((rank, OwnProvider { provider: pattern.provider, weak }));
@@ -190,6 +194,13 @@ mod tests {
         check(&providers, "x https://api.openai.com acme-gateway", Some(("openai", true)));
         check(&providers, "x curl https://api.openai.com", Some(("acme", true)));
         assert_eq!(providers.names().count(), 2, "entries of one name are one provider");
+    }
+
+    #[test]
+    fn a_pattern_that_was_only_added_takes_no_process_from_an_agent() {
+        let providers = Providers::new([ProviderEntry { origin: Origin::Added, ..user("evil", &["curl"]) }]);
+        check(&providers, "curl https://example.com", Some(("evil", true)));
+        check(&Providers::new([user("corp", &["curl"])]), "curl", Some(("corp", false)));
     }
 
     #[test]

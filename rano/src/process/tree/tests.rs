@@ -463,6 +463,30 @@ fn the_dead_are_remembered_within_bounds() {
 }
 
 #[test]
+fn an_agent_that_was_forgotten_is_still_above_its_descendants() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 1, 0, "claude");
+    see(&mut tree, 2, 1, "sh");
+    tree.apply(gone(1));
+    // Enough others die for it to be forgotten; the shell goes on, and so does what it starts.
+    for pid in 10_000..10_000 + u32::try_from(DEAD_TRACKED).expect("small") {
+        see(&mut tree, pid, 2, "git");
+        tree.apply(gone(pid));
+    }
+    assert!(tree.process(id(1)).is_none());
+    see(&mut tree, 20_000, 2, "curl");
+    assert_eq!(ancestry_of(&mut tree, id(20_000)), "claude:1,sh:2,curl:20000");
+    // However long the line, both its ends are there.
+    for pid in 20_001..21_000 {
+        see(&mut tree, pid, pid - 1, "git");
+        tree.apply(gone(pid - 1));
+    }
+    let line = ancestry_of(&mut tree, id(20_999));
+    assert!(line.starts_with("claude:1,sh:2,") && line.ends_with("git:20998,git:20999"), "{line}");
+    assert_eq!(line.split(',').count(), MAX_DEPTH);
+}
+
+#[test]
 fn parents_that_never_appear_leave_nothing_behind() {
     let mut tree = tree(Targets::default());
     for pid in 2..100 {
