@@ -9,6 +9,7 @@ use crate::event::{
 };
 use crate::process::{Process, ProcessId, provider};
 
+/// One socket's dealings with one other end; of a listener, the socket.
 #[derive(Debug, Clone)]
 pub struct Connection {
     pub id: ConnectionId,
