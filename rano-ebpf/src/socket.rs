@@ -3,6 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use rano_common::{Header, ListenerKey, Loss, Offset, Owner, Setting, SocketKind, SocketRecord, flags};
@@ -127,11 +128,24 @@ impl Given {
         }
     }
 
+    /// Its address as a number. Linux 5.10 refuses to reckon with a pointer whose type it knows, wherever it lay meanwhile,
+    /// but not with what was read.
+    #[inline(always)]
+    fn number(self) -> Option<u64> {
+        match self {
+            Self::Address(sk) => Some(sk as u64),
+            // SAFETY: what is read is on this stack.
+            Self::Typed(sk) => {
+                unsafe { helpers::bpf_probe_read_kernel(&raw const sk) }.ok().map(|sk| sk as u64)
+            }
+        }
+    }
+
     /// By what a socket is known. `None`: nothing gave it a cookie, and so nobody follows it.
     #[inline(always)]
     pub fn key(self) -> Option<u64> {
         if setting(Setting::Alone) != 0 {
-            return Some(self.address() as u64);
+            return self.number();
         }
         self.get::<u64>(Offset::SockCookie).filter(|&cookie| cookie != 0)
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rano::update::Counters;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::actor::Transport;
@@ -19,13 +20,15 @@ use crate::support::history::{Connection, End, History, START, every};
 use crate::support::namespace::User;
 use crate::support::rano::{Finished, Rano};
 use crate::support::scene::Scene;
-use crate::support::wait_until;
+use crate::support::{PATIENCE, wait_until};
 
 crate::tests![
     a_view_in_place_of_a_table_is_refused_by_every_command,
     tables_that_compute_are_refused_by_every_command,
     triggers_delete_nothing_and_hang_nobody,
     what_a_file_says_reaches_no_terminal_raw,
+    who_keeps_the_lock_delays_the_end_and_no_more,
+    a_second_signal_ends_a_writer_that_waits,
     a_log_of_nonsense_is_told_in_no_time,
     an_index_that_is_cut_ends_nothing,
     a_log_that_is_cut_ends_nothing,
@@ -156,6 +159,43 @@ fn what_a_file_says_reaches_no_terminal_raw() -> Result<()> {
             ensure!(finished.stderr.lines().count() <= 2, "{finished:#?}");
         }
     }
+    Ok(())
+}
+
+/// rano with a connection that it cannot write, because somebody else has begun to.
+fn locked_out() -> Result<(Scene, Rano, rusqlite::Connection)> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let rano = scene.observe(&["--db-flush-ms", "20"])?;
+    let lock = rusqlite::Connection::open(scene.directory().join("observer.sqlite"))?;
+    lock.busy_timeout(PATIENCE)?;
+    lock.execute_batch("BEGIN IMMEDIATE")?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    Ok((scene, rano, lock))
+}
+
+fn who_keeps_the_lock_delays_the_end_and_no_more() -> Result<()> {
+    let (_scene, rano, lock) = locked_out()?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stdout.contains("sqlite dropped"), "{}", finished.stdout);
+    ensure!(finished.stderr.contains("the end of the history was not written"), "{}", finished.stderr);
+    drop(lock);
+    Ok(())
+}
+
+fn a_second_signal_ends_a_writer_that_waits() -> Result<()> {
+    let (scene, rano, lock) = locked_out()?;
+    // Two that come together are one.
+    let status = format!("/proc/{}/status", rano.pid());
+    wait_until("the end", || {
+        rano.signal(Signal::INT)?;
+        Ok(fs::read_to_string(&status)?.contains("State:\tZ"))
+    })?;
+    rano.wait()?.expect_code(130)?;
+    drop(lock);
+    ensure!(scene.database()?.integrity()? == "ok");
     Ok(())
 }
 

@@ -59,9 +59,11 @@ fn a_refused_attempt_is_a_fail_with_its_reason() -> Result<()> {
     let rano = scene.observe(&EBPF)?;
     ensure!(claude.connect(Transport::Tcp, "127.0.0.1:1".parse()?).is_err(), "nobody listens there");
     end(&mut scene, rano)?;
-    let found = scene.database()?.text(
-        "SELECT group_concat(event || ' ' || coalesce(error, '-')) FROM events WHERE remote_port = 1",
-    )?;
+    let query = format!(
+        "SELECT group_concat(event || ' ' || coalesce(error, '-')) FROM events WHERE remote_port = 1 AND pid = {}",
+        claude.pid()
+    );
+    let found = scene.database()?.text(&query)?;
     ensure!(found == "fail ECONNREFUSED", "{found}");
     Ok(())
 }
@@ -107,8 +109,10 @@ fn a_mapped_address_is_ipv4() -> Result<()> {
     claude.close(connection, Ending::InOrder)?;
     end(&mut scene, rano)?;
     let query = format!(
-        "SELECT count(*) FROM events WHERE local_ip = '127.0.0.1' AND remote_ip = '127.0.0.1' AND local_port = {}",
-        tuple.local.port()
+        "SELECT count(*) FROM events \
+         WHERE local_ip = '127.0.0.1' AND remote_ip = '127.0.0.1' AND local_port = {} AND pid = {}",
+        tuple.local.port(),
+        claude.pid()
     );
     ensure!(scene.database()?.count(&query)? == 2, "{tuple:?}");
     Ok(())

@@ -101,8 +101,10 @@ fn listeners_and_accepts_are_told_when_asked_for() -> Result<()> {
     let inherited = reason(&scene)?.contains("who accepts");
     ensure!(accept.owner_quality == if inherited { "inherited" } else { "exact" }, "{rows:#?}");
     let query = format!(
-        "SELECT count(*) FROM events WHERE event = 'listen' AND owner_quality = 'exact' AND local_port = {}",
-        address.port()
+        "SELECT count(*) FROM events \
+         WHERE event = 'listen' AND owner_quality = 'exact' AND local_port = {} AND pid = {}",
+        address.port(),
+        claude.pid()
     );
     ensure!(database.count(&query)? == 1, "the listener");
     Ok(())

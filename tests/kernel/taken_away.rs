@@ -199,7 +199,9 @@ fn unmount(place: &std::ffi::CStr) -> io::Result<()> {
 }
 
 fn check_cgroups(left: &Left) -> Result<()> {
-    ensure!(left.reason.contains("cgroup"), "{}: {}", left.source, left.reason);
+    // Debian's kernels keep probes for those who may do everything.
+    let is_observed = left.source.starts_with("ebpf-") || left.reason.contains("no kprobe (EACCES)");
+    ensure!(is_observed && left.reason.contains("cgroup"), "{}: {}", left.source, left.reason);
     let checks = left.doctor["checks"].as_array().context("checks")?;
     let fixed = |check: &Json| {
         check["name"] == "cgroup v2"

@@ -7,14 +7,14 @@
 mod config;
 mod message;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -59,7 +59,7 @@ impl Default for ResolverFiles {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ask {
     address: IpAddr,
     hosts_only: bool,
@@ -95,7 +95,6 @@ impl Resolver {
             files: Files::new(files),
             sockets: [None, None],
             outstanding: HashMap::new(),
-            queue: VecDeque::new(),
             random: RandomState::new(),
             number: 0,
             is_over: false,
@@ -178,7 +177,6 @@ struct Worker {
     sockets: [Option<UdpSocket>; 2],
     /// By the number in the message.
     outstanding: HashMap<u16, Outstanding>,
-    queue: VecDeque<Ask>,
     random: RandomState,
     number: u64,
     is_over: bool,
@@ -188,7 +186,6 @@ impl Worker {
     fn run(mut self) {
         while !self.is_over {
             self.wait();
-            self.take_questions();
             self.receive();
             self.look_at_time(Instant::now());
             self.begin();
@@ -209,22 +206,16 @@ impl Worker {
         let _ = rustix::io::read(&*self.wake, &mut count);
     }
 
-    fn take_questions(&mut self) {
-        loop {
-            match self.asked.try_recv() {
-                Ok(ask) => self.queue.push_back(ask),
-                Err(std::sync::mpsc::TryRecvError::Empty) => return,
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => {
-                    self.is_over = true;
-                    return;
-                }
-            }
-        }
+    /// The next question that waits for its turn. They wait in the channel, which has a bound.
+    fn next_question(&mut self) -> Option<Ask> {
+        let asked = self.asked.try_recv();
+        self.is_over = asked == Err(TryRecvError::Disconnected);
+        asked.ok()
     }
 
     fn begin(&mut self) {
         while self.outstanding.len() < OUTSTANDING_MAX
-            && let Some(ask) = self.queue.pop_front()
+            && let Some(ask) = self.next_question()
         {
             self.files.refresh();
             if let Some(name) = self.files.hosts.get(&ask.address) {

@@ -267,9 +267,12 @@ impl Shared {
     pub(super) fn give_up(&self, batch: &mut Vec<Update>) -> (u64, u64) {
         let mut state = self.lock();
         let queue = mem::take(&mut state.queue);
+        let before = state.dropped;
         for update in batch.drain(..).chain(queue) {
             state.lose(&update);
         }
+        // The queue had room for them.
+        state.warned_dropped += state.dropped - before;
         state.in_flight = 0;
         (state.dropped, state.names_dropped)
     }
