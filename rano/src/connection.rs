@@ -10,6 +10,7 @@ use crate::words::{
     SourceKind,
 };
 
+/// One socket's dealings with one other end; of a listener, the socket.
 #[derive(Debug, Clone)]
 pub struct Connection {
     pub id: ConnectionId,

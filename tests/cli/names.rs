@@ -30,6 +30,7 @@ crate::tests![
     a_strangers_flood_of_answers_blinds_no_look_up,
     a_name_after_the_close_reaches_rows_json_and_alerts,
     a_failed_attempt_is_named_too,
+    names_that_are_not_kept_are_counted,
     a_reverse_name_classifies_only_if_it_leads_back,
     an_unknown_endpoint_is_told_once_when_names_had_their_time,
     an_unknown_endpoint_that_is_closed_waits_for_its_reverse_name,
@@ -336,6 +337,19 @@ fn a_failed_attempt_is_named_too() -> Result<()> {
     let (_, directory) = replay(&recording, &[])?;
     let found = text(&directory, EVENTS)?;
     ensure!(found == "fail late.example shared_dns unknown", "{found}");
+    Ok(())
+}
+
+fn names_that_are_not_kept_are_counted() -> Result<()> {
+    let mut recording = Recording::new().connect(1, 0, WEB).name(1, 1, "best.example", "sni");
+    for number in 0..11 {
+        recording = recording.name(1, 2, &format!("other-{number}.example"), "dns");
+    }
+    let (finished, directory) = replay(&recording, &[])?;
+    ensure!(finished.stdout.contains("\n    3 other names: "), "{}", finished.stdout);
+    ensure!(!finished.stdout.contains("nothing missed"), "{}", finished.stdout);
+    let kept = text(&directory, "SELECT count(*) || '' FROM event_names")?;
+    ensure!(kept == "8", "{kept}");
     Ok(())
 }
 

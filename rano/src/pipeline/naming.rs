@@ -295,10 +295,10 @@ impl NamingRoom {
                 }
                 Some(Naming::Better { before, class_before, shown_before })
             }
-            Rank::Other if keep(entry.change(), learned.name.clone(), &mut self.not_kept) => {
-                Some(Naming::Another)
+            Rank::Other => {
+                let is_kept = keep(entry.change(), learned.name.clone(), &mut self.not_kept);
+                Some(if is_kept { Naming::Another } else { Naming::NotKept })
             }
-            Rank::Other => Some(Naming::NotKept),
         }
     }
 

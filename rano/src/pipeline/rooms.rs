@@ -7,6 +7,7 @@ use super::alerting::Alerting;
 use super::live::Entry;
 use super::naming::{Naming, NamingRoom};
 use super::outlet::Outlet;
+use crate::alerts::Due;
 use crate::event::{Event, EventKind, Moment};
 use crate::names::book::Learned;
 use crate::totals::Totals;
@@ -64,7 +65,7 @@ impl Rooms {
     }
 
     /// It was seen to be open too long, or without a name.
-    pub(super) fn overdue(&mut self, due: crate::alerts::Due, now: Moment, entry: &mut Entry) {
+    pub(super) fn overdue(&mut self, due: Due, now: Moment, entry: &mut Entry) {
         self.alerting.overdue(due, now, entry, &mut self.out);
     }
 
