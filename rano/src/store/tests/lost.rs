@@ -39,6 +39,8 @@ fn check(says: &str, kept: u64, spoil: impl FnOnce(&Path)) {
         store.push(&event(EventKind::Connect, id).into());
     }
     wait_for("three events", || one::<i64>(&path, "SELECT count(*) FROM events") == 3);
+    // Committed is not done: the writer looks at its files before it lets the batch go.
+    wait_for("the batch to be done", || store.shared.waiting() == 0);
     assert_eq!(store.path(), path);
     spoil(&path);
     store.push(&close(3, 10, 20).into());
