@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
 
     /// Who named the path that an option is.
     fn named_by(&self, field: Field) -> NamedBy {
-        NamedBy::of(self.configuration.origin(field))
+        self.configuration.origin(field).named_by()
     }
 
     /// Everything is open, and the kernel's programs do so themselves once they have looked at what was there before.

@@ -13,6 +13,7 @@ use super::finding::{self, Finding, Severity};
 use super::options::{Field, OPTIONS, Settings};
 use super::spec::{Effect, OptionSpec, Spelling};
 use super::value::{Kind, Value};
+use crate::files::NamedBy;
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,13 @@ pub enum Origin {
         variable: String,
     },
     Flag,
+}
+
+impl Origin {
+    /// On whose word a path is opened that stands there.
+    pub fn named_by(&self) -> NamedBy {
+        if *self == Self::Flag { NamedBy::CommandLine } else { NamedBy::Configuration }
+    }
 }
 
 impl fmt::Display for Origin {
