@@ -1,4 +1,5 @@
-//! A connection as it stands: who, where, since when, and how surely. It is shared as a snapshot: a holder sees no later change.
+//! A connection as it stands: who, where, since when, and how surely. It is shared as a snapshot: a holder sees no
+//! later change.
 
 use std::sync::Arc;
 use std::time::Duration;

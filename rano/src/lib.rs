@@ -1,6 +1,7 @@
 //! rano watches the network connections of AI command-line agents. ARCHITECTURE.md holds the map.
 
-// What is printed goes through `output::stream`; `output/wall.rs` looks for what no lint knows. Tests may say why they are skipped.
+// What is printed goes through `output::stream`; `output/wall.rs` looks for what no lint knows. Tests may say why they
+// are skipped.
 #![cfg_attr(
     not(test),
     deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro, clippy::disallowed_methods)

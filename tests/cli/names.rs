@@ -393,7 +393,8 @@ fn an_unknown_endpoint_that_is_closed_waits_for_its_reverse_name() -> Result<()>
         .pointer(600, "203.0.113.8", "lb-2.github.com", false)
         .clock(700);
     let (finished, directory) = replay(&recording, &[])?;
-    // The second one's name is only what its owner calls it, the third has none; the end of the recording waits no longer.
+    // The second one's name is only what its owner calls it, the third has none; the end of the recording waits no
+    // longer.
     let expected =
         ["203.0.113.8:443 | claude (42) | domain=lb-2.github.com", "203.0.113.9:443 | claude (42)"];
     ensure!(unknown_endpoints(&finished) == expected, "{}", finished.stderr);

@@ -92,8 +92,8 @@ fn sets_a_known_key(line: &str) -> bool {
 
 type Rejected = (Severity, String);
 
-/// What is wrong with a line, without what stands in it: the file may be a link to somebody's secret. Shown are a single
-/// word that could be a key, and a short plain value of a key that there is.
+/// What is wrong with a line, without what stands in it: the file may be a link to somebody's secret. Shown are a
+/// single word that could be a key, and a short plain value of a key that there is.
 fn parse_line(
     content: &str,
     environment: &Environment,

@@ -169,8 +169,8 @@ pub(super) fn keys() -> impl Iterator<Item = (Field, &'static OptionSpec, &'stat
     options.flat_map(|(field, spec)| spec.spellings.iter().map(move |spelling| (*field, spec, spelling)))
 }
 
-/// What the variables `RANO_<KEY>` say. Where both of an opposing pair are set, the `no_` one wins. `NO_COLOR` is one of
-/// them, and weaker than `RANO_COLOR`.
+/// What the variables `RANO_<KEY>` say. Where both of an opposing pair are set, the `no_` one wins. `NO_COLOR` is one
+/// of them, and weaker than `RANO_COLOR`.
 pub(super) fn from_environment(environment: &Environment, findings: &mut Vec<Finding>) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     for (option, spec, spelling) in keys() {

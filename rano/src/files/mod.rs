@@ -1,8 +1,8 @@
 //! Opening what users name: with whose rights, on whose word, and what the opened file has to be.
 //!
 //! Under sudo every path of the invoking user is opened by one thread that has his identity on file systems and no
-//! capability, from the first file on. Other threads only get descriptors. A path on the command line is tried with root's
-//! rights too where his do not suffice, but only where nobody else can write.
+//! capability, from the first file on. Other threads only get descriptors. A path on the command line is tried with
+//! root's rights too where his do not suffice, but only where nobody else can write.
 
 mod check;
 mod rights;

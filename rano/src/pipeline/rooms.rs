@@ -1,5 +1,5 @@
-//! What every event goes through, in a fixed order: it is counted, judged, sent and told, and its connection then waits for
-//! names. Each room keeps its own state; what they do to one connection happens here.
+//! What every event goes through, in a fixed order: it is counted, judged, sent and told, and its connection then waits
+//! for names. Each room keeps its own state; what they do to one connection happens here.
 
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ impl Rooms {
         }
     }
 
-    /// A name became known: the better one stays, the other is kept; every name is judged that the connection may go by.
+    /// A name became known: the better one stays, the other is kept; every name is judged that the connection may go
+    /// by.
     pub(super) fn named(&mut self, entry: &mut Entry, learned: &Learned, is_confirmed: bool) {
         let Some(naming) = self.naming.learn(entry, learned, is_confirmed) else { return };
         let is_written = entry.is_connected || entry.connection.ended.is_some();

@@ -1,4 +1,5 @@
-//! From what a source delivers to what becomes of it: which sockets are connections to tell of, and what happens to them.
+//! From what a source delivers to what becomes of it: which sockets are connections to tell of, and what happens to
+//! them.
 
 use std::sync::Arc;
 

@@ -7,11 +7,11 @@ pub mod stats;
 pub mod store;
 pub mod terminal;
 
-use std::path::PathBuf;
-
 use crate::event::Moment;
 use crate::output::summary::Summary;
 use crate::update::Update;
+
+pub use crate::update::SinkReport;
 
 /// One place where events go.
 pub trait Sink {
@@ -26,17 +26,4 @@ pub trait Sink {
     }
     /// The last call. `summary` holds what the sinks before this one reported.
     fn finish(&mut self, summary: &Summary) -> SinkReport;
-}
-
-/// What a sink has to say of itself at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SinkReport {
-    /// Events that are not in the database.
-    pub sqlite_dropped: u64,
-    /// Lines that a log file lacks.
-    pub log_lost: u64,
-    /// Where the history goes on, if the database that was named was lost.
-    pub history_moved: Option<PathBuf>,
-    /// Something that was asked for could not be written.
-    pub has_failed: bool,
 }
