@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rano::filter::{Filter, Glob};
+use rano::internals::filter::{Filter, Glob};
 
 fuzz_target!(|text: &str| {
     match Filter::parse(text) {

@@ -38,6 +38,8 @@ pub struct Connection {
     /// Which source told of it.
     pub source: SourceKind,
     pub owner_quality: OwnerQuality,
+    /// Its end will be noticed. There may be no room to follow one more.
+    pub is_followed: bool,
     /// Older than the observation.
     pub preexisting: bool,
     /// Inode number of the network namespace.
@@ -84,6 +86,7 @@ impl Connection {
             state: None,
             source: SourceKind::Proc,
             owner_quality: OwnerQuality::Unattributed,
+            is_followed: true,
             preexisting: false,
             netns: 0,
             peer_pid: None,

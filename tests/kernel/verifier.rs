@@ -7,9 +7,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rano::event::SourceKind;
-use rano::source::ebpf::{EbpfSettings, EbpfSource};
-use rano::source::proc::ProcSettings;
+use rano::internals::event::SourceKind;
+use rano::internals::source::ebpf::{EbpfSettings, EbpfSource};
+use rano::internals::source::proc::ProcSettings;
 
 use crate::support::rano::RUNG;
 use crate::support::stage;

@@ -36,6 +36,13 @@ impl Rooms {
         }
     }
 
+    /// What is known of an open connection changed, of which an event was sent.
+    pub(super) fn changed(&mut self, entry: &Entry) {
+        if !entry.is_pending() {
+            self.out.send(&Update::Changed(Arc::clone(&entry.connection)));
+        }
+    }
+
     /// A name became known: the better one stays, the other is kept; every name is judged that the connection may go by.
     pub(super) fn named(&mut self, entry: &mut Entry, learned: &Learned, is_confirmed: bool) {
         let Some(naming) = self.naming.learn(entry, learned, is_confirmed) else { return };

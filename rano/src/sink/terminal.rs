@@ -8,12 +8,12 @@ use crate::output::escape::Line as Message;
 use crate::output::fold::folded;
 use crate::output::stream::{self, Control, Stream};
 use crate::output::style::Styles;
-use crate::output::summary::Summary;
 use crate::output::{self, event_json, event_line};
+use crate::sink::Sink;
 use crate::sink::shown::Shown;
 use crate::sink::stats::{Line, LiveStats, Room};
-use crate::sink::{Sink, SinkReport};
 use crate::stop::Stop;
+use crate::summary::{SinkReport, Summary};
 use crate::totals::Standings;
 use crate::update::{Alert, Progress, Renamed, Update};
 
@@ -265,7 +265,18 @@ impl Sink for Terminal {
             Update::Alert(alert) => self.alert(alert),
             Update::Notice(line) => self.notice(line),
             Update::Progress(progress) => self.progress(progress),
-            Update::OtherName { .. } | Update::Marked(_) => {}
+            Update::UnknownEndpoint { connection, remote } => {
+                self.notice(&output::alert::unknown_endpoint(connection, *remote));
+            }
+            Update::MoreUnknownEndpoints(count) => {
+                self.notice(&output::alert::more_unknown_endpoints(*count))
+            }
+            Update::OtherName { .. }
+            | Update::Marked(_)
+            | Update::Changed(_)
+            | Update::Left(_)
+            | Update::Watched(_)
+            | Update::Unwatched(_) => {}
         }
     }
 
@@ -305,9 +316,9 @@ impl Sink for Terminal {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
     use std::io::Write;
-    use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use super::*;
@@ -320,11 +331,11 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Screen(Rc<RefCell<Vec<u8>>>);
+    struct Screen(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Screen {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.borrow_mut().extend_from_slice(bytes);
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
             Ok(bytes.len())
         }
         fn flush(&mut self) -> std::io::Result<()> {
@@ -357,7 +368,7 @@ mod tests {
 
         /// What was written since the last call.
         fn take(&self) -> String {
-            String::from_utf8_lossy(&std::mem::take(&mut *self.0.borrow_mut())).into_owned()
+            String::from_utf8_lossy(&std::mem::take(&mut *self.0.lock().expect("no panic"))).into_owned()
         }
     }
 
