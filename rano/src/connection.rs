@@ -1,5 +1,6 @@
 //! A connection as it stands: who, where, since when, and how surely. It is shared as a snapshot: a holder sees no later change.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +112,11 @@ impl Connection {
             EventKind::Connect if self.ended.is_some() => EventKind::Close,
             first => first,
         }
+    }
+
+    /// The address of the other end, where it has one.
+    pub fn remote_ip(&self) -> Option<IpAddr> {
+        self.remote.as_ref()?.ip_addr()
     }
 
     pub fn duration(&self) -> Option<Duration> {

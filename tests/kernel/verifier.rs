@@ -24,8 +24,14 @@ const ENOUGH: u64 = 100_000;
 
 pub fn play_if_asked() -> Option<ExitCode> {
     std::env::var_os(MARKER)?;
-    let settings =
-        EbpfSettings { polling: polling(), rung: rung(), ring_bytes: 0, owners_max: 0, names: true };
+    let settings = EbpfSettings {
+        polling: polling(),
+        rung: rung(),
+        ring_bytes: 0,
+        owners_max: 0,
+        names: true,
+        keep_privileges: false,
+    };
     Some(match EbpfSource::start(settings) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {

@@ -23,11 +23,11 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 
 pub use endpoints::{EndpointEntry, EndpointsConfig};
-pub use environment::{Environment, InvokingUser};
+pub use environment::Environment;
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
 pub use options::{ColorChoice, DomainMode, Exclude, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice};
-pub use providers::{ProviderEntry, ProviderOrigin, ProvidersConfig};
+pub use providers::ProvidersConfig;
 pub use search::Candidate;
 
 use crate::files::Files;

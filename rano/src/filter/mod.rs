@@ -19,7 +19,7 @@ use std::fmt;
 
 pub use glob::Glob;
 pub use matching::Facts;
-pub use tree::{Network, NetworkError, Node, NumberKey, Ordering, Range, Term, TextKey, WordKey};
+pub use tree::{Network, Node, NumberKey, Ordering, Range, Term, TextKey, WordKey};
 
 /// Terms in a filter, and values in them, at most: what is written by hand has a few.
 const TERMS_MAX: usize = 256;

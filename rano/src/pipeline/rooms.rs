@@ -61,6 +61,7 @@ impl Rooms {
             Naming::Another if is_written => {
                 let (connection, name) = (entry.connection.id, learned.name.clone());
                 self.out.send(&Update::OtherName { connection, name });
+                self.changed(entry);
             }
             Naming::Another | Naming::NotKept => {}
         }
