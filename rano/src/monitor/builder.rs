@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Monitor;
 use super::answer::Answer;
 use super::error::Error;
+use super::names::NameMode;
 use super::setup::{Setup, Source};
 use crate::event::Class;
 use crate::names::classes::{Authority, ClassEntry};
@@ -95,6 +96,13 @@ impl Builder {
 
     /// Whether reverse look-ups are made for addresses whose name no packet told. They are, unless this says otherwise.
     pub fn reverse_lookups(mut self, wanted: bool) -> Self {
+        self.setup.names.reverse = wanted;
+        self
+    }
+
+    /// Whether names are looked for at all, in packets and by look-ups. They are, unless this says otherwise.
+    pub fn names(mut self, wanted: bool) -> Self {
+        self.setup.names.mode = if wanted { NameMode::Auto } else { NameMode::Reverse };
         self.setup.names.reverse = wanted;
         self
     }
