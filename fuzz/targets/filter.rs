@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rano::internals::filter::{Filter, Glob};
+use rano::internals::filter::Filter;
+use rano::internals::glob::Glob;
 
 fuzz_target!(|text: &str| {
     match Filter::parse(text) {
@@ -14,5 +15,9 @@ fuzz_target!(|text: &str| {
         let again = Glob::parse(glob.as_sql()).expect("a pattern");
         assert_eq!(again.matches(text), glob.matches(text));
         assert!(Glob::literal(text).matches(text));
+    }
+    if let Ok(glob) = Glob::of_names(text) {
+        let _ = glob.matches_name(text);
+        assert!(Glob::parse(glob.as_sql()).is_ok());
     }
 });

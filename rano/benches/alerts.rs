@@ -13,6 +13,7 @@ use rano::internals::alerts::{AlertRules, Judge};
 use rano::internals::event::{
     Address, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind,
 };
+use rano::internals::glob::Glob;
 use rano::internals::names::{Answer, Evidence, Party};
 use rano::internals::output::stream::Stream;
 use rano::internals::output::style::Styles;
@@ -139,7 +140,9 @@ fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
     if with == With::AlertsAndStats {
         pipeline = pipeline.with_views(&View::ALL);
         pipeline = pipeline.with_judge(Judge::new(AlertRules {
-            domains: vec!["*.malicious.com".to_owned(), "host-7.*".to_owned(), "*tracker*".to_owned()],
+            domains: ["*.malicious.com", "host-7.*", "*tracker*"]
+                .map(|glob| Glob::of_names(glob).expect("a glob"))
+                .into(),
             max_connections: Some(OPEN * 2),
             max_per_provider: Some(OPEN),
             duration: Some(Duration::from_secs(30)),

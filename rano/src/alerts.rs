@@ -3,18 +3,17 @@
 
 mod waits;
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use wildmatch::WildMatch;
 
 use crate::bounded::Bounded;
 use crate::change::SocketId;
 use crate::connection::Connection;
 use crate::event::{Address, ConnectionId, Moment};
+use crate::glob::{Glob, folded_name};
 use crate::process::ProcessId;
 use waits::{Place, Waits};
 
@@ -27,8 +26,8 @@ const COOLDOWNS_MAX: usize = 1 << 14;
 /// What raises an alert; all of it is off by default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AlertRules {
-    /// Globs (`*`, `?`) that a name is compared with, whatever its case.
-    pub domains: Vec<String>,
+    /// What a name is compared with.
+    pub domains: Vec<Glob>,
     /// Most connections that may be active at a time.
     pub max_connections: Option<u64>,
     /// The same for each provider.
@@ -182,7 +181,6 @@ pub struct Due {
 #[derive(Debug)]
 pub struct Judge {
     rules: AlertRules,
-    globs: Vec<(WildMatch, Arc<str>)>,
     /// Active connections by provider; kept only where there is a limit.
     providers: FxHashMap<Arc<str>, u64>,
     /// For having been open too long.
@@ -194,9 +192,7 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(rules: AlertRules) -> Self {
-        let patterns = rules.domains.iter().map(|pattern| Arc::from(pattern.as_str()));
         Self {
-            globs: globs(&rules.domains).into_iter().zip(patterns).collect(),
             cooldowns: Cooldowns::new(rules.cooldown),
             rules,
             providers: FxHashMap::default(),
@@ -387,10 +383,10 @@ impl Judge {
         reasons: &mut Vec<Reason>,
         notes: &mut Notes,
     ) {
-        let text = folded(&candidate.name);
-        let Some((_, pattern)) = self.globs.iter().find(|(glob, _)| glob.matches(&text)) else { return };
+        let text = folded_name(&candidate.name);
+        let Some(glob) = self.rules.domains.iter().find(|glob| glob.matches_name(&text)) else { return };
         notes.alert = true;
-        let pattern = Arc::clone(pattern);
+        let pattern = Arc::clone(glob.written());
         let is_possible = candidate.is_possible;
         let subject = Subject::Domain { name: text.into(), is_possible, tree: connection.tree };
         if self.cooldowns.allows(subject, at) {
@@ -419,21 +415,9 @@ fn is_nameless(connection: &Connection) -> bool {
     connection.name.is_none() || connection.is_hearsay
 }
 
-/// The globs of names, as they are compared with names in lower case.
-pub fn globs(patterns: &[String]) -> Vec<WildMatch> {
-    patterns.iter().map(|pattern| WildMatch::new(&folded(pattern))).collect()
-}
-
 /// Whether it waited still.
 fn forget(waits: &mut Waits, place: &mut Option<Place>) -> bool {
     place.take().map(|place| waits.remove(place)).is_some()
-}
-
-/// A name as names are compared: without the root's dot, in lower case. Most are so already.
-fn folded(name: &str) -> Cow<'_, str> {
-    let name = name.trim_end_matches('.');
-    let is_lower = name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
-    if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_lowercase()) }
 }
 
 /// When something was last said about each subject. The oldest makes room, and may be said again.

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use rustix::io::Errno;
+
 /// What the exit code of `rano` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -79,6 +81,18 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+/// The next step after an error that brings none along.
+pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let is_out_of_files = error.chain().any(|cause| {
+        let error = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let errno = cause.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
+        error
+            .or(errno)
+            .is_some_and(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))
+    });
+    is_out_of_files.then_some("allow more open files (ulimit -n), and start it again")
 }
 
 #[cfg(test)]

@@ -105,6 +105,7 @@ mod rooms {
     pub mod connection;
     pub mod update;
     pub mod bounded;
+    pub mod glob;
     pub mod source;
     pub mod names;
     pub mod process;

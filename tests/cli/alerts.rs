@@ -31,6 +31,8 @@ crate::tests![
     a_name_that_arrives_after_the_end_raises_an_alert_of_that_end,
     a_name_that_is_known_at_the_connect_is_judged_there,
     every_name_is_judged_and_the_best_is_shown,
+    names_match_in_either_spelling_whatever_their_final_dot,
+    an_alert_that_is_no_pattern_stops_the_start,
     two_look_ups_for_one_address_silence_nothing,
     a_cooldown_is_by_kind_and_subject,
     an_alert_of_one_agent_holds_back_none_of_another_one,
@@ -391,6 +393,61 @@ fn a_cooldown_is_by_kind_and_subject() -> Result<()> {
     let recording = named_at(named_at(Recording::new(), 1, 0, "a.malicious.com"), 2, 1, "a.malicious.com");
     let (told, held_back) = cooldown(&recording, &["--alert-cooldown-ms", "0"])?;
     ensure!(told.len() == 2 && !held_back, "{told:?}");
+    Ok(())
+}
+
+fn names_match_in_either_spelling_whatever_their_final_dot() -> Result<()> {
+    let recording = Recording::new()
+        .connect(1, 0, "203.0.113.7:443")
+        .name(1, 10, "www.xn--bcher-kva.example", "sni")
+        .connect(2, 20, "203.0.113.8:443")
+        .name(2, 30, "evil.example", "sni")
+        .close(1, 40)
+        .close(2, 50);
+    let rules = ["*.bücher.example", "evil.example."];
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let path = recording.write(directory.path())?;
+    let launch = Launch::new(&place, directory.path())?.args(["--no-dns", "--replay"]).args([path]);
+    let finished = launch.args(rules.map(|rule| ["--alert-domain", rule]).concat()).run()?;
+    finished.expect_code(0)?;
+    let expected = [
+        "CRITICAL | domain_match | www.xn--bcher-kva.example matched *.bücher.example",
+        "CRITICAL | domain_match | evil.example matched evil.example.",
+    ];
+    ensure!(told(&finished) == expected, "{finished:#?}");
+    // The same patterns mean the same of the history.
+    for (pattern, name) in [
+        ("*.bücher.example", "www.xn--bcher-kva.example"),
+        ("*.BÜCHER.example.", "www.xn--bcher-kva.example"),
+        ("*üch*", "www.xn--bcher-kva.example"),
+        ("*.xn--bcher-kv[ab].example", "www.xn--bcher-kva.example"),
+        ("evil.example.", "evil.example"),
+        ("evil.example", "evil.example"),
+    ] {
+        let filter = format!("domain:{pattern}");
+        for narrowed in [["--domain", pattern], ["--filter", &filter]] {
+            let exported = Launch::new(&place, directory.path())?
+                .args(["export", "--format", "csv", "--no-header", "--fields", "event,domain"])
+                .args(narrowed)
+                .run()?;
+            ensure!(
+                exported.stdout == format!("connect,{name}\r\nclose,{name}\r\n"),
+                "{narrowed:?}: {exported:?}"
+            );
+        }
+        let (finished, _) = replay(&recording, &["--alert-domain", pattern])?;
+        ensure!(told(&finished).len() == 1, "{pattern}: {finished:#?}");
+    }
+    Ok(())
+}
+
+fn an_alert_that_is_no_pattern_stops_the_start() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let finished = Launch::new(&place, directory.path())?.args(["--alert-domain", "*.ex[ample"]).run()?;
+    finished.expect_code(2)?;
+    ensure!(finished.stderr.contains("has a '[' without ']' at character 5"), "{finished:?}");
     Ok(())
 }
 

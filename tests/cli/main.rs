@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agents;
 mod alerts;
 mod bad_input;
 mod config_check;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     let trials = [
         harness::all(),
         layers::all(),
+        agents::all(),
         alerts::all(),
         names::all(),
         observe::all(),

@@ -428,6 +428,9 @@ fn classes_of_ones_own_count_and_those_of_the_working_directory_only_add() -> Re
     let (finished, directory) = replay_with(&recording, &[], &files)?;
     let found = text(&directory, "SELECT group_concat(endpoint_type, ' ') FROM events")?;
     ensure!(found == "llm_api code_host telemetry", "{found}");
+    // What whoever is watched may have written makes an endpoint no better known.
+    let warned = unknown_endpoints(&finished);
+    ensure!(warned.len() == 1 && warned[0].contains("203.0.113.9:443"), "{}", finished.stderr);
     for expected in ["can only add providers and endpoints", "'github.com' is code_host and not telemetry"] {
         ensure!(finished.stderr.contains(expected), "{}", finished.stderr);
     }
@@ -487,9 +490,20 @@ fn a_mode_that_cannot_run_says_why_and_gives_way() -> Result<()> {
 
 fn a_capture_file_that_is_not_there_is_an_error() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
+    let expected = "\
+error: open capture file /nonexistent/x.pcap: No such file or directory (os error 2)
+hint: name a file that exists and that you can read
+";
     let finished = scene.launch()?.env("RANO_PCAP_FILE", "/nonexistent/x.pcap").run()?;
     finished.expect_code(3)?;
-    ensure!(finished.stderr.contains("/nonexistent/x.pcap"), "{}", finished.stderr);
+    ensure!(finished.stderr == expected, "{}", finished.stderr);
+    let finished = scene.launch()?.args(["--replay", "/nonexistent/x.pcap"]).run()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr == expected.replace("capture file", "recording"), "{}", finished.stderr);
+    let finished = scene.launch()?.env("RANO_PCAP_FILE", "/proc/self/cmdline").run()?;
+    finished.expect_code(3)?;
+    let message = "error: open capture file /proc/self/cmdline: it is no capture file (pcap or pcapng)\n";
+    ensure!(finished.stderr.starts_with(message), "{}", finished.stderr);
     Ok(())
 }
 

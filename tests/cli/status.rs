@@ -17,6 +17,7 @@ crate::tests![
     a_killed_session_is_no_running_one,
     without_a_database_it_is_silent,
     templates_are_filled_in,
+    a_provider_of_ones_own_is_a_variable,
     an_unknown_variable_names_the_known_ones,
 ];
 
@@ -88,6 +89,35 @@ fn templates_are_filled_in() -> Result<()> {
     ensure!(finished.stdout == "{0} 4 a3 o0 g0 u1 my session proc\n", "{finished:?}");
     let default = history.run(&["status"])?;
     ensure!(default.stdout == "0 active | anthropic:3 openai:0\n", "{default:?}");
+    Ok(())
+}
+
+fn a_provider_of_ones_own_is_a_variable() -> Result<()> {
+    let history = History::new()?;
+    let own = Connection { provider: "local_llm", ..Connection::default() };
+    history.write(
+        "s",
+        START,
+        &[every(2, START, 5, &own), vec![Connection::default()]].concat(),
+        End::Clean,
+    )?;
+    // Known by the history alone.
+    let finished = history.run(&["status", "--format", "{local_llm}/{total}"])?;
+    ensure!(finished.stdout == "2/3\n", "{finished:?}");
+    // Known by a file, and not in the history.
+    let agents = "[[agents]]\nname = 'y'\nprovider = 'corp'\n";
+    fs::write(history.directory().join("acme.toml"), "[providers]\nacme = ['x']\n")?;
+    fs::write(history.directory().join("both.toml"), format!("[providers]\nacme = ['x']\n{agents}"))?;
+    let status = |file: &str, format: &str| {
+        history.launch(&["status", "--format", format])?.env("RANO_CONFIG_TOML", file).run()
+    };
+    let finished = status("both.toml", "{acme} {corp} {google}")?;
+    ensure!(finished.stdout == "0 0 0\n", "{finished:?}");
+    let finished = status("acme.toml", "{corp}")?;
+    finished.expect_code(2)?;
+    let known = "unknown variable '{corp}' (known: {active} {total} {session_name} {source} {anthropic} \
+                 {openai} {google} {unknown} {acme} {local_llm})";
+    ensure!(finished.stderr.contains(known), "{finished:?}");
     Ok(())
 }
 

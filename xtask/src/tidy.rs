@@ -62,8 +62,7 @@ fn sources() -> Result<Vec<Source>> {
 }
 
 fn is_ours(path: &str) -> bool {
-    let extension = Path::new(path).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    path == ".ci/run" || ["rs", "toml", "sql", "md"].contains(&extension)
+    path == ".ci/run" || ["rs", "toml", "sql", "md"].contains(&rules::extension(path))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{Context, load, print, print_own};
 use crate::config::search::{Candidate, Content, Status};
 use crate::config::spec::Group;
 use crate::config::{
-    self, Configuration, Finding, Origin, ProvidersConfig, Resolved, flags, presets, sample,
+    self, Configuration, Field, Finding, Origin, ProvidersConfig, Resolved, flags, presets, sample,
 };
 use crate::exit::Code;
 use crate::output::escape::{Escaped, Line};
@@ -34,7 +34,7 @@ pub fn command(hidden: bool) -> Command {
                 )
                 .args_override_self(true)
                 .arg(as_json())
-                .args(flags::flags(move |option| option.name != "json" && (hidden || !option.is_hidden()))),
+                .args(flags::flags(move |option| !option.is(Field::json) && (hidden || !option.is_hidden()))),
         )
         .subcommand(
             Command::new("check")

@@ -10,7 +10,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Context, history, load, not_printed};
 use crate::exit::{Code, Failure};
-use crate::filter::{self, Glob};
+use crate::filter;
+use crate::glob::Glob;
 use crate::output::export::{Csv, Guard, JsonLines};
 use crate::output::parquet::Parquet;
 use crate::output::stream;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use super::Context;
-use crate::config::{Configuration, flags};
+use crate::config::{Configuration, Field, flags};
 use crate::exit::{Code, Failure};
 use crate::files::NamedBy;
 use crate::filter::Filter;
@@ -23,21 +23,21 @@ use crate::store::{History, OpenError, OpenProblem};
 use crate::time_argument;
 
 /// Text that goes to no terminal is not cut.
-const WIDE: usize = 100_000;
+pub(super) const WIDE: usize = 100_000;
 
 /// Where no history is named.
 const DEFAULT_DATABASE: &str = "observer.sqlite";
 
 /// `--sqlite`.
 pub(super) fn database_flag() -> impl Iterator<Item = Arg> {
-    flags::flags(|option| option.name == "sqlite")
+    flags::flags(|option| option.is(Field::sqlite))
         .filter(|arg| arg.get_id() == "sqlite")
         .map(|arg| arg.help("Database to read"))
 }
 
 /// `--color`, `--no-color`, `--theme`.
 pub(super) fn color_flags() -> impl Iterator<Item = Arg> {
-    flags::flags(|option| matches!(option.name, "color" | "theme"))
+    flags::flags(|option| option.is(Field::color) || option.is(Field::theme))
 }
 
 pub(super) fn json_flag() -> Arg {
@@ -87,7 +87,7 @@ pub(super) fn database(configuration: &Configuration) -> PathBuf {
 /// The database, to be read in this thread: from now on it has only the rights to do so.
 pub(super) fn database_to_read(configuration: &Configuration, context: &Context) -> Result<PathBuf> {
     let path = database(configuration);
-    take_rights_to_read(&path, NamedBy::of(configuration.origin("sqlite")), context)?;
+    take_rights_to_read(&path, NamedBy::of(configuration.origin(Field::sqlite)), context)?;
     Ok(path)
 }
 

@@ -12,10 +12,10 @@ use crate::exit::Code;
 
 const FILES: [(&str, &str); 6] = [
     ("~/.config/rano/config.conf", "Options, one key=value a line."),
-    ("~/.rano.toml", "Providers."),
-    ("~/.config/rano/rano.toml", "Providers; wins over the one above, key by key."),
-    ("./rano.toml", "More providers. It can only add, and root does not read it."),
-    ("$RANO_CONFIG_TOML", "Providers; wins over all above, and --config-toml over this."),
+    ("~/.rano.toml", "Providers, classes of endpoints, agents."),
+    ("~/.config/rano/rano.toml", "The same; wins over the one above, key by key."),
+    ("./rano.toml", "More providers and endpoints. It can only add, and root does not read it."),
+    ("$RANO_CONFIG_TOML", "The same; wins over all above, and --config-toml over this."),
     ("observer.sqlite", "The history, in the directory where rano was started."),
 ];
 

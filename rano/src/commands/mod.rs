@@ -1,5 +1,6 @@
 //! The commands, the command line they are picked from, and how a run ends.
 
+pub mod agents;
 pub mod completions;
 pub mod config;
 pub mod diff;
@@ -22,7 +23,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::spec::Group;
 use crate::config::{
-    self as configuration, ColorChoice, Configuration, Environment, Finding, Origin, Severity, flags,
+    self as configuration, ColorChoice, Configuration, Environment, Field, Finding, Severity, flags,
 };
 use crate::exit::{self, Code, Failure};
 use crate::output::escape::{Escaped, Line};
@@ -44,11 +45,12 @@ rano watches the network connections of AI command-line agents and of what they 
 whose behalf, for how long and how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
 Everything is kept in a SQLite database. Payloads are never looked at.";
 
-const EXAMPLES: [(&str, &str); 8] = [
-    ("rano", "watch claude, codex and gemini until Ctrl-C"),
+const EXAMPLES: [(&str, &str); 9] = [
+    ("rano", "watch every agent that rano knows until Ctrl-C"),
     ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
     ("rano --pid 4711 --json", "one process and what it starts, as JSON lines"),
     ("rano --once", "what is open now"),
+    ("rano agents", "which agents it knows"),
     ("rano report --since 24h", "what happened in the last day"),
     ("rano export --format csv", "the history, for other programs"),
     ("rano config show", "what is set, and where it comes from"),
@@ -86,6 +88,7 @@ fn command_with(hidden: bool) -> Command {
         .subcommand(export::command())
         .subcommand(config::command(hidden))
         .subcommand(doctor::command())
+        .subcommand(agents::command())
         .subcommand(completions::command())
         .subcommand(man::command())
         .max_term_width(110)
@@ -134,6 +137,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("export", matches)) => export::run(matches, context),
         Some(("config", matches)) => config::run(matches, context),
         Some(("doctor", matches)) => doctor::run(matches, context),
+        Some(("agents", matches)) => agents::run(matches, context),
         Some(("completions", matches)) => completions::run(matches),
         Some(("man", _)) => man::run(),
         Some((other, _)) => unreachable!("clap knows no command {other}"),
@@ -172,7 +176,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     for line in failure.map(|failure| failure.details.as_slice()).unwrap_or_default() {
         let _ = writeln!(text, "{}", Line(line));
     }
-    if let Some(hint) = failure.and_then(|failure| failure.hint.as_deref()) {
+    let hint = failure.and_then(|failure| failure.hint.as_deref()).or_else(|| exit::hint(error));
+    if let Some(hint) = hint {
         let _ = writeln!(text, "hint: {}", Line(hint));
     }
     say(&text);
@@ -192,7 +197,7 @@ fn load(matches: &ArgMatches, context: &Context) -> Result<Configuration> {
 
 /// What to paint with on an output.
 fn styles(configuration: &Configuration, environment: &Environment, is_terminal: bool) -> Styles {
-    let asked = !matches!(configuration.origin("color"), Some(Origin::Default) | None);
+    let asked = configuration.is_given(Field::color);
     let capable = is_terminal && !environment.is_dumb_terminal();
     let colored = match configuration.settings.color {
         ColorChoice::Always => true,

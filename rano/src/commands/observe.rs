@@ -8,13 +8,14 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Context;
-use crate::alerts::{AlertRules, Judge, globs};
+use crate::alerts::{AlertRules, Judge};
 use crate::config::{
-    Configuration, DomainMode, EndpointEntry, Exclude, LogFormat, Origin, RungChoice, Settings, SourceChoice,
+    Configuration, DomainMode, EndpointEntry, Exclude, Field, LogFormat, Origin, RungChoice, Settings,
+    SourceChoice,
 };
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
-use crate::files::{Existing, Files, NamedBy, Problem, Reading, Refusal, Rights};
+use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading, Refusal, Rights};
 use crate::health::SourceHealth;
 use crate::monitor::{self, NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
 use crate::names::pcap;
@@ -24,8 +25,7 @@ use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
 use crate::pipeline::Scope;
 use crate::process::ProcessId;
-use crate::process::matching::{self, Targets};
-use crate::process::provider::{ProviderEntry, Providers};
+use crate::process::matching::{Rules, Targets};
 use crate::process::redact::{self, Redaction};
 use crate::signals;
 use crate::sink::Sink;
@@ -48,17 +48,17 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let reopen = ReopenLogs::new()?;
     signals::raise_on_signals(&stop, &reopen)?;
     signals::raise_on_closed_stdout(&stop)?;
-    let run = Run::new(configuration, context);
-    run.check_pids()?;
-    let mut setup = run.setup();
+    check_pids(&configuration.settings.pid)?;
+    let mut setup = setup(configuration);
     let rules = setup.rules()?;
+    let run = Run::new(configuration, context, &rules);
     let logs = run.log_files(&reopen)?;
     run.take_inputs(&mut setup)?;
     let opened = run.recorded(setup.open(rules).map_err(not_opened)?)?;
     let store = run.store(opened.health())?;
     let on_move = run.registration(store.as_ref());
     let terminal = run.terminal(&stop);
-    run.banner(opened.health(), opened.names_from(), &terminal.stderr_styles());
+    run.banner(&opened.health(), opened.names_from(), &terminal.stderr_styles());
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
@@ -66,6 +66,84 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
     let summary = opened.observe(run.outputs(sinks), &stop)?;
     Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
+}
+
+fn check_pids(pids: &[u32]) -> Result<()> {
+    let processes = ProcessScanner::new(Path::new(PROC))?;
+    let own_line = processes.self_and_ancestors();
+    pids.iter().try_for_each(|&pid| check_pid(pid, &processes, &own_line))
+}
+
+/// What is asked for, but for files that are read.
+fn setup(configuration: &Configuration) -> Setup {
+    let settings = &configuration.settings;
+    let mut setup = Setup {
+        targets: Targets {
+            wanted: configuration.wanted(),
+            exclude_patterns: excludes(settings),
+            pids: settings.pid.clone(),
+            descendants: settings.descendants,
+        },
+        providers: configuration.providers(),
+        redaction: redaction(settings),
+        source: match settings.source {
+            SourceChoice::Auto => monitor::Source::Auto,
+            SourceChoice::Ebpf => monitor::Source::Ebpf,
+            SourceChoice::Proc => monitor::Source::Proc,
+        },
+        rung: match settings.rung {
+            RungChoice::Any => None,
+            RungChoice::Fentry => Some(SourceKind::EbpfFentry),
+            RungChoice::Kprobe => Some(SourceKind::EbpfKprobe),
+            RungChoice::Tracepoint => Some(SourceKind::EbpfTracepoint),
+        },
+        ring_bytes: settings.ring_bytes,
+        owners_max: settings.owners_max,
+        names: names(configuration),
+        ..Setup::default()
+    };
+    setup.polling.interval = Duration::from_millis(settings.interval_ms);
+    setup.polling.receive_buffer = settings.notify_buffer;
+    setup.set_scope(scope(settings));
+    setup
+}
+
+fn names(configuration: &Configuration) -> NameSettings {
+    let settings = &configuration.settings;
+    NameSettings {
+        mode: match settings.domain_mode {
+            _ if settings.replay.is_some() => NameMode::Recording,
+            DomainMode::Auto => NameMode::Auto,
+            DomainMode::Ptr => NameMode::Reverse,
+            DomainMode::Pcap => NameMode::Pcap,
+            DomainMode::Ebpf => NameMode::Ebpf,
+        },
+        reverse: settings.dns,
+        private: settings.ptr_private,
+        once: settings.once,
+        classes: configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect(),
+        precious: if settings.alerts { settings.alert_domain.clone() } else { Vec::new() },
+        unknown: settings.alerts,
+        capture: None,
+    }
+}
+
+fn scope(settings: &Settings) -> Scope {
+    Scope {
+        udp: settings.udp,
+        listening: settings.listening,
+        unix: settings.unix,
+        unattributed: settings.unattributed,
+        pending: settings.once,
+    }
+}
+
+fn redaction(settings: &Settings) -> Redaction {
+    if settings.redact { Redaction::On } else { Redaction::Off }
+}
+
+fn excludes(settings: &Settings) -> Vec<String> {
+    settings.exclude_pattern.iter().map(|Exclude(pattern)| pattern.clone()).collect()
 }
 
 /// One observation, from the settings to what they mean.
@@ -76,11 +154,13 @@ struct Run<'a> {
     started: Moment,
     /// `<pid>-<start in Unix milliseconds>`.
     id: String,
+    /// What is watched, in words.
+    watching: Vec<String>,
     files: &'a Files,
 }
 
 impl<'a> Run<'a> {
-    fn new(configuration: &'a Configuration, context: &'a Context) -> Self {
+    fn new(configuration: &'a Configuration, context: &'a Context, rules: &Rules) -> Self {
         let started = source::now();
         Self {
             configuration,
@@ -88,92 +168,25 @@ impl<'a> Run<'a> {
             context,
             started,
             id: format!("{}-{}", std::process::id(), started.unix_ms),
+            watching: rules.watching().to_vec(),
             files: &context.environment.files,
-        }
-    }
-
-    fn check_pids(&self) -> Result<()> {
-        let processes = ProcessScanner::new(Path::new(PROC))?;
-        let own_line = processes.self_and_ancestors();
-        self.settings.pid.iter().try_for_each(|&pid| check_pid(pid, &processes, &own_line))
-    }
-
-    /// What is asked for, but for files that are read.
-    fn setup(&self) -> Setup {
-        let settings = self.settings;
-        let mut setup = Setup {
-            targets: self.targets(),
-            providers: self.providers(),
-            redaction: self.redaction(),
-            source: match settings.source {
-                SourceChoice::Auto => monitor::Source::Auto,
-                SourceChoice::Ebpf => monitor::Source::Ebpf,
-                SourceChoice::Proc => monitor::Source::Proc,
-            },
-            rung: match settings.rung {
-                RungChoice::Any => None,
-                RungChoice::Fentry => Some(SourceKind::EbpfFentry),
-                RungChoice::Kprobe => Some(SourceKind::EbpfKprobe),
-                RungChoice::Tracepoint => Some(SourceKind::EbpfTracepoint),
-            },
-            ring_bytes: settings.ring_bytes,
-            owners_max: settings.owners_max,
-            names: self.names(),
-            ..Setup::default()
-        };
-        setup.polling.interval = Duration::from_millis(settings.interval_ms);
-        setup.polling.receive_buffer = settings.notify_buffer;
-        setup.set_scope(self.scope());
-        setup
-    }
-
-    fn targets(&self) -> Targets {
-        let patterns = match self.configuration.origin("pattern") {
-            Some(Origin::Default) | None => Vec::new(),
-            Some(_) => self.settings.pattern.clone(),
-        };
-        Targets {
-            patterns,
-            exclude_patterns: self.excludes(),
-            pids: self.settings.pid.clone(),
-            descendants: self.settings.descendants,
-        }
-    }
-
-    fn names(&self) -> NameSettings {
-        let settings = self.settings;
-        let entries = &self.configuration.endpoints.entries;
-        NameSettings {
-            mode: match settings.domain_mode {
-                _ if settings.replay.is_some() => NameMode::Recording,
-                DomainMode::Auto => NameMode::Auto,
-                DomainMode::Ptr => NameMode::Reverse,
-                DomainMode::Pcap => NameMode::Pcap,
-                DomainMode::Ebpf => NameMode::Ebpf,
-            },
-            reverse: settings.dns,
-            private: settings.ptr_private,
-            once: settings.once,
-            classes: entries.iter().map(EndpointEntry::entry).collect(),
-            precious: if settings.alerts { globs(&settings.alert_domain) } else { Vec::new() },
-            unknown: settings.alerts,
-            capture: None,
         }
     }
 
     /// Opens the files that are read: a capture, a recording.
     fn take_inputs(&self, setup: &mut Setup) -> Result<()> {
         if let Some(path) = &self.settings.pcap_file {
-            let feed = pcap::open_file(path, self.files, self.named_by("pcap_file"))
-                .map_err(|error| cannot_read("capture file", path, error))?;
+            let named_by = self.named_by(Field::pcap_file);
+            let feed = pcap::open_file(path, self.files, named_by)
+                .map_err(|error| self.cannot_read("capture file", path, named_by, error))?;
             setup.names.capture = Some((path.clone(), feed));
         }
         if let Some(path) = &self.settings.replay {
-            let named_by = self.named_by("replay");
+            let named_by = self.named_by(Field::replay);
             let file = self
                 .files
                 .open(path, named_by, Reading::Data)
-                .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
+                .map_err(|problem| self.cannot_read("recording", path, named_by, problem.into()))?;
             let lines = BufReader::with_capacity(64 * 1024, file);
             setup.replay = Some(Replay::new(Box::new(lines), path.display().to_string()));
         }
@@ -185,7 +198,7 @@ impl<'a> Run<'a> {
         let Some(path) = self.settings.record.as_ref().filter(|_| self.settings.replay.is_none()) else {
             return Ok(opened);
         };
-        let named_by = self.named_by("record");
+        let named_by = self.named_by(Field::record);
         let (file, _) = self
             .files
             .create(path, named_by, Existing::Truncate)
@@ -204,49 +217,23 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn providers(&self) -> Providers {
-        Providers::new(self.configuration.providers.entries.iter().map(|entry| ProviderEntry {
-            name: entry.name.clone(),
-            patterns: entry.patterns.clone(),
-            origin: if entry.is_user() { matching::Origin::User } else { matching::Origin::Builtin },
-        }))
-    }
-
-    fn redaction(&self) -> Redaction {
-        if self.settings.redact { Redaction::On } else { Redaction::Off }
-    }
-
     /// One of rano's own arguments as it may be stored.
     fn redacted(&self, argument: &str) -> String {
-        redact::command_line(&[argument.to_owned()], self.redaction())
-    }
-
-    /// What is watched, in words.
-    fn watching(&self) -> Vec<String> {
-        let pids = self.settings.pid.iter().map(|pid| format!("pid {pid}"));
-        let default = matches!(self.configuration.origin("pattern"), Some(Origin::Default) | None);
-        if default && !self.settings.pid.is_empty() {
-            return pids.collect();
-        }
-        self.settings.pattern.iter().cloned().chain(pids).collect()
-    }
-
-    fn excludes(&self) -> Vec<String> {
-        self.settings.exclude_pattern.iter().map(|Exclude(pattern)| pattern.clone()).collect()
+        redact::command_line(&[argument.to_owned()], redaction(self.settings))
     }
 
     /// The same as it may be shown and stored.
     fn redacted_excludes(&self) -> Vec<String> {
-        self.excludes().iter().map(|pattern| self.redacted(pattern)).collect()
+        excludes(self.settings).iter().map(|pattern| self.redacted(pattern)).collect()
     }
 
     /// What is left out, with who says so where it is not the command line: a line in a file is soon forgotten.
     fn excluding(&self) -> Option<String> {
         let excludes = self.redacted_excludes().join(", ");
-        match self.configuration.origin("exclude_pattern") {
+        match self.configuration.origin(Field::exclude_pattern) {
             _ if excludes.is_empty() => None,
-            Some(Origin::Flag | Origin::Default) | None => Some(excludes),
-            Some(origin) => Some(format!("{excludes} ({origin})")),
+            Origin::Flag | Origin::Default => Some(excludes),
+            origin => Some(format!("{excludes} ({origin})")),
         }
     }
 
@@ -255,19 +242,9 @@ impl<'a> Run<'a> {
         let excluding = self.excluding().map(|excludes| format!(", without {excludes}")).unwrap_or_default();
         format!(
             "nothing matches{yet}: {}{}{after} (list processes: ps -eo pid,comm,args)",
-            Escaped(&self.watching().join(", ")),
+            Escaped(&self.watching.join(", ")),
             Escaped(&excluding)
         )
-    }
-
-    fn scope(&self) -> Scope {
-        Scope {
-            udp: self.settings.udp,
-            listening: self.settings.listening,
-            unix: self.settings.unix,
-            unattributed: self.settings.unattributed,
-            pending: self.settings.once,
-        }
     }
 
     fn store(&self, health: SourceHealth) -> Result<Option<Store>> {
@@ -287,13 +264,13 @@ impl<'a> Run<'a> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             user: self.context.environment.user_name(),
             args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
-            patterns: self.watching().iter().map(|pattern| self.redacted(pattern)).collect(),
+            patterns: self.watching.iter().map(|pattern| self.redacted(pattern)).collect(),
             excludes: self.redacted_excludes(),
             config_files: self.config_files(),
             source: health.kind,
             source_reason: health.reason,
         };
-        let named_by = self.named_by("sqlite");
+        let named_by = self.named_by(Field::sqlite);
         let started = Store::start(&options, &session);
         let started = match (started, self.files.other_rights(named_by)) {
             (Err(error), Some(rights)) if error.problem == OpenProblem::PermissionDenied => {
@@ -324,9 +301,18 @@ impl<'a> Run<'a> {
         failure.because(problem).hint(hint.unwrap_or(problem.hint()))
     }
 
-    /// Who named the path that is the field `option` of the settings.
-    fn named_by(&self, option: &str) -> NamedBy {
-        NamedBy::of(self.configuration.origin(option))
+    /// The same of a file that is only read.
+    fn cannot_read(&self, what: &str, path: &Path, named_by: NamedBy, error: anyhow::Error) -> Failure {
+        let problem = error.downcast_ref::<Problem>().copied();
+        let roots =
+            problem.filter(|problem| problem.is_permission()).and_then(|_| self.roots_rights(named_by));
+        let hint = roots.unwrap_or_else(|| problem.map_or(NAME_WHAT_EXISTS, Problem::reading_hint));
+        Failure::new(Code::CannotOpen, format!("open {what} {}", path.display())).because(error).hint(hint)
+    }
+
+    /// Who named the path that an option is.
+    fn named_by(&self, field: Field) -> NamedBy {
+        NamedBy::of(self.configuration.origin(field))
     }
 
     /// Enters the session as running, for as long as the answer is kept, and again where its history goes on elsewhere.
@@ -355,10 +341,10 @@ impl<'a> Run<'a> {
             LogFormat::Pretty => Format::Pretty,
             LogFormat::Json => Format::Json,
         };
-        let named_by = self.named_by("log_file");
+        let named_by = self.named_by(Field::log_file);
         let mut paths: Vec<_> = self.settings.log_file.iter().map(|path| (path.clone(), named_by)).collect();
         if let Some(directory) = &self.settings.log_dir {
-            let named_by = self.named_by("log_dir");
+            let named_by = self.named_by(Field::log_dir);
             self.files.make_directory(directory, named_by).map_err(|problem| {
                 let failure = self.cannot_use("log directory", directory, named_by, problem);
                 let is_roots = problem.is_permission() && self.roots_rights(named_by).is_some();
@@ -413,8 +399,7 @@ impl<'a> Run<'a> {
     }
 
     fn views(&self) -> Vec<View> {
-        let unasked = matches!(self.configuration.origin("stats_view"), Some(Origin::Default) | None);
-        if unasked && self.settings.stats_cycle_ms > 0 {
+        if !self.configuration.is_given(Field::stats_view) && self.settings.stats_cycle_ms > 0 {
             View::ALL.into()
         } else {
             self.settings.stats_view.clone()
@@ -438,14 +423,14 @@ impl<'a> Run<'a> {
         super::styles(self.configuration, &self.context.environment, is_terminal)
     }
 
-    fn banner(&self, health: SourceHealth, names: &str, styles: &Styles) {
+    fn banner(&self, health: &SourceHealth, names: &str, styles: &Styles) {
         if !self.settings.banner {
             return;
         }
         let polls = health.kind == SourceKind::Proc && self.settings.replay.is_none() && !self.settings.once;
         Banner {
             run_id: &self.id,
-            watching: &self.watching(),
+            watching: &self.watching,
             excluding: self.excluding().as_deref(),
             source: health.kind,
             source_reason: health.reason.as_deref(),
@@ -491,13 +476,6 @@ fn check_pid(pid: u32, processes: &ProcessScanner, own_line: &[ProcessId]) -> Re
         return Err(refused("no such process").into());
     }
     Ok(())
-}
-
-fn cannot_read(what: &str, path: &Path, error: anyhow::Error) -> Failure {
-    let hint = error
-        .downcast_ref::<Problem>()
-        .map_or("name a file that exists and that you can read", |problem| problem.hint());
-    Failure::new(Code::CannotOpen, format!("open {what} {}", path.display())).because(error).hint(hint)
 }
 
 /// Size of the terminal that stderr is; 80 by 24 where it does not say.

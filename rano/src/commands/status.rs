@@ -7,10 +7,11 @@ use anyhow::Result;
 use clap::{Arg, ArgMatches, Command};
 
 use super::{Context, history, print, refusal};
-use crate::config::{self, Configuration};
-use crate::exit::Code;
+use crate::config::{self, Configuration, Field};
+use crate::exit::{Code, Failure};
 use crate::files::NamedBy;
 use crate::output::status::{DEFAULT, Template};
+use crate::process::agents;
 use crate::registry::Entry;
 use crate::store::{History, OpenProblem};
 
@@ -27,13 +28,20 @@ pub fn command() -> Command {
                 .value_parser(|text: &str| Template::parse(text)),
         )
         .args(history::database_flag())
-        .after_help(
-            "{active} is the number of open connections, {total} of all so far; {anthropic}, {openai}, {google} and \
-             {unknown} are those of a provider. {session_name} and {source} are the session's.\n\
-             Without --sqlite it is your running session, wherever it was started; with none, the latest one in the usual \
-             database. Without a database nothing is printed and the exit code is 1.\n\n\
-             Example:\n  PS1='$(rano status --format \"{active}↑ \")\\$ '",
-        )
+        .after_help(help())
+}
+
+fn help() -> String {
+    let built_in = agents::built_in_providers().into_iter().map(|(name, _)| format!("{{{name}}}"));
+    let providers = built_in.collect::<Vec<_>>().join(", ");
+    format!(
+        "{{active}} is the number of open connections, {{total}} of all so far. {providers}, {{unknown}} and the \
+         name of any provider of your own are those of that provider. {{session_name}} and {{source}} are the \
+         session's.\n\
+         Without --sqlite it is your running session, wherever it was started; with none, the latest one in the usual \
+         database. Without a database nothing is printed and the exit code is 1.\n\n\
+         Example:\n  PS1='$(rano status --format \"{{active}}↑ \")\\$ '"
+    )
 }
 
 pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
@@ -48,6 +56,13 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Err(error) if matches!(error.problem, OpenProblem::Missing | OpenProblem::Empty) => None,
         Err(error) => return Err(history::cannot_open(&error).into()),
     };
+    let configured = configuration.provider_names();
+    let mut providers: Vec<&str> = configured.iter().map(String::as_str).collect();
+    let recorded = status.iter().flat_map(|status| &status.providers).map(|(name, _)| name.as_str());
+    providers.extend(recorded.filter(|name| !configured.iter().any(|known| known == name)));
+    if let Err(message) = template.check(&providers) {
+        return Err(Failure::new(Code::Usage, format!("--format: {message}")).into());
+    }
     let Some(status) = status else { return Ok(Code::Findings.into()) };
     let is_running = running.iter().any(|entry| entry.run_id == status.run_id);
     print(&format!("{}\n", template.render(&status, is_running)))?;
@@ -62,7 +77,7 @@ struct Target {
 }
 
 fn target(configuration: &Configuration, running: &[Entry]) -> Target {
-    let named_by = NamedBy::of(configuration.origin("sqlite"));
+    let named_by = NamedBy::of(configuration.origin(Field::sqlite));
     if named_by == NamedBy::Configuration
         && let Some(entry) = running.first()
     {

@@ -1,16 +1,15 @@
 //! Endpoint classes: which names belong to which class, as the TOML files add to the built-in ones. Of two files that name
 //! a class the later counts; the file in the working directory only adds to what is of no class.
 
-use std::path::Path;
-
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
-use super::file::{place, with_nearest};
+use super::document::{self, Document, TomlOrigin};
+use super::file::with_nearest;
 use super::finding::{Finding, Severity};
-use super::providers::{ProviderOrigin, Source, in_order};
 use super::search::Trust;
 use crate::event::Class;
+use crate::glob::{Glob, folded_name};
 use crate::names::classes::{Authority, ClassEntry, Classes};
 
 /// Classes that are told by the address alone.
@@ -21,16 +20,16 @@ const NOT_BY_NAME: [Class; 2] = [Class::Ipc, Class::Unknown];
 pub struct EndpointEntry {
     pub class: Class,
     pub names: Vec<String>,
-    pub origin: ProviderOrigin,
+    pub origin: TomlOrigin,
 }
 
 impl EndpointEntry {
     /// As the classes take it.
     pub fn entry(&self) -> ClassEntry {
         let authority = match self.origin {
-            ProviderOrigin::Default => Authority::BuiltIn,
-            ProviderOrigin::File { .. } => Authority::User,
-            ProviderOrigin::AddOnly { .. } => Authority::AddOnly,
+            TomlOrigin::Default => Authority::BuiltIn,
+            TomlOrigin::File { .. } => Authority::User,
+            TomlOrigin::AddOnly { .. } => Authority::AddOnly,
         };
         ClassEntry { class: self.class, names: self.names.clone(), authority }
     }
@@ -44,13 +43,13 @@ pub struct EndpointsConfig {
     pub notes: Vec<String>,
 }
 
-/// Put the files together; what is wrong with them goes to `findings`, except for what is no TOML at all.
-pub(super) fn combine(sources: &[Source<'_>], findings: &mut Vec<Finding>) -> EndpointsConfig {
+/// Put the files together; what is wrong with them goes to `findings`.
+pub(super) fn combine(documents: &[Document<'_>], findings: &mut Vec<Finding>) -> EndpointsConfig {
     let mut entries: Vec<EndpointEntry> = Vec::new();
     let mut additions: Vec<EndpointEntry> = Vec::new();
-    for source in sources {
-        let read = Reader { source, findings }.read();
-        match source.trust {
+    for document in documents {
+        let read = Reader { document, findings }.read();
+        match document.trust {
             Trust::Full => {
                 for entry in read {
                     entries.retain(|earlier| earlier.class != entry.class);
@@ -75,7 +74,7 @@ pub(super) fn combine(sources: &[Source<'_>], findings: &mut Vec<Finding>) -> En
 fn leave_out_classified(addition: &mut EndpointEntry, classes: &Classes, notes: &mut Vec<String>) {
     let EndpointEntry { class, names, origin } = addition;
     names.retain(|name| {
-        let found = classes.of(Some(&name.to_lowercase()), None);
+        let found = classes.of(Some(&folded_name(name)), None);
         if found != Class::Unknown && found != *class {
             notes.push(format!(
                 "{origin} can only add endpoints: '{name}' is {} and not {}",
@@ -87,32 +86,15 @@ fn leave_out_classified(addition: &mut EndpointEntry, classes: &Classes, notes: 
     });
 }
 
-struct Reader<'a, 'f> {
-    source: &'a Source<'a>,
+struct Reader<'d, 'a, 'f> {
+    document: &'d Document<'a>,
     findings: &'f mut Vec<Finding>,
 }
 
-impl Reader<'_, '_> {
-    fn read(&mut self) -> Vec<EndpointEntry> {
+impl Reader<'_, '_, '_> {
+    fn read(mut self) -> Vec<EndpointEntry> {
         let mut entries = Vec::new();
-        let Ok(document) = DeTable::parse(self.source.text) else { return entries };
-        for (key, value) in in_order(document.get_ref()) {
-            if key.get_ref() != "endpoints" {
-                continue;
-            }
-            if let DeValue::Table(table) = value.get_ref() {
-                self.classes(table, &mut entries);
-            } else {
-                let kind = value.get_ref().type_str();
-                let message = format!("endpoints must be a table, got {kind}");
-                self.report(Severity::Error, key.span().start, message);
-            }
-        }
-        entries
-    }
-
-    fn classes(&mut self, table: &DeTable<'_>, entries: &mut Vec<EndpointEntry>) {
-        for (key, value) in in_order(table) {
+        for (key, value) in self.document.table(document::ENDPOINTS, self.findings) {
             let at = key.span().start;
             let word = key.get_ref();
             let Some(class) = Class::parse(word) else {
@@ -127,61 +109,40 @@ impl Reader<'_, '_> {
                 continue;
             }
             if let Some(names) = self.names(word, value) {
-                entries.push(EndpointEntry { class, names, origin: self.origin(at) });
+                entries.push(EndpointEntry { class, names, origin: self.document.origin(at) });
             }
         }
+        entries
     }
 
     fn names(&mut self, word: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
-        let wrong = |got: &str| format!("endpoints.{word} must be an array of strings, got {got}");
-        let DeValue::Array(items) = value.get_ref() else {
-            self.report(Severity::Error, value.span().start, wrong(value.get_ref().type_str()));
-            return None;
-        };
+        let key = format!("{}.{word}", document::ENDPOINTS);
         let mut names = Vec::new();
-        for item in items {
-            let message = match item.get_ref() {
-                DeValue::String(text) => match check_name(text) {
-                    Ok(()) => {
-                        names.push(text.to_string());
-                        continue;
-                    }
-                    Err(why) => match super::value::plain(text) {
-                        Some(text) => format!("endpoints.{word}: '{text}' {why}"),
-                        None => format!("endpoints.{word}: a name {why}"),
-                    },
-                },
-                other => wrong(&format!("an item of type {}", other.type_str())),
-            };
-            self.report(Severity::Error, item.span().start, message);
+        for (at, text) in self.document.texts(&key, value, self.findings)? {
+            match check_name(text) {
+                Ok(()) => names.push(text.to_owned()),
+                Err(why) => {
+                    let message = match super::value::plain(text) {
+                        Some(text) => format!("{key}: '{text}' {why}"),
+                        None => format!("{key}: a name {why}"),
+                    };
+                    self.report(Severity::Error, at, message);
+                }
+            }
         }
         Some(names)
     }
 
     fn report(&mut self, severity: Severity, at: usize, message: String) {
-        let (line, _) = place(self.source.text.as_bytes(), at);
-        self.findings.push(Finding::new(severity, self.source.path, line, message));
-    }
-
-    fn origin(&self, at: usize) -> ProviderOrigin {
-        let (line, _) = place(self.source.text.as_bytes(), at);
-        origin(self.source.path, line, self.source.trust)
+        self.findings.push(self.document.finding(severity, at, message));
     }
 }
 
-fn origin(path: &Path, line: usize, trust: Trust) -> ProviderOrigin {
-    let path = path.to_owned();
-    match trust {
-        Trust::Full => ProviderOrigin::File { path, line },
-        Trust::AddOnly => ProviderOrigin::AddOnly { path, line },
-    }
-}
-
-/// A domain or a glob over one.
+/// A domain or a glob over one, in either spelling.
 fn check_name(name: &str) -> Result<(), &'static str> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*' | '?');
-    if name.is_empty() || name.len() > 253 || !name.chars().all(fits) {
-        return Err("is no domain and no glob of one; an international name is written as xn--…");
+    let fits = |c: char| c.is_alphanumeric() || ".-_*?[]!^".contains(c);
+    if name.is_empty() || name.len() > 253 || !name.chars().all(fits) || Glob::of_names(name).is_err() {
+        return Err("is no domain and no glob of one");
     }
     if name.chars().all(|c| matches!(c, '*' | '?' | '.')) {
         return Err("matches everything");
@@ -191,14 +152,16 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    fn read(files: &[(Trust, &str)]) -> (EndpointsConfig, Vec<String>) {
+    fn read(files: &[(Trust, &'static str)]) -> (EndpointsConfig, Vec<String>) {
         let path = Path::new("/x/rano.toml");
-        let sources: Vec<Source<'_>> =
-            files.iter().map(|&(trust, text)| Source { path, text, trust }).collect();
         let mut findings = Vec::new();
-        let config = combine(&sources, &mut findings);
+        let read = |&(trust, text): &(Trust, &'static str)| Document::read(path, text, trust, &mut findings);
+        let documents: Vec<Document<'_>> = files.iter().filter_map(read).collect();
+        let config = combine(&documents, &mut findings);
         (config, findings.iter().map(ToString::to_string).collect())
     }
 

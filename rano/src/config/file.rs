@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::finding::{Finding, Severity};
 use super::layers::{self, Assignment, Origin};
+use super::options::Field;
 use super::spec::{OptionSpec, Spelling};
 use super::value::{Value, plain, quoted};
 use crate::files::{Files, NamedBy, Problem, Reading, Refusal};
@@ -42,7 +43,7 @@ pub(super) fn read(files: &Files, path: &Path, named_by: &Origin) -> Result<Stri
 /// At most one byte more than [`LARGEST`].
 fn read_bytes(files: &Files, path: &Path, named_by: &Origin, is_named: bool) -> Result<Vec<u8>, Problem> {
     let reading = Reading::Instructions { pipe: is_named };
-    let file = files.open(path, NamedBy::of(Some(named_by)), reading)?;
+    let file = files.open(path, NamedBy::of(named_by), reading)?;
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error: io::Error| Problem::from(error))?;
     Ok(bytes)
@@ -97,7 +98,7 @@ fn parse_line(
     content: &str,
     environment: &Environment,
     is_config: bool,
-) -> Result<(usize, &'static Spelling, Value), Rejected> {
+) -> Result<(Field, &'static Spelling, Value), Rejected> {
     let error = |message: String| (Severity::Error, message);
     let (key, raw) = content.split_once('=').ok_or_else(|| {
         error(match content {
@@ -112,7 +113,7 @@ fn parse_line(
     if !spec.in_file {
         return Err(error(format!("'{key}' cannot be set in a config file")));
     }
-    if raw.is_empty() && spec.default.is_none() && !spelling.is_switch(spec) {
+    if raw.is_empty() && spec.default_text().is_none() && !spelling.is_switch(spec) {
         return Ok((option, spelling, spec.absent()));
     }
     let value = spec

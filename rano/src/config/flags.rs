@@ -34,7 +34,7 @@ fn flag(spec: &'static OptionSpec, spelling: &'static Spelling) -> Arg {
             .value_parser(checked(spec, spelling));
     }
     let arg = arg.value_name(spec.value_name);
-    let arg = match spec.default {
+    let arg = match spec.default_text() {
         Some(default) => arg.default_value(default),
         None => arg,
     };
@@ -61,7 +61,7 @@ fn with_values(arg: Arg, kind: Kind, spec: &'static OptionSpec, spelling: &'stat
         }
         // A filter may begin with a negation.
         Kind::Filter => arg.value_parser(checked(spec, spelling)).allow_hyphen_values(true),
-        Kind::Text | Kind::Exclude | Kind::Switch | Kind::Span | Kind::List(_) => {
+        Kind::Text | Kind::Exclude | Kind::Glob | Kind::Switch | Kind::Span | Kind::List(_) => {
             arg.value_parser(checked(spec, spelling))
         }
     }

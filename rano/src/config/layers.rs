@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 use super::environment::Environment;
 use super::file;
 use super::finding::{self, Finding, Severity};
-use super::options::{OPTIONS, Settings};
+use super::options::{Field, OPTIONS, Settings};
 use super::spec::{Effect, OptionSpec, Spelling};
 use super::value::{Kind, Value};
 
@@ -51,8 +51,7 @@ impl fmt::Display for Origin {
 /// A key was given a value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
-    /// Position of the option in [`OPTIONS`].
-    pub(super) option: usize,
+    pub(super) option: Field,
     pub(super) effect: Effect,
     pub(super) value: Value,
     pub(super) origin: Origin,
@@ -75,6 +74,13 @@ impl Resolved {
             value: spec.default_value(),
             origin: Origin::Default,
             overridden: (false, Origin::Default),
+        }
+    }
+
+    /// What holds where nobody said anything, if that is known only now.
+    pub(super) fn set_default(&mut self, value: Value) {
+        if self.origin == Origin::Default {
+            self.value = value;
         }
     }
 
@@ -140,27 +146,19 @@ fn invert(value: Value) -> Value {
 pub fn resolve(assignments: impl IntoIterator<Item = Assignment>) -> Vec<Resolved> {
     let mut resolved: Vec<_> = OPTIONS.iter().map(Resolved::new).collect();
     for assignment in assignments {
-        resolved[assignment.option].apply(assignment);
+        resolved[assignment.option as usize].apply(assignment);
     }
     resolved
 }
 
 pub(super) fn settings(resolved: &[Resolved]) -> Settings {
-    Settings::collect(|name| {
-        resolved
-            .iter()
-            .find(|option| option.spec.name == name)
-            .map(Resolved::value)
-            .expect("every field has its entry in OPTIONS")
-    })
+    Settings::collect(|field| resolved[field as usize].value())
 }
 
-/// Every key there is, with its option and the option's position.
-pub(super) fn keys() -> impl Iterator<Item = (usize, &'static OptionSpec, &'static Spelling)> {
-    OPTIONS
-        .iter()
-        .enumerate()
-        .flat_map(|(position, spec)| spec.spellings.iter().map(move |spelling| (position, spec, spelling)))
+/// Every key there is, with its option.
+pub(super) fn keys() -> impl Iterator<Item = (Field, &'static OptionSpec, &'static Spelling)> {
+    let options = Field::ALL.iter().zip(OPTIONS);
+    options.flat_map(|(field, spec)| spec.spellings.iter().map(move |spelling| (*field, spec, spelling)))
 }
 
 /// What the variables `RANO_<KEY>` say. Where both of an opposing pair are set, the `no_` one wins. `NO_COLOR` is one of
@@ -168,7 +166,7 @@ pub(super) fn keys() -> impl Iterator<Item = (usize, &'static OptionSpec, &'stat
 pub(super) fn from_environment(environment: &Environment, findings: &mut Vec<Finding>) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     for (option, spec, spelling) in keys() {
-        if spelling.key == "color" && environment.no_color() {
+        if option == Field::color && spelling.effect == Effect::Set && environment.no_color() {
             let never = OsStr::new("never");
             if let Ok(value) = spec.parse(spelling, never) {
                 let origin = Origin::Environment { variable: "NO_COLOR".into() };

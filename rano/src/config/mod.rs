@@ -1,6 +1,8 @@
 //! What rano is told: every option declared once, five layers that set it, files that are checked before anything
 //! starts. Nothing else reads the environment.
 
+pub mod agents;
+mod document;
 pub mod endpoints;
 pub mod environment;
 pub mod file;
@@ -22,17 +24,25 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
+pub use agents::{AgentEntry, AgentsConfig};
+pub use document::TomlOrigin;
 pub use endpoints::{EndpointEntry, EndpointsConfig};
 pub use environment::Environment;
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
-pub use options::{ColorChoice, DomainMode, Exclude, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice};
-pub use providers::ProvidersConfig;
+pub use options::{
+    ColorChoice, DomainMode, Exclude, Field, LogFormat, OPTIONS, RungChoice, Settings, SourceChoice,
+};
+pub use providers::{Mode, ProviderEntry, ProvidersConfig};
 pub use search::Candidate;
 
 use crate::files::Files;
+use crate::process::matching::Wanted;
+use crate::process::provider::{self, Providers};
+use document::Document;
 use layers::Assignment;
 use search::{Content, Status};
+use value::Value;
 
 /// A configuration without errors.
 #[derive(Debug, Clone)]
@@ -42,6 +52,7 @@ pub struct Configuration {
     pub options: Vec<Resolved>,
     pub providers: ProvidersConfig,
     pub endpoints: EndpointsConfig,
+    pub agents: AgentsConfig,
     /// The files that were read, lowest first.
     pub files_used: Vec<PathBuf>,
     /// For the banner.
@@ -50,9 +61,48 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Who set the option that is the field `name` of [`Settings`].
-    pub fn origin(&self, name: &str) -> Option<&Origin> {
-        self.options.iter().find(|option| option.spec.name == name).map(Resolved::origin)
+    /// Who set an option.
+    pub fn origin(&self, field: Field) -> &Origin {
+        self.options[field as usize].origin()
+    }
+
+    /// Whether anybody set it.
+    pub fn is_given(&self, field: Field) -> bool {
+        *self.origin(field) != Origin::Default
+    }
+
+    /// What is watched, beside pids: the one place where given patterns are told from none.
+    pub fn wanted(&self) -> Wanted {
+        if self.is_given(Field::pattern) {
+            Wanted::Patterns(self.settings.pattern.clone())
+        } else {
+            Wanted::Agents(self.agents.agents())
+        }
+    }
+
+    /// All providers that a connection can have, those that are built in first, and `unknown`.
+    pub fn provider_names(&self) -> Vec<String> {
+        let built_in = crate::process::agents::built_in_providers().into_iter().map(|(name, _)| name);
+        let mut names: Vec<String> = built_in.chain([provider::UNKNOWN.to_owned()]).collect();
+        for name in self.providers().names() {
+            if !names.iter().any(|known| **known == **name) {
+                names.push(name.to_string());
+            }
+        }
+        names
+    }
+
+    /// Who acts on whose behalf. Agents that are built in go with the providers that are.
+    pub fn providers(&self) -> Providers {
+        let entry = |entry: &ProviderEntry| provider::ProviderEntry {
+            name: entry.name.clone(),
+            patterns: entry.patterns.clone(),
+            origin: entry.origin.authority(),
+        };
+        let counts =
+            |entry: &&AgentEntry| entry.origin != TomlOrigin::Default || self.providers.mode == Mode::Merge;
+        let agents = self.agents.entries.iter().filter(counts).map(|entry| entry.agent.clone());
+        Providers::new(self.providers.entries.iter().map(entry)).with_agents(agents)
     }
 }
 
@@ -62,6 +112,7 @@ struct Gathered {
     assignments: Vec<Assignment>,
     providers: ProvidersConfig,
     endpoints: EndpointsConfig,
+    agents: AgentsConfig,
     candidates: Vec<Candidate>,
     files_used: Vec<PathBuf>,
     findings: Vec<Finding>,
@@ -75,15 +126,19 @@ pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configura
     if gathered.findings.iter().any(Finding::is_error) {
         return Err(gathered.findings);
     }
-    let options = layers::resolve(gathered.assignments);
+    let mut options = layers::resolve(gathered.assignments);
+    let agents = gathered.agents.entries.iter().map(|entry| Value::Text(entry.agent.name.clone()));
+    options[Field::pattern as usize].set_default(Value::List(agents.collect()));
     let mut notes = ignored_notes(&environment.files, &gathered.candidates);
     notes.extend(gathered.providers.notes.iter().cloned());
     notes.extend(gathered.endpoints.notes.iter().cloned());
+    notes.extend(gathered.agents.notes.iter().cloned());
     Ok(Configuration {
         settings: layers::settings(&options),
         options,
         providers: gathered.providers,
         endpoints: gathered.endpoints,
+        agents: gathered.agents,
         files_used: gathered.files_used,
         notes,
         warnings: gathered.findings,
@@ -112,7 +167,7 @@ pub fn check(matches: &ArgMatches, environment: &Environment) -> (Vec<Finding>, 
 fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
     let mut findings = Vec::new();
     let above = above_files(matches, environment, &mut findings);
-    let candidates = search::candidates(environment, &above, &named_option(&above, "config"));
+    let candidates = search::candidates(environment, &above, &named_option(&above, Field::config));
 
     findings.extend(candidates.iter().filter(|candidate| candidate.status == Status::OutOfReach).map(
         |candidate| {
@@ -140,25 +195,26 @@ fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {
             Content::Providers => provider_files.push((candidate, text)),
         }
     }
-    let sources: Vec<_> = provider_files
+    let documents: Vec<Document<'_>> = provider_files
         .iter()
-        .map(|(candidate, text)| providers::Source { path: &candidate.path, text, trust: candidate.trust })
+        .filter_map(|(candidate, text)| Document::read(&candidate.path, text, candidate.trust, &mut findings))
         .collect();
-    let providers = providers::combine(&sources, &mut findings);
-    let endpoints = endpoints::combine(&sources, &mut findings);
-    let chosen = named_option(&above, "preset");
+    let providers = providers::combine(&documents, &mut findings);
+    let endpoints = endpoints::combine(&documents, &mut findings);
+    let agents = agents::combine(&documents, &mut findings);
+    let chosen = named_option(&above, Field::preset);
     let (from_presets, preset_files) = presets::load(&chosen, environment, &mut findings);
     assignments.extend(from_presets);
     assignments.extend(above);
     files_used.extend(preset_files);
-    Gathered { assignments, providers, endpoints, candidates, files_used, findings }
+    Gathered { assignments, providers, endpoints, agents, candidates, files_used, findings }
 }
 
 /// Every place where a file is looked for, in the order in which they count. Reads no file.
 pub fn paths(matches: &ArgMatches, environment: &Environment) -> Vec<Candidate> {
     // What is wrong with the environment does not change where files are.
     let above = above_files(matches, environment, &mut Vec::new());
-    search::candidates(environment, &above, &named_option(&above, "config"))
+    search::candidates(environment, &above, &named_option(&above, Field::config))
 }
 
 /// The layers that also say which files to read.
@@ -173,11 +229,8 @@ fn above_files(
 }
 
 /// One of the options that say which files to read.
-fn named_option(above: &[Assignment], name: &str) -> Resolved {
-    layers::resolve(above.iter().cloned())
-        .into_iter()
-        .find(|option| option.spec.name == name)
-        .expect("it is in the table")
+fn named_option(above: &[Assignment], field: Field) -> Resolved {
+    layers::resolve(above.iter().cloned()).swap_remove(field as usize)
 }
 
 /// A file in the working directory that somebody put there and that is not read is worth a line.

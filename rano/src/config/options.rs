@@ -9,7 +9,9 @@ use super::spec::Group::{Alerts, Capture, Configuration, History, Names, Output,
 use super::spec::{Spelling, option, options};
 use super::value::{Kind, Setting, Value, choices};
 use crate::filter::Filter;
+use crate::glob::Glob;
 use crate::output::style::Theme;
+use crate::process::agents;
 use crate::totals::View;
 
 choices! {
@@ -105,9 +107,10 @@ const COUNT_MAX: u64 = 1_000_000_000;
 
 options! {
     /// Watch processes that match this text; repeatable
-    pattern: Vec<String> = option(Targets).value_name("SUBSTR").default("claude,codex,gemini").details(
+    pattern: Vec<String> = option(Targets).value_name("SUBSTR").default_from(agents::names).details(
         "Upper and lower case are the same. A text you give matches anywhere in a process's name or command line; \
-         the default ones match names only, so that an editor on claude.md is no agent.");
+         without one, every agent is watched that `rano agents` lists, and these are told by names only: an editor on \
+         claude.md is no agent.");
     /// Leave out processes that run what matches this text; repeatable
     exclude_pattern: Vec<Exclude> = option(Targets).value_name("SUBSTR").details(
         "Matches executable, argv[0] or script, by name or, with a / in it, by path; cmd:TEXT matches the whole command \
@@ -227,10 +230,10 @@ options! {
         "Without --stats-view all views take turns.");
 
     /// Warn of a name that matches this glob; repeatable
-    alert_domain: Vec<String> = option(Alerts).value_name("GLOB").details(
-        "An asterisk stands for any text, a question mark for one character; upper and lower case are the same. \
-         *.example.com does not match example.com itself. Every name that is known of a connection is compared, also \
-         one that comes late.");
+    alert_domain: Vec<Glob> = option(Alerts).value_name("GLOB").details(
+        "* stands for any text, ? for one character, [ab] for one of these. Upper and lower case are the same, and names \
+         in other scripts match in either spelling. *.example.com does not match example.com itself. Every name that \
+         is known of a connection is compared, also one that comes late.");
     /// Warn when more connections than this are active
     alert_max_connections: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
     /// Warn when more connections of one provider than this are active
@@ -256,7 +259,7 @@ options! {
         Spelling { key: "config", effect: Set, help: "Read this config file instead of the usual one" },
         Spelling { key: "no_config", effect: Override(""), help: "Read no file that is not named on the command line" },
     ]);
-    /// Read providers from this file too
+    /// Read providers, endpoints and agents from this file too
     config_toml: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file();
 
     /// Take options from a preset; repeatable, the later one wins

@@ -6,20 +6,14 @@
 //! pattern claims to somebody else: a pattern of its that contains a trusted pattern of another provider, or is
 //! contained in one, is left out, and its patterns are marked so that they count only where no other matches.
 
-use std::path::{Path, PathBuf};
-
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
-use super::file::{place, with_nearest};
+use super::document::{self, Document, TomlOrigin};
 use super::finding::{Finding, Severity};
 use super::search::Trust;
-
-const BUILT_IN: [(&str, [&str; 2]); 3] = [
-    ("anthropic", ["claude", "anthropic"]),
-    ("openai", ["codex", "openai"]),
-    ("google", ["gemini", "google"]),
-];
+use crate::process::agents;
+use crate::process::provider::{self, UNKNOWN};
 
 /// What becomes of the built-in patterns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,47 +32,21 @@ impl Mode {
     }
 }
 
-/// Who says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProviderOrigin {
-    Default,
-    File {
-        path: PathBuf,
-        line: usize,
-    },
-    /// The file in the working directory.
-    AddOnly {
-        path: PathBuf,
-        line: usize,
-    },
-}
-
-impl std::fmt::Display for ProviderOrigin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File { path, line } | Self::AddOnly { path, line } => {
-                write!(f, "config file {}:{line}", path.display())
-            }
-        }
-    }
-}
-
 /// Patterns of one provider that come from one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderEntry {
     pub name: String,
     /// Case-insensitive substrings; at least one.
     pub patterns: Vec<String>,
-    pub origin: ProviderOrigin,
+    pub origin: TomlOrigin,
 }
 
 impl ProviderEntry {
     /// A user whose word counts said so: not built in, and not from a file that can only add.
     pub fn is_user(&self) -> bool {
         match self.origin {
-            ProviderOrigin::File { .. } => true,
-            ProviderOrigin::Default | ProviderOrigin::AddOnly { .. } => false,
+            TomlOrigin::File { .. } => true,
+            TomlOrigin::Default | TomlOrigin::AddOnly { .. } => false,
         }
     }
 }
@@ -87,28 +55,21 @@ impl ProviderEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvidersConfig {
     pub mode: Mode,
-    pub mode_origin: ProviderOrigin,
+    pub mode_origin: TomlOrigin,
     pub entries: Vec<ProviderEntry>,
     /// For the banner: what a file was not allowed to do.
     pub notes: Vec<String>,
 }
 
-/// A TOML file's text, to be read in order.
-pub(super) struct Source<'a> {
-    pub(super) path: &'a Path,
-    pub(super) text: &'a str,
-    pub(super) trust: Trust,
-}
-
 /// Put the files together; what is wrong with them goes to `findings`.
-pub(super) fn combine(sources: &[Source<'_>], findings: &mut Vec<Finding>) -> ProvidersConfig {
-    let mut mode = (Mode::default(), ProviderOrigin::Default);
+pub(super) fn combine(documents: &[Document<'_>], findings: &mut Vec<Finding>) -> ProvidersConfig {
+    let mut mode = (Mode::default(), TomlOrigin::Default);
     let mut trusted: Vec<ProviderEntry> = Vec::new();
     let mut additions: Vec<ProviderEntry> = Vec::new();
     let mut notes = Vec::new();
-    for source in sources {
-        let Parsed { mode: given, entries } = parse(source, findings);
-        match source.trust {
+    for document in documents {
+        let Said { mode: given, entries } = Reader { document, findings }.read();
+        match document.trust {
             Trust::Full => {
                 mode = given.unwrap_or(mode);
                 for entry in entries {
@@ -122,7 +83,7 @@ pub(super) fn combine(sources: &[Source<'_>], findings: &mut Vec<Finding>) -> Pr
                 if let Some((Mode::Replace, _)) = given {
                     notes.push(format!(
                         "{} can only add providers: its mode is not obeyed",
-                        source.path.display()
+                        document.path.display()
                     ));
                 }
                 additions.extend(entries);
@@ -140,24 +101,15 @@ pub(super) fn combine(sources: &[Source<'_>], findings: &mut Vec<Finding>) -> Pr
 
 /// The built-in patterns first; one that a file names too is the file's.
 fn merged_with_built_in(trusted: Vec<ProviderEntry>) -> Vec<ProviderEntry> {
-    let mut entries: Vec<_> = BUILT_IN
-        .iter()
-        .map(|(name, patterns)| {
-            let named = |pattern: &&str| {
-                trusted
-                    .iter()
-                    .filter(|entry| entry.name == *name)
-                    .any(|entry| entry.patterns.iter().any(|other| fold(other) == **pattern))
+    let mut entries: Vec<_> = agents::built_in_providers()
+        .into_iter()
+        .map(|(name, mut patterns)| {
+            let named = |pattern: &str| {
+                let same = trusted.iter().filter(|entry| entry.name == name);
+                same.flat_map(|entry| &entry.patterns).any(|other| fold(other) == pattern)
             };
-            ProviderEntry {
-                name: (*name).to_owned(),
-                patterns: patterns
-                    .iter()
-                    .filter(|pattern| !named(pattern))
-                    .map(|&text| text.into())
-                    .collect(),
-                origin: ProviderOrigin::Default,
-            }
+            patterns.retain(|pattern| !named(pattern));
+            ProviderEntry { name, patterns, origin: TomlOrigin::Default }
         })
         .collect();
     entries.extend(trusted);
@@ -205,143 +157,74 @@ fn fold(text: &str) -> String {
     text.to_lowercase()
 }
 
-#[derive(Default)]
-struct Parsed {
-    mode: Option<(Mode, ProviderOrigin)>,
+/// What one file says.
+struct Said {
+    mode: Option<(Mode, TomlOrigin)>,
     entries: Vec<ProviderEntry>,
 }
 
 /// Reads one file, and records all that is wrong with it.
-struct Reader<'a> {
-    source: &'a Source<'a>,
-    findings: &'a mut Vec<Finding>,
+struct Reader<'d, 'a, 'f> {
+    document: &'d Document<'a>,
+    findings: &'f mut Vec<Finding>,
 }
 
-fn parse(source: &Source<'_>, findings: &mut Vec<Finding>) -> Parsed {
-    let document = match DeTable::parse(source.text) {
-        Ok(document) => document,
-        Err(error) => {
-            let (line, column) = place(source.text.as_bytes(), error.span().map_or(0, |span| span.start));
-            let message = format!("TOML parse error: line {line}, column {column}: {}", error.message());
-            findings.push(Finding::new(Severity::Error, source.path, line, one_line(&message)));
-            return Parsed::default();
-        }
-    };
-    let mut reader = Reader { source, findings };
-    let mut parsed = Parsed::default();
-    for (key, value) in in_order(document.get_ref()) {
-        if key.get_ref() == "endpoints" {
-            // Read in endpoints.rs.
-        } else if key.get_ref() != "providers" {
-            let message = with_nearest(key.get_ref(), ["endpoints", "providers"].into_iter());
-            reader.report(Severity::Warning, key.span().start, message);
-        } else if let DeValue::Table(table) = value.get_ref() {
-            reader.providers(table, &mut parsed);
-        } else {
-            let kind = value.get_ref().type_str();
-            reader.report(
-                Severity::Error,
-                key.span().start,
-                format!("providers must be a table, got {kind}"),
-            );
-        }
-    }
-    parsed
-}
-
-impl Reader<'_> {
-    fn report(&mut self, severity: Severity, at: usize, message: String) {
-        let (line, _) = place(self.source.text.as_bytes(), at);
-        self.findings.push(Finding::new(severity, self.source.path, line, message));
-    }
-
-    fn origin(&self, at: usize) -> ProviderOrigin {
-        let (line, _) = place(self.source.text.as_bytes(), at);
-        let path = self.source.path.to_owned();
-        match self.source.trust {
-            Trust::Full => ProviderOrigin::File { path, line },
-            Trust::AddOnly => ProviderOrigin::AddOnly { path, line },
-        }
-    }
-
-    fn providers(&mut self, table: &DeTable<'_>, parsed: &mut Parsed) {
-        for (key, value) in in_order(table) {
+impl Reader<'_, '_, '_> {
+    fn read(mut self) -> Said {
+        let mut said = Said { mode: None, entries: Vec::new() };
+        for (key, value) in self.document.table(document::PROVIDERS, self.findings) {
             let at = key.span().start;
             if key.get_ref() == "mode" {
-                parsed.mode = self.mode(value).map(|mode| (mode, self.origin(at)));
+                said.mode = self.mode(value).map(|mode| (mode, self.document.origin(at)));
                 continue;
             }
             if let Err(message) = check_name(key.get_ref()) {
-                self.report(Severity::Error, at, message);
+                self.report(at, message);
                 continue;
             }
             if let Some(patterns) = self.patterns(key.get_ref(), value) {
-                let name = key.get_ref().to_string();
-                parsed.entries.push(ProviderEntry { name, patterns, origin: self.origin(at) });
+                let (name, origin) = (key.get_ref().to_string(), self.document.origin(at));
+                said.entries.push(ProviderEntry { name, patterns, origin });
             }
         }
+        said
     }
 
     fn mode(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Mode> {
-        let got = match value.get_ref() {
-            DeValue::String(text) => match text.as_ref() {
-                "merge" => return Some(Mode::Merge),
-                "replace" => return Some(Mode::Replace),
-                other => super::value::plain(other)
-                    .map_or_else(|| "another text".to_owned(), |word| format!("'{word}'")),
-            },
-            other => other.type_str().to_owned(),
-        };
-        let message = format!("providers.mode must be one of [merge, replace], got {got}");
-        self.report(Severity::Error, value.span().start, message);
+        match value.get_ref().as_str() {
+            Some("merge") => return Some(Mode::Merge),
+            Some("replace") => return Some(Mode::Replace),
+            Some(_) | None => {}
+        }
+        let got = document::got(value.get_ref());
+        self.report(value.span().start, format!("providers.mode must be one of [merge, replace], got {got}"));
         None
     }
 
     fn patterns(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
-        let wrong = |got: &str| format!("providers.{name} must be an array of strings, got {got}");
-        let DeValue::Array(items) = value.get_ref() else {
-            self.report(Severity::Error, value.span().start, wrong(value.get_ref().type_str()));
-            return None;
-        };
+        let key = format!("{}.{name}", document::PROVIDERS);
         let mut patterns = Vec::new();
-        for item in items {
-            match item.get_ref() {
-                DeValue::String(text) if text.trim().is_empty() => {
-                    let message =
-                        format!("providers.{name} contains an empty pattern, which matches everything");
-                    self.report(Severity::Error, item.span().start, message);
-                }
-                DeValue::String(text) => patterns.push(text.to_string()),
-                other => {
-                    let message = wrong(&format!("an item of type {}", other.type_str()));
-                    self.report(Severity::Error, item.span().start, message);
-                }
+        for (at, text) in self.document.texts(&key, value, self.findings)? {
+            if text.trim().is_empty() {
+                self.report(at, format!("{key} contains an empty pattern, which matches everything"));
+            } else {
+                patterns.push(text.to_owned());
             }
         }
         Some(patterns)
     }
+
+    fn report(&mut self, at: usize, message: String) {
+        self.findings.push(self.document.finding(Severity::Error, at, message));
+    }
 }
 
-/// Names stand in tables, formats and queries.
-fn check_name(name: &str) -> Result<(), String> {
-    if name == "unknown" {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    if name == UNKNOWN {
         return Err("providers.unknown is the word for no provider".into());
     }
-    if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    if !provider::is_name(name) {
         return Err("provider name must be 1 to 64 bytes without blanks".into());
     }
     Ok(())
-}
-
-/// As they stand in the file; the parser's table is sorted by key.
-pub(super) fn in_order<'a, 'i>(
-    table: &'a DeTable<'i>,
-) -> Vec<(&'a Spanned<toml::de::DeString<'i>>, &'a Spanned<DeValue<'i>>)> {
-    let mut items: Vec<_> = table.iter().collect();
-    items.sort_by_key(|(key, _)| key.span().start);
-    items
-}
-
-fn one_line(text: &str) -> String {
-    text.lines().collect::<Vec<_>>().join(", ")
 }

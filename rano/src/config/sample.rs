@@ -1,4 +1,5 @@
-//! A config file that sets nothing: every key with its default and its help, made from the table of options.
+//! A config file that sets nothing: every key with its default and its help, made from the table of options. Its end shows,
+//! as a comment, what a `rano.toml` can say.
 
 use std::fmt::Write as _;
 
@@ -38,8 +39,41 @@ fn write(out: &mut String) -> std::fmt::Result {
             writeln!(out, "#{key}={value}")?;
         }
     }
+    writeln!(out, "\n# ---- rano.toml ----")?;
+    for line in RANO_TOML.lines() {
+        writeln!(out, "{}", format!("# {line}").trim_end())?;
+    }
     Ok(())
 }
+
+/// A file to begin with. Below the first blank line it is TOML.
+const RANO_TOML: &str = r#"Providers, classes of endpoints and agents of your own go into a file of their own beside
+this one, ~/.config/rano/rano.toml. `rano config check` reads it too:
+
+[providers]
+# Texts that say on whose behalf a process acts, anywhere in its names and arguments.
+local_llm = ["llama-server", "ollama"]
+
+[endpoints]
+# Domains with all below them, or globs: * any text, ? one character, [ab] one of these.
+llm_api = ["*.corp.example"]
+
+# Agents that rano watches besides those that `rano agents` lists. Of each, a name is enough.
+[[agents]]
+name = "helper"
+# Whose it is; without this line, nobody's.
+provider = "acme"
+# Names of its executable, script or package; without this line, its name.
+names = ["helper", "helper-cli"]
+# "whole": such a name and nothing else, but for version, ending (.js, .exe) and platform.
+# "part": any name that contains one.
+match = "whole"
+# Packages that are this agent, whatever their script is called.
+packages = ["@acme/helper"]
+# The names are common words: a package or a path has to agree.
+common = true
+paths = ["*/.local/bin/helper"]
+"#;
 
 #[cfg(test)]
 mod tests {
@@ -59,6 +93,20 @@ mod tests {
             let loaded = World::config(&text).load(&[]).unwrap();
             assert_eq!(loaded.settings, defaults);
             assert!(loaded.warnings.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_comment_about_rano_toml_is_one() {
+        let (_, toml) = RANO_TOML.split_once("\n\n").expect("TOML follows");
+        let world = World::new().file(".config/rano/rano.toml", toml);
+        let loaded = world.load(&[]).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        let last = loaded.agents.entries.last().expect("agents");
+        assert_eq!((last.agent.name.as_str(), last.agent.common), ("helper", true));
+        assert_eq!(loaded.settings.pattern.last().map(String::as_str), Some("helper"), "it is watched");
+        for line in toml.lines() {
+            assert!(sample().contains(&format!("\n# {line}").trim_end().to_owned()), "{line}");
         }
     }
 

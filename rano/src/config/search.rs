@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::environment::Environment;
 use super::file;
 use super::layers::{Assignment, Origin, Resolved};
-use super::options::OPTIONS;
+use super::options::Field;
 use super::value::Value;
 
 /// What is in a file.
@@ -14,7 +14,7 @@ use super::value::Value;
 pub enum Content {
     /// `key=value` lines.
     Options,
-    /// Providers, TOML.
+    /// Providers, endpoints and agents, TOML.
     Providers,
 }
 
@@ -107,8 +107,7 @@ pub(super) fn candidates(
         let reason = not_wanted.or(as_root);
         add("rano.toml".into(), Content::Providers, Trust::AddOnly, Origin::Default, reason);
     }
-    for assignment in assignments.iter().filter(|assignment| OPTIONS[assignment.option].name == "config_toml")
-    {
+    for assignment in assignments.iter().filter(|assignment| assignment.option == Field::config_toml) {
         if let Value::Path(path) = &assignment.value {
             add(path.clone(), Content::Providers, Trust::Full, assignment.origin.clone(), None);
         }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 
+use super::options::Field;
 use super::value::{Kind, Rejection, Value};
 
 /// Headings of the help, in its order.
@@ -55,6 +56,15 @@ pub enum Effect {
     Override(&'static str),
 }
 
+/// What holds where nobody says anything.
+#[derive(Debug, Clone, Copy)]
+pub enum BuiltIn {
+    Absent,
+    Text(&'static str),
+    /// It stands in another table.
+    Made(fn() -> &'static str),
+}
+
 /// A key that acts on an option, what it does, and its help.
 #[derive(Debug, Clone, Copy)]
 pub struct Spelling {
@@ -90,8 +100,8 @@ pub struct OptionSpec {
     pub name: &'static str,
     pub kind: Kind,
     pub group: Group,
-    /// As a config file would give it; `None` where absence has a meaning.
-    pub default: Option<&'static str>,
+    /// As a config file would give it; absence may have a meaning.
+    pub default: BuiltIn,
     pub value_name: &'static str,
     /// Bounds of a number, or of each number in a list; inclusive.
     pub range: (u64, u64),
@@ -112,7 +122,7 @@ pub(super) const fn option(group: Group) -> OptionSpec {
         name: "",
         kind: Kind::Switch,
         group,
-        default: None,
+        default: BuiltIn::Absent,
         value_name: "BOOL",
         range: (0, 0),
         spellings: &[],
@@ -125,7 +135,11 @@ pub(super) const fn option(group: Group) -> OptionSpec {
 
 impl OptionSpec {
     pub(super) const fn default(self, text: &'static str) -> Self {
-        Self { default: Some(text), ..self }
+        Self { default: BuiltIn::Text(text), ..self }
+    }
+
+    pub(super) const fn default_from(self, make: fn() -> &'static str) -> Self {
+        Self { default: BuiltIn::Made(make), ..self }
     }
 
     pub(super) const fn value_name(self, value_name: &'static str) -> Self {
@@ -171,6 +185,11 @@ impl OptionSpec {
         Self { name, kind, spellings, ..self }
     }
 
+    /// Whether it is that one.
+    pub fn is(&self, field: Field) -> bool {
+        self.name == field.name()
+    }
+
     pub fn is_hidden(&self) -> bool {
         self.visibility == Visibility::Hidden
     }
@@ -185,9 +204,18 @@ impl OptionSpec {
         self.kind_of(spelling).parse_one(raw, self.range)
     }
 
+    /// The built-in default as text; `None` where it is none.
+    pub fn default_text(&self) -> Option<&'static str> {
+        match self.default {
+            BuiltIn::Absent => None,
+            BuiltIn::Text(text) => Some(text),
+            BuiltIn::Made(make) => Some(make()),
+        }
+    }
+
     /// The built-in default.
     pub fn default_value(&self) -> Value {
-        self.default.map_or(self.absent(), |text| {
+        self.default_text().map_or(self.absent(), |text| {
             self.kind.parse(OsStr::new(text), self.range).expect("defaults are tested to parse")
         })
     }
@@ -200,6 +228,7 @@ impl OptionSpec {
             | Kind::Number
             | Kind::Text
             | Kind::Exclude
+            | Kind::Glob
             | Kind::Path
             | Kind::Span
             | Kind::Filter
@@ -226,6 +255,20 @@ macro_rules! options {
             $(#[doc = $help] pub $name: $kind,)+
         }
 
+        /// Which option, by its field of [`Settings`]: what is written wrong does not compile.
+        #[allow(non_camel_case_types, reason = "a variant is called like the field")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Field { $($name,)+ }
+
+        impl Field {
+            /// In the order of [`OPTIONS`].
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+
         /// Every option, in the order of the help.
         pub static OPTIONS: &[$crate::config::spec::OptionSpec] = &[
             $($spec.declared(
@@ -240,10 +283,10 @@ macro_rules! options {
         ];
 
         impl Settings {
-            /// `value` answers for every name in [`OPTIONS`] with a value that the option's kind has parsed.
-            pub(super) fn collect(value: impl Fn(&str) -> $crate::config::value::Value) -> Self {
+            /// `value` answers for every option with a value that its kind has parsed.
+            pub(super) fn collect(value: impl Fn(Field) -> $crate::config::value::Value) -> Self {
                 Self {
-                    $($name: <$kind as $crate::config::value::Setting>::from_value(&value(stringify!($name)))
+                    $($name: <$kind as $crate::config::value::Setting>::from_value(&value(Field::$name))
                         .expect("parsed by the kind of the field's own type, and within its range"),)+
                 }
             }

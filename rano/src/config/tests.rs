@@ -32,7 +32,7 @@ impl World {
         Self::new().file(".config/rano/config.conf", text)
     }
 
-    fn file(self, path: &str, text: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn file(self, path: &str, text: impl AsRef<[u8]>) -> Self {
         fs::write(self.path(path), text).unwrap();
         self
     }
@@ -105,10 +105,12 @@ fn the_table_is_sound() {
         assert!(spelling.help.starts_with(|first: char| first.is_ascii_uppercase()), "{key}");
         assert!(spec.details.is_empty() || spec.details.ends_with('.'), "{key}: details are sentences");
     }
-    for spec in OPTIONS {
+    assert_eq!(Field::ALL.len(), OPTIONS.len());
+    for (position, (field, spec)) in Field::ALL.iter().zip(OPTIONS).enumerate() {
+        assert!(spec.is(*field) && *field as usize == position, "{}", spec.name);
         let first = spec.spellings[0].effect;
         assert!(matches!(first, Effect::Set | Effect::Invert), "{} is shown by its first key", spec.name);
-        assert_ne!(spec.default.map(|_| spec.default_value()), Some(Value::Absent), "{}", spec.name);
+        assert_ne!(spec.default_text().map(|_| spec.default_value()), Some(Value::Absent), "{}", spec.name);
     }
 }
 
@@ -134,7 +136,7 @@ fn a_higher_layer_wins_and_is_named_as_the_origin() {
     let origin = |world: &World, flags: &[&str]| {
         let loaded = world.load(flags).unwrap();
         let home = format!("{}/", world.home.path().display());
-        (loaded.settings.interval_ms, loaded.origin("interval_ms").unwrap().to_string().replace(&home, ""))
+        (loaded.settings.interval_ms, loaded.origin(Field::interval_ms).to_string().replace(&home, ""))
     };
     assert_eq!(origin(&World::new(), &[]), (1000, "default".into()));
     assert_eq!(origin(&world, &[]), (200, "config file .config/rano/config.conf:2".into()));
@@ -182,7 +184,7 @@ fn of_an_opposing_pair_the_higher_layer_wins_and_on_the_command_line_the_later()
 fn colour_is_declined_by_no_color_and_insisted_on_by_a_flag() {
     let world = World::config("color=always").variable("NO_COLOR", "1");
     assert_eq!(world.settings(&[]).color, ColorChoice::Never);
-    assert_eq!(world.load(&[]).unwrap().origin("color").unwrap().to_string(), "environment NO_COLOR");
+    assert_eq!(world.load(&[]).unwrap().origin(Field::color).to_string(), "environment NO_COLOR");
     assert_eq!(world.settings(&["--color", "always"]).color, ColorChoice::Always);
     assert_eq!(world.settings(&["--color=always", "--no-color"]).color, ColorChoice::Never);
     let world = world.variable("RANO_COLOR", "always");
@@ -481,7 +483,7 @@ fn deep_nesting_is_a_parse_error() {
 #[test]
 fn an_override_hides_a_value_and_keeps_it() {
     let loaded = World::config("sqlite=a.db").load(&["--no-sqlite"]).unwrap();
-    let sqlite = loaded.options.iter().find(|option| option.spec.name == "sqlite").unwrap();
+    let sqlite = &loaded.options[Field::sqlite as usize];
     assert_eq!(sqlite.value(), Value::Absent);
     let lines: Vec<_> = sqlite.lines().into_iter().map(|(key, value, _)| format!("{key}={value}")).collect();
     assert_eq!(lines, ["sqlite=a.db", "no_sqlite=true"]);

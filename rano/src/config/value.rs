@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::filter::{Filter, FilterError};
+use crate::glob::Glob;
 use crate::process::matching::COMMAND_LINE;
 use crate::time_argument;
 
@@ -17,6 +18,8 @@ pub enum Kind {
     Text,
     /// A text that means something to leave out.
     Exclude,
+    /// A pattern for names of hosts.
+    Glob,
     Path,
     Span,
     Filter,
@@ -34,6 +37,7 @@ pub enum Value {
     Path(PathBuf),
     Span(Duration),
     Filter(Filter),
+    Glob(Glob),
     Choice(&'static str),
     List(Vec<Value>),
 }
@@ -101,6 +105,13 @@ impl Setting for Filter {
     }
 }
 
+impl Setting for Glob {
+    const KIND: Kind = Kind::Glob;
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Glob(glob) = value { Some(glob.clone()) } else { None }
+    }
+}
+
 impl<T: Setting> Setting for Option<T> {
     const KIND: Kind = T::KIND;
     fn from_value(value: &Value) -> Option<Self> {
@@ -145,6 +156,8 @@ pub enum Rejection {
     NotOneOf(&'static [&'static str]),
     NotSpan,
     NotFilter(FilterError),
+    /// Characters before the `[` that is not closed.
+    NotGlob(usize),
     Empty,
     NotUtf8,
     /// An item of a list.
@@ -165,6 +178,7 @@ impl fmt::Display for Rejection {
             Self::NotOneOf(words) => write!(f, "must be one of [{}]", words.join(", ")),
             Self::NotSpan => f.write_str("must be a span of time above 0 (30m, 24h, 7d, 1w)"),
             Self::NotFilter(error) => write!(f, "is no filter, {error}"),
+            Self::NotGlob(at) => write!(f, "has a '[' without ']' at character {}", at + 1),
             Self::Empty => f.write_str("must not be empty"),
             Self::NotUtf8 => f.write_str("must be UTF-8 text"),
             Self::Item { text, reason } => {
@@ -198,7 +212,12 @@ impl Rejection {
         match self {
             Self::Below(_) | Self::Above(_) => format!("'{key}' {self}, got {raw}"),
             Self::Empty | Self::NotFilter(_) | Self::Item { .. } => format!("'{key}' {self}"),
-            Self::NotNumber | Self::NotSwitch | Self::NotOneOf(_) | Self::NotSpan | Self::NotUtf8 => {
+            Self::NotNumber
+            | Self::NotSwitch
+            | Self::NotOneOf(_)
+            | Self::NotSpan
+            | Self::NotGlob(_)
+            | Self::NotUtf8 => {
                 format!("'{key}' {self}, got '{raw}'")
             }
         }
@@ -260,7 +279,8 @@ impl Kind {
                 .find(|word| **word == text)
                 .map(|word| Value::Choice(word))
                 .ok_or(Rejection::NotOneOf(words)),
-            Self::Text | Self::Exclude | Self::Path if text.is_empty() => Err(Rejection::Empty),
+            Self::Text | Self::Exclude | Self::Glob | Self::Path if text.is_empty() => Err(Rejection::Empty),
+            Self::Glob => Glob::of_names(text).map(Value::Glob).map_err(Rejection::NotGlob),
             // Nothing of everybody's command line is everybody.
             Self::Exclude if text.strip_prefix(COMMAND_LINE).is_some_and(|text| text.trim().is_empty()) => {
                 Err(Rejection::Empty)
@@ -303,6 +323,7 @@ impl fmt::Display for Value {
             Self::Path(path) => write!(f, "{}", path.display()),
             Self::Span(span) => f.write_str(&time_argument::span(*span)),
             Self::Filter(filter) => filter.fmt(f),
+            Self::Glob(glob) => f.write_str(glob.written()),
             Self::Choice(word) => f.write_str(word),
             Self::List(items) => {
                 for (position, item) in items.iter().enumerate() {
@@ -328,6 +349,7 @@ impl From<&Value> for serde_json::Value {
             Value::Path(path) => Self::from(path.to_string_lossy()),
             Value::Span(span) => Self::from(time_argument::span(*span)),
             Value::Filter(filter) => Self::from(filter.text()),
+            Value::Glob(glob) => Self::from(&**glob.written()),
             Value::Choice(word) => Self::from(*word),
             Value::List(items) => Self::Array(items.iter().map(Self::from).collect()),
         }
@@ -365,6 +387,7 @@ mod tests {
             (Kind::Text, "  ", "'key' must not be empty"),
             (Kind::Span, "abc", "'key' must be a span of time above 0 (30m, 24h, 7d, 1w), got 'abc'"),
             (Kind::Span, "0d", "'key' must be a span of time above 0 (30m, 24h, 7d, 1w), got '0d'"),
+            (Kind::Glob, "a[b", "'key' has a '[' without ']' at character 2, got 'a[b'"),
             (Kind::Span, "7", "'key' must be a span of time above 0 (30m, 24h, 7d, 1w), got '7'"),
         ] {
             assert_eq!(sentence(kind, raw), expected);

@@ -12,6 +12,9 @@ use super::rights::Rights;
 /// Write permission of the group and of everybody.
 const OTHERS_WRITE: u32 = 0o022;
 
+/// The next step where what was to be read is not there, or is no such file.
+pub const NAME_WHAT_EXISTS: &str = "name a file that exists and that you can read";
+
 /// Why a path is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
@@ -62,13 +65,22 @@ impl Problem {
         matches!(self, Self::System(Errno::NOENT))
     }
 
-    /// The next step.
+    /// The next step, of a file that was to be written.
     pub fn hint(self) -> &'static str {
+        self.hint_or("name a file in a directory that exists and that you can write to")
+    }
+
+    /// The next step, of a file that was to be read.
+    pub fn reading_hint(self) -> &'static str {
+        self.hint_or(NAME_WHAT_EXISTS)
+    }
+
+    fn hint_or(self, usual: &'static str) -> &'static str {
         match self {
             Self::System(Errno::MFILE | Errno::NFILE) => {
                 "allow more open files (ulimit -n), and start it again"
             }
-            Self::System(_) => "name a file in a directory that exists and that you can write to",
+            Self::System(_) => usual,
             Self::Refused(refusal) => refusal.hint(),
         }
     }

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::config::Origin;
-pub use check::{Problem, Refusal};
+pub use check::{NAME_WHAT_EXISTS, Problem, Refusal};
 pub(crate) use check::{Use, check_kind, check_opened};
 pub use rights::{Identity, Rights};
 pub(crate) use walk::{Last, Place, find};
@@ -34,8 +34,8 @@ pub enum NamedBy {
 }
 
 impl NamedBy {
-    pub fn of(origin: Option<&Origin>) -> Self {
-        if origin == Some(&Origin::Flag) { Self::CommandLine } else { Self::Configuration }
+    pub fn of(origin: &Origin) -> Self {
+        if *origin == Origin::Flag { Self::CommandLine } else { Self::Configuration }
     }
 }
 

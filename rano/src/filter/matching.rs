@@ -99,7 +99,7 @@ impl Term {
     fn holds(&self, facts: &Facts<'_>) -> bool {
         match self {
             Self::Text(TextKey::Domain, globs) => {
-                facts.domain().is_some_and(|name| globs.iter().any(|glob| glob.matches(name)))
+                facts.domain().is_some_and(|name| globs.iter().any(|glob| glob.matches_name(name)))
             }
             Self::Text(TextKey::Provider, globs) => {
                 globs.iter().any(|glob| glob.matches(&facts.connection.provider))

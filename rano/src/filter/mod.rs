@@ -8,7 +8,6 @@
 //! What an event does not have matches no term: `port:443` and `port:>0` are both false of a unix socket, and so
 //! `-port:443` is true of it. ASCII upper and lower case are the same.
 
-pub mod glob;
 mod key;
 mod matching;
 mod parse;
@@ -17,9 +16,10 @@ mod values;
 
 use std::fmt;
 
-pub use glob::Glob;
 pub use matching::Facts;
 pub use tree::{Network, Node, NumberKey, Ordering, Range, Term, TextKey, WordKey};
+
+use crate::glob::Glob;
 
 /// Terms in a filter, and values in them, at most: what is written by hand has a few.
 const TERMS_MAX: usize = 256;
@@ -68,7 +68,7 @@ impl std::str::FromStr for Filter {
     }
 }
 
-/// A pattern for names of hosts: they are known without a final dot, and with `xn--` for other scripts than ASCII.
+/// A pattern for names of hosts.
 pub fn domain(text: &str) -> Result<Glob, FilterError> {
     values::domain(text).map_err(|values::Wrong(at, message)| FilterError::new(at, message))
 }

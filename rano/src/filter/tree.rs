@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::glob::Glob;
+use crate::glob::Glob;
 
 /// A filter or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

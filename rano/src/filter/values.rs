@@ -1,8 +1,8 @@
 //! What stands after the colon.
 
-use super::glob::Glob;
 use super::key::{alias, words};
 use super::tree::{Network, NetworkError, NumberKey, Ordering, Range, TextKey, WordKey};
+use crate::glob::{self, Glob};
 
 /// The history holds no larger numbers.
 const LARGEST: u64 = i64::MAX as u64;
@@ -24,37 +24,26 @@ impl Wrong {
 }
 
 pub(super) fn pattern(key: TextKey, value: &Written<'_>) -> Result<Glob, Wrong> {
-    if value.quoted {
-        return Ok(Glob::literal(value.text));
-    }
-    match key {
-        TextKey::Domain => domain(value.text),
-        TextKey::Process | TextKey::Provider => glob(value.text),
+    match (key, value.quoted) {
+        (TextKey::Domain, true) => Ok(Glob::literal(&glob::folded_name(value.text))),
+        (TextKey::Domain, false) => domain(value.text),
+        (TextKey::Process | TextKey::Provider, true) => Ok(Glob::literal(value.text)),
+        (TextKey::Process | TextKey::Provider, false) => pattern_of(Glob::parse(value.text)),
     }
 }
 
-fn glob(text: &str) -> Result<Glob, Wrong> {
-    Glob::parse(text).map_err(|at| Wrong(at, "'[' without ']'".to_owned()))
+fn pattern_of(parsed: Result<Glob, usize>) -> Result<Glob, Wrong> {
+    parsed.map_err(|at| Wrong(at, "'[' without ']'".to_owned()))
 }
 
-/// As names are stored. A label with signs of a pattern cannot be respelled.
 pub(super) fn domain(text: &str) -> Result<Glob, Wrong> {
-    // The place of what is wrong is that in the text as it was written.
-    glob(text)?;
-    let text = text.strip_suffix('.').unwrap_or(text);
-    let labels = text.split('.').map(|label| {
-        if label.is_ascii() || label.contains(['*', '?', '[', ']']) {
-            return label.to_owned();
-        }
-        idna::domain_to_ascii(label).unwrap_or_else(|_| label.to_owned())
-    });
-    glob(&labels.collect::<Vec<_>>().join("."))
+    pattern_of(Glob::of_names(text))
 }
 
 pub(super) fn word(key: WordKey, value: &Written<'_>) -> Result<Vec<&'static str>, Wrong> {
     let lower = value.text.to_ascii_lowercase();
     let text = alias(key, &lower).unwrap_or(&lower);
-    let glob = glob(text)?;
+    let glob = pattern_of(Glob::parse(text))?;
     let known = words(key);
     let meant: Vec<_> = known.iter().copied().filter(|word| glob.matches(word)).collect();
     if meant.is_empty() {

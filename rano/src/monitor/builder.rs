@@ -10,8 +10,9 @@ use super::names::NameMode;
 use super::setup::{Setup, Source};
 use crate::event::Class;
 use crate::names::classes::{Authority, ClassEntry};
-use crate::process::matching::Origin;
-use crate::process::provider::{DEFAULT_PROVIDERS, ProviderEntry, Providers};
+use crate::process::agents;
+use crate::process::matching::{Origin, Wanted};
+use crate::process::provider::{ProviderEntry, Providers};
 
 /// Events that wait for the slowest reader.
 const CAPACITY: usize = 4096;
@@ -35,7 +36,10 @@ impl Default for Builder {
 impl Builder {
     /// Watches processes in whose executable, name or command line this stands, whatever its case. May be said several times.
     pub fn pattern(mut self, pattern: impl Into<String>) -> Self {
-        self.setup.targets.patterns.push(pattern.into());
+        match &mut self.setup.targets.wanted {
+            Wanted::Patterns(patterns) => patterns.push(pattern.into()),
+            wanted @ Wanted::Agents(_) => *wanted = Wanted::Patterns(vec![pattern.into()]),
+        }
         self
     }
 
@@ -148,13 +152,10 @@ impl Builder {
         let scope = self.setup.scope;
         self.setup.set_scope(scope);
         if !self.providers.is_empty() {
-            let known = DEFAULT_PROVIDERS.map(|(name, patterns)| ProviderEntry {
-                name: name.to_owned(),
-                patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
-                origin: Origin::Builtin,
-            });
+            let built_in = |(name, patterns)| ProviderEntry { name, patterns, origin: Origin::Builtin };
+            let known = agents::built_in_providers().into_iter().map(built_in);
             let providers = std::mem::take(&mut self.providers);
-            self.setup.providers = Providers::new(known.into_iter().chain(providers));
+            self.setup.providers = Providers::new(known.chain(providers)).with_agents(agents::built_in());
         }
         match Monitor::begin(self) {
             Ok(answer) => answer,

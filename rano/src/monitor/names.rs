@@ -5,8 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wildmatch::WildMatch;
-
+use crate::glob::Glob;
 use crate::names::accounts;
 use crate::names::book::Book;
 use crate::names::classes::{ClassEntry, Classes};
@@ -52,7 +51,7 @@ pub(crate) struct NameSettings {
     pub(crate) once: bool,
     pub(crate) classes: Vec<ClassEntry>,
     /// Names that are kept before others.
-    pub(crate) precious: Vec<WildMatch>,
+    pub(crate) precious: Vec<Glob>,
     /// Unknown endpoints are told of.
     pub(crate) unknown: bool,
     /// Names out of a capture.

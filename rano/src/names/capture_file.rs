@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek as _};
-use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use pcap_parser::traits::{PcapNGPacketBlock as _, PcapReaderIterator};
@@ -261,19 +260,13 @@ impl CaptureEvidence {
 
 /// When the last packet of a capture was seen, in milliseconds of Unix time; `None` where it has none. The file is then at
 /// its beginning again.
-pub fn last_packet(path: &Path, file: &File) -> Result<Option<i64>> {
-    let what = || format!("read capture {}", path.display());
-    let mut again = file.try_clone().with_context(what)?;
-    let mut packets = begin(path, file.try_clone().with_context(what)?)?;
+pub fn last_packet(file: &File) -> Result<Option<i64>> {
+    let mut again = file.try_clone()?;
+    let mut packets = Packets::open(file.try_clone()?)?;
     let mut last = None;
     while packets.next(|unix_ns, _, _| last = last.max(Some(unix_ns))) {}
-    again.rewind().with_context(what)?;
+    again.rewind().context("go back to its beginning")?;
     Ok(last.map(|unix_ns| i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX)))
-}
-
-/// Reads `file`, which was opened at `path`.
-pub fn begin(path: &Path, file: File) -> Result<Packets> {
-    Packets::open(file).with_context(|| format!("read capture {}", path.display()))
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustc_hash::FxBuildHasher;
 use serde::Deserialize;
-use wildmatch::WildMatch;
 
 use crate::event::{Address, Class};
+use crate::glob::{Glob, folded_name};
 
 /// The classes and names that rano knows by itself.
 pub const BUILT_IN: &str = include_str!("endpoints.toml");
@@ -32,7 +32,7 @@ pub enum Authority {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassEntry {
     pub class: Class,
-    /// Domains, which stand for all below them too, or globs (`*`, `?`), whatever their case.
+    /// Domains, which stand for all below them too, or globs, whatever their case and spelling.
     pub names: Vec<String>,
     pub authority: Authority,
 }
@@ -57,6 +57,13 @@ impl Classes {
     pub fn of(&self, name: Option<&str>, remote: Option<&Address>) -> Class {
         let found = name.map(|name| self.asked.borrow_mut().of(name, || self.find(name))).unwrap_or_default();
         found.trusted.or_else(|| remote.and_then(by_address)).or(found.added).unwrap_or(Class::Unknown)
+    }
+
+    /// Whether the class is the word of those alone who can only add. It is shown; that the endpoint is known it does not mean.
+    pub fn is_only_claimed(&self, name: Option<&str>, remote: Option<&Address>) -> bool {
+        let found =
+            name.filter(|_| !self.add_only.is_empty()).map(|name| self.find(name)).unwrap_or_default();
+        found.added.is_some() && found.trusted.or_else(|| remote.and_then(by_address)).is_none()
     }
 
     fn find(&self, name: &str) -> Found {
@@ -176,7 +183,7 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
 #[derive(Debug, Default)]
 struct Names {
     domains: HashMap<Box<str>, Domain>,
-    globs: Vec<Glob>,
+    globs: Vec<(Glob, Class)>,
 }
 
 /// A class for the domain and all below it, and one for what is below it alone.
@@ -186,15 +193,11 @@ struct Domain {
     below: Option<Class>,
 }
 
-#[derive(Debug)]
-struct Glob {
-    pattern: WildMatch,
-    /// Characters that are no wildcard.
-    length: usize,
-    class: Class,
-}
-
 impl Names {
+    fn is_empty(&self) -> bool {
+        self.domains.is_empty() && self.globs.is_empty()
+    }
+
     fn of<'a>(entries: impl Iterator<Item = &'a ClassEntry>) -> Self {
         let mut names = Self::default();
         for entry in entries {
@@ -206,18 +209,18 @@ impl Names {
     }
 
     fn add(&mut self, name: &str, class: Class) {
-        let name = name.trim_matches('.').to_lowercase();
-        let has_wildcard = |text: &str| text.contains(['*', '?']);
+        let name = folded_name(name.trim_start_matches('.'));
+        let has_wildcard = |text: &str| text.contains(['*', '?', '[']);
         let domains = &mut self.domains;
         match name.strip_prefix("*.") {
             Some(domain) if !has_wildcard(domain) => {
                 domains.entry(domain.into()).or_default().below = Some(class);
             }
             _ if has_wildcard(&name) => {
-                let length = name.chars().filter(|c| !matches!(c, '*' | '?')).count();
-                self.globs.push(Glob { pattern: WildMatch::new(&name), length, class });
+                // The configuration takes none that is no glob, and a test reads the built-in ones.
+                self.globs.extend(Glob::of_names(&name).ok().map(|glob| (glob, class)));
             }
-            _ => domains.entry(name.into()).or_default().with_itself = Some(class),
+            _ => domains.entry(name.as_ref().into()).or_default().with_itself = Some(class),
         }
     }
 
@@ -225,12 +228,9 @@ impl Names {
     fn find(&self, name: &str) -> Option<Class> {
         let by_domain = self.domain(name);
         let longest = by_domain.map_or(0, |(length, _)| length);
-        let glob = self
-            .globs
-            .iter()
-            .filter(|glob| glob.length >= longest && glob.pattern.matches(name))
-            .max_by_key(|glob| glob.length);
-        glob.map(|glob| glob.class).or(by_domain.map(|(_, class)| class))
+        let globs = self.globs.iter().filter(|(glob, _)| glob.length() >= longest && glob.matches_name(name));
+        let glob = globs.max_by_key(|(glob, _)| glob.length());
+        glob.map(|(_, class)| *class).or(by_domain.map(|(_, class)| class))
     }
 
     fn domain(&self, name: &str) -> Option<(usize, Class)> {

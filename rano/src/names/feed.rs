@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use rustix::thread::CapabilitySet;
 
 use super::Evidence;
-use super::capture_file::{self, CaptureEvidence};
+use super::capture_file::{self, CaptureEvidence, Packets};
 use crate::event::Moment;
 use crate::files::{Files, NamedBy, Reading, Rights};
 use crate::privileges;
@@ -92,18 +92,17 @@ impl Feed {
         Ok(Self(Kind::Thread(Watch { evidence, bell, lost, stop })))
     }
 
-    /// Out of a capture file, or a pipe into which one is written.
+    /// Out of a capture file, or a pipe into which one is written. Who calls says which file an error is about.
     pub fn from_file(path: &Path, files: &Files, named_by: NamedBy) -> Result<Self> {
-        let what = || format!("open capture {}", path.display());
         let kind = files.look_through(path).map(|file| file.file_type());
         if kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device()) {
             let path = path.to_path_buf();
             // A pipe that nobody writes to yet is no reason to wait with the rest.
             return Self::from_thread(files.rights(), move |sender| follow(&path, &sender));
         }
-        let file = files.open(path, named_by, Reading::Data).with_context(what)?;
-        let last_ms = capture_file::last_packet(path, &file)?;
-        let evidence = CaptureEvidence::new(capture_file::begin(path, file)?);
+        let file = files.open(path, named_by, Reading::Data)?;
+        let last_ms = capture_file::last_packet(&file)?;
+        let evidence = CaptureEvidence::new(Packets::open(file)?);
         Ok(Self(Kind::File(Box::new(Laid { evidence, last_ms, ahead_ms: None }))))
     }
 
@@ -186,7 +185,7 @@ impl Laid {
 /// Reads a capture as it is written, until its end.
 fn follow(path: &Path, sender: &Sender) {
     let opened = Files::default().open(path, NamedBy::Configuration, Reading::Data);
-    let packets = opened.ok().and_then(|file| capture_file::begin(path, file).ok());
+    let packets = opened.ok().and_then(|file| Packets::open(file).ok());
     let Some(packets) = packets else { return sender.lost(1) };
     let mut evidence = CaptureEvidence::new(packets);
     while let Some(mut found) = evidence.take() {

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use wildmatch::WildMatch;
 
+use crate::glob::Glob;
 use crate::names::lookups::Receiver;
 
 /// Answers that are kept for watched trees, and for everybody else. Some two hundred bytes each.
@@ -87,12 +87,12 @@ pub(super) struct Ledger {
     tidy_at_ns: u64,
     places: RandomState,
     /// Names that somebody waits for: of a full share they go last.
-    precious: Vec<WildMatch>,
+    precious: Vec<Glob>,
     pub(super) forgotten: u64,
 }
 
 impl Ledger {
-    pub(super) fn new(precious: Vec<WildMatch>) -> Self {
+    pub(super) fn new(precious: Vec<Glob>) -> Self {
         Self { precious, ..Self::default() }
     }
 
@@ -120,7 +120,7 @@ impl Ledger {
             self.shorten(whose);
             return;
         }
-        let is_precious = self.precious.iter().any(|glob| glob.matches(name));
+        let is_precious = self.precious.iter().any(|glob| glob.matches_name(name));
         let name = Arc::clone(name);
         page.push(Lookup { name, receiver, first_ns: at_ns, last_ns: at_ns, until_ns, number, is_precious });
         let kept = page.iter().filter(|lookup| is_of(lookup, whose)).count();

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use wildmatch::WildMatch;
 
 use crate::event::{DomainSource, KnownName, Protocol};
+use crate::glob::Glob;
 use crate::names::Answer;
 use crate::names::ledger::{Ledger, Lookup};
 use crate::process::ProcessId;
@@ -131,7 +131,7 @@ pub struct Lookups {
 
 impl Lookups {
     /// `resolvers` are the users as whom the machine's resolvers run; what is `precious` is forgotten last.
-    pub fn new(resolvers: Vec<u32>, precious: Vec<WildMatch>) -> Self {
+    pub fn new(resolvers: Vec<u32>, precious: Vec<Glob>) -> Self {
         Self { ledger: Ledger::new(precious), resolvers, ..Self::default() }
     }
 

@@ -1,5 +1,6 @@
 //! Everything a person or a program reads from rano is shaped here. Names from outside are escaped here, once.
 
+pub mod agents;
 pub mod alert;
 pub mod banner;
 pub mod escape;

@@ -1,25 +1,24 @@
 //! The line for a shell prompt.
 
 use crate::output::escape::Escaped;
+use crate::process::provider;
 use crate::store::query::status::Status;
 
 /// What stands in braces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Variable {
     Active,
     Total,
-    Provider(&'static str),
+    /// Any other name.
+    Provider(String),
     SessionName,
     Source,
 }
 
-const VARIABLES: [(&str, Variable); 8] = [
+/// Those that are no provider.
+const VARIABLES: [(&str, Variable); 4] = [
     ("active", Variable::Active),
     ("total", Variable::Total),
-    ("anthropic", Variable::Provider("anthropic")),
-    ("openai", Variable::Provider("openai")),
-    ("google", Variable::Provider("google")),
-    ("unknown", Variable::Provider("unknown")),
     ("session_name", Variable::SessionName),
     ("source", Variable::Source),
 ];
@@ -37,7 +36,8 @@ enum Part {
 }
 
 impl Template {
-    /// `{{` and `}}` are braces. The error says what is wrong.
+    /// `{{` and `}}` are braces. The error says what is wrong. What is no other variable may be a provider:
+    /// [`Self::check`] says whether it is.
     pub fn parse(format: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut text = String::new();
@@ -52,9 +52,13 @@ impl Template {
             } else if brace == "{" {
                 let (name, after) = rest.split_once('}').ok_or("a '{' has no '}' (write {{ for a brace)")?;
                 let known = VARIABLES.iter().find(|(known, _)| *known == name);
-                let (_, variable) = known.ok_or_else(|| unknown(name))?;
+                let variable = match known {
+                    Some((_, variable)) => variable.clone(),
+                    None if provider::is_name(name) => Variable::Provider(name.to_owned()),
+                    None => return Err(unknown(name, &[])),
+                };
                 parts.push(Part::Text(std::mem::take(&mut text)));
-                parts.push(Part::Variable(*variable));
+                parts.push(Part::Variable(variable));
                 rest = after;
             } else {
                 return Err("a '}' has no '{' (write }} for a brace)".to_owned());
@@ -63,6 +67,18 @@ impl Template {
         text.push_str(rest);
         parts.push(Part::Text(text));
         Ok(Self(parts))
+    }
+
+    /// Whether every variable is one, with these providers; the error names those that there are.
+    pub fn check(&self, providers: &[&str]) -> Result<(), String> {
+        for part in &self.0 {
+            if let Part::Variable(Variable::Provider(name)) = part
+                && !providers.contains(&name.as_str())
+            {
+                return Err(unknown(name, providers));
+            }
+        }
+        Ok(())
     }
 
     /// One line without its end. `is_running`: what a session that ended had open is closed.
@@ -82,8 +98,9 @@ impl Template {
     }
 }
 
-fn unknown(name: &str) -> String {
-    let known: Vec<_> = VARIABLES.iter().map(|(name, _)| format!("{{{name}}}")).collect();
+fn unknown(name: &str, providers: &[&str]) -> String {
+    let names = VARIABLES.iter().map(|(name, _)| name).chain(providers);
+    let known: Vec<_> = names.map(|name| format!("{{{}}}", Escaped(name))).collect();
     format!("unknown variable '{{{}}}' (known: {})", Escaped(name), known.join(" "))
 }
 
@@ -95,11 +112,14 @@ mod tests {
     fn templates_are_checked() {
         assert!(Template::parse(DEFAULT).is_ok());
         assert!(Template::parse("").is_ok());
-        let error = Template::parse("{actve}").expect_err("a typo");
+        let error = Template::parse("{actve}").expect("a name").check(&["acme"]).expect_err("a typo");
         assert!(error.contains("unknown variable '{actve}'") && error.contains("{session_name}"), "{error}");
+        assert!(error.contains("{acme}"), "{error}");
+        assert_eq!(Template::parse("{acme} {active}").expect("names").check(&["acme"]), Ok(()));
+        assert!(Template::parse("{a b}").is_err() && Template::parse("{}").is_err());
         assert!(Template::parse("{active").is_err());
         assert!(Template::parse("active}").is_err());
         assert_eq!(Template::parse("{{}}").expect("braces").0, [Part::Text("{}".into())]);
-        assert!(Template::parse("{é}").is_err());
+        assert!(Template::parse("{é}").expect("a name").check(&["e"]).is_err());
     }
 }

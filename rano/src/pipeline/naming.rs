@@ -130,6 +130,12 @@ fn keep(connection: &mut Connection, name: KnownName, not_kept: &mut u64) -> boo
     has_room
 }
 
+/// Nothing that the watched process could not have written says what it is.
+fn is_unknown(names: &Names, connection: &Connection) -> bool {
+    let name = connection.name.as_ref().map(|known| &*known.name);
+    connection.class == Class::Unknown || names.classes.is_only_claimed(name, connection.remote.as_ref())
+}
+
 /// Something vouches for its name: the process itself, a greeting, a resolver.
 fn is_surely_named(connection: &Connection) -> bool {
     let by = connection.name.as_ref().map(|known| known.by);
@@ -310,7 +316,7 @@ impl NamingRoom {
         let Some(Address::Ip(remote)) = connection.remote else { return };
         let is_nameless = connection.name.is_none();
         if is_nameless || connection.is_hearsay {
-            naming.is_unresolved = reach(remote.ip()) == Reach::World && connection.class == Class::Unknown;
+            naming.is_unresolved = reach(remote.ip()) == Reach::World && is_unknown(&self.names, connection);
             self.unresolved += u64::from(naming.is_unresolved);
         }
         if is_nameless {
@@ -320,10 +326,10 @@ impl NamingRoom {
     }
 
     fn suspect(&mut self, entry: &mut Entry, remote: SocketAddr, at: Moment, out: &mut Outlet) {
-        let Some(unknown) = &mut self.names.unknown else { return };
         let connection = &entry.connection;
-        let concerns =
-            connection.class == Class::Unknown && connection.process.is_some() && !unknown.was_told(&remote);
+        let is_unknown = is_unknown(&self.names, connection);
+        let Some(unknown) = &mut self.names.unknown else { return };
+        let concerns = is_unknown && connection.process.is_some() && !unknown.was_told(&remote);
         if !concerns {
             return;
         }
@@ -383,7 +389,7 @@ impl NamingRoom {
         let connection = &entry.connection;
         if let (true, Some(Address::Ip(remote))) = (entry.naming.is_suspect, &connection.remote) {
             let is_named = is_surely_named(connection);
-            let is_unknown = connection.class == Class::Unknown;
+            let is_unknown = is_unknown(&self.names, connection);
             entry.naming.is_suspect = !is_named && is_unknown;
             if is_named && is_unknown {
                 self.tell_of_unknown(connection, *remote, at, out);

@@ -1,27 +1,35 @@
 //! Which processes are asked for, and which are left out: patterns against a process's names, its comm and its command
 //! line.
 
+use super::agents::{self, Agent};
 use super::interpreter::{self, Name, basename};
 use super::{Image, ProcessId};
-
-/// What is watched when nothing else is asked for.
-pub const DEFAULT_PATTERNS: [&str; 3] = ["claude", "codex", "gemini"];
 
 /// Who wrote a pattern: a built-in one must not catch an editor on `claude.md`, a user's may mean just that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     Builtin,
     User,
+    /// Whoever can write to the working directory: it takes nobody's process from an agent.
+    Added,
 }
 
 /// What an exclude pattern begins with that means the whole command line: `cmd:--dry-run`.
 pub const COMMAND_LINE: &str = "cmd:";
 
+/// What makes a process a root, beside its pid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is one of these agents, unless there are pids: nobody said what else to watch.
+    Agents(Vec<Agent>),
+    /// One of these texts, whatever its case, stands in its names or its command line: somebody said so.
+    Patterns(Vec<String>),
+}
+
 /// What the user asked to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Targets {
-    /// Case-insensitive substrings; none given means the default ones, unless there are pids.
-    pub patterns: Vec<String>,
+    pub wanted: Wanted,
     /// Case-insensitive substrings of executable, `argv[0]` or script; behind [`COMMAND_LINE`] of the command line.
     pub exclude_patterns: Vec<String>,
     /// Processes to watch whatever they are called.
@@ -32,15 +40,21 @@ pub struct Targets {
 
 impl Default for Targets {
     fn default() -> Self {
-        Self { patterns: Vec::new(), exclude_patterns: Vec::new(), pids: Vec::new(), descendants: true }
+        Self {
+            wanted: Wanted::Agents(agents::built_in()),
+            exclude_patterns: Vec::new(),
+            pids: Vec::new(),
+            descendants: true,
+        }
     }
 }
 
 /// The rules by which a process is a root, excluded, or neither.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    origin: Origin,
-    patterns: Vec<String>,
+    wanted: Wanted,
+    /// In words.
+    watching: Vec<String>,
     excluded: Vec<Exclude>,
     root_pids: Vec<u32>,
     descendants: bool,
@@ -84,15 +98,21 @@ impl Rules {
     ///
     /// Empty patterns match nothing.
     pub fn new(targets: Targets, never: Vec<ProcessId>) -> Self {
-        let given = lowercase(targets.patterns);
-        let (origin, patterns) = if given.is_empty() && targets.pids.is_empty() {
-            (Origin::Builtin, DEFAULT_PATTERNS.map(String::from).into())
-        } else {
-            (Origin::User, given)
+        let pids = targets.pids.iter().map(|pid| format!("pid {pid}"));
+        let (wanted, watching) = match targets.wanted {
+            Wanted::Agents(_) if !targets.pids.is_empty() => (Wanted::Patterns(Vec::new()), pids.collect()),
+            Wanted::Agents(agents) => {
+                let names = agents.iter().map(|agent| agent.name.clone()).collect();
+                (Wanted::Agents(agents), names)
+            }
+            Wanted::Patterns(patterns) => {
+                let watching = patterns.iter().cloned().chain(pids).collect();
+                (Wanted::Patterns(lowercase(patterns)), watching)
+            }
         };
         Self {
-            origin,
-            patterns,
+            wanted,
+            watching,
             excluded: targets.exclude_patterns.iter().filter_map(|pattern| Exclude::of(pattern)).collect(),
             root_pids: targets.pids,
             descendants: targets.descendants,
@@ -100,13 +120,17 @@ impl Rules {
         }
     }
 
-    /// Whether a pattern asks for it. Default patterns match names only.
+    /// Whether it is an agent, or a pattern asks for it.
     pub fn wants(&self, subject: &Subject) -> bool {
-        self.patterns.iter().any(|pattern| match subject.place_of(pattern) {
-            Some(Place::Program | Place::Name | Place::Comm) => true,
-            Some(Place::CommandLine) => self.origin == Origin::User,
-            None => false,
-        })
+        match &self.wanted {
+            Wanted::Agents(agents) => agents.iter().any(|agent| agent.place_in(subject).is_some()),
+            Wanted::Patterns(patterns) => patterns.iter().any(|pattern| subject.place_of(pattern).is_some()),
+        }
+    }
+
+    /// What is watched, in words: agents or patterns, and pids.
+    pub fn watching(&self) -> &[String] {
+        &self.watching
     }
 
     /// Whether it runs what is to be left out. Its comm does not count: every process can change its own.
@@ -154,6 +178,8 @@ pub struct Subject {
     names: Vec<String>,
     /// The same where they are paths, in full.
     paths: Vec<String>,
+    /// What an interpreter runs, where it is a package or a module: of the executable, else of what it calls itself.
+    packages: Vec<(String, Place)>,
     comm: String,
     command_line: String,
 }
@@ -176,7 +202,12 @@ impl Subject {
         let all = runs.iter().chain(&claims);
         let names = programs.iter().copied().chain([called]).chain(all.clone().map(|name| name.text));
         let paths = [path, program].into_iter().chain(all.map(|name| name.path));
+        let placed = |names: &[Name<'_>], place| {
+            let packages = names.iter().filter(of_package).map(|name| (name.text.to_lowercase(), place));
+            packages.collect::<Vec<_>>()
+        };
         Self {
+            packages: [placed(&runs, Place::Program), placed(&claims, Place::Name)].concat(),
             scripts: lower(scripts),
             names: lower(names),
             paths: lower(paths),
@@ -188,6 +219,12 @@ impl Subject {
 
     /// The best place where `pattern`, in lower case, stands.
     pub fn place_of(&self, pattern: &str) -> Option<Place> {
+        let in_arguments = || self.command_line.contains(pattern).then_some(Place::CommandLine);
+        self.place_in_names(pattern).or_else(in_arguments)
+    }
+
+    /// The same but for the command line.
+    pub(super) fn place_in_names(&self, pattern: &str) -> Option<Place> {
         let stands_in = |names: &[String]| names.iter().any(|name| name.contains(pattern));
         if stands_in(&self.programs) || self.scripts.iter().any(|script| script == pattern) {
             Some(Place::Program)
@@ -195,11 +232,28 @@ impl Subject {
             Some(Place::Name)
         } else if self.comm.contains(pattern) {
             Some(Place::Comm)
-        } else if self.command_line.contains(pattern) {
-            Some(Place::CommandLine)
         } else {
             None
         }
+    }
+
+    /// The best place of which `fits` holds, but for the command line: asked about each name with its place.
+    pub(super) fn place_where(&self, fits: impl Fn(&str, Place) -> bool) -> Option<Place> {
+        let any = |names: &[String], place| names.iter().any(|name| fits(name, place)).then_some(place);
+        any(&self.programs, Place::Program)
+            .or_else(|| any(&self.scripts, Place::Program))
+            .or_else(|| any(&self.names, Place::Name))
+            .or_else(|| any(std::slice::from_ref(&self.comm), Place::Comm))
+    }
+
+    /// Packages and modules that an interpreter runs, best first.
+    pub(super) fn packages(&self) -> impl Iterator<Item = (&str, Place)> {
+        self.packages.iter().map(|(name, place)| (name.as_str(), *place))
+    }
+
+    /// Of the executable, `argv[0]` and scripts.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.paths.iter().map(String::as_str)
     }
 }
 
@@ -249,176 +303,4 @@ fn program_name(argument: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image(comm: &str, exe: &str, argv: &[&str]) -> Image {
-        Image {
-            comm: comm.into(),
-            exe: exe.into(),
-            argv: argv.iter().map(|&a| a.to_owned()).collect(),
-            uid: 1000,
-        }
-    }
-
-    /// `command` is split at blanks; comm and executable follow from its first word.
-    fn command(line: &str) -> Image {
-        let argv: Vec<&str> = line.split(' ').collect();
-        let base = basename(argv[0]);
-        image(&base[..base.len().min(15)], &format!("/usr/bin/{base}"), &argv)
-    }
-
-    fn rules(targets: Targets) -> Rules {
-        Rules::new(targets, Vec::new())
-    }
-
-    fn user(pattern: &str) -> Rules {
-        rules(Targets { patterns: vec![pattern.into()], ..Targets::default() })
-    }
-
-    fn wanted(rules: &Rules, image: &Image) -> bool {
-        rules.wants(&Subject::of(image))
-    }
-
-    #[test]
-    fn default_patterns_match_names() {
-        let rules = rules(Targets::default());
-        for line in [
-            "claude --continue",
-            "/home/u/.local/bin/Claude",
-            "node /usr/bin/codex",
-            "node --require x.js /usr/bin/codex",
-            "node /usr/lib/node_modules/@anthropic-ai/claude-code/cli.js",
-            "node /usr/lib/node_modules/@google/gemini-cli/dist/index.js",
-            "python3 -m gemini_cli",
-            "bun run /opt/bin/claude",
-            "sh /usr/local/bin/gemini",
-            "npx @openai/codex",
-            "codex-x86_64-unknown-linux-musl",
-        ] {
-            assert!(wanted(&rules, &command(line)), "{line}");
-        }
-    }
-
-    #[test]
-    fn default_patterns_do_not_match_arguments_and_directories() {
-        let rules = rules(Targets::default());
-        for line in [
-            "vim claude.md",
-            "grep claude",
-            "tail -f /var/log/claude.log",
-            "node /home/u/claude/server.js",
-            "/home/u/codex/target/debug/server",
-            "sh -c claude",
-            "bash -c cd /claude && make",
-            "curl https://gemini.google.com",
-            "sudo claude",
-            "tmux new-session claude",
-            "npm install @anthropic-ai/claude-code",
-        ] {
-            assert!(!wanted(&rules, &command(line)), "{line}");
-        }
-    }
-
-    #[test]
-    fn any_one_of_the_names_is_enough() {
-        let rules = rules(Targets::default());
-        // The native build lies in a file named after its version.
-        assert!(wanted(&rules, &image("x", "/home/u/.local/share/claude/versions/2.0.1", &["claude"])));
-        assert!(wanted(&rules, &image("claude", "/v/2.0.1", &["/v/2.0.1"])));
-        assert!(wanted(&rules, &image("x", "/usr/bin/codex (deleted)", &["x"])));
-        assert!(wanted(&rules, &image("MainThread", "/usr/bin/node", &["x", "/usr/bin/gemini"])));
-        assert!(!wanted(&rules, &Image::default()));
-    }
-
-    #[test]
-    fn a_rewritten_title_is_read_as_words() {
-        let rules = rules(Targets::default());
-        assert!(wanted(&rules, &image("npm exec", "/usr/bin/node", &["npm exec @openai/codex"])));
-        assert!(!wanted(&rules, &image("sshd-session", "/usr/sbin/sshd", &["sshd: claude [priv]"])));
-        assert!(!wanted(&rules, &image("nginx", "/usr/sbin/nginx", &["/usr/sbin/nginx: claude pool"])));
-        assert!(wanted(&rules, &image("x", "/opt/Claude App/claude", &["/opt/Claude App/claude"])));
-    }
-
-    #[test]
-    fn user_patterns_match_anywhere_whatever_their_case() {
-        assert!(wanted(&user("CLAUDE.md"), &command("vim claude.MD")));
-        assert!(wanted(&user("server.js --port"), &command("node server.js --port 1")));
-        assert!(wanted(&user("École"), &command("ls ÉCOLE")));
-        assert!(!wanted(&user("other"), &command("claude")), "given patterns replace the default ones");
-        assert!(wanted(&user(""), &command("claude")), "an empty pattern is none");
-    }
-
-    #[test]
-    fn pids_replace_default_patterns_but_not_given_ones() {
-        let pids = rules(Targets { pids: vec![7], ..Targets::default() });
-        assert!(!wanted(&pids, &command("claude")));
-        let both = rules(Targets { pids: vec![7], patterns: vec!["claude".into()], ..Targets::default() });
-        assert!(wanted(&both, &command("claude")));
-    }
-
-    fn excluded(pattern: &str, image: &Image) -> bool {
-        let rules = rules(Targets { exclude_patterns: vec![pattern.into()], ..Targets::default() });
-        rules.excludes(&Subject::of(image))
-    }
-
-    #[test]
-    fn exclusion_goes_by_executable_argv_0_and_script() {
-        for excluded_ones in [
-            image("x", "/usr/bin/Helper-2", &["x"]),
-            image("x", "/usr/bin/helper (deleted)", &["x"]),
-            image("x", "/usr/bin/x", &["/opt/helper", "y"]),
-            image("node", "/usr/bin/node", &["node", "-r", "x.js", "/opt/helper.js"]),
-            image("node", "/usr/bin/node", &["node", "/opt/node_modules/@acme/helper/cli.js"]),
-            image("x", "/usr/bin/python3.12", &["x", "-m", "helper.main"]),
-            image("x", "", &["node", "/opt/helper"]),
-        ] {
-            assert!(excluded("Helper", &excluded_ones), "{excluded_ones:?}");
-        }
-        for others in [
-            image("helper", "/usr/bin/x", &["x"]),
-            command("claude --helper helper"),
-            image("x", "/helper/x", &["/helper/x", "/helper"]),
-            image("node", "/usr/bin/node", &["node", "/helper/x.js", "helper"]),
-            Image::default(),
-        ] {
-            assert!(!excluded("helper", &others), "{others:?}");
-        }
-    }
-
-    #[test]
-    fn an_exclude_with_a_slash_means_a_path() {
-        let it = image("node", "/opt/tools/bin/node", &["node", "/srv/app/x.js", "/home/u"]);
-        assert!(excluded("/opt/tools/", &it) && excluded("/APP/x", &it));
-        assert!(!excluded("/home/u", &it), "an argument");
-        assert!(!excluded("tools", &it), "a directory");
-    }
-
-    #[test]
-    fn an_exclude_of_the_command_line_says_so() {
-        let it = command("claude --Helper x");
-        assert!(excluded("cmd:--helper X", &it) && excluded("cmd:claude", &it));
-        assert!(!excluded("cmd:other", &it));
-        assert!(!excluded("cmd:", &it) && !excluded("", &it), "nothing is in everything");
-    }
-
-    #[test]
-    fn what_a_process_is_and_what_it_claims_to_be_are_two_places() {
-        let place = |image: &Image, pattern: &str| Subject::of(image).place_of(pattern);
-        let renamed = image("x", "/usr/bin/curl", &["gemini", "x"]);
-        assert_eq!(place(&renamed, "gemini"), Some(Place::Name));
-        assert_eq!(place(&renamed, "curl"), Some(Place::Program));
-        // argv[0] says that it is an interpreter of a package.
-        let posing = image("x", "/tmp/evil", &["node", "/x/node_modules/@google/gemini-cli/x.js"]);
-        assert_eq!(place(&posing, "gemini"), Some(Place::Name));
-        let package = image("x", "/usr/bin/node", &["x", "/x/node_modules/@google/gemini-cli/x.js"]);
-        assert_eq!(place(&package, "gemini"), Some(Place::Program));
-        let script = |name| image("node", "/usr/bin/node", &["node", name]);
-        assert_eq!(place(&script("/usr/bin/codex"), "codex"), Some(Place::Program));
-        assert_eq!(place(&script("codex.js"), "codex"), Some(Place::Program));
-        assert_eq!(place(&script("/src/fix-codex-bug.js"), "codex"), Some(Place::Name));
-        let released = image("x", "/home/u/.local/share/claude/versions/2.0.1", &["x"]);
-        assert_eq!(place(&released, "claude"), Some(Place::Program));
-        assert_eq!(place(&image("x", "/claude/bin/2to3", &["x"]), "claude"), None);
-    }
-}
+mod tests;

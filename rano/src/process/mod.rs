@@ -4,6 +4,7 @@
 pub mod ancestry;
 mod interpreter;
 pub mod matching;
+pub mod agents;
 pub mod provider;
 pub mod redact;
 mod secrets;

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
+use super::agents::{self, Agent};
 use super::matching::{Origin, Place, Subject, lowercase};
-
-/// The providers known without any configuration. The patterns are case-insensitive substrings.
-pub const DEFAULT_PROVIDERS: [(&str, &[&str]); 3] = [
-    ("anthropic", &["claude", "anthropic"]),
-    ("openai", &["codex", "openai"]),
-    ("google", &["gemini", "google"]),
-];
 
 /// What a process gets that no pattern fits.
 pub const UNKNOWN: &str = "unknown";
+
+/// Whether a provider can be called so: names stand in tables, formats and queries. 1 to 64 bytes without blanks.
+pub fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+}
 
 /// Patterns of one provider, all of one origin. A provider with patterns of both origins has two entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,16 +30,39 @@ pub(super) struct ProviderIndex(u16);
 pub(super) struct OwnProvider {
     pub(super) provider: ProviderIndex,
     /// Found in what anybody can write there: `argv[0]`, comm, a script that belongs to no package, arguments. Below claude
-    /// neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. It counts where no tracked
-    /// ancestor has one.
+    /// neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. Likewise what a pattern finds that
+    /// the watched agent may have written. It counts where no tracked ancestor has one.
     pub(super) weak: bool,
 }
 
 #[derive(Debug, Clone)]
 struct Pattern {
-    text: String,
+    what: What,
     provider: ProviderIndex,
-    origin: Origin,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    /// In lower case, and who says so.
+    Text(String, Origin),
+    Agent(Agent),
+}
+
+impl What {
+    fn is_added(&self) -> bool {
+        matches!(self, Self::Text(_, Origin::Added))
+    }
+
+    /// The best place where it stands, whether that is to count last, and how long it is.
+    fn rank(&self, subject: &Subject) -> Option<(Place, bool, usize)> {
+        match self {
+            Self::Text(text, origin) => {
+                let place = subject.place_of(text)?;
+                Some((place, place == Place::CommandLine && *origin != Origin::User, text.len()))
+            }
+            Self::Agent(agent) => agent.place_in(subject).map(|(place, length)| (place, false, length)),
+        }
+    }
 }
 
 /// All providers, with their patterns.
@@ -53,11 +75,8 @@ pub struct Providers {
 
 impl Default for Providers {
     fn default() -> Self {
-        Self::new(DEFAULT_PROVIDERS.map(|(name, patterns)| ProviderEntry {
-            name: name.to_owned(),
-            patterns: patterns.iter().map(|&p| p.to_owned()).collect(),
-            origin: Origin::Builtin,
-        }))
+        let entry = |(name, patterns)| ProviderEntry { name, patterns, origin: Origin::Builtin };
+        Self::new(agents::built_in_providers().into_iter().map(entry)).with_agents(agents::built_in())
     }
 }
 
@@ -65,23 +84,37 @@ impl Providers {
     /// From the entries as configuration left them; entries of one name are one provider, and empty patterns match
     /// nothing. More than 65,536 providers are cut off there.
     pub fn new(entries: impl IntoIterator<Item = ProviderEntry>) -> Self {
-        let mut names: Vec<Arc<str>> = Vec::new();
-        let mut patterns = Vec::new();
+        let mut providers = Self { names: Vec::new(), patterns: Vec::new(), unknown: UNKNOWN.into() };
         for entry in entries {
-            let position = names.iter().position(|name| **name == *entry.name).unwrap_or(names.len());
-            let Ok(index) = u16::try_from(position) else { break };
-            if position == names.len() {
-                names.push(entry.name.into());
-            }
-            let provider = ProviderIndex(index);
-            let origin = entry.origin;
-            patterns.extend(lowercase(entry.patterns).into_iter().map(|text| Pattern {
-                text,
-                provider,
-                origin,
-            }));
+            let Some(provider) = providers.enter(&entry.name) else { break };
+            let whats = lowercase(entry.patterns).into_iter().map(|text| What::Text(text, entry.origin));
+            providers.patterns.extend(whats.map(|what| Pattern { what, provider }));
         }
-        Self { names, patterns, unknown: UNKNOWN.into() }
+        providers
+    }
+
+    /// Adds agents: each is its provider's. An agent counts before a text of the same length in the same place.
+    #[must_use]
+    pub fn with_agents(mut self, agents: impl IntoIterator<Item = Agent>) -> Self {
+        let mut patterns = Vec::new();
+        for agent in agents {
+            let Some(name) = &agent.provider else { continue };
+            let Some(provider) = self.enter(name) else { break };
+            patterns.push(Pattern { what: What::Agent(agent), provider });
+        }
+        patterns.append(&mut self.patterns);
+        self.patterns = patterns;
+        self
+    }
+
+    /// The provider of that name, a new one if there is none yet; `None` where there are too many.
+    fn enter(&mut self, name: &str) -> Option<ProviderIndex> {
+        let position = self.names.iter().position(|known| **known == *name).unwrap_or(self.names.len());
+        let index = u16::try_from(position).ok()?;
+        if position == self.names.len() {
+            self.names.push(name.into());
+        }
+        Some(ProviderIndex(index))
     }
 
     /// In the order in which they were given.
@@ -105,10 +138,9 @@ impl Providers {
     pub(super) fn own_match(&self, subject: &Subject) -> Option<OwnProvider> {
         let mut best: Option<((Place, bool, usize), OwnProvider)> = None;
         for pattern in &self.patterns {
-            let Some(place) = subject.place_of(&pattern.text) else { continue };
-            let weak = place != Place::Program;
-            let is_last = place == Place::CommandLine && pattern.origin == Origin::Builtin;
-            let rank = (place, is_last, usize::MAX - pattern.text.len());
+            let Some((place, is_last, length)) = pattern.what.rank(subject) else { continue };
+            let weak = place != Place::Program || pattern.what.is_added();
+            let rank = (place, is_last, usize::MAX - length);
             if best.is_none_or(|(best, _)| rank < best) {
                 best = Some((rank, OwnProvider { provider: pattern.provider, weak }));
             }
@@ -165,6 +197,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_that_was_only_added_takes_no_process_from_an_agent() {
+        let providers = Providers::new([ProviderEntry { origin: Origin::Added, ..user("evil", &["curl"]) }]);
+        check(&providers, "curl https://example.com", Some(("evil", true)));
+        check(&Providers::new([user("corp", &["curl"])]), "curl", Some(("corp", false)));
+    }
+
+    #[test]
     fn a_name_that_anybody_can_take_is_weak() {
         let providers = Providers::default();
         let own = |comm: &str, exe: &str, argv: &[&str]| {
@@ -181,6 +220,19 @@ mod tests {
         assert_eq!(own("x", "/bin/node", &["x", "/usr/bin/gemini"]), google(false));
         let mixed = own("claude", "/bin/gemini", &["codex"]);
         assert_eq!(mixed, google(false), "what it is goes before what it calls itself");
+    }
+
+    #[test]
+    fn an_agent_is_its_providers_by_name_alone() {
+        let mut agent = agents::built_in().swap_remove(0);
+        (agent.names, agent.provider) = (vec!["aider".into()], Some("acme".into()));
+        let providers = Providers::default().with_agents([agent.clone()]);
+        check(&providers, "aider --model openai/x", Some(("acme", false)));
+        check(&providers, "x aider", None);
+        check(&providers, "codex", Some(("openai", false)));
+        // Whose a known agent is, its own table says better than a text.
+        (agent.names, agent.provider) = (vec!["claude".into()], Some("corp".into()));
+        check(&Providers::default().with_agents([agent]), "claude", Some(("corp", false)));
     }
 
     #[test]

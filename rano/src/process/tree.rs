@@ -308,14 +308,30 @@ impl Tree {
         }
     }
 
+    /// From the outermost ancestor down to itself. Where one above was forgotten, the last that is known tells of those above
+    /// as they were.
+    fn ancestry(&self, id: ProcessId, comm: &str) -> Vec<Ancestor> {
+        let above: Vec<_> = self.ancestors(id).collect();
+        let told = above.last().and_then(|(_, node)| node.detail.as_ref());
+        let mut ancestry = told.map(|detail| detail.process.ancestry.clone()).unwrap_or_default();
+        // Its own name may have changed since.
+        ancestry.pop();
+        let above =
+            above.iter().rev().map(|(id, node)| Ancestor { comm: node.comm.to_string(), pid: id.pid });
+        ancestry.extend(above);
+        ancestry.push(Ancestor { comm: comm.to_owned(), pid: id.pid });
+        if ancestry.len() > MAX_DEPTH {
+            // Of a longer one both ends say most.
+            let end = ancestry.len() - MAX_DEPTH / 2;
+            ancestry.drain(MAX_DEPTH / 2..end);
+        }
+        ancestry
+    }
+
     /// A value of its own for an image: new key, the provider's name, and the ancestry as it is now. Where ancestors
     /// were forgotten, the longer ancestry of the previous image stays.
     fn make(&mut self, id: ProcessId, process: Process, provider: Option<ProviderIndex>) -> Arc<Process> {
-        let mut ancestry = vec![Ancestor { comm: process.comm.clone(), pid: id.pid }];
-        ancestry.extend(
-            self.ancestors(id).map(|(id, node)| Ancestor { comm: node.comm.to_string(), pid: id.pid }),
-        );
-        ancestry.reverse();
+        let mut ancestry = self.ancestry(id, &process.comm);
         if process.ancestry.len() > ancestry.len() {
             let itself = ancestry.pop();
             ancestry = process.ancestry;

@@ -105,7 +105,7 @@ impl LogFile {
         let wishes = self.reopen.times();
         let is_asked = wishes != self.reopened;
         self.reopened = wishes;
-        let is_lost = !self.log.file.buffer().is_empty() && !self.is_lost && self.log.is_lost();
+        let is_lost = !self.log.file.buffer().is_empty() && self.log.is_lost();
         if !is_asked && !is_lost {
             return;
         }
@@ -117,14 +117,16 @@ impl LogFile {
                 }
                 self.is_lost = false;
             }
-            // Until it is asked for again, what comes goes where it went before.
+            // What comes goes where it went before. It is tried again with the next lines, and said once.
             Err(problem) => {
+                if is_asked || !self.is_lost {
+                    self.notices.push(format!(
+                        "warning: cannot open {path} again: {problem}; until that is possible events go on into the \
+                         file that was there before (hint: {})",
+                        problem.hint()
+                    ));
+                }
                 self.is_lost = true;
-                self.notices.push(format!(
-                    "warning: cannot open {path} again: {problem}; events go on into the file that was there before \
-                     (hint: {}, then send SIGUSR1)",
-                    problem.hint()
-                ));
             }
         }
     }

@@ -219,8 +219,10 @@ fn programs() -> (Vec<Rung>, Vec<Hook>) {
     match Programs::attach(Wanted { listening: true, names: true, ..Wanted::default() }) {
         Ok(programs) => (IN_KERNEL.map(|kind| rung(kind, &programs.hooks)).into(), hooks_of(&programs.hooks)),
         Err(error) => {
+            let fix = crate::exit::hint(&error).map(str::to_owned);
             let refused = format!("{:#}", lockdown::explained(error));
-            let rung = |kind| Rung { kind, refused: Some(refused.clone()), fix: programs_fix() };
+            let rung =
+                |kind| Rung { kind, refused: Some(refused.clone()), fix: fix.clone().or_else(programs_fix) };
             (IN_KERNEL.map(rung).into(), Vec::new())
         }
     }

@@ -79,7 +79,8 @@ impl OpenError {
             }
             OpenProblem::Directory | OpenProblem::NotAFile => "name a file with --sqlite",
             OpenProblem::Symlink => "name the file itself with --sqlite, or remove the link",
-            OpenProblem::Unsafe(_, refusal) => refusal.hint(),
+            OpenProblem::Unsafe("", refusal) => refusal.hint(),
+            OpenProblem::Unsafe(..) => "remove the file beside it, or name another database with --sqlite",
             OpenProblem::TooManyFiles => "allow more open files (ulimit -n), and start it again",
             OpenProblem::ParentMissing => "make the directory, or name another file with --sqlite",
             OpenProblem::PermissionDenied | OpenProblem::ReadOnlyFilesystem => {
@@ -124,7 +125,9 @@ impl fmt::Display for OpenProblem {
             OpenProblem::NotAFile => f.write_str("it is not a regular file"),
             OpenProblem::Symlink => f.write_str("it is a symbolic link, or behind one"),
             OpenProblem::Unsafe("", refusal) => refusal.fmt(f),
-            OpenProblem::Unsafe(end, refusal) => write!(f, "its file {end}: {refusal}"),
+            OpenProblem::Unsafe(end, refusal) => {
+                write!(f, "the file beside it that ends in {end}: {refusal}")
+            }
             OpenProblem::TooManyFiles => f.write_str("too many open files"),
             OpenProblem::ParentMissing => f.write_str("its directory does not exist"),
             OpenProblem::PermissionDenied => f.write_str("permission denied"),

@@ -1,6 +1,8 @@
 //! The rules, and what breaks them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::Path;
 
 use regex_lite::Regex;
 
@@ -96,7 +98,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for source in sources {
         lengths(source, &mut breaches);
-        if let Some(inside) = source.path.strip_prefix(PRODUCT).filter(|inside| inside.ends_with(".rs"))
+        if let Some(inside) = source.path.strip_prefix(PRODUCT).filter(|inside| extension(inside) == "rs")
             && !is_test(&source.path)
         {
             names_of_rooms(source, inside, &mut breaches);
@@ -109,6 +111,10 @@ pub(super) fn check(sources: &[Source]) -> Vec<Breach> {
     breaches
 }
 
+pub(super) fn extension(path: &str) -> &str {
+    Path::new(path).extension().and_then(OsStr::to_str).unwrap_or_default()
+}
+
 fn is_test(path: &str) -> bool {
     path.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "wall.rs"))
 }
@@ -119,7 +125,7 @@ fn breach(path: &str, line: usize, what: impl Into<String>) -> Breach {
 
 fn lengths(source: &Source, breaches: &mut Vec<Breach>) {
     let Source { path, text } = source;
-    let is_document = path.ends_with(".md");
+    let is_document = extension(path) == "md";
     for (number, line) in (1..).zip(text.lines()) {
         let breaks = !(is_document && (line.starts_with('|') || !line.trim_start().contains(' ')));
         let columns = line.chars().count();
@@ -128,7 +134,7 @@ fn lengths(source: &Source, breaches: &mut Vec<Breach>) {
         }
     }
     let lines = text.lines().count();
-    if path.ends_with(".rs") && lines > LINES {
+    if extension(path) == "rs" && lines > LINES {
         breaches.push(breach(path, 0, format!("{lines} lines, at most {LINES}")));
     }
 }

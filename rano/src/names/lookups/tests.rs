@@ -151,7 +151,7 @@ fn another_users_look_ups_make_a_resolvers_no_less_certain() {
 
 #[test]
 fn a_name_that_somebody_waits_for_goes_last() {
-    let mut lookups = Lookups::new(Vec::new(), crate::alerts::globs(&["*.bad.example".to_owned()]));
+    let mut lookups = Lookups::new(Vec::new(), vec!["*.bad.example".into()]);
     answer(&mut lookups, kin(1), 10, "evil.bad.example", &[ADDRESS]);
     for n in 0..100 {
         answer(&mut lookups, kin(1), 11, &format!("n{n}.example"), &[ADDRESS]);

@@ -1,7 +1,7 @@
 use super::node::DEAD_TRACKED;
 use super::*;
 use crate::moment::Moment;
-use crate::process::matching::{Origin, Targets};
+use crate::process::matching::{Origin, Targets, Wanted};
 use crate::process::provider::ProviderEntry;
 
 /// Start time as a function of the pid, so that children are born after their parents.
@@ -395,8 +395,10 @@ fn without_descendants_only_roots_are_tracked() {
 
 #[test]
 fn rano_and_its_ancestors_are_never_tracked_and_pass_nothing_on() {
-    let rules =
-        Rules::new(Targets { patterns: vec!["claude".into()], ..Targets::default() }, vec![id(20), id(30)]);
+    let rules = Rules::new(
+        Targets { wanted: Wanted::Patterns(vec!["claude".into()]), ..Targets::default() },
+        vec![id(20), id(30)],
+    );
     let mut tree = Tree::new(rules, Providers::default(), Redaction::On);
     assert_eq!(see(&mut tree, 20, 1, "claude"), Verdict::Ignored);
     assert_eq!(see(&mut tree, 30, 20, "rano --pattern claude"), Verdict::Ignored);
@@ -458,6 +460,30 @@ fn the_dead_are_remembered_within_bounds() {
     assert_eq!(tree.dead.len(), DEAD_TRACKED);
     assert!(ancestry_of(&mut tree, id(19_999)).len() < 16 * MAX_DEPTH);
     assert!(tree.waiting.is_empty());
+}
+
+#[test]
+fn an_agent_that_was_forgotten_is_still_above_its_descendants() {
+    let mut tree = tree(Targets::default());
+    see(&mut tree, 1, 0, "claude");
+    see(&mut tree, 2, 1, "sh");
+    tree.apply(gone(1));
+    // Enough others die for it to be forgotten; the shell goes on, and so does what it starts.
+    for pid in 10_000..10_000 + u32::try_from(DEAD_TRACKED).expect("small") {
+        see(&mut tree, pid, 2, "git");
+        tree.apply(gone(pid));
+    }
+    assert!(tree.process(id(1)).is_none());
+    see(&mut tree, 20_000, 2, "curl");
+    assert_eq!(ancestry_of(&mut tree, id(20_000)), "claude:1,sh:2,curl:20000");
+    // However long the line, both its ends are there.
+    for pid in 20_001..21_000 {
+        see(&mut tree, pid, pid - 1, "git");
+        tree.apply(gone(pid - 1));
+    }
+    let line = ancestry_of(&mut tree, id(20_999));
+    assert!(line.starts_with("claude:1,sh:2,") && line.ends_with("git:20998,git:20999"), "{line}");
+    assert_eq!(line.split(',').count(), MAX_DEPTH);
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub mod unix_ends;
 mod tests;
 
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -87,8 +88,9 @@ pub struct ProcSource {
 impl ProcSource {
     pub fn start(settings: ProcSettings) -> Result<Self> {
         let scanner = ProcessScanner::new(Path::new(PROC))?;
-        let own = scanner.self_and_ancestors().first().copied();
-        let netns = own.and_then(|own| scanner.netns(own)).context("find rano's own network namespace")?;
+        let namespace = std::fs::metadata(Path::new(PROC).join("self/ns/net"));
+        let namespace = namespace.context("find rano's own network namespace")?;
+        let netns = u32::try_from(namespace.ino()).context("the number of a network namespace")?;
         let ephemeral = ephemeral_ports();
         let mut sockets = OwnNamespace::open(settings, netns, ephemeral.clone());
         // Every pid namespace has a first process, and every /proc shows it to whom it shows others' processes.

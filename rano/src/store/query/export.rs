@@ -6,8 +6,9 @@ use std::io;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Params, params_from_iter};
 
-use super::filter::Condition;
-use crate::filter::{self, Glob};
+use super::filter::{Condition, domain_column};
+use crate::filter;
+use crate::glob::Glob;
 use crate::store::History;
 use crate::store::rollup::HOUR_MS;
 
@@ -231,8 +232,9 @@ impl History {
             add("process.provider = ?", provider.clone().into());
         }
         if !filter.domains.is_empty() {
-            let any = vec!["lower(endpoint.domain) GLOB ?"; filter.domains.len()].join(" OR ");
-            conditions.extend([" AND (", &any, ")"]);
+            Condition::prepare(&self.connection)?;
+            let each = filter.domains.iter().map(|glob| format!("lower({}) GLOB ?", domain_column(glob)));
+            conditions.extend([" AND (", &each.collect::<Vec<_>>().join(" OR "), ")"]);
             values.extend(filter.domains.iter().map(|glob| Value::from(glob.as_sql().to_owned())));
         }
         if let Some(matching) = &filter.matching {

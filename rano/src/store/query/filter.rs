@@ -1,16 +1,20 @@
 //! The filter language in SQL: the same answer from columns that `filter/matching.rs` gives from an event. A term is true
 //! or false, never null, so that its negation is the other.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Error};
 
-use crate::filter::{Filter, Glob, Network, Node, NumberKey, Ordering, Range, Term, TextKey, WordKey};
+use crate::filter::{Filter, Network, Node, NumberKey, Ordering, Range, Term, TextKey, WordKey};
+use crate::glob::{self, Glob};
 
 /// Whether an address lies in a network; SQLite has no such thing.
 const IN_NETWORK: &str = "rano_in_network";
+/// A name as people read it, for the patterns that are written so.
+const READABLE: &str = "rano_readable";
 
 /// A condition on the tables that an export joins, with what its question marks stand for.
 #[derive(Debug, Default)]
@@ -43,7 +47,8 @@ impl Condition {
             | FunctionFlags::SQLITE_DETERMINISTIC
             | FunctionFlags::SQLITE_INNOCUOUS
             | FunctionFlags::SQLITE_DIRECTONLY;
-        connection.create_scalar_function(IN_NETWORK, 2, flags, in_network)
+        connection.create_scalar_function(IN_NETWORK, 2, flags, in_network)?;
+        connection.create_scalar_function(READABLE, 1, flags, |context| Ok(readable(context)))
     }
 
     fn node(&mut self, node: &Node) {
@@ -115,7 +120,7 @@ impl Condition {
 
     fn text(&mut self, key: TextKey, glob: &Glob) {
         match key {
-            TextKey::Domain => self.glob("endpoint.domain", glob.as_sql().to_owned()),
+            TextKey::Domain => self.glob(&domain_column(glob), glob.as_sql().to_owned()),
             TextKey::Provider => {
                 let column = if self.on_sums { "actor.provider" } else { "process.provider" };
                 self.glob(column, glob.as_sql().to_owned());
@@ -202,6 +207,18 @@ fn number_column(key: NumberKey) -> &'static str {
         NumberKey::Received => "event.bytes_recv",
         NumberKey::Duration => "event.duration_ms",
     }
+}
+
+/// What a pattern for names is compared with.
+pub(super) fn domain_column(glob: &Glob) -> Cow<'static, str> {
+    const COLUMN: &str = "endpoint.domain";
+    if glob.is_in_unicode() { format!("{READABLE}({COLUMN})").into() } else { COLUMN.into() }
+}
+
+/// `None` for what is no text, which somebody else may have written into the file.
+fn readable(context: &Context<'_>) -> Option<String> {
+    let name = context.get_raw(0).as_str_or_null().ok().flatten();
+    name.map(|name| glob::readable(name).into_owned())
 }
 
 fn in_network(context: &Context<'_>) -> rusqlite::Result<bool> {

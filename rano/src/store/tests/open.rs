@@ -128,7 +128,8 @@ fn an_empty_file_and_an_empty_database_are_taken() {
 fn what_is_no_file_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let inside = |name: &str| directory.path().join(name);
-    check_refused(directory.path(), &OpenProblem::Directory);
+    std::fs::create_dir(inside("directory")).expect("a directory in it");
+    check_refused(&inside("directory"), &OpenProblem::Directory);
     check_refused(&inside("missing/observer.sqlite"), &OpenProblem::ParentMissing);
     rustix::fs::mknodat(
         rustix::fs::CWD,

@@ -1,0 +1,325 @@
+//! The agents that rano knows: the built-in table `agents.toml`, and how an agent of that table or of a user's file is
+//! recognised in a process.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use super::matching::{Place, Subject};
+use crate::glob::Glob;
+
+/// The agents and providers that are built in.
+pub const BUILT_IN: &str = include_str!("agents.toml");
+
+/// An agent, as its table says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    pub name: String,
+    pub provider: Option<String>,
+    /// In lower case; at least one.
+    pub names: Vec<String>,
+    pub extent: Extent,
+    /// In lower case.
+    pub packages: Vec<String>,
+    /// The names are common words: a package or a path has to agree.
+    pub common: bool,
+    pub paths: Vec<Glob>,
+    /// Variables that it sets. No source reads them: they decide nothing.
+    pub environment: Vec<String>,
+}
+
+/// How much of what is shown a name has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Extent {
+    /// All, but for scope, version, ending and platform.
+    #[default]
+    Whole,
+    Part,
+}
+
+impl Extent {
+    pub const ALL: [Self; 2] = [Self::Whole, Self::Part];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Part => "part",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|extent| extent.name() == word)
+    }
+}
+
+/// What stands behind a name that is still whole: endings of programs and scripts, and the parts of a platform's name.
+const BEHIND: [&str; 27] = [
+    "exe",
+    "js",
+    "cjs",
+    "mjs",
+    "ts",
+    "py",
+    "bin",
+    "appimage",
+    "linux",
+    "unknown",
+    "gnu",
+    "musl",
+    "gnueabihf",
+    "musleabihf",
+    "static",
+    "x86",
+    "64",
+    "x64",
+    "amd64",
+    "i686",
+    "aarch64",
+    "arm64",
+    "armv7",
+    "armv7l",
+    "riscv64",
+    "ppc64le",
+    "s390x",
+];
+
+/// A comm has at most so many bytes (`TASK_COMM_LEN` of the kernel, less the zero).
+const COMM_MAX: usize = 15;
+
+impl Agent {
+    /// The best place where the process shows up as this agent, and how long the name is that it has there. Only names
+    /// count, never arguments.
+    pub fn place_in(&self, subject: &Subject) -> Option<(Place, usize)> {
+        let by_package = self.packages.iter().filter_map(|package| {
+            let place = subject.packages().find(|(shown, _)| is_package(shown, package))?.1;
+            Some((place, package.len()))
+        });
+        let is_meant = || !self.common || self.agrees(subject);
+        let by_name = self.names.iter().filter_map(|name| {
+            let place = match self.extent {
+                Extent::Part => subject.place_in_names(name),
+                Extent::Whole => subject.place_where(|shown, place| {
+                    is_called(shown, name) || place == Place::Comm && is_cut_off(shown, name)
+                }),
+            };
+            place.map(|place| (place, name.len()))
+        });
+        let best = |(place, length): &(Place, usize)| (*place, usize::MAX - length);
+        let by_name = by_name.min_by_key(best).filter(|_| is_meant());
+        by_package.chain(by_name).min_by_key(best)
+    }
+
+    fn agrees(&self, subject: &Subject) -> bool {
+        self.packages.iter().any(|package| subject.packages().any(|(shown, _)| is_package(shown, package)))
+            || self.paths.iter().any(|glob| subject.paths().any(|path| glob.matches(path)))
+    }
+}
+
+/// Whether what shows up as `shown` is called `name`. Both in lower case.
+fn is_called(shown: &str, name: &str) -> bool {
+    let shown = shown.rsplit('/').next().unwrap_or(shown);
+    let Some(rest) = shown.strip_prefix(name) else { return false };
+    let Some(behind) = rest.strip_prefix(['.', '-', '_']) else {
+        return rest.is_empty() || rest.starts_with('@');
+    };
+    let is_number = |word: &str| {
+        let digits = word.strip_prefix('v').unwrap_or(word);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    behind.split(['.', '-', '_']).all(|word| BEHIND.contains(&word) || is_number(word))
+}
+
+/// Whether a comm is the beginning of a name that is too long for one.
+fn is_cut_off(comm: &str, name: &str) -> bool {
+    comm.len() == COMM_MAX && name.starts_with(comm)
+}
+
+/// Whether what is run is this package, of whatever version and registry: `npm:@scope/name@1`, `module.main`.
+fn is_package(shown: &str, package: &str) -> bool {
+    let shown = ["npm:", "jsr:"].iter().find_map(|prefix| shown.strip_prefix(prefix)).unwrap_or(shown);
+    shown.strip_prefix(package).is_some_and(|rest| rest.is_empty() || rest.starts_with(['@', '.']))
+}
+
+/// The table of the file, in its words.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    providers: BTreeMap<String, Vec<String>>,
+    agents: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    name: String,
+    provider: Option<String>,
+    #[serde(default)]
+    names: Vec<String>,
+    r#match: Option<String>,
+    #[serde(default)]
+    packages: Vec<String>,
+    #[serde(default)]
+    common: bool,
+    #[serde(default)]
+    paths: Vec<String>,
+    #[serde(default)]
+    environment: Vec<String>,
+}
+
+const READ: &str = "a test reads the built-in agents";
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| toml::from_str(BUILT_IN).expect(READ));
+
+/// Those that are built in.
+pub fn built_in() -> Vec<Agent> {
+    let agent = |row: &Row| Agent {
+        name: row.name.clone(),
+        provider: row.provider.clone(),
+        names: if row.names.is_empty() { vec![row.name.clone()] } else { row.names.clone() },
+        extent: row.r#match.as_deref().map(|word| Extent::parse(word).expect(READ)).unwrap_or_default(),
+        packages: row.packages.clone(),
+        common: row.common,
+        paths: row.paths.iter().map(|path| Glob::parse(path).expect(READ)).collect(),
+        environment: row.environment.clone(),
+    };
+    TABLE.agents.iter().map(agent).collect()
+}
+
+/// The names of those that are built in, joined by commas.
+pub fn names() -> &'static str {
+    static NAMES: LazyLock<String> = LazyLock::new(|| {
+        let names: Vec<_> = TABLE.agents.iter().map(|row| row.name.as_str()).collect();
+        names.join(",")
+    });
+    &NAMES
+}
+
+/// The patterns of the providers that are built in, in the order of their agents.
+pub fn built_in_providers() -> Vec<(String, Vec<String>)> {
+    // The parser sorts them by name.
+    let position = |name: &str| TABLE.agents.iter().position(|row| row.provider.as_deref() == Some(name));
+    let mut all: Vec<_> = TABLE.providers.clone().into_iter().collect();
+    all.sort_by_key(|(name, _)| position(name));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Image;
+
+    fn agent(name: &str) -> Agent {
+        Agent {
+            name: name.to_owned(),
+            provider: None,
+            names: vec![name.to_owned()],
+            extent: Extent::Whole,
+            packages: Vec::new(),
+            common: false,
+            paths: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// `command` is split at blanks; executable and comm follow from its first word.
+    fn place(agent: &Agent, command: &str) -> Option<Place> {
+        let argv: Vec<String> = command.split(' ').map(str::to_owned).collect();
+        let base = argv[0].rsplit('/').next().unwrap_or_default();
+        let exe = if argv[0].starts_with('/') { argv[0].clone() } else { format!("/usr/bin/{base}") };
+        let comm = base[..base.len().min(COMM_MAX)].to_owned();
+        agent.place_in(&Subject::of(&Image { comm, exe, argv, uid: 0 })).map(|(place, _)| place)
+    }
+
+    #[test]
+    fn the_built_in_table_is_sound() {
+        let agents = built_in();
+        let names: Vec<_> = agents.iter().map(|agent| agent.name.as_str()).collect();
+        assert_eq!(names, ["claude", "codex", "gemini"]);
+        let providers = built_in_providers();
+        let is_lower = |text: &String| !text.is_empty() && *text == text.to_lowercase();
+        for agent in &agents {
+            assert!(agent.names.iter().chain(&agent.packages).all(is_lower), "{agent:?}");
+            assert!(!agent.common || !agent.packages.is_empty() || !agent.paths.is_empty(), "{agent:?}");
+            let provider = agent.provider.as_ref().expect("each of these has one");
+            let patterns = &providers.iter().find(|(name, _)| name == provider).expect("a provider").1;
+            assert!(agent.names.iter().all(|name| patterns.contains(name)), "{agent:?}");
+        }
+        let expected = [
+            ("anthropic", ["claude", "anthropic"]),
+            ("openai", ["codex", "openai"]),
+            ("google", ["gemini", "google"]),
+        ];
+        assert_eq!(
+            providers,
+            expected.map(|(name, patterns)| (name.to_owned(), patterns.map(str::to_owned).into()))
+        );
+    }
+
+    #[test]
+    fn a_whole_name_may_have_scope_version_ending_and_platform() {
+        let codex = agent("codex");
+        for command in [
+            "codex exec",
+            "Codex.exe",
+            "codex-x86_64-unknown-linux-musl",
+            "codex-linux-arm64",
+            "codex-1.2.3",
+            "node /usr/bin/codex",
+            "node /x/codex.js",
+            "npx @openai/codex@latest",
+            "node /x/node_modules/@openai/codex/bin/run.js",
+        ] {
+            assert_eq!(place(&codex, command), Some(Place::Program), "{command}");
+        }
+        for command in [
+            "codexctl",
+            "codex.sh",
+            "codex-helper",
+            "my-codex",
+            "node test_codex_api.js",
+            "vim codex",
+            "codex-",
+            "sh -c codex",
+            "node /codex/server.js",
+        ] {
+            assert_eq!(place(&codex, command), None, "{command}");
+        }
+    }
+
+    #[test]
+    fn variants_are_listed_and_a_long_name_is_cut_off_in_comm() {
+        let variants =
+            Agent { names: vec!["codex-cli".into(), "a-rather-long-agent".into()], ..agent("codex") };
+        assert_eq!(place(&variants, "codex-cli"), Some(Place::Program));
+        assert_eq!(place(&variants, "codex"), None);
+        let image = |comm: &str| Image { comm: comm.into(), ..Image::default() };
+        let place = |comm| variants.place_in(&Subject::of(&image(comm))).map(|(place, _)| place);
+        assert_eq!(place("a-rather-long-a"), Some(Place::Comm));
+        assert_eq!(place("a-rather"), None);
+    }
+
+    #[test]
+    fn a_common_word_needs_a_package_or_a_path_that_agrees() {
+        let goose = Agent {
+            common: true,
+            packages: vec!["goose-ai".into()],
+            paths: vec!["*/.local/bin/goose".into()],
+            ..agent("goose")
+        };
+        assert_eq!(place(&goose, "goose up"), None, "a database migrator");
+        assert_eq!(place(&goose, "/home/u/.local/bin/goose run"), Some(Place::Program));
+        assert_eq!(place(&goose, "python3 /v/site-packages/goose_ai/x.py"), None);
+        assert_eq!(place(&goose, "python3 /v/site-packages/goose-ai/x.py"), Some(Place::Program));
+        assert_eq!(place(&goose, "uvx goose-ai@1.2 session"), Some(Place::Program));
+        assert_eq!(place(&Agent { common: false, ..goose }, "goose up"), Some(Place::Program));
+    }
+
+    #[test]
+    fn a_part_is_enough_where_the_table_says_so_and_arguments_never_are() {
+        let part = Agent { extent: Extent::Part, ..agent("codex") };
+        assert_eq!(place(&part, "my-codex-helper"), Some(Place::Program));
+        assert_eq!(place(&part, "node /src/fix-codex-bug.js"), Some(Place::Name));
+        assert_eq!(place(&part, "vim codex.md"), None);
+    }
+}
