@@ -139,6 +139,7 @@ mod rooms {
     #[cfg(feature = "cli")]
     pub mod time_argument;
 }
+#[allow(clippy::wildcard_imports, reason = "that is what they are for")]
 use rooms::*;
 
 pub use connection::{Connection, End};

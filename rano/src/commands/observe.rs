@@ -112,7 +112,7 @@ fn names(configuration: &Configuration) -> NameSettings {
     let settings = &configuration.settings;
     NameSettings {
         mode: match settings.domain_mode {
-            _ if settings.replay.is_some() => NameMode::Recording,
+            _ if settings.replay.is_some() => NameMode::Reverse,
             DomainMode::Auto => NameMode::Auto,
             DomainMode::Ptr => NameMode::Reverse,
             DomainMode::Pcap => NameMode::Pcap,
@@ -120,6 +120,7 @@ fn names(configuration: &Configuration) -> NameSettings {
         },
         reverse: settings.dns,
         private: settings.ptr_private,
+        recorded: settings.replay.is_some(),
         once: settings.once,
         classes: configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect(),
         precious: if settings.alerts { settings.alert_domain.clone() } else { Vec::new() },

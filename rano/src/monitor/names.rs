@@ -34,9 +34,6 @@ pub(crate) enum NameMode {
     Ebpf,
     #[cfg(feature = "cli")]
     Pcap,
-    /// They are in the recording.
-    #[cfg(feature = "cli")]
-    Recording,
 }
 
 /// What is asked for.
@@ -47,6 +44,8 @@ pub(crate) struct NameSettings {
     pub(crate) reverse: bool,
     /// For private addresses, too.
     pub(crate) private: bool,
+    /// All that is known of names is in a recording.
+    pub(crate) recorded: bool,
     /// A single look does not wait for names.
     pub(crate) once: bool,
     pub(crate) classes: Vec<ClassEntry>,
@@ -176,17 +175,10 @@ impl<'a> NameSources<'a> {
         source
     }
 
-    fn is_recording(&self) -> bool {
-        #[cfg(feature = "cli")]
-        return self.settings.mode == NameMode::Recording;
-        #[cfg(not(feature = "cli"))]
-        false
-    }
-
     /// What the pipeline makes of names. A socket may be found `interval` after its packets.
     pub(super) fn names(&mut self, interval: Duration) -> Names {
         let hold = interval.saturating_add(LOOK_TAKES);
-        let told = self.is_recording() || self.packets != Packets::Nobody;
+        let told = self.settings.recorded || self.packets != Packets::Nobody;
         let pointers = self.pointers();
         let precious = self.settings.precious.clone();
         let lookups = Lookups::new(accounts::of_resolvers(Path::new(accounts::PASSWD)), precious);
@@ -200,7 +192,7 @@ impl<'a> NameSources<'a> {
     }
 
     fn pointers(&mut self) -> Pointers {
-        if self.is_recording() {
+        if self.settings.recorded {
             return Pointers::recorded();
         }
         // A single look does not wait for answers.
@@ -228,14 +220,14 @@ impl<'a> NameSources<'a> {
 
     /// In words, for the banner and the summary.
     fn from(&self) -> String {
-        let asks = self.settings.reverse && !self.settings.once && !self.is_recording();
+        let asks = self.settings.reverse && !self.settings.once && !self.settings.recorded;
         let packets = match &self.packets {
             Packets::Ebpf => Some("ebpf".to_owned()),
             #[cfg(feature = "cli")]
             Packets::Pcap => Some("pcap".to_owned()),
             #[cfg(feature = "cli")]
             Packets::File(path) => Some(format!("capture file {}", path.display())),
-            Packets::Nobody => self.is_recording().then(|| "recording".to_owned()),
+            Packets::Nobody => self.settings.recorded.then(|| "recording".to_owned()),
         };
         let from = match (packets, asks) {
             (Some(packets), true) => format!("{packets}, ptr where it tells none"),

@@ -68,7 +68,6 @@ impl Watch {
     }
 
     /// The next event, `None` at the end. Nothing is lost if the future is dropped.
-    #[expect(clippy::should_implement_trait, reason = "it is the asynchronous one, as of streams")]
     pub async fn next(&mut self) -> Option<ConnectionEvent> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
@@ -109,11 +108,11 @@ impl Stream for Watch {
                     return Poll::Ready(Some(event));
                 }
                 State::Waiting(mut waiting) => {
-                    let Poll::Ready((received, receiver)) = waiting.as_mut().poll(context) else {
+                    let Poll::Ready((event, receiver)) = waiting.as_mut().poll(context) else {
                         self.0 = State::Waiting(waiting);
                         return Poll::Pending;
                     };
-                    let event = match received {
+                    let event = match event {
                         Ok(event) => event,
                         Err(RecvError::Lagged(count)) => ConnectionEvent::Missed(count),
                         Err(RecvError::Closed) => return Poll::Ready(None),
