@@ -1,5 +1,5 @@
-//! Packets one after another, as a device or the kernel programs give them: each after a byte that says how it begins and
-//! where it was seen, and two with its length.
+//! Packets one after another, as a device or the kernel programs give them: each after a byte that says how it begins
+//! and where it was seen, and two with its length.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

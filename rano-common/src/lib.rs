@@ -25,8 +25,8 @@ pub const ABI_VERSION: u32 = 7;
 
 /// Bytes that may wait in the ring buffer, unless the loader asks for another size. A power of two of pages.
 pub const RING_BYTES: u32 = 4 << 20;
-/// Processes that are not watched of which the kernel programs keep a verdict. The one that was needed longest ago gives way,
-/// and is told of again.
+/// Processes that are not watched of which the kernel programs keep a verdict. The one that was needed longest ago
+/// gives way, and is told of again.
 pub const JUDGEMENTS_MAX: u32 = 1 << 16;
 /// Watched processes. Further ones have their verdict among the others.
 pub const TRACKED_MAX: u32 = 1 << 14;

@@ -1,5 +1,5 @@
-//! What the loader tells the programs before they are loaded: the verifier takes these for constants and leaves out what
-//! is switched off.
+//! What the loader tells the programs before they are loaded: the verifier takes these for constants and leaves out
+//! what is switched off.
 
 /// Name of the global that holds them, one word each. It carries [`ABI_VERSION`](crate::ABI_VERSION).
 pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_7";

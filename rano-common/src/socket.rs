@@ -18,8 +18,8 @@ pub enum SocketKind {
     Released = 4,
     /// The first datagram of an unconnected socket to this destination.
     Datagram = 5,
-    /// A connect that got no further than the call: no route, no port. `error` is what it returned, 0 where that was not
-    /// seen.
+    /// A connect that got no further than the call: no route, no port. `error` is what it returned, 0 where that was
+    /// not seen.
     Failed = 6,
     /// The local end of a connected datagram socket is known: the connect succeeded.
     Bound = 7,

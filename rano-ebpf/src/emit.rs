@@ -1,7 +1,7 @@
-//! Into the ring buffer. A submit that wakes the reader costs its process over a microsecond, so only the one does whose
-//! record the reader would read next: it then waits a little for others and reads them all. The kernel decides that when
-//! the record is complete (`bpf_ringbuf_commit()` in kernel/bpf/ringbuf.c), discarded ones included: whoever decides
-//! before may find a reader at work that is asleep when the record is there.
+//! Into the ring buffer. A submit that wakes the reader costs its process over a microsecond, so only the one does
+//! whose record the reader would read next: it then waits a little for others and reads them all. The kernel decides
+//! that when the record is complete (`bpf_ringbuf_commit()` in kernel/bpf/ringbuf.c), discarded ones included: whoever
+//! decides before may find a reader at work that is asleep when the record is there.
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
@@ -9,8 +9,9 @@ use aya_ebpf::maps::ring_buf::RingBufEntry;
 
 use crate::maps::EVENTS;
 
-/// How full the ring may be, in sixteenths, when a record of a kind is put into it. Packets, datagrams and what comes from a listener
-/// leave much room for the others; records of processes, and of beginnings, leave a little for the ends of TCP connections, which tell all of it.
+/// How full the ring may be, in sixteenths, when a record of a kind is put into it. Packets, datagrams and what comes
+/// from a listener leave much room for the others; records of processes, and of beginnings, leave a little for the ends
+/// of TCP connections, which tell all of it.
 #[derive(Clone, Copy)]
 pub struct Share(u64);
 
@@ -25,7 +26,8 @@ impl Share {
     pub const PACKET: Self = Self(8);
     /// Anybody's, for a connection to a listener.
     pub const ARRIVAL: Self = Self(8);
-    /// Of a watched process, one socket of which may have as many as it likes. A flow is told again with its next datagram.
+    /// Of a watched process, one socket of which may have as many as it likes. A flow is told again with its next
+    /// datagram.
     pub const DATAGRAM: Self = Self(8);
     /// Anybody's, for an exec, with arguments. It is told again with its next socket, and is in /proc.
     pub const EXEC: Self = Self(15);

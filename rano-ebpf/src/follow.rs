@@ -1,5 +1,5 @@
-//! What is done for a socket, whichever hook it comes from: the owner is remembered where the call runs in the process's
-//! own context, and what follows in any context finds it by the socket.
+//! What is done for a socket, whichever hook it comes from: the owner is remembered where the call runs in the
+//! process's own context, and what follows in any context finds it by the socket.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -106,7 +106,8 @@ fn count(key: u64, more: u64) {
     }
 }
 
-/// Whether to look for an owner: of most sockets there is none, and the look would be for memory that nobody touched lately.
+/// Whether to look for an owner: of most sockets there is none, and the look would be for memory that nobody touched
+/// lately.
 #[inline(always)]
 fn may_have_owner(key: u64) -> bool {
     let group = group(key);
@@ -153,8 +154,8 @@ pub fn tell_on<T: Pointee>(socket: *const T, told: Told) -> bool {
     is_told
 }
 
-/// Tells the last of a socket. Before it is forgotten: whoever finds that nobody follows it any more knows that its last record is
-/// in the ring, or counted as lost.
+/// Tells the last of a socket. Before it is forgotten: whoever finds that nobody follows it any more knows that its
+/// last record is in the ring, or counted as lost.
 #[inline(always)]
 fn tell_end<T: Pointee>(socket: *const T, told: Told) {
     if !tell(socket, told) {
@@ -450,8 +451,8 @@ fn tell_release<T: Pointee>(socket: *const T, key: u64, owner: Owner) {
     draft.tell();
 }
 
-/// A number that is there on every way that leads here. Otherwise the compiler may keep it in a place on the stack that was not
-/// written where nobody needs it, and read that place before it decides; the verifier before 5.18 refuses that.
+/// A number that is there on every way that leads here. Otherwise the compiler may keep it in a place on the stack that
+/// was not written where nobody needs it, and read that place before it decides; the verifier before 5.18 refuses that.
 #[inline(always)]
 fn settled(number: u64) -> u64 {
     // SAFETY: it is a number on the stack.

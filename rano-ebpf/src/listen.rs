@@ -1,5 +1,5 @@
-//! Listeners, and what they accept. A connection comes to life in whatever context its last packet arrived; until somebody
-//! accepts it, it is its listener's.
+//! Listeners, and what they accept. A connection comes to life in whatever context its last packet arrived; until
+//! somebody accepts it, it is its listener's.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use rano_common::{ListenerKey, ListenerWords, Loss, Offset, Owner, SocketKind, flags};

@@ -11,8 +11,8 @@ use rano_common::{
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
-/// By pid of the thread group: whoever is not watched, or asked for. Written by user space, and here when a process is told
-/// of, forks or ends. Anybody's forks come here; a forgotten verdict is asked for again.
+/// By pid of the thread group: whoever is not watched, or asked for. Written by user space, and here when a process is
+/// told of, forks or ends. Anybody's forks come here; a forgotten verdict is asked for again.
 #[map]
 pub static JUDGEMENTS: LruHashMap<u32, JudgementWords> = LruHashMap::with_max_entries(JUDGEMENTS_MAX, 0);
 

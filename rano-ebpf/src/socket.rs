@@ -128,8 +128,8 @@ impl Given {
         }
     }
 
-    /// Its address as a number. Linux 5.10 refuses to reckon with a pointer whose type it knows, wherever it lay meanwhile,
-    /// but not with what was read.
+    /// Its address as a number. Linux 5.10 refuses to reckon with a pointer whose type it knows, wherever it lay
+    /// meanwhile, but not with what was read.
     #[inline(always)]
     fn number(self) -> Option<u64> {
         match self {
@@ -220,7 +220,8 @@ trait Fields {
     fn netns(&self) -> u32;
 }
 
-/// Memory of the kernel at an address. Addresses of IPv4, ports and the like lie side by side there, and are read at once.
+/// Memory of the kernel at an address. Addresses of IPv4, ports and the like lie side by side there, and are read at
+/// once.
 struct Memory {
     sk: usize,
     head: MaybeUninit<[u64; HEAD_WORDS]>,

@@ -37,8 +37,8 @@ pub fn read<T>(base: usize, field: Offset) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + offset(field)) as *const T) }.ok()
 }
 
-/// The current thread, by what no other has as long as it lives. Its number would need a helper that programs on cgroups
-/// have only from Linux 6.2 on.
+/// The current thread, by what no other has as long as it lives. Its number would need a helper that programs on
+/// cgroups have only from Linux 6.2 on.
 #[inline(always)]
 pub fn thread() -> u64 {
     current() as u64
@@ -57,8 +57,8 @@ pub fn read_at<T>(address: usize) -> Option<T> {
 /// The field has that type.
 #[inline(always)]
 pub unsafe fn field<T>(structure: *const u8, field: Offset) -> T {
-    // SAFETY: the caller's promise; the verifier checks the place. Volatile, because what the kernel changes meanwhile is
-    // not to be read twice.
+    // SAFETY: the caller's promise; the verifier checks the place. Volatile, because what the kernel changes meanwhile
+    // is not to be read twice.
     unsafe { core::ptr::read_volatile(structure.add(offset(field)).cast()) }
 }
 

@@ -1,6 +1,7 @@
-//! What alerts and live stats add to the pipeline in CPU time: all kinds of alerts, all four views; and what names add that
-//! are joined from DNS answers. The same recording is played with and without them, in turn. The recordings are made here
-//! and always the same: connections with a name, a few hundred open at a time, 200,000 events in each second of their time.
+//! What alerts and live stats add to the pipeline in CPU time: all kinds of alerts, all four views; and what names add
+//! that are joined from DNS answers. The same recording is played with and without them, in turn. The recordings are
+//! made here and always the same: connections with a name, a few hundred open at a time, 200,000 events in each second
+//! of their time.
 //!
 //! `cargo bench -p rano --bench alerts -- [--events N] [--runs N]`
 

@@ -1,5 +1,5 @@
-//! Makes a database as months of work leave it, through the real writer: sessions of agents, the tools they start, endpoints
-//! of which few are busy and many rare, failures, names that come late. The same seed gives the same rows.
+//! Makes a database as months of work leave it, through the real writer: sessions of agents, the tools they start,
+//! endpoints of which few are busy and many rare, failures, names that come late. The same seed gives the same rows.
 //!
 //! `cargo xtask bench db --events N --out FILE [--seed S]`
 

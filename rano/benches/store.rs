@@ -1,5 +1,5 @@
-//! How fast events become durable rows, on one core and all in: pushing, writing, the last checkpoint. Beside it, in the
-//! same run, `sqlite3 .import` of the same data as CSV into a plain table.
+//! How fast events become durable rows, on one core and all in: pushing, writing, the last checkpoint. Beside it, in
+//! the same run, `sqlite3 .import` of the same data as CSV into a plain table.
 //!
 //! `cargo bench -p rano --bench store -- [--events N] [--batch N] [--dir DIR] [--runs N] [--keep]`
 

@@ -137,9 +137,9 @@ pub struct Notes {
     name: Option<Place>,
 }
 
-/// Whom the cooldown of an alert is about, one for each kind. A duration has none: it is said once a connection. Where a
-/// process is what reaches out, the tree it belongs to is part of the subject: what one agent does says nothing of another's.
-/// A name that is only possible says nothing of one that is certain.
+/// Whom the cooldown of an alert is about, one for each kind. A duration has none: it is said once a connection. Where
+/// a process is what reaches out, the tree it belongs to is part of the subject: what one agent does says nothing of
+/// another's. A name that is only possible says nothing of one that is certain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
     Everything,
@@ -211,8 +211,8 @@ impl Judge {
         self.cooldowns.last.pushed_out()
     }
 
-    /// A connection began; `active` counts it already. `socket` is `None` where its end will not be noticed. `others` are
-    /// names that it may go by besides the one that it is shown with.
+    /// A connection began; `active` counts it already. `socket` is `None` where its end will not be noticed. `others`
+    /// are names that it may go by besides the one that it is shown with.
     pub fn connected(
         &mut self,
         connection: &Connection,

@@ -29,7 +29,8 @@ pub enum SocketId {
 pub enum SocketChange {
     /// First sight.
     Opened(Opened),
-    /// It was opened, and there was no room to follow it: whether it is established, and when it ends, will not be told.
+    /// It was opened, and there was no room to follow it: whether it is established, and when it ends, will not be
+    /// told.
     Attempted(Opened),
     /// The state of an open socket changed (connecting to established, established to `close_wait`).
     State { id: SocketId, state: SocketState, at: Moment },

@@ -1,4 +1,5 @@
-//! A connection as it stands: who, where, since when, and how surely. It is shared as a snapshot: a holder sees no later change.
+//! A connection as it stands: who, where, since when, and how surely. It is shared as a snapshot: a holder sees no
+//! later change.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::words::{
     SourceKind,
 };
 
-/// What is known of a connection, as of when it was told.
+/// One socket's dealings with one other end; of a listener, the socket.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// Distinct within one observation.

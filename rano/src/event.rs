@@ -1,5 +1,5 @@
-//! What happens to connections. An event is neither the kernel ABI, nor a row, nor JSON: each sink makes its own shape of
-//! it.
+//! What happens to connections. An event is neither the kernel ABI, nor a row, nor JSON: each sink makes its own shape
+//! of it.
 
 use std::sync::Arc;
 

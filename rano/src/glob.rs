@@ -1,6 +1,6 @@
-//! The one kind of pattern, for alerts, filters, classes of endpoints and agents. It is SQLite's GLOB: `*` any text, `?`
-//! any character, `[ab]` `[a-z]` `[^ab]` one character. The same pattern works here and, as text, in SQL. ASCII upper and
-//! lower case are the same in both.
+//! The one kind of pattern, for alerts, filters, classes of endpoints and agents. It is SQLite's GLOB: `*` any text,
+//! `?` any character, `[ab]` `[a-z]` `[^ab]` one character. The same pattern works here and, as text, in SQL. ASCII
+//! upper and lower case are the same in both.
 //!
 //! rano stores names of hosts without a final dot, and with `xn--` for other scripts than ASCII. A pattern for them
 //! ([`Glob::of_names`]) may be written in either spelling, with or without that dot.

@@ -20,11 +20,11 @@ pub enum Gap {
     TableFull,
     /// Records that the kernel programs had no room for.
     KernelDropped,
-    /// Sockets that the kernel programs could not follow, because their tables were full or a read failed: their attempts are
-    /// told, if anything of them found room.
+    /// Sockets that the kernel programs could not follow, because their tables were full or a read failed: their
+    /// attempts are told, if anything of them found room.
     KernelUnfollowed,
-    /// Times that the kernel skipped one of its programs, or forgot what one had counted: others tell of the connection, without
-    /// its bytes, its errno or who accepted it.
+    /// Times that the kernel skipped one of its programs, or forgot what one had counted: others tell of the
+    /// connection, without its bytes, its errno or who accepted it.
     KernelSkipped,
     /// Looks at a socket table or at a process's descriptors that failed, and entries that were not understood.
     Unread,
@@ -120,7 +120,8 @@ impl Gap {
     }
 }
 
-/// Bounds that cost no connection where they are reached, but a detail or a convenience. Each is counted, for the summary.
+/// Bounds that cost no connection where they are reached, but a detail or a convenience. Each is counted, for the
+/// summary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bound {
     /// Arguments of processes that were longer than a record, and gone before they could be read elsewhere.

@@ -79,7 +79,8 @@
 //!
 //! `cli`, on by default, is the command with its database and terminal: turn the default features off for the library alone.
 
-// What is printed goes through `output::stream`; `output/wall.rs` looks for what no lint knows. Tests may say why they are skipped.
+// What is printed goes through `output::stream`; `output/wall.rs` looks for what no lint knows. Tests may say why they
+// are skipped.
 #![cfg_attr(
     not(test),
     deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro, clippy::disallowed_methods)

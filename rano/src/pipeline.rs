@@ -1,5 +1,5 @@
-//! The loop between a source and the sinks: track → enrich → sinks, in a fixed order. It has no state of its own but for what
-//! was said already; it runs on recorded events as on live ones and never reads a clock.
+//! The loop between a source and the sinks: track → enrich → sinks, in a fixed order. It has no state of its own but
+//! for what was said already; it runs on recorded events as on live ones and never reads a clock.
 
 mod alerting;
 mod live;

@@ -1,5 +1,5 @@
-//! Giving up privileges. Capabilities belong to threads, so each thread gives up its own: what it is given stays, everything else is
-//! gone for good, for programs that it might start too.
+//! Giving up privileges. Capabilities belong to threads, so each thread gives up its own: what it is given stays,
+//! everything else is gone for good, for programs that it might start too.
 
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
@@ -14,8 +14,8 @@ pub const OWN_MAPS: CapabilitySet = CapabilitySet::BPF;
 /// What stands in for [`OWN_MAPS`] where it is held: to find out whether that is needed, do without both.
 pub const INSTEAD_OF_OWN_MAPS: CapabilitySet = CapabilitySet::SYS_ADMIN;
 
-/// Leaves the calling thread at most `keep` of what it has. Best effort: where this is refused, there is nothing to give up or a
-/// sandbox already sees to it.
+/// Leaves the calling thread at most `keep` of what it has. Best effort: where this is refused, there is nothing to
+/// give up or a sandbox already sees to it.
 pub fn keep_only(keep: CapabilitySet) {
     // Before the right to do so goes too.
     for bit in 0..u64::BITS {

@@ -1,5 +1,6 @@
-//! Who is observing now: a small private file for each running session, in a directory of its user, so that `rano status`
-//! finds it from anywhere. Best effort: without such a directory, or where it may not be written, nothing is registered.
+//! Who is observing now: a small private file for each running session, in a directory of its user, so that `rano
+//! status` finds it from anywhere. Best effort: without such a directory, or where it may not be written, nothing is
+//! registered.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

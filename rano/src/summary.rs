@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::health::{Gap, SourceHealth};
 use crate::totals::Totals;
-use crate::update::Counters;
+use crate::update::{Counters, SinkReport};
 
 /// Everything the end of an observation tells.
 #[derive(Debug, Clone)]
@@ -43,17 +43,4 @@ impl Summary {
             gaps: self.health.gaps,
         }
     }
-}
-
-/// What a sink has to say of itself at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SinkReport {
-    /// Events that are not in the database.
-    pub sqlite_dropped: u64,
-    /// Lines that a log file lacks.
-    pub log_lost: u64,
-    /// Where the history goes on, if the database that was named was lost.
-    pub history_moved: Option<PathBuf>,
-    /// Something that was asked for could not be written.
-    pub has_failed: bool,
 }

@@ -1,6 +1,7 @@
 //! What flows from the pipeline to every sink, in order: one message for everything that becomes known.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::alerts::Reason;
@@ -74,7 +75,8 @@ pub struct Alert {
 pub struct Progress {
     pub now: Moment,
     pub counters: Counters,
-    /// For sinks whose tick is due ([`Sink::next_tick`](crate::sink::Sink::next_tick)), else `None`: they cost more than the rest.
+    /// For sinks whose tick is due ([`Sink::next_tick`](crate::sink::Sink::next_tick)), else `None`: they cost more
+    /// than the rest.
     pub standings: Option<Standings>,
 }
 
@@ -88,6 +90,26 @@ pub struct Counters {
     pub left_out: LeftOut,
     /// [`Gap::SqliteDropped`](crate::health::Gap::SqliteDropped) is the store's own and not counted here.
     pub gaps: Gaps,
+}
+
+/// What a sink has to say of itself at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SinkReport {
+    /// Events that are not in the database.
+    pub sqlite_dropped: u64,
+    /// Lines that a log file lacks.
+    pub log_lost: u64,
+    /// Where the history goes on, if the database that was named was lost.
+    pub history_moved: Option<PathBuf>,
+    /// Something that was asked for could not be written.
+    pub has_failed: bool,
+}
+
+/// What a filter kept back, for the summary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    pub filter: String,
+    pub events: u64,
 }
 
 #[cfg(test)]

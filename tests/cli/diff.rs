@@ -18,7 +18,8 @@ fn to(domain: &str, count: usize) -> Vec<Connection> {
     every(count, START, 10, &Connection { domain: Some(domain.into()), ..Connection::default() })
 }
 
-/// api: 10 → 16, steady: 10 → 14; old.example only before, new.example only after, with a new process of a new provider.
+/// api: 10 → 16, steady: 10 → 14; old.example only before, new.example only after, with a new process of a new
+/// provider.
 fn before_and_after() -> Result<History> {
     let history = History::new()?;
     let before = [to("api.example", 10), to("steady.example", 10), to("old.example", 1)].concat();

@@ -1,5 +1,5 @@
-//! What is left out, by whom, and that it is said and counted; what a process calls itself changes neither that nor on whose
-//! behalf it acts. Agents of other tests are seen too, so that what is excluded has names that only these have.
+//! What is left out, by whom, and that it is said and counted; what a process calls itself changes neither that nor on
+//! whose behalf it acts. Agents of other tests are seen too, so that what is excluded has names that only these have.
 
 use anyhow::{Context as _, Result, ensure};
 

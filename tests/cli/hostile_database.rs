@@ -1,5 +1,5 @@
-//! Databases that somebody made to hang, to mislead or to end rano, or spoils while it runs: one line, the right exit code, and
-//! the observation goes on.
+//! Databases that somebody made to hang, to mislead or to end rano, or spoils while it runs: one line, the right exit
+//! code, and the observation goes on.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Files that somebody else made, exchanged or leads elsewhere, as a table: what is done × to which file × who runs rano.
-//! No cell creates, changes or shows a file of root's, tells a stranger anything, hangs or crashes.
+//! Files that somebody else made, exchanged or leads elsewhere, as a table: what is done × to which file × who runs
+//! rano. No cell creates, changes or shows a file of root's, tells a stranger anything, hangs or crashes.
 
 use std::collections::BTreeMap;
 use std::fs;

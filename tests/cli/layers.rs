@@ -62,6 +62,14 @@ fn the_file_in_the_working_directory_can_only_add() -> Result<()> {
     let said = home.said(&launch.run()?, 0)?;
     ensure!(said.contains("+ connect | anthropic |"), "{said}");
     ensure!(said.contains("rano.toml") && said.contains("can only add providers"), "{said}");
+    let checked = home.said(&home.launch(&["config", "check"])?.run()?, 0)?;
+    for note in [
+        "its mode is not obeyed",
+        "pattern 'claude' of openai is left out",
+        "pattern 'codex' of evil is left out",
+    ] {
+        ensure!(checked.contains(note), "{note}: {checked}");
+    }
     Ok(())
 }
 

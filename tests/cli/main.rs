@@ -31,6 +31,7 @@ mod presets;
 mod readers;
 mod report;
 mod retain;
+mod reverse_names;
 mod short_connections;
 mod shutdown;
 mod stats;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         agents::all(),
         alerts::all(),
         names::all(),
+        reverse_names::all(),
         observe::all(),
         exclude::all(),
         odd_sockets::all(),

@@ -1,4 +1,5 @@
-//! Sockets that are no plain connections: attempts that fail, datagrams without a peer, unix sockets, owners that vanish.
+//! Sockets that are no plain connections: attempts that fail, datagrams without a peer, unix sockets, owners that
+//! vanish.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

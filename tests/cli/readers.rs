@@ -25,7 +25,8 @@ crate::tests![
 
 const FIELDS: &str = "ts,event,comm,cmdline,domain,bytes_recv,alert";
 
-/// What readers stumble over: separators, quotes, line ends, formulas, words that stand for nothing, blanks at the ends.
+/// What readers stumble over: separators, quotes, line ends, formulas, words that stand for nothing, blanks at the
+/// ends.
 const NAMES: [&str; 16] = [
     "claude",
     "a,b",
@@ -196,7 +197,8 @@ fn pandas_reads_what_sql_counts() -> Result<()> {
 
 fn duckdb_reads_what_sql_counts() -> Result<()> {
     needs("duckdb")?;
-    // In CSV nobody can tell what '007' is but the reader; that the text has all of UTF-8 is found out by DuckDB itself.
+    // In CSV nobody can tell what '007' is but the reader; that the text has all of UTF-8 is found out by DuckDB
+    // itself.
     for (format, read) in [
         ("csv", "read_csv(?, header=true, delim=',', quote='\"', escape='\"', types={'comm': 'VARCHAR'})"),
         (

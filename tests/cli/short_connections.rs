@@ -1,4 +1,5 @@
-//! Connections that are over before a poll could see them: counted by the client's tuple, never given to a wrong process.
+//! Connections that are over before a poll could see them: counted by the client's tuple, never given to a wrong
+//! process.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

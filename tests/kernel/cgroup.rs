@@ -1,5 +1,5 @@
-//! A corner of the cgroup v2 hierarchy: a rano that is started in it takes it for all there is, so its cgroup hooks tell of nobody
-//! but the processes that a test put there.
+//! A corner of the cgroup v2 hierarchy: a rano that is started in it takes it for all there is, so its cgroup hooks
+//! tell of nobody but the processes that a test put there.
 
 use std::fs;
 use std::io;

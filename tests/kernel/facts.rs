@@ -1,5 +1,5 @@
-//! What is told besides that there was a connection: bytes and local ends of datagrams, listeners and accepts, why a connect
-//! got nowhere. On a rung that cannot know, that it is left out.
+//! What is told besides that there was a connection: bytes and local ends of datagrams, listeners and accepts, why a
+//! connect got nowhere. On a rung that cannot know, that it is left out.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,6 @@
-//! Floods: a ring buffer that is too small, and processes that fill it with one kind of record. What the others tell is told all
-//! the same or counted, and what is open is right afterwards. Where the cgroup hooks matter rano sees a cgroup of the test's own.
+//! Floods: a ring buffer that is too small, and processes that fill it with one kind of record. What the others tell is
+//! told all the same or counted, and what is open is right afterwards. Where the cgroup hooks matter rano sees a cgroup
+//! of the test's own.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,5 +1,5 @@
-//! A client that does many things at a time: the test executable under another name takes orders on its standard input, a
-//! line of JSON each, and answers each with a line. What it opened stays open until it ends or is told to close it.
+//! A client that does many things at a time: the test executable under another name takes orders on its standard input,
+//! a line of JSON each, and answers each with a line. What it opened stays open until it ends or is told to close it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};

@@ -1,5 +1,5 @@
-//! Whoever fills a table blinds nobody but themselves, and it is counted: the sockets that are followed, answers and questions of
-//! DNS, unknown endpoints. Each as an ordinary user and as root.
+//! Whoever fills a table blinds nobody but themselves, and it is counted: the sockets that are followed, answers and
+//! questions of DNS, unknown endpoints. Each as an ordinary user and as root.
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -1,5 +1,5 @@
-//! A ring buffer that is much too small: what finds no room is counted, and the counts add up. rano sees a cgroup of the test's own and
-//! nobody else's connections.
+//! A ring buffer that is much too small: what finds no room is counted, and the counts add up. rano sees a cgroup of
+//! the test's own and nobody else's connections.
 
 use std::time::Duration;
 

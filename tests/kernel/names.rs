@@ -395,7 +395,8 @@ fn all_names(database: &Database, pid: u32) -> Result<String> {
 }
 
 impl Stand {
-    /// What becomes known of a connection that an agent makes after `before`, which a shell does; the agent becomes the client.
+    /// What becomes known of a connection that an agent makes after `before`, which a shell does; the agent becomes the
+    /// client.
     fn names_after(&mut self, mode: &[&str], before: &str, arguments: &str) -> Result<String> {
         let rano = self.observe(mode)?;
         let mut command = Command::new("/bin/sh");

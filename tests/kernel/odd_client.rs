@@ -1,5 +1,5 @@
-//! Clients that come to a connection in unusual ways: the test executable under another name plays one, says what it did in a line
-//! of JSON, and stays until its standard input ends.
+//! Clients that come to a connection in unusual ways: the test executable under another name plays one, says what it
+//! did in a line of JSON, and stays until its standard input ends.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

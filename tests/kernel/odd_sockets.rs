@@ -122,8 +122,8 @@ fn a_process_that_takes_an_agents_name_is_one_from_then_on() -> Result<()> {
     whole("stranger", Way::Rename).map(drop)
 }
 
-/// What the agent makes of a socket that somebody else opened is not the agent's connection: the opener's is what the kernel
-/// programs know.
+/// What the agent makes of a socket that somebody else opened is not the agent's connection: the opener's is what the
+/// kernel programs know.
 fn a_socket_that_a_stranger_opened_is_the_strangers() -> Result<()> {
     let mut scene = crate::scene()?;
     let rano = scene.observe(&EBPF)?;

@@ -1,5 +1,5 @@
-//! Every means that kernel programs take, taken away: rano runs on the next rung, and says why in one line; doctor says what
-//! would help.
+//! Every means that kernel programs take, taken away: rano runs on the next rung, and says why in one line; doctor says
+//! what would help.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;

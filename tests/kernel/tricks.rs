@@ -164,7 +164,8 @@ fn a_socket_is_its_openers_whoever_uses_it() -> Result<()> {
     )
 }
 
-/// What a stranger opened is the stranger's, who is not watched: that the agent uses it is not seen yet, and nobody says so.
+/// What a stranger opened is the stranger's, who is not watched: that the agent uses it is not seen yet, and nobody
+/// says so.
 fn a_socket_that_a_stranger_connected_is_not_the_agents() -> Result<()> {
     let (scene, cases) = play(&[], &[Trick::GivenConnected])?;
     for Case { user, played, .. } in &cases {
@@ -180,11 +181,13 @@ fn a_flood_of_processes_and_programs_is_told() -> Result<()> {
     check(&[], &[Trick::Flood(150), Trick::ExecChain(150), Trick::Generations(60)])
 }
 
-/// Room for what happens while rano reads, other tests' processes included, and too little for so many forks while it does not.
+/// Room for what happens while rano reads, other tests' processes included, and too little for so many forks while it
+/// does not.
 const LITTLE_ROOM: [&str; 4] = ["--source", "ebpf", "--ring-bytes", "262144"];
 const SIBLINGS: u32 = 3000;
 
-/// While rano does not read, so many forks find no room that the last one's is not told; /proc says only who the parent is.
+/// While rano does not read, so many forks find no room that the last one's is not told; /proc says only who the parent
+/// is.
 fn a_sibling_whose_fork_was_lost_is_its_forkers() -> Result<()> {
     for user in [User::Root, User::Ordinary] {
         lose_a_fork(user).with_context(|| format!("{user:?}"))?;
@@ -244,8 +247,8 @@ fn what_an_excluded_process_opens_is_counted_in_the_kernel() -> Result<()> {
     Ok(())
 }
 
-/// What is open when rano starts is counted by looking, what is opened in the moment before the verdict by its records, and what is
-/// opened then by the kernel programs.
+/// What is open when rano starts is counted by looking, what is opened in the moment before the verdict by its records,
+/// and what is opened then by the kernel programs.
 fn the_excluded_are_counted_once() -> Result<()> {
     let mut scene = crate::scene()?;
     let mut claude = scene.agent("claude")?;

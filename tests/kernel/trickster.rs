@@ -1,6 +1,6 @@
-//! Processes that try to get away: the test executable under other names. A runner that is no agent starts `claude`, which becomes
-//! `curl`, so that no name gives it away, and plays a trick; whoever connects in the course of it says so in a line of JSON and
-//! stays until standard input ends.
+//! Processes that try to get away: the test executable under other names. A runner that is no agent starts `claude`,
+//! which becomes `curl`, so that no name gives it away, and plays a trick; whoever connects in the course of it says so
+//! in a line of JSON and stays until standard input ends.
 
 mod clones;
 mod sharing;

@@ -1,5 +1,5 @@
-//! What the kernel's verifier had to look at before it took each program. It stops at a million instructions, and how many it
-//! needs for the same program differs widely between kernels.
+//! What the kernel's verifier had to look at before it took each program. It stops at a million instructions, and how
+//! many it needs for the same program differs widely between kernels.
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_long};
@@ -109,8 +109,8 @@ thread_local! {
     static LOG: RefCell<[u8; LOG_BYTES as usize]> = const { RefCell::new([0; LOG_BYTES as usize]) };
 }
 
-/// Stands before the C library's in this test program, and so in the library that loads the programs: it asks for no log when all
-/// goes well, and before 5.16 the log is the only place that has the number.
+/// Stands before the C library's in this test program, and so in the library that loads the programs: it asks for no
+/// log when all goes well, and before 5.16 the log is the only place that has the number.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 extern "C" fn syscall(

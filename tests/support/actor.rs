@@ -236,7 +236,8 @@ impl Actor {
         Ok(())
     }
 
-    /// Sends `send` bytes (at least [`sockets::HEADER`]) to an answering server, gets `receive` back. Returns the connection's totals.
+    /// Sends `send` bytes (at least [`sockets::HEADER`]) to an answering server, gets `receive` back. Returns the
+    /// connection's totals.
     pub fn exchange(&mut self, connection: usize, send: usize, receive: usize) -> Result<Totals> {
         self.exchange_in(&self.myself(), connection, send, receive)
     }

@@ -12,9 +12,9 @@ const COPY: &str = "RANO_TEST_COPY";
 
 /// Makes `to` a copy of the program `from` that anybody can run, at once.
 ///
-/// While any process has a program open for writing, execve fails with ETXTBSY. Had this process ever written it, a child that
-/// another test forks in that moment would hold the descriptor until its own exec, however soon it is closed here. So a
-/// process without threads writes it, under another name, and has ended before the program has its own.
+/// While any process has a program open for writing, execve fails with ETXTBSY. Had this process ever written it, a
+/// child that another test forks in that moment would hold the descriptor until its own exec, however soon it is closed
+/// here. So a process without threads writes it, under another name, and has ended before the program has its own.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(from).arg(to).env(COPY, "1").stdin(Stdio::null()).stdout(Stdio::null());

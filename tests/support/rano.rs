@@ -1,4 +1,5 @@
-//! The program under test as a user has it: started with arguments in a directory, read line by line, signalled, waited for.
+//! The program under test as a user has it: started with arguments in a directory, read line by line, signalled, waited
+//! for.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;

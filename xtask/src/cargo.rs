@@ -1,4 +1,5 @@
-//! The calls of cargo. Where a task ends with one, it becomes that process, so that Ctrl-C and the exit code are its own.
+//! The calls of cargo. Where a task ends with one, it becomes that process, so that Ctrl-C and the exit code are its
+//! own.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;

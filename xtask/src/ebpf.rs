@@ -1,9 +1,9 @@
 //! Builds the kernel programs and puts the object where `cargo build` embeds it, with a note of what it was made from.
 //!
-//! What is needed: a compiler with the sources of its core library (nightly with rust-src, or a distribution's, named by
-//! `RUSTC` and `CARGO_BPF`), and bpf-linker. On Debian 12:
-//! `apt install rustc-web cargo-web rust-web-src llvm-22 llvm-22-dev libzstd-dev zlib1g-dev`, then
-//! `LLVM_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker --version 0.13.0 --no-default-features --features llvm-22`.
+//! What is needed: a compiler with the sources of its core library (nightly with rust-src, or a distribution's, named
+//! by `RUSTC` and `CARGO_BPF`), and bpf-linker. On Debian 12: `apt install rustc-web cargo-web rust-web-src llvm-22
+//! llvm-22-dev libzstd-dev zlib1g-dev`, then `LLVM_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker --version 0.13.0
+//! --no-default-features --features llvm-22`.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;

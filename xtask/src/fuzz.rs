@@ -1,5 +1,5 @@
-//! Coverage-guided fuzzing with libFuzzer of the targets in `fuzz/targets`, by the compiler that builds everything else.
-//! A C++ compiler is needed. With cargo-fuzz and nightly, `cargo fuzz run` in `fuzz/` does the same.
+//! Coverage-guided fuzzing with libFuzzer of the targets in `fuzz/targets`, by the compiler that builds everything
+//! else. A C++ compiler is needed. With cargo-fuzz and nightly, `cargo fuzz run` in `fuzz/` does the same.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,7 +1,8 @@
-//! Functions of the kernel's TCP and UDP, by fentry and fexit (trampolines, from Linux 5.5 on) or by kprobe and kretprobe:
-//! the same body under each. They add what the hooks of cgroups lack: what a call returned, who accepts, datagrams' bytes.
-//! A firing that comes while another program of the kind runs on the same CPU is skipped, a kretprobe also when its slots
-//! are used up: that costs a fact, the connection is told by others. Without hooks of cgroups they tell of everything.
+//! Functions of the kernel's TCP and UDP, by fentry and fexit (trampolines, from Linux 5.5 on) or by kprobe and
+//! kretprobe: the same body under each. They add what the hooks of cgroups lack: what a call returned, who accepts,
+//! datagrams' bytes. A firing that comes while another program of the kind runs on the same CPU is skipped, a kretprobe
+//! also when its slots are used up: that costs a fact, the connection is told by others. Without hooks of cgroups they
+//! tell of everything.
 
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
@@ -17,7 +18,8 @@ use crate::maps::{CALLS, left_out, lost, setting};
 use crate::socket::{AF_INET6, Destination, Given, destination, mapped};
 use crate::task::{caller, caller_or, read, read_at, thread};
 
-/// Programs on the entry of a function: the body takes the socket, which is the first argument, and those that are named.
+/// Programs on the entry of a function: the body takes the socket, which is the first argument, and those that are
+/// named.
 macro_rules! entries {
     ($($body:ident($($argument:expr),*): $fentry:ident, $kprobe:ident;)+) => {$(
         #[fentry]
@@ -65,9 +67,9 @@ fn connects(sk: Given) {
     let _ = attempted(sk.address() as *const u8, key);
 }
 
-/// `void tcp_close(struct sock *sk, long timeout)`, for listeners and what never connected too, and of inherited sockets
-/// not in the opener's process. `void udp_destroy_sock(struct sock *sk)` and its sister for IPv6 are the
-/// same for datagrams.
+/// `void tcp_close(struct sock *sk, long timeout)`, for listeners and what never connected too, and of inherited
+/// sockets not in the opener's process. `void udp_destroy_sock(struct sock *sk)` and its sister for IPv6 are the same
+/// for datagrams.
 #[inline(always)]
 fn closes(sk: Given) {
     if let Some(key) = sk.key() {
@@ -110,8 +112,8 @@ fn named(address: usize) -> Option<Destination> {
     Some((ip, u16::from_be(port)))
 }
 
-/// Programs on the return of a function: the body takes the socket, the second argument and what was returned; where the call was
-/// not remembered, the other one only the latter.
+/// Programs on the return of a function: the body takes the socket, the second argument and what was returned; where
+/// the call was not remembered, the other one only the latter.
 macro_rules! exits {
     ($($body:ident or $other:ident($count:expr, $family:expr): $fexit:ident, $entry:ident, $kretprobe:ident;)+) => {$(
         #[fexit]
@@ -200,7 +202,8 @@ fn leave(family: Family) -> Left {
     Left::With(sk, second as usize)
 }
 
-/// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`. Of an IPv6 socket it is called by the next.
+/// `int tcp_v4_connect(struct sock *sk, struct sockaddr *uaddr, int addr_len)`. Of an IPv6 socket it is called by the
+/// next.
 #[inline(always)]
 fn connected4(sk: Given, address: usize, returned: i32) {
     if !is_six(sk) {
@@ -251,8 +254,9 @@ fn sent6(sk: Given, _: usize, returned: i32) {
     sent(sk, returned);
 }
 
-/// `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`, where `void security_sock_graft(struct sock
-/// *sk, struct socket *parent)` is not to be had: a call that waits since before it was hooked is not seen to return.
+/// `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)`, where `void
+/// security_sock_graft(struct sock *sk, struct socket *parent)` is not to be had: a call that waits since before it was
+/// hooked is not seen to return.
 #[fexit]
 pub fn fexit_tcp_accept_of2(ctx: FExitContext) -> i32 {
     accepted(Given::Address(ctx.arg(2)));

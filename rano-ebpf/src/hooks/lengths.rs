@@ -1,5 +1,6 @@
 //! What was sent and received through datagram sockets: raw tracepoints of the socket layer, from Linux 6.3 on. In the
-//! caller's context, after the call. They skip a firing that comes while another program of the kind runs on the same CPU.
+//! caller's context, after the call. They skip a firing that comes while another program of the kind runs on the same
+//! CPU.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;

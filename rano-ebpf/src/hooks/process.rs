@@ -10,7 +10,8 @@ use crate::emit::Share;
 use crate::maps::lost;
 use crate::task::{Identity, describe, forget_verdict, read, tell, tell_fork, tell_image, tell_record};
 
-/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, in the context of the thread that forks.
+/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`, in the context of the thread that
+/// forks.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));

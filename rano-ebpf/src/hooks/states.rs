@@ -1,6 +1,6 @@
-//! What becomes of a TCP connection where there are no hooks of cgroups: the raw tracepoint `inet_sock_set_state`, from Linux
-//! 4.16 on. The first change runs in the caller's context, later ones anywhere. It skips a firing that comes while another
-//! program of the kind runs on the same CPU.
+//! What becomes of a TCP connection where there are no hooks of cgroups: the raw tracepoint `inet_sock_set_state`, from
+//! Linux 4.16 on. The first change runs in the caller's context, later ones anywhere. It skips a firing that comes
+//! while another program of the kind runs on the same CPU.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;

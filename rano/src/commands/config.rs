@@ -13,7 +13,7 @@ use super::{Context, load, print, print_own};
 use crate::config::search::{Candidate, Content, Status};
 use crate::config::spec::Group;
 use crate::config::{
-    self, Configuration, Field, Finding, Origin, ProvidersConfig, Resolved, flags, presets, sample,
+    self, Checked, Configuration, Field, Finding, Origin, ProvidersConfig, Resolved, flags, presets, sample,
 };
 use crate::exit::Code;
 use crate::output::escape::{Escaped, Line};
@@ -110,18 +110,15 @@ pub fn list_presets(context: &Context) -> Result<ExitCode> {
 
 /// Findings are what was asked for: they go to stdout.
 fn check(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
-    let (findings, files) = config::check(matches, &context.environment);
-    let text = if matches.get_flag("as_json") {
-        json::pretty(&checked_json(&findings, &files))
-    } else {
-        checked(&findings, &files)
-    };
+    let found = config::check(matches, &context.environment);
+    let text =
+        if matches.get_flag("as_json") { json::pretty(&checked_json(&found)) } else { checked(&found) };
     print(&text)?;
-    let code = if findings.iter().any(Finding::is_error) { Code::Findings } else { Code::Fine };
+    let code = if found.findings.iter().any(Finding::is_error) { Code::Findings } else { Code::Fine };
     Ok(code.into())
 }
 
-fn checked(findings: &[Finding], files: &[PathBuf]) -> String {
+fn checked(Checked { findings, notes, files }: &Checked) -> String {
     let (errors, warnings): (Vec<&Finding>, Vec<&Finding>) =
         findings.iter().partition(|finding| finding.is_error());
     let mut lines = Vec::new();
@@ -137,10 +134,11 @@ fn checked(findings: &[Finding], files: &[PathBuf]) -> String {
     let wrong = |path: &PathBuf| findings.iter().any(|finding| finding.path == *path);
     let right = files.iter().filter(|path| !wrong(path));
     lines.extend(right.map(|path| format!("  ✓ {}", Escaped(&path.to_string_lossy()))));
+    lines.extend(notes.iter().map(|note| format!("  note: {}", Line(note))));
     lines.join("\n") + "\n"
 }
 
-fn checked_json(findings: &[Finding], files: &[PathBuf]) -> Json {
+fn checked_json(Checked { findings, notes, files }: &Checked) -> Json {
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let rows: Vec<Json> = findings
         .iter()
@@ -161,6 +159,7 @@ fn checked_json(findings: &[Finding], files: &[PathBuf]) -> Json {
         "errors": errors,
         "warnings": findings.len() - errors,
         "findings": rows,
+        "notes": notes,
         "files": files.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
     })
 }

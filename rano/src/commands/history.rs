@@ -87,7 +87,7 @@ pub(super) fn database(configuration: &Configuration) -> PathBuf {
 /// The database, to be read in this thread: from now on it has only the rights to do so.
 pub(super) fn database_to_read(configuration: &Configuration, context: &Context) -> Result<PathBuf> {
     let path = database(configuration);
-    take_rights_to_read(&path, NamedBy::of(configuration.origin(Field::sqlite)), context)?;
+    take_rights_to_read(&path, configuration.origin(Field::sqlite).named_by(), context)?;
     Ok(path)
 }
 

@@ -313,7 +313,7 @@ impl<'a> Run<'a> {
 
     /// Who named the path that an option is.
     fn named_by(&self, field: Field) -> NamedBy {
-        NamedBy::of(self.configuration.origin(field))
+        self.configuration.origin(field).named_by()
     }
 
     /// Enters the session as running, for as long as the answer is kept, and again where its history goes on elsewhere.

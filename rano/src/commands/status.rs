@@ -77,7 +77,7 @@ struct Target {
 }
 
 fn target(configuration: &Configuration, running: &[Entry]) -> Target {
-    let named_by = NamedBy::of(configuration.origin(Field::sqlite));
+    let named_by = configuration.origin(Field::sqlite).named_by();
     if named_by == NamedBy::Configuration
         && let Some(entry) = running.first()
     {

@@ -1,5 +1,5 @@
-//! Agents: the built-in ones, and those that TOML files add. If two tables have one name, the later counts, so a user can
-//! say more about an agent that rano knows. The file in the working directory adds none: the watched agent may have
+//! Agents: the built-in ones, and those that TOML files add. If two tables have one name, the later counts, so a user
+//! can say more about an agent that rano knows. The file in the working directory adds none: the watched agent may have
 //! written it, and does not decide what is watched.
 
 use std::collections::HashSet;

@@ -1,5 +1,5 @@
-//! Endpoint classes: which names belong to which class, as the TOML files add to the built-in ones. Of two files that name
-//! a class the later counts; the file in the working directory only adds to what is of no class.
+//! Endpoint classes: which names belong to which class, as the TOML files add to the built-in ones. Of two files that
+//! name a class the later counts; the file in the working directory only adds to what is of no class.
 
 use toml::Spanned;
 use toml::de::DeValue;

@@ -10,7 +10,7 @@ use super::layers::{self, Assignment, Origin};
 use super::options::Field;
 use super::spec::{OptionSpec, Spelling};
 use super::value::{Value, plain, quoted};
-use crate::files::{Files, NamedBy, Problem, Reading, Refusal};
+use crate::files::{Files, Problem, Reading, Refusal};
 
 /// Far more than anybody writes by hand.
 const LARGEST: u64 = 1 << 20;
@@ -41,9 +41,9 @@ pub(super) fn read(files: &Files, path: &Path, named_by: &Origin) -> Result<Stri
 }
 
 /// At most one byte more than [`LARGEST`].
-fn read_bytes(files: &Files, path: &Path, named_by: &Origin, is_named: bool) -> Result<Vec<u8>, Problem> {
+fn read_bytes(files: &Files, path: &Path, origin: &Origin, is_named: bool) -> Result<Vec<u8>, Problem> {
     let reading = Reading::Instructions { pipe: is_named };
-    let file = files.open(path, NamedBy::of(named_by), reading)?;
+    let file = files.open(path, origin.named_by(), reading)?;
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error: io::Error| Problem::from(error))?;
     Ok(bytes)
@@ -92,8 +92,8 @@ fn sets_a_known_key(line: &str) -> bool {
 
 type Rejected = (Severity, String);
 
-/// What is wrong with a line, without what stands in it: the file may be a link to somebody's secret. Shown are a single
-/// word that could be a key, and a short plain value of a key that there is.
+/// What is wrong with a line, without what stands in it: the file may be a link to somebody's secret. Shown are a
+/// single word that could be a key, and a short plain value of a key that there is.
 fn parse_line(
     content: &str,
     environment: &Environment,

@@ -13,6 +13,7 @@ use super::finding::{self, Finding, Severity};
 use super::options::{Field, OPTIONS, Settings};
 use super::spec::{Effect, OptionSpec, Spelling};
 use super::value::{Kind, Value};
+use crate::files::NamedBy;
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,13 @@ pub enum Origin {
         variable: String,
     },
     Flag,
+}
+
+impl Origin {
+    /// On whose word a path is opened that stands there.
+    pub fn named_by(&self) -> NamedBy {
+        if *self == Self::Flag { NamedBy::CommandLine } else { NamedBy::Configuration }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -161,8 +169,8 @@ pub(super) fn keys() -> impl Iterator<Item = (Field, &'static OptionSpec, &'stat
     options.flat_map(|(field, spec)| spec.spellings.iter().map(move |spelling| (*field, spec, spelling)))
 }
 
-/// What the variables `RANO_<KEY>` say. Where both of an opposing pair are set, the `no_` one wins. `NO_COLOR` is one of
-/// them, and weaker than `RANO_COLOR`.
+/// What the variables `RANO_<KEY>` say. Where both of an opposing pair are set, the `no_` one wins. `NO_COLOR` is one
+/// of them, and weaker than `RANO_COLOR`.
 pub(super) fn from_environment(environment: &Environment, findings: &mut Vec<Finding>) -> Vec<Assignment> {
     let mut assignments = Vec::new();
     for (option, spec, spelling) in keys() {

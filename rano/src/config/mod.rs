@@ -126,13 +126,10 @@ pub fn load(matches: &ArgMatches, environment: &Environment) -> Result<Configura
     if gathered.findings.iter().any(Finding::is_error) {
         return Err(gathered.findings);
     }
+    let notes = gathered.notes(environment);
     let mut options = layers::resolve(gathered.assignments);
     let agents = gathered.agents.entries.iter().map(|entry| Value::Text(entry.agent.name.clone()));
     options[Field::pattern as usize].set_default(Value::List(agents.collect()));
-    let mut notes = ignored_notes(&environment.files, &gathered.candidates);
-    notes.extend(gathered.providers.notes.iter().cloned());
-    notes.extend(gathered.endpoints.notes.iter().cloned());
-    notes.extend(gathered.agents.notes.iter().cloned());
     Ok(Configuration {
         settings: layers::settings(&options),
         options,
@@ -157,11 +154,34 @@ fn go_on_without(candidates: &[Candidate], findings: &mut [Finding]) {
     }
 }
 
-/// Everything that is wrong, in presets that were not chosen too, and the files that were read.
-pub fn check(matches: &ArgMatches, environment: &Environment) -> (Vec<Finding>, Vec<PathBuf>) {
-    let Gathered { mut findings, mut files_used, .. } = gather(matches, environment);
-    files_used.extend(presets::check(environment, &files_used, &mut findings));
-    (findings, files_used)
+/// What there is to say of all files.
+#[derive(Debug)]
+pub struct Checked {
+    /// Everything that is wrong, in presets that were not chosen too.
+    pub findings: Vec<Finding>,
+    /// What a file was not allowed to do.
+    pub notes: Vec<String>,
+    /// Those that were read.
+    pub files: Vec<PathBuf>,
+}
+
+pub fn check(matches: &ArgMatches, environment: &Environment) -> Checked {
+    let mut gathered = gather(matches, environment);
+    let notes = gathered.notes(environment);
+    let Gathered { mut findings, files_used: mut files, .. } = gathered;
+    files.extend(presets::check(environment, &files, &mut findings));
+    Checked { findings, notes, files }
+}
+
+impl Gathered {
+    /// What the files were not allowed to do.
+    fn notes(&mut self, environment: &Environment) -> Vec<String> {
+        let mut notes = ignored_notes(&environment.files, &self.candidates);
+        notes.append(&mut self.providers.notes);
+        notes.append(&mut self.endpoints.notes);
+        notes.append(&mut self.agents.notes);
+        notes
+    }
 }
 
 fn gather(matches: &ArgMatches, environment: &Environment) -> Gathered {

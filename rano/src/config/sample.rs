@@ -1,5 +1,5 @@
-//! A config file that sets nothing: every key with its default and its help, made from the table of options. Its end shows,
-//! as a comment, what a `rano.toml` can say.
+//! A config file that sets nothing: every key with its default and its help, made from the table of options. Its end
+//! shows, as a comment, what a `rano.toml` can say.
 
 use std::fmt::Write as _;
 

@@ -193,8 +193,8 @@ impl fmt::Display for Rejection {
 }
 
 impl Rejection {
-    /// The same where `raw` comes out of a file, which may hold something else than a configuration: shown is what looks
-    /// like a value.
+    /// The same where `raw` comes out of a file, which may hold something else than a configuration: shown is what
+    /// looks like a value.
     pub fn discreet_sentence(&self, key: &str, raw: &str) -> String {
         let other = "a value that is not shown here";
         match (self, plain(raw)) {

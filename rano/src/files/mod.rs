@@ -1,8 +1,8 @@
 //! Opening what users name: with whose rights, on whose word, and what the opened file has to be.
 //!
 //! Under sudo every path of the invoking user is opened by one thread that has his identity on file systems and no
-//! capability, from the first file on. Other threads only get descriptors. A path on the command line is tried with root's
-//! rights too where his do not suffice, but only where nobody else can write.
+//! capability, from the first file on. Other threads only get descriptors. A path on the command line is tried with
+//! root's rights too where his do not suffice, but only where nobody else can write.
 
 mod check;
 mod rights;
@@ -18,7 +18,6 @@ use std::sync::mpsc::{Sender, channel};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::config::Origin;
 pub use check::{NAME_WHAT_EXISTS, Problem, Refusal};
 pub(crate) use check::{Use, check_kind, check_opened};
 pub use rights::{Identity, Rights};
@@ -31,12 +30,6 @@ pub enum NamedBy {
     CommandLine,
     /// A file, a variable or a default: under sudo the invoking user, or whoever can write his files.
     Configuration,
-}
-
-impl NamedBy {
-    pub fn of(origin: &Origin) -> Self {
-        if *origin == Origin::Flag { Self::CommandLine } else { Self::Configuration }
-    }
 }
 
 /// What to do with what a file already holds.

@@ -63,8 +63,8 @@ impl Rights {
 }
 
 impl Identity {
-    /// Makes the calling thread this user to file systems, without any capability, for good. Real, effective and saved ids
-    /// stay root's, so that the user cannot signal the process.
+    /// Makes the calling thread this user to file systems, without any capability, for good. Real, effective and saved
+    /// ids stay root's, so that the user cannot signal the process.
     fn take(&self) -> io::Result<()> {
         let groups: Vec<Gid> = self.groups.iter().map(|group| Gid::from_raw(*group)).collect();
         // The system call, which is the thread's alone: the C library's function of that name changes all threads.

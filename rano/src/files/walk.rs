@@ -1,5 +1,5 @@
-//! The way to a file, a directory at a time. A link counts where only root could have put it (`/var/run`, a home that is
-//! one); from the first directory on in which others can write, none does.
+//! The way to a file, a directory at a time. A link counts where only root could have put it (`/var/run`, a home that
+//! is one); from the first directory on in which others can write, none does.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

@@ -164,8 +164,8 @@ impl Parser {
         Ok(node)
     }
 
-    /// A key with its colon, if one comes next. A word that could be one and is none is an error: its colon would be looked
-    /// for in vain.
+    /// A key with its colon, if one comes next. A word that could be one and is none is an error: its colon would be
+    /// looked for in vain.
     fn key(&mut self) -> Result<Option<Key>, FilterError> {
         let Some(name) = self.name() else { return Ok(None) };
         if let Some(key) = Key::named(&name) {

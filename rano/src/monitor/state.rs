@@ -13,8 +13,8 @@ use crate::connection::Connection;
 use crate::event::{Bytes, ConnectionId, Event, EventKind, Moment, SourceKind};
 use crate::health::Gaps;
 use crate::process::{LeftOut, Process, ProcessId};
-use crate::sink::Sink;
-use crate::summary::{SinkReport, Summary};
+use crate::sink::{Sink, SinkReport};
+use crate::summary::Summary;
 use crate::update::{Renamed, Update};
 
 /// Everything that is known at one moment.

@@ -19,8 +19,8 @@ use crate::names::held::Held;
 use crate::names::lookups::{Connect, Found, Lookups, Receiver};
 use crate::names::{Answer, Evidence, Greeting, Party};
 
-/// Sockets that are known at a time; more are not joined with anything, and counted. Those of processes that are not watched
-/// leave half of the room.
+/// Sockets that are known at a time; more are not joined with anything, and counted. Those of processes that are not
+/// watched leave half of the room.
 const SOCKETS_MAX: usize = 1 << 17;
 const STRANGERS_MAX: usize = SOCKETS_MAX / 2;
 /// How long an ended socket is remembered for evidence that comes late.
@@ -29,7 +29,8 @@ const LINGER: Duration = Duration::from_secs(5);
 const ENDED_MAX: usize = 4096;
 /// Connections that no answer of their own names, for which one may still be under way, or become known as theirs.
 const NAMELESS_MAX: usize = 256;
-/// How much later than a connection an answer may be delivered that was received before it, or its receiver become known.
+/// How much later than a connection an answer may be delivered that was received before it, or its receiver become
+/// known.
 const DELIVERY: Duration = Duration::from_secs(3);
 /// Kernel and packets are stamped by different clocks that are put on one afterwards.
 const CLOCK_SLACK: Duration = Duration::from_millis(5);

@@ -98,8 +98,8 @@ impl Packets {
         }
     }
 
-    /// The parser subtracts from the length of a block before it is sure that it can. Whichever way round the section has its
-    /// numbers: a length that is allowed looks like a large one the other way round.
+    /// The parser subtracts from the length of a block before it is sure that it can. Whichever way round the section
+    /// has its numbers: a length that is allowed looks like a large one the other way round.
     fn has_impossible_block(&self) -> bool {
         let length = self.blocks.data().get(4..8).and_then(|length| length.try_into().ok());
         let is_short = |length| u32::from_le_bytes(length).min(u32::from_be_bytes(length)) < BLOCK_MIN;
@@ -201,8 +201,8 @@ impl Interface {
     }
 }
 
-/// The evidence in a capture. Its moments have the capture's time on both clocks: nanoseconds and milliseconds since the
-/// Unix epoch.
+/// The evidence in a capture. Its moments have the capture's time on both clocks: nanoseconds and milliseconds since
+/// the Unix epoch.
 pub struct CaptureEvidence {
     packets: Packets,
     reader: Reader,
@@ -258,8 +258,8 @@ impl CaptureEvidence {
     }
 }
 
-/// When the last packet of a capture was seen, in milliseconds of Unix time; `None` where it has none. The file is then at
-/// its beginning again.
+/// When the last packet of a capture was seen, in milliseconds of Unix time; `None` where it has none. The file is then
+/// at its beginning again.
 pub fn last_packet(file: &File) -> Result<Option<i64>> {
     let mut again = file.try_clone()?;
     let mut packets = Packets::open(file.try_clone()?)?;

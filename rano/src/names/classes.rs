@@ -59,7 +59,8 @@ impl Classes {
         found.trusted.or_else(|| remote.and_then(by_address)).or(found.added).unwrap_or(Class::Unknown)
     }
 
-    /// Whether the class is the word of those alone who can only add. It is shown; that the endpoint is known it does not mean.
+    /// Whether the class is the word of those alone who can only add. It is shown; that the endpoint is known it does
+    /// not mean.
     pub fn is_only_claimed(&self, name: Option<&str>, remote: Option<&Address>) -> bool {
         let found =
             name.filter(|_| !self.add_only.is_empty()).map(|name| self.find(name)).unwrap_or_default();

@@ -61,7 +61,8 @@ pub struct Answer {
     pub addresses: Vec<(IpAddr, Duration)>,
 }
 
-/// What a client says first: the server's name in a TLS `ClientHello` (RFC 6066, section 3) or a QUIC Initial (RFC 9001).
+/// What a client says first: the server's name in a TLS `ClientHello` (RFC 6066, section 3) or a QUIC Initial (RFC
+/// 9001).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Greeting {
     pub at: Moment,

@@ -1,8 +1,8 @@
-//! Where answers are kept, by address. Whoever receives answers fills it, and everybody may: so each watched tree and each
-//! user outside of them has a share of the room, the watched ones apart from the others, and a full share forgets its own
-//! oldest answer. What was forgotten of an address leaves a mark for as long as it would have held, so that what is left
-//! does not look unambiguous. Where many processes of a share looked up the same, only the share is remembered: it may have
-//! been any of them.
+//! Where answers are kept, by address. Whoever receives answers fills it, and everybody may: so each watched tree and
+//! each user outside of them has a share of the room, the watched ones apart from the others, and a full share forgets
+//! its own oldest answer. What was forgotten of an address leaves a mark for as long as it would have held, so that
+//! what is left does not look unambiguous. Where many processes of a share looked up the same, only the share is
+//! remembered: it may have been any of them.
 
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, VecDeque};

@@ -1,8 +1,8 @@
 //! DNS answers by the addresses they gave, and which of them a connection to such an address may be owed to.
 //!
 //! An answer names connections for as long as its TTL and [`GRACE`] last. Where several names were answered with one
-//! address, a connection goes by the one that was answered since the last connection, as long as lookups and connections
-//! alternate; otherwise any of them may be meant, and none is chosen.
+//! address, a connection goes by the one that was answered since the last connection, as long as lookups and
+//! connections alternate; otherwise any of them may be meant, and none is chosen.
 //!
 //! Answers of everybody come here, so the room is shared out (`ledger.rs`): each watched tree and each other user has a
 //! share, and a full one forgets its own oldest answer.
@@ -23,7 +23,8 @@ use crate::process::ProcessId;
 /// An answer is taken to be held for this much longer than its TTL: between lookup and connect lies the time of the
 /// program, which may try another address first.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// A TTL that is longer is taken for this long: programs ask again sooner, and the room is for those that were asked lately.
+/// A TTL that is longer is taken for this long: programs ask again sooner, and the room is for those that were asked
+/// lately.
 const TTL_MAX: Duration = Duration::from_hours(1);
 /// Uses of names that are remembered.
 const USES_MAX: usize = 1 << 14;

@@ -189,7 +189,8 @@ impl Crypto {
         tls::from_message(self.0.ready())
     }
 
-    /// Takes in the frames of a packet. `Some(false)` where the hello is too long or too scattered, `None` where a frame is not understood.
+    /// Takes in the frames of a packet. `Some(false)` where the hello is too long or too scattered, `None` where a
+    /// frame is not understood.
     pub fn take(&mut self, frames: &[u8]) -> Option<bool> {
         const PADDING: u8 = 0;
         const PING: u8 = 1;

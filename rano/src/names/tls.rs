@@ -17,7 +17,8 @@ const MESSAGE_HEADER: usize = 4;
 const RECORD_MAX: usize = 1 << 14;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
-/// `encrypted_client_hello` (RFC 9849). A client that has no keys for it sends one filled at random, which cannot be told apart.
+/// `encrypted_client_hello` (RFC 9849). A client that has no keys for it sends one filled at random, which cannot be
+/// told apart.
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
 /// What the beginning of a stream is.

@@ -1,5 +1,5 @@
-//! Endpoints of which nobody knows what they are: each is told of once, when its name has had its time to become known. Of
-//! more than a person can read only a few are told one by one, and how many there were.
+//! Endpoints of which nobody knows what they are: each is told of once, when its name has had its time to become known.
+//! Of more than a person can read only a few are told one by one, and how many there were.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

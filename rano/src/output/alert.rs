@@ -13,8 +13,8 @@ use crate::output::json;
 use crate::output::style::Styles;
 use crate::update::Alert;
 
-/// `[ALERT] time | CRITICAL | kind | what`. No newline. Which connection it was stands in JSON and in the history, whose
-/// rows are marked.
+/// `[ALERT] time | CRITICAL | kind | what`. No newline. Which connection it was stands in JSON and in the history,
+/// whose rows are marked.
 pub fn line(alert: &Alert, styles: &Styles) -> String {
     let (paint, severity) = match alert.reason.severity() {
         Severity::Critical => (styles.critical, "CRITICAL"),

@@ -4,12 +4,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// A name in a line of columns: everything dangerous is written out (`is_dangerous`), and so are the column
-/// separator `|` and the backslash that begins an escape. Everything else, emoji and non-Latin scripts included, passes.
+/// A name in a line of columns: everything dangerous is written out (`is_dangerous`), and so are the column separator
+/// `|` and the backslash that begins an escape. Everything else, emoji and non-Latin scripts included, passes.
 pub struct Escaped<'a>(pub &'a str);
 
-/// A message of one line, such as an error of another program in a sentence of rano's. What was escaped before stays as it
-/// is, and so do `|` and the backslash.
+/// A message of one line, such as an error of another program in a sentence of rano's. What was escaped before stays as
+/// it is, and so do `|` and the backslash.
 pub struct Line<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -119,9 +119,10 @@ fn is_dangerous_in_json(character: char) -> bool {
     character > '\x1f' && is_dangerous(character)
 }
 
-/// What moves the cursor, ends a line, turns text around or is not to be seen: control characters (C0, DEL, C1), line and
-/// paragraph separators, and all code points that are ignored where they are not supported (Unicode 17,
-/// `Default_Ignorable_Code_Point`: bidirectional marks, joiners, fillers, variation selectors, tags), with the interlinear marks.
+/// What moves the cursor, ends a line, turns text around or is not to be seen: control characters (C0, DEL, C1), line
+/// and paragraph separators, and all code points that are ignored where they are not supported (Unicode 17,
+/// `Default_Ignorable_Code_Point`: bidirectional marks, joiners, fillers, variation selectors, tags), with the
+/// interlinear marks.
 pub(super) fn is_dangerous(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();

@@ -85,8 +85,8 @@ pub fn write(line: &mut Vec<u8>, event: &Event, run_id: &str) {
     append(line, &what, &event.connection, run_id);
 }
 
-/// Appends the line that tells a name which became known after the connect. How the connection ended stands in one line only,
-/// so that a sum over all lines counts it once.
+/// Appends the line that tells a name which became known after the connect. How the connection ended stands in one line
+/// only, so that a sum over all lines counts it once.
 pub fn write_name(line: &mut Vec<u8>, renamed: &Renamed, run_id: &str) {
     let what = What { word: "name", at: renamed.at, ended: None, bytes: None };
     append(line, &what, &renamed.connection, run_id);

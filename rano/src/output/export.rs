@@ -110,8 +110,8 @@ fn guarded<'a>(text: &'a str, guard: Guard, room: &'a mut String) -> &'a str {
     room
 }
 
-/// Whether a spreadsheet would compute it (OWASP, "CSV injection"): some pass over blanks before the sign, some take the
-/// full-width forms of East Asian keyboards for the sign itself. A plain option and a login shell's name are none.
+/// Whether a spreadsheet would compute it (OWASP, "CSV injection"): some pass over blanks before the sign, some take
+/// the full-width forms of East Asian keyboards for the sign itself. A plain option and a login shell's name are none.
 fn is_formula(text: &str) -> bool {
     let begun = text.trim_start_matches(is_blank);
     let is_bare = begun.len() == text.len();

@@ -16,8 +16,8 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     textwrap::wrap(text, options(width)).into_iter().map(Into::into).collect()
 }
 
-/// The same for each line of a text that is for `width` columns, if there is a limit; what does not fit stands under it, `indent`
-/// columns from the left.
+/// The same for each line of a text that is for `width` columns, if there is a limit; what does not fit stands under
+/// it, `indent` columns from the left.
 pub fn folded(text: String, width: Option<usize>, indent: usize) -> String {
     let Some(width) = width else { return text };
     let spaces = " ".repeat(indent);

@@ -15,6 +15,7 @@ pub mod json;
 pub mod parquet;
 pub mod report;
 pub mod style;
+pub mod stats;
 pub mod status;
 pub mod stream;
 pub mod summary;

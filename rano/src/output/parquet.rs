@@ -1,5 +1,5 @@
-//! Exported rows as Apache Parquet: typed columns, a group of rows at a time. What is cut off has no footer, so that no reader
-//! takes it for whole.
+//! Exported rows as Apache Parquet: typed columns, a group of rows at a time. What is cut off has no footer, so that no
+//! reader takes it for whole.
 
 use std::collections::HashMap;
 use std::io::{self, Write};

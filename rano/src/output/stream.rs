@@ -24,8 +24,8 @@ pub struct Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     Bell,
-    /// Clears the line of the cursor and so many rows above, and leaves the cursor in the uppermost (ECMA-48 CUU, EL). Not by
-    /// clearing the rest of the screen: some terminals keep what they clear from the top as history.
+    /// Clears the line of the cursor and so many rows above, and leaves the cursor in the uppermost (ECMA-48 CUU, EL).
+    /// Not by clearing the rest of the screen: some terminals keep what they clear from the top as history.
     EraseRows(usize),
 }
 

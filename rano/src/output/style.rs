@@ -4,8 +4,9 @@ use anstyle::{Ansi256Color, Effects, Style};
 
 use crate::event::EventKind;
 
-// Of the palette's fixed part (xterm's 6 × 6 × 6 cube) those of middle brightness: on white as on black the contrast is at
-// least 3.5 : 1. The sixteen basic colours are whatever the terminal makes of them, and some always are too pale or too dark.
+// Of the palette's fixed part (xterm's 6 × 6 × 6 cube) those of middle brightness: on white as on black the contrast is
+// at least 3.5 : 1. The sixteen basic colours are whatever the terminal makes of them, and some always are too pale or
+// too dark.
 const RED: Ansi256Color = Ansi256Color(160);
 const ORANGE: Ansi256Color = Ansi256Color(166);
 const BROWN: Ansi256Color = Ansi256Color(130);

@@ -11,12 +11,13 @@ use crate::output::escape::{Escaped, Line};
 use crate::output::human::Size;
 use crate::output::json;
 use crate::output::style::Styles;
-use crate::sink::shown::Hidden;
 use crate::summary::Summary;
 use crate::totals::ClassTotals;
+use crate::update::Hidden;
 
 impl Summary {
-    /// Text as the terminal and pretty logs show it. `hidden`: what `--filter` kept back there, of all that is summed up here.
+    /// Text as the terminal and pretty logs show it. `hidden`: what `--filter` kept back there, of all that is summed
+    /// up here.
     pub fn render(&self, styles: &Styles, hidden: Option<&Hidden>) -> String {
         let mut text = String::new();
         self.write(&mut text, styles, hidden).expect("writing into a String cannot fail");

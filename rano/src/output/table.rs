@@ -33,8 +33,8 @@ const LEAST: usize = 12;
 const LEAST_NAME: usize = 24;
 
 impl Table<'_> {
-    /// Lines that begin with two spaces and are at most `width` columns wide, unless the first two columns need more. Empty
-    /// without rows. A column without any content is left out, and so are the last ones where there is no room.
+    /// Lines that begin with two spaces and are at most `width` columns wide, unless the first two columns need more.
+    /// Empty without rows. A column without any content is left out, and so are the last ones where there is no room.
     pub fn render(&self, width: usize, styles: &Styles) -> String {
         if self.rows.is_empty() {
             return String::new();

@@ -1,5 +1,5 @@
-//! Nothing is printed past the escaping: a search of the sources for ways around `stream.rs`, and for JSON that `json.rs`
-//! did not write.
+//! Nothing is printed past the escaping: a search of the sources for ways around `stream.rs`, and for JSON that
+//! `json.rs` did not write.
 
 use std::fs;
 use std::path::Path;

@@ -43,8 +43,8 @@ impl Alerting {
         self.judge.as_ref().map_or(0, Judge::without_cooldown)
     }
 
-    /// Of an event that no sink has seen yet, so that all of them know whether it gave reason for an alert. A cooldown keeps
-    /// only the telling back: whoever asks the history for what matched is to find all of it.
+    /// Of an event that no sink has seen yet, so that all of them know whether it gave reason for an alert. A cooldown
+    /// keeps only the telling back: whoever asks the history for what matched is to find all of it.
     pub(super) fn judge(&mut self, kind: EventKind, at: Moment, active: u64, entry: &mut Entry) -> Judgement {
         let Some(judge) = &mut self.judge else { return Judgement::default() };
         let connection = &*entry.connection;

@@ -1,5 +1,5 @@
-//! The connections that are open, and those that ended a moment ago: each is in one place, with the notes that naming and
-//! alerting keep about it. Bounded and counted.
+//! The connections that are open, and those that ended a moment ago: each is in one place, with the notes that naming
+//! and alerting keep about it. Bounded and counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::connection::Connection;
 use crate::event::{ConnectionId, Moment, Protocol};
 use crate::source::{Open, Role, SocketId};
 
-/// More open connections than this are still shown, but their ends are not noticed. Those that are nobody's leave half of the
-/// room to those of watched processes.
+/// More open connections than this are still shown, but their ends are not noticed. Those that are nobody's leave half
+/// of the room to those of watched processes.
 const OPEN_MAX: usize = 1 << 18;
 const UNATTRIBUTED_MAX: usize = OPEN_MAX / 2;
 /// How long a connection that has ended is kept for names that come late.
@@ -147,7 +147,8 @@ impl LiveTable {
         while self.lingering.take_oldest_if(|lingering| lingering.until_ns < now.boot_ns).is_some() {}
     }
 
-    /// Whether an open connection of an excluded process is new. One that finds no room may be so again, and is counted.
+    /// Whether an open connection of an excluded process is new. One that finds no room may be so again, and is
+    /// counted.
     pub(super) fn is_newly_excluded(&mut self, socket: SocketId) -> bool {
         let is_new = !self.excluded.contains(&socket);
         if is_new {

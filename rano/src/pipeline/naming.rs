@@ -61,7 +61,8 @@ impl Names {
 /// The notes of naming on one connection, kept with it.
 #[derive(Debug, Default)]
 pub(super) struct NamingNotes {
-    /// Names besides the one that is shown that are to be judged with the first event: all of them, however few are kept.
+    /// Names besides the one that is shown that are to be judged with the first event: all of them, however few are
+    /// kept.
     unjudged: Vec<Candidate>,
     /// A reverse look-up may give a name yet.
     awaits_pointer: bool,
@@ -273,8 +274,8 @@ impl NamingRoom {
         connection.class = self.names.classes.of(name.map(|known| &*known.name), connection.remote.as_ref());
     }
 
-    /// A name of a connection became known. `is_confirmed`: of a reverse look-up, the name leads back to the address. `None`
-    /// where the name was known.
+    /// A name of a connection became known. `is_confirmed`: of a reverse look-up, the name leads back to the address.
+    /// `None` where the name was known.
     pub(super) fn learn(
         &mut self,
         entry: &mut Entry,
@@ -295,14 +296,15 @@ impl NamingRoom {
                 }
                 Some(Naming::Better { before, class_before, shown_before })
             }
-            Rank::Other if keep(entry.change(), learned.name.clone(), &mut self.not_kept) => {
-                Some(Naming::Another)
+            Rank::Other => {
+                let is_kept = keep(entry.change(), learned.name.clone(), &mut self.not_kept);
+                Some(if is_kept { Naming::Another } else { Naming::NotKept })
             }
-            Rank::Other => Some(Naming::NotKept),
         }
     }
 
-    /// What of a name that was learned is to be judged. The best name of an attempt is judged when it succeeds or fails.
+    /// What of a name that was learned is to be judged. The best name of an attempt is judged when it succeeds or
+    /// fails.
     pub(super) fn to_judge(learned: &Learned, naming: Naming, is_written: bool) -> Option<Candidate> {
         match naming {
             Naming::Better { shown_before, .. } if !is_written => shown_before,

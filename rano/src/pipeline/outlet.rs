@@ -52,8 +52,8 @@ impl Outlet {
         }
     }
 
-    /// One after the other: the summary that a sink shows holds what those before it have to report, and their last words
-    /// come before it.
+    /// One after the other: the summary that a sink shows holds what those before it have to report, and their last
+    /// words come before it.
     pub(super) fn finish(&mut self, summary: &mut Summary) {
         for at in 0..self.sinks.len() {
             self.pass_notices();

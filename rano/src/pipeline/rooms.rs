@@ -1,5 +1,5 @@
-//! What every event goes through, in a fixed order: it is counted, judged, sent and told, and its connection then waits for
-//! names. Each room keeps its own state; what they do to one connection happens here.
+//! What every event goes through, in a fixed order: it is counted, judged, sent and told, and its connection then waits
+//! for names. Each room keeps its own state; what they do to one connection happens here.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use super::alerting::Alerting;
 use super::live::Entry;
 use super::naming::{Naming, NamingRoom};
 use super::outlet::Outlet;
+use crate::alerts::Due;
 use crate::event::{Event, EventKind, Moment};
 use crate::names::book::Learned;
 use crate::totals::Totals;
@@ -43,7 +44,8 @@ impl Rooms {
         }
     }
 
-    /// A name became known: the better one stays, the other is kept; every name is judged that the connection may go by.
+    /// A name became known: the better one stays, the other is kept; every name is judged that the connection may go
+    /// by.
     pub(super) fn named(&mut self, entry: &mut Entry, learned: &Learned, is_confirmed: bool) {
         let Some(naming) = self.naming.learn(entry, learned, is_confirmed) else { return };
         let is_written = entry.is_connected || entry.connection.ended.is_some();
@@ -72,7 +74,7 @@ impl Rooms {
     }
 
     /// It was seen to be open too long, or without a name.
-    pub(super) fn overdue(&mut self, due: crate::alerts::Due, now: Moment, entry: &mut Entry) {
+    pub(super) fn overdue(&mut self, due: Due, now: Moment, entry: &mut Entry) {
         self.alerting.overdue(due, now, entry, &mut self.out);
     }
 

@@ -6,14 +6,16 @@ use EventKind::{Accept, Close, Connect, Fail};
 
 use super::tracker::Tracker;
 use super::*;
-use crate::event::{Address, Bytes, Event, EventKind, OwnerQuality, Protocol, SocketState, SourceKind};
+use crate::event::{
+    Address, Bytes, DomainSource, Event, EventKind, OwnerQuality, Protocol, SocketState, SourceKind,
+};
 use crate::process::matching::{Rules, Targets};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
 use crate::process::{Image, ProcessChange, ProcessId};
+use crate::sink::SinkReport;
 use crate::source::replay::Replay;
 use crate::source::{Closed, Intake as _, Open, Opened, RawEvent, Role, SocketChange, SocketId};
-use crate::summary::SinkReport;
 
 /// What was kept so far.
 fn taken<T>(kept: &Mutex<Vec<T>>) -> Vec<T> {
@@ -292,4 +294,24 @@ fn a_sink_sees_what_those_before_it_report_and_the_last_one_sees_all() {
     let summary = play(&[1], vec![losing(1), losing(2), losing(0)]);
     assert_eq!(taken(&log_lost), [0, 1, 3]);
     assert_eq!((summary.log_lost, summary.output_failed), (3, true));
+}
+
+#[test]
+fn a_late_name_of_a_failed_attempt_is_taken_from_no_connection() {
+    let other = SocketId::Cookie { netns: 1, cookie: 2 };
+    let attempt = Opened { id: other, ..opened(Role::Connect, SocketState::Connecting, Some(CLAUDE)) };
+    let SocketChange::Closed(refused) = closed(Some(false)) else { unreachable!("it is a close") };
+    let named =
+        |id| SocketChange::Named { id, name: "late.example".into(), by: DomainSource::Dns, at: at(10) };
+    let changes = vec![
+        established(),
+        SocketChange::Opened(attempt),
+        SocketChange::Closed(Closed { id: other, ..refused }),
+        named(other),
+    ];
+    let (events, mut pipeline) = run(EVERYTHING, changes);
+    assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [Connect, Fail]);
+    assert_eq!((pipeline.rooms.totals.nameless, pipeline.rooms.totals.domains.len()), (1, 0));
+    pipeline.socket(named(ID));
+    assert_eq!((pipeline.rooms.totals.nameless, pipeline.rooms.totals.domains.len()), (0, 1));
 }

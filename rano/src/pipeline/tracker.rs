@@ -1,4 +1,5 @@
-//! From what a source delivers to what becomes of it: which sockets are connections to tell of, and what happens to them.
+//! From what a source delivers to what becomes of it: which sockets are connections to tell of, and what happens to
+//! them.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::names::pointers::PointerName;
 use crate::names::unknown::Waiting;
 use crate::names::{Evidence, Party, Pointer};
 use crate::process::tree::Tree;
-use crate::process::{ProcessChange, ProcessId, Verdict, provider};
+use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::Sink;
 use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
 use crate::totals::Totals;
@@ -139,41 +140,16 @@ impl Tracker {
         let (own, others): (Vec<_>, Vec<_>) =
             learned.into_iter().partition(|learned| learned.socket == opened.id);
         self.learned(&others);
-        let id = ConnectionId(self.next_connection);
-        self.next_connection += 1;
         // One that is not followed is counted by its source.
         let is_kept = is_followed && self.live.has_room(opened.owner.is_some());
         // An attempt whose success would not be noticed is shown as what it is.
         let is_pending = is_kept && opened.state == Some(SocketState::Connecting) && !self.scope.pending;
-        let provider = process.as_ref().map_or(&self.unknown, |process| &process.provider);
-        let (socket, role, at) = (opened.id, opened.role, opened.at);
-        let mut connection = Connection {
-            id,
-            role,
-            provider: Arc::clone(provider),
-            process,
-            tree: by.map_or_else(|| self.root(opened.owner), |by| by.root),
-            protocol: opened.protocol,
-            local: opened.local,
-            remote: opened.remote,
-            since: at,
-            name: None,
-            is_hearsay: false,
-            others: Vec::new(),
-            class: Class::Unknown,
-            bytes: None,
-            state: opened.state,
-            source: opened.source,
-            owner_quality: opened.quality,
-            is_followed: is_kept,
-            preexisting: opened.preexisting,
-            netns: opened.netns,
-            peer_pid: opened.peer_pid,
-            alert: false,
-            ended: None,
-        };
+        let is_connected = opened.role == Role::Connect && !is_pending;
+        let (socket, at) = (opened.id, opened.at);
+        let root = by.map_or_else(|| self.root(opened.owner), |by| by.root);
+        let mut connection = self.connection(opened, process, root);
+        connection.is_followed = is_kept;
         let naming = self.rooms.naming.first_names(&mut connection, socket, &own);
-        let is_connected = role == Role::Connect && !is_pending;
         let connection = Arc::new(connection);
         let mut entry = Entry { socket, connection, is_connected, is_kept, naming, alerts: Notes::default() };
         if !is_pending {
@@ -182,6 +158,42 @@ impl Tracker {
         }
         if is_kept {
             self.live.insert(entry);
+        }
+    }
+
+    /// A new one, without a name yet.
+    fn connection(
+        &mut self,
+        opened: Opened,
+        process: Option<Arc<Process>>,
+        tree: Option<ProcessId>,
+    ) -> Connection {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        Connection {
+            id,
+            role: opened.role,
+            provider: Arc::clone(process.as_ref().map_or(&self.unknown, |process| &process.provider)),
+            process,
+            tree,
+            protocol: opened.protocol,
+            local: opened.local,
+            remote: opened.remote,
+            since: opened.at,
+            name: None,
+            is_hearsay: false,
+            others: Vec::new(),
+            class: Class::Unknown,
+            bytes: None,
+            state: opened.state,
+            source: opened.source,
+            owner_quality: opened.quality,
+            is_followed: true,
+            preexisting: opened.preexisting,
+            netns: opened.netns,
+            peer_pid: opened.peer_pid,
+            alert: false,
+            ended: None,
         }
     }
 

@@ -211,7 +211,8 @@ const UV_VALUES: &[&str] = &[
 /// Directories whose direct children are packages (`@scope/name` counts as one).
 const PACKAGE_DIRECTORIES: &[&str] = &["node_modules", "site-packages", "dist-packages"];
 
-/// An interpreter may run a runner that runs a script (`node /usr/bin/npx tsx x.ts`); more levels than this are not real.
+/// An interpreter may run a runner that runs a script (`node /usr/bin/npx tsx x.ts`); more levels than this are not
+/// real.
 const MAX_LEVELS: usize = 4;
 
 /// A name of what is run.

@@ -42,7 +42,8 @@ pub struct Image {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessChange {
-    /// First sight, exec or rename. `parent` is the pid of the parent at that moment, which need not be where it came from.
+    /// First sight, exec or rename. `parent` is the pid of the parent at that moment, which need not be where it came
+    /// from.
     Seen {
         id: ProcessId,
         parent: u32,
@@ -73,8 +74,8 @@ pub struct Birth {
     /// A tracked process forked it, even if nobody knows any more which.
     #[serde(default)]
     pub of_tracked: bool,
-    /// Pid of the leader of its session, which every process in it descends from. It tells where a process belongs whose
-    /// parent ended before it was seen.
+    /// Pid of the leader of its session, which every process in it descends from. It tells where a process belongs
+    /// whose parent ended before it was seen.
     #[serde(default)]
     pub session: Option<u32>,
 }

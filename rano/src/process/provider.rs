@@ -29,9 +29,9 @@ pub(super) struct ProviderIndex(u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OwnProvider {
     pub(super) provider: ProviderIndex,
-    /// Found in what anybody can write there: `argv[0]`, comm, a script that belongs to no package, arguments. Below claude
-    /// neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. Likewise what a pattern finds that
-    /// the watched agent may have written. It counts where no tracked ancestor has one.
+    /// Found in what anybody can write there: `argv[0]`, comm, a script that belongs to no package, arguments. Below
+    /// claude neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. Likewise what a
+    /// pattern finds that the watched agent may have written. It counts where no tracked ancestor has one.
     pub(super) weak: bool,
 }
 
@@ -133,8 +133,8 @@ impl Providers {
         u16::try_from(position).ok().map(ProviderIndex)
     }
 
-    /// The process's own match: what it runs before what it calls itself before comm before arguments, in the arguments the
-    /// user's patterns before built-in ones, then the longest pattern, then the first given.
+    /// The process's own match: what it runs before what it calls itself before comm before arguments, in the arguments
+    /// the user's patterns before built-in ones, then the longest pattern, then the first given.
     pub(super) fn own_match(&self, subject: &Subject) -> Option<OwnProvider> {
         let mut best: Option<((Place, bool, usize), OwnProvider)> = None;
         for pattern in &self.patterns {

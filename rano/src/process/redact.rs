@@ -26,7 +26,8 @@ pub enum Redaction {
     Off,
 }
 
-/// The arguments joined by blanks, with secrets replaced by `[redacted]`, cut at 4 KiB on a character boundary with `…`.
+/// The arguments joined by blanks, with secrets replaced by `[redacted]`, cut at 4 KiB on a character boundary with
+/// `…`.
 pub fn command_line(argv: &[String], redaction: Redaction) -> String {
     let mut line = String::new();
     let mut walk = Walk::default();

@@ -202,7 +202,8 @@ const SHAPES: &[Shape] = &[
     shape("eyJ", 16, "-_.="),
 ];
 
-/// Bytes of the token that `text` begins with. A token has a digit after its prefix: `sk-learn-contrib-project` is a name.
+/// Bytes of the token that `text` begins with. A token has a digit after its prefix: `sk-learn-contrib-project` is a
+/// name.
 pub(super) fn token_length(text: &[u8]) -> Option<usize> {
     // All prefixes begin with one of these; most positions end here.
     if !matches!(

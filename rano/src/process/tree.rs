@@ -18,9 +18,9 @@ use node::{Dead, Detail, Link, Node, Standing, State, effective, renamed};
 /// No real ancestry is deeper; keeps a recording with a parent cycle from being walked for ever.
 const MAX_DEPTH: usize = 256;
 
-/// All known processes. A tracked process stays tracked over exec, renaming and reparenting until it runs a program that is
-/// excluded; its place is below the process that forked it, as far as that is known, else below the parent it had when
-/// it was first seen. Of an untracked one neither arguments nor executable are kept.
+/// All known processes. A tracked process stays tracked over exec, renaming and reparenting until it runs a program
+/// that is excluded; its place is below the process that forked it, as far as that is known, else below the parent it
+/// had when it was first seen. Of an untracked one neither arguments nor executable are kept.
 #[derive(Debug)]
 pub struct Tree {
     rules: Rules,
@@ -111,8 +111,8 @@ impl Tree {
         Some(process)
     }
 
-    /// Processes that became tracked, or left out, through another's change: an exec into an agent above them, or a parent
-    /// that became known late. Whoever knows their arguments sends `Seen` for them again. Emptied by the call.
+    /// Processes that became tracked, or left out, through another's change: an exec into an agent above them, or a
+    /// parent that became known late. Whoever knows their arguments sends `Seen` for them again. Emptied by the call.
     pub fn newly_tracked(&mut self) -> Vec<ProcessId> {
         std::mem::take(&mut self.newly_tracked)
     }
@@ -181,8 +181,8 @@ impl Tree {
         self.verdict(id)
     }
 
-    /// What the rules say of it, and the provider it matches. Whether it is excluded was decided when it began to run its
-    /// program: what a process writes over its name and arguments later neither excludes it nor takes that back.
+    /// What the rules say of it, and the provider it matches. Whether it is excluded was decided when it began to run
+    /// its program: what a process writes over its name and arguments later neither excludes it nor takes that back.
     fn judge(
         &mut self,
         id: ProcessId,
@@ -308,8 +308,8 @@ impl Tree {
         }
     }
 
-    /// From the outermost ancestor down to itself. Where one above was forgotten, the last that is known tells of those above
-    /// as they were.
+    /// From the outermost ancestor down to itself. Where one above was forgotten, the last that is known tells of those
+    /// above as they were.
     fn ancestry(&self, id: ProcessId, comm: &str) -> Vec<Ancestor> {
         let above: Vec<_> = self.ancestors(id).collect();
         let told = above.last().and_then(|(_, node)| node.detail.as_ref());

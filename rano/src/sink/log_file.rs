@@ -10,11 +10,11 @@ use crate::files::{Existing, Files, NamedBy, Problem, Rights};
 use crate::output::escape::{Colors, screened};
 use crate::output::style::Styles;
 use crate::output::{event_json, event_line};
-use crate::sink::Sink;
 use crate::sink::shown::Shown;
 use crate::sink::terminal::Format;
+use crate::sink::{Sink, SinkReport};
 use crate::stop::ReopenLogs;
-use crate::summary::{SinkReport, Summary};
+use crate::summary::Summary;
 use crate::update::{Renamed, Update};
 
 /// Room for lines that wait to be written.

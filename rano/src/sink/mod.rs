@@ -13,8 +13,10 @@ pub mod store;
 pub mod terminal;
 
 use crate::event::Moment;
-use crate::summary::{SinkReport, Summary};
+use crate::summary::Summary;
 use crate::update::Update;
+
+pub use crate::update::SinkReport;
 
 /// One place where events go.
 pub trait Sink: Send {

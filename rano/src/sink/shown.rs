@@ -2,7 +2,7 @@
 
 use crate::event::Event;
 use crate::filter::{Facts, Filter};
-use crate::update::Renamed;
+use crate::update::{Hidden, Renamed};
 
 /// A filter at work.
 #[derive(Debug, Clone, Default)]
@@ -10,13 +10,6 @@ pub struct Shown {
     filter: Option<Filter>,
     /// Events that were not shown.
     hidden: u64,
-}
-
-/// What a filter kept back, for the summary.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hidden {
-    pub filter: String,
-    pub events: u64,
 }
 
 impl Shown {

@@ -1,14 +1,11 @@
 //! Live stats: when the block is due, and how the standings are drawn.
 
-mod views;
-
 use std::time::Duration;
 
 use crate::event::Moment;
+use crate::output::stats::{self, Line};
 use crate::output::style::Styles;
 use crate::totals::{Standing, Standings, View};
-
-pub use views::Line;
 
 /// How the block looks and how often it is made.
 #[derive(Debug, Clone)]
@@ -107,7 +104,7 @@ impl LiveStats {
         let top = self.settings.top.min(rows.saturating_sub(3).max(1));
         let mut lines: Vec<Line> = Vec::new();
         for standing in current {
-            lines.extend(views::lines(standing, standings, (self.settings.width, top), room.columns, styles));
+            lines.extend(stats::lines(standing, standings, (self.settings.width, top), room.columns, styles));
         }
         lines.truncate(room.rows);
         lines

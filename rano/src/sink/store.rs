@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::output::escape::Escaped;
-use crate::sink::Sink;
+use crate::sink::{Sink, SinkReport};
 use crate::store::Store;
-use crate::summary::{SinkReport, Summary};
+use crate::summary::Summary;
 use crate::update::Update;
 
 /// Told of the file that is written from now on.

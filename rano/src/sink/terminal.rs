@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use crate::event::{Event, Moment};
 use crate::output::escape::Line as Message;
 use crate::output::fold::folded;
+use crate::output::stats::Line;
 use crate::output::stream::{self, Control, Stream};
 use crate::output::style::Styles;
 use crate::output::{self, event_json, event_line};
-use crate::sink::Sink;
 use crate::sink::shown::Shown;
-use crate::sink::stats::{Line, LiveStats, Room};
+use crate::sink::stats::{LiveStats, Room};
+use crate::sink::{Sink, SinkReport};
 use crate::stop::Stop;
-use crate::summary::{SinkReport, Summary};
+use crate::summary::Summary;
 use crate::totals::Standings;
 use crate::update::{Alert, Progress, Renamed, Update};
 

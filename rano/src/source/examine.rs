@@ -1,5 +1,5 @@
-//! What this machine and these privileges allow: each rung of the ladder is really tried, and what refused is said with what would
-//! help.
+//! What this machine and these privileges allow: each rung of the ladder is really tried, and what refused is said with
+//! what would help.
 
 use std::fs;
 use std::path::{Path, PathBuf};

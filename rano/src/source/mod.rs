@@ -59,7 +59,8 @@ pub trait Intake {
     fn unattributed(&mut self, count: u64);
     /// Connections of excluded processes that were not told; counted.
     fn left_out(&mut self, connections: u64);
-    /// Processes that became tracked or left out through another's change (a parent that was judged later); emptied by the call.
+    /// Processes that became tracked or left out through another's change (a parent that was judged later); emptied by
+    /// the call.
     fn newly_tracked(&mut self) -> Vec<ProcessId>;
     fn verdict(&self, id: ProcessId) -> Verdict;
     /// Whether a packet's party is the socket of a watched process, as far as is known.

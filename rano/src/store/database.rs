@@ -171,8 +171,8 @@ impl Database {
         self.mappings.claim_thread();
     }
 
-    /// One batch, the session's counters and, where `end` is given, its end: all or nothing. Returns how many names found no
-    /// row. That it was committed does not mean that it will be found again: see [`Database::why_given_up`].
+    /// One batch, the session's counters and, where `end` is given, its end: all or nothing. Returns how many names
+    /// found no row. That it was committed does not mean that it will be found again: see [`Database::why_given_up`].
     pub(super) fn write(&mut self, batch: &[Update], work: &Work, end: Option<End>) -> Result<u64, Failure> {
         self.budget.grant(BYTES_PER_MESSAGE.saturating_mul(batch.len() as u64));
         let result = self.transaction(batch, work, end);
@@ -224,7 +224,8 @@ impl Database {
         pruner.slice_if_due(&self.connection, &self.file, &mut self.approval)
     }
 
-    /// Closes it in order; an error is in words. With readers about, the log stays and the next to open the file reads it.
+    /// Closes it in order; an error is in words. With readers about, the log stays and the next to open the file reads
+    /// it.
     pub(super) fn close(self) -> Result<(), String> {
         let _ = self.connection.busy_timeout(Duration::ZERO);
         let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -235,7 +236,8 @@ impl Database {
         self.connection.close().map_err(|(_, error)| error.to_string())
     }
 
-    /// Closes it and leaves everything as it is. Returns how many of the session's events can be read from what is there.
+    /// Closes it and leaves everything as it is. Returns how many of the session's events can be read from what is
+    /// there.
     pub(super) fn give_up(self, why: &GivenUp, run_id: &str) -> u64 {
         let moved = |file: &File| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_nlink > 0);
         let is_whole_elsewhere = match why {

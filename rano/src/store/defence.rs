@@ -1,5 +1,5 @@
-//! A database file is what somebody else may have written, also while it is open. Nothing in it is run: no trigger, no view, no
-//! expression; rano's own tables have to be as its migrations made them, and no statement goes on for ever.
+//! A database file is what somebody else may have written, also while it is open. Nothing in it is run: no trigger, no
+//! view, no expression; rano's own tables have to be as its migrations made them, and no statement goes on for ever.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ const SETTINGS: [(DbConfig, bool); 8] = [
     (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
     // rano asks its tables only; the views in the file are for other programs.
     (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
-    // References are kept by construction, and checking four of them would double the cost of an event; somebody else's could
-    // delete rows.
+    // References are kept by construction, and checking four of them would double the cost of an event; somebody else's
+    // could delete rows.
     (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false),
     (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
     (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
@@ -59,8 +59,8 @@ const LEAST_BUDGET: i64 = 20_000_000;
 /// The same for each byte that was really written to the file. An export of every field takes less than ten.
 const BUDGET_PER_BYTE: i64 = 200;
 
-/// How many instructions are left. A file whose pages point at each other in circles has rows without end; a sound one has no
-/// more than it has room for.
+/// How many instructions are left. A file whose pages point at each other in circles has rows without end; a sound one
+/// has no more than it has room for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Budget(Arc<Account>);
 
@@ -132,8 +132,8 @@ pub(super) struct Approval {
 }
 
 impl Approval {
-    /// To be asked within each transaction that writes: others may change the schema between two of them. SQLite itself reads
-    /// it anew only when this number has changed (<https://sqlite.org/pragma.html#pragma_schema_version>).
+    /// To be asked within each transaction that writes: others may change the schema between two of them. SQLite itself
+    /// reads it anew only when this number has changed (<https://sqlite.org/pragma.html#pragma_schema_version>).
     pub(super) fn renew(&mut self, connection: &Connection) -> Result<(), OpenProblem> {
         let cookie =
             connection.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
@@ -172,9 +172,9 @@ pub(super) fn expected(version: i32) -> rusqlite::Result<Vec<Object>> {
     statement.query_map([], Object::from_row)?.collect()
 }
 
-/// Compares rano's own tables with what migrations up to `version` make of them; a user's further tables, views and indexes may
-/// stand beside them. To be asked within the transaction that relies on the answer, and again when the schema changed. Returns
-/// how many triggers wait for rano's rows, in vain.
+/// Compares rano's own tables with what migrations up to `version` make of them; a user's further tables, views and
+/// indexes may stand beside them. To be asked within the transaction that relies on the answer, and again when the
+/// schema changed. Returns how many triggers wait for rano's rows, in vain.
 pub(super) fn check_schema(
     connection: &Connection,
     version: i32,

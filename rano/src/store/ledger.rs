@@ -95,8 +95,8 @@ impl Ledger {
         self.rollup.clear();
     }
 
-    /// The rows of a batch, the session's counters and, where `end` is given, its end, into the open transaction. Returns how
-    /// many names found no row.
+    /// The rows of a batch, the session's counters and, where `end` is given, its end, into the open transaction.
+    /// Returns how many names found no row.
     pub(super) fn write(
         &mut self,
         connection: &Connection,

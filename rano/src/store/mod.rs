@@ -138,9 +138,10 @@ impl Store {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// Queues an event, or what became known of the rows of a connection that were pushed before: a name, which takes the
-    /// place of the one they had, another name, an alert. Never waits for the disk: with a full queue it is dropped and counted.
-    /// What an observation has come to is written with the next batch. The store has no use for other updates.
+    /// Queues an event, or what became known of the rows of a connection that were pushed before: a name, which takes
+    /// the place of the one they had, another name, an alert. Never waits for the disk: with a full queue it is dropped
+    /// and counted. What an observation has come to is written with the next batch. The store has no use for other
+    /// updates.
     pub fn push(&self, update: &Update) {
         self.shared.push(update);
     }
@@ -160,8 +161,8 @@ impl Store {
         self.shared.take_warnings()
     }
 
-    /// Writes all that is queued and the session's end, and closes the file. Waits a few seconds for a lock or for space.
-    /// `ended_at` is in Unix milliseconds.
+    /// Writes all that is queued and the session's end, and closes the file. Waits a few seconds for a lock or for
+    /// space. `ended_at` is in Unix milliseconds.
     pub fn finish(mut self, counters: Counters, ended_at: i64) -> Finished {
         self.shared.count(counters);
         let finished = self

@@ -221,15 +221,15 @@ impl From<rusqlite::Error> for OpenProblem {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: Connection,
-    /// The same file. To be closed after the connection: POSIX takes away all of a process's locks on a file when it closes
-    /// any descriptor of it.
+    /// The same file. To be closed after the connection: POSIX takes away all of a process's locks on a file when it
+    /// closes any descriptor of it.
     pub(super) file: File,
     pub(super) mappings: Mappings,
     pub(super) budget: Budget,
 }
 
-/// Opens `path` for writing, brings its schema up to date and makes it if it does not exist, with mode 0600. The calling
-/// thread's rights count, also for what lies beside the file.
+/// Opens `path` for writing, brings its schema up to date and makes it if it does not exist, with mode 0600. The
+/// calling thread's rights count, also for what lies beside the file.
 ///
 /// Not while this process has the same file open, see [`Opened::file`].
 pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {

@@ -221,8 +221,8 @@ impl Shared {
         warnings
     }
 
-    /// Waits until a batch is full or due, or until the end, and swaps the queue with `batch`, which is empty. `None` where
-    /// none of it came before `until`.
+    /// Waits until a batch is full or due, or until the end, and swaps the queue with `batch`, which is empty. `None`
+    /// where none of it came before `until`.
     pub(super) fn take(&self, batch: &mut Vec<Update>, until: Option<Instant>) -> Option<Work> {
         let mut state = self.lock();
         while state.end.is_none() && state.queue.len() < self.batch_size {

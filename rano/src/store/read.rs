@@ -1,5 +1,5 @@
-//! Opening a database to read it: nothing is made or changed, neither the file nor what lies beside it, whether a writer
-//! is at work, was killed, or the directory may only be read.
+//! Opening a database to read it: nothing is made or changed, neither the file nor what lies beside it, whether a
+//! writer is at work, was killed, or the directory may only be read.
 
 use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt as _;
@@ -171,8 +171,8 @@ fn open(path: &Path) -> Result<History, OpenProblem> {
     Ok(history)
 }
 
-/// A log that does not begin as one holds nothing, and SQLite would look for its beginning for ten seconds. It may just be being
-/// made.
+/// A log that does not begin as one holds nothing, and SQLite would look for its beginning for ten seconds. It may just
+/// be being made.
 fn check_log(database: &Path) -> Result<(), OpenProblem> {
     for _ in 0..TRIES {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;

@@ -1,6 +1,6 @@
-//! Sums kept beside the rows, in the transaction that writes them, so that a report never scans what was counted already:
-//! by hour and provider (`activity`), by actor and endpoint for each hour and for the whole session (`traffic`), by port
-//! (`port_traffic`) and by process (`process_traffic`).
+//! Sums kept beside the rows, in the transaction that writes them, so that a report never scans what was counted
+//! already: by hour and provider (`activity`), by actor and endpoint for each hour and for the whole session
+//! (`traffic`), by port (`port_traffic`) and by process (`process_traffic`).
 
 use std::sync::Arc;
 

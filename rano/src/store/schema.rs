@@ -34,8 +34,8 @@ pub(super) const TABLES: [&str; 13] = [
     "pruning",
 ];
 
-/// Of those tables and their indexes at [`VERSION`], see [`defence::fingerprint`]. A test says what it has to be; a wrong one
-/// costs each command that reads a millisecond, and nothing else.
+/// Of those tables and their indexes at [`VERSION`], see [`defence::fingerprint`]. A test says what it has to be; a
+/// wrong one costs each command that reads a millisecond, and nothing else.
 pub(super) const FINGERPRINT: &str = "0a0eba55a89296e9dd58aab8ef383f1656c64aeda051c3f2e0ddd61860eb981d";
 
 /// What a database file says about itself.

@@ -1,7 +1,7 @@
-//! A file that is mapped and then cut kills who touches what is gone: SIGBUS. SQLite maps the index of its log (`-shm`), and who
-//! shares the file may cut it at any time. So its mappings are entered here; where the kernel finds one of their pages gone, a
-//! page of zeros takes its place, and a flag says that what SQLite read there is worth nothing. Any other SIGBUS ends the process
-//! as before.
+//! A file that is mapped and then cut kills who touches what is gone: SIGBUS. SQLite maps the index of its log
+//! (`-shm`), and who shares the file may cut it at any time. So its mappings are entered here; where the kernel finds
+//! one of their pages gone, a page of zeros takes its place, and a flag says that what SQLite read there is worth
+//! nothing. Any other SIGBUS ends the process as before.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
@@ -12,8 +12,8 @@ use std::sync::{Once, OnceLock};
 
 use rusqlite::ffi;
 
-/// Mappings that may exist at a time. One holds the index of 4096 frames, 16 MiB of log; without room SQLite is told that there
-/// is no memory.
+/// Mappings that may exist at a time. One holds the index of 4096 frames, 16 MiB of log; without room SQLite is told
+/// that there is no memory.
 const SLOTS: usize = 4096;
 
 /// What a slot holds while it is being filled. No page is there.

@@ -1,5 +1,5 @@
-//! How SQLite opens and removes files: `-wal`, `-shm` and `-journal` it reaches by path, whenever it needs them. With these
-//! in the place of its own system calls the rights and checks of `files` hold for them too, at each opening.
+//! How SQLite opens and removes files: `-wal`, `-shm` and `-journal` it reaches by path, whenever it needs them. With
+//! these in the place of its own system calls the rights and checks of `files` hold for them too, at each opening.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, OsStr, c_char, c_int};

@@ -1,5 +1,6 @@
-//! Whether the files that are written are still there, and whole. SQLite does not notice that its file was removed, replaced or
-//! cut: it writes on, and what it wrote is gone or makes no sense. Who shares the directory may do any of it.
+//! Whether the files that are written are still there, and whole. SQLite does not notice that its file was removed,
+//! replaced or cut: it writes on, and what it wrote is gone or makes no sense. Who shares the directory may do any of
+//! it.
 
 use std::ffi::OsString;
 use std::fmt;

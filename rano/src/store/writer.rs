@@ -1,5 +1,5 @@
-//! The thread that writes. A batch is one transaction; one that fails is kept and tried again, while the queue fills and
-//! then counts what it cannot take.
+//! The thread that writes. A batch is one transaction; one that fails is kept and tried again, while the queue fills
+//! and then counts what it cannot take.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -121,7 +121,8 @@ impl Writer {
         }
     }
 
-    /// Tries until it is written to a file that is there; an error, in words, only when the end came and would not wait.
+    /// Tries until it is written to a file that is there; an error, in words, only when the end came and would not
+    /// wait.
     fn write(&mut self, batch: &mut Vec<Update>, mut work: Work) -> Result<(), String> {
         let end = work.end;
         let mut failing = false;

@@ -1,5 +1,6 @@
 //! The sockets of an actor. An answering server takes requests: a header of two little-endian `u32`, the length of the
-//! whole request and the length of the wanted answer, then padding. Over UDP a request and an answer are one datagram each.
+//! whole request and the length of the wanted answer, then padding. Over UDP a request and an answer are one datagram
+//! each.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

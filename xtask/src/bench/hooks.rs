@@ -1,5 +1,5 @@
-//! What the kernel programs cost whoever connects, by what rano makes of him, beside `tcplife` of libbpf-tools on the same kernel; and what
-//! rano itself does at full speed and when nothing happens.
+//! What the kernel programs cost whoever connects, by what rano makes of him, beside `tcplife` of libbpf-tools on the
+//! same kernel; and what rano itself does at full speed and when nothing happens.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -164,8 +164,9 @@ impl Bench {
         }
     }
 
-    /// The cost to a client that is ignored, one that is not judged yet, and one that is watched. What each does is measured
-    /// twice, before and after whoever watches has gone: two processes that do the same differ by more than what is looked for.
+    /// The cost to a client that is ignored, one that is not judged yet, and one that is watched. What each does is
+    /// measured twice, before and after whoever watches has gone: two processes that do the same differ by more than
+    /// what is looked for.
     fn costs(&self, rung: &str, table: &mut Table) -> Result<()> {
         let tcplife = find_in_path("tcplife");
         if tcplife.is_none() {
@@ -416,8 +417,8 @@ impl Drop for Client {
     }
 }
 
-/// The client's own life: `CONNECTIONS CPU`. Both ends are in one thread, so that all the kernel does for a connection is in its
-/// time.
+/// The client's own life: `CONNECTIONS CPU`. Both ends are in one thread, so that all the kernel does for a connection
+/// is in its time.
 pub(crate) fn be_client(arguments: &[OsString]) -> Result<ExitCode> {
     let [count, cpu] = arguments else { bail!("{CLIENT} takes a count and a CPU") };
     let count: usize = count.to_string_lossy().parse()?;

@@ -51,7 +51,8 @@ impl Load {
         Ok(())
     }
 
-    /// A process that rano takes for Claude Code, with `count` connections to `to`. Its program is put into `directory`.
+    /// A process that rano takes for Claude Code, with `count` connections to `to`. Its program is put into
+    /// `directory`.
     pub(crate) fn agent(&mut self, directory: &Path, to: SocketAddr, count: usize) -> Result<()> {
         let program = directory.join("claude");
         if !program.exists() {

@@ -1,5 +1,5 @@
-//! What looking for names costs packets that hold none: a bulk TCP transfer between two namespaces, over a pair of virtual
-//! Ethernet devices of MTU 1500 without offloads, so that every packet passes the kernel programs by itself.
+//! What looking for names costs packets that hold none: a bulk TCP transfer between two namespaces, over a pair of
+//! virtual Ethernet devices of MTU 1500 without offloads, so that every packet passes the kernel programs by itself.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -76,7 +76,8 @@ fn ratio(rates: &[Rate], without: &[Rate], of: impl Fn(&Rate) -> u64) -> String 
     format!("{}.{:03}", thousandths / 1000, thousandths % 1000)
 }
 
-/// Megabits that arrived, by time and by the CPU time of both ends. The latter does not depend on who else wants the CPUs.
+/// Megabits that arrived, by time and by the CPU time of both ends. The latter does not depend on who else wants the
+/// CPUs.
 #[derive(Clone, Copy)]
 struct Rate {
     a_second: u64,

@@ -63,8 +63,9 @@ pub(crate) fn measure(rano: &Path) -> Result<Table> {
     Ok(table)
 }
 
-/// CPU time of rano in steady state, divided by the polls in it. With `stir`, a stranger opens a connection there before
-/// each poll and closes the one before, so that each finds the counters moved, a new socket and one that is gone.
+/// CPU time of rano in steady state, divided by the polls in it. With `stir`, a stranger opens a connection there
+/// before each poll and closes the one before, so that each finds the counters moved, a new socket and one that is
+/// gone.
 fn cost_of_a_poll(rano: &Path, directory: &Path, stir: Option<SocketAddr>) -> Result<Duration> {
     let interval = INTERVAL.as_millis().to_string();
     let arguments = ["--source", "proc", "--no-sqlite", "--interval-ms", &interval];

@@ -1,5 +1,5 @@
-//! Questions to a history of ten million events, beside `sqlite3` where it can answer the same one. The database is made once
-//! and kept in cargo's target directory.
+//! Questions to a history of ten million events, beside `sqlite3` where it can answer the same one. The database is
+//! made once and kept in cargo's target directory.
 
 use std::ffi::OsString;
 use std::path::Path;

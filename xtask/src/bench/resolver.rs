@@ -1,5 +1,5 @@
-//! From a connect to its line, while a resolver is asked that never answers, and while nobody is asked: nothing waits for
-//! names.
+//! From a connect to its line, while a resolver is asked that never answers, and while nobody is asked: nothing waits
+//! for names.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, UdpSocket};

@@ -1,5 +1,6 @@
-//! What the kernel programs cost on each kernel and rung, beside `tcplife`, in instructions: the emulator counts them, and its time is
-//! that count. So the figures are the same whatever else the machine does, where the time of an emulated processor means little.
+//! What the kernel programs cost on each kernel and rung, beside `tcplife`, in instructions: the emulator counts them,
+//! and its time is that count. So the figures are the same whatever else the machine does, where the time of an
+//! emulated processor means little.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -76,9 +76,9 @@ impl Guest<'_> {
         })
     }
 
-    /// Emulated, because it has to run inside of virtual machines and without /dev/kvm; both CPUs by one thread, because
-    /// several disturb a kernel that patches its own code. On a machine that is busy the emulated timer is late, which
-    /// no kernel is to take for a broken one.
+    /// Emulated, because it has to run inside of virtual machines and without /dev/kvm; both CPUs by one thread,
+    /// because several disturb a kernel that patches its own code. On a machine that is busy the emulated timer is
+    /// late, which no kernel is to take for a broken one.
     fn command(&self, ports: &[PathBuf]) -> Command {
         let mut command = Command::new(EMULATOR);
         command.args(["-M", "q35", "-accel", "tcg,thread=single"]);

@@ -137,7 +137,8 @@ impl Options {
     }
 }
 
-/// Two runs would use the same guests' folders: waits until this is the only one, which it is as long as the file is open.
+/// Two runs would use the same guests' folders: waits until this is the only one, which it is as long as the file is
+/// open.
 fn alone(home: &Path) -> Result<File> {
     fs::create_dir_all(home).with_context(|| format!("make {}", home.display()))?;
     let path = home.join("lock");

@@ -75,7 +75,8 @@ const ALL_BUT_THE_COMMON: [&str; 11] = [
     "taken_away",
     "tricks",
 ];
-/// What only a kernel that was booted for it shows, and floods, which take an emulated machine ten minutes: `--full` has them.
+/// What only a kernel that was booted for it shows, and floods, which take an emulated machine ten minutes: `--full`
+/// has them.
 const NOT_EVERYWHERE: [&str; 3] = ["flood", "floods", "lockdown"];
 /// The first of these.
 const ONLY_WHERE_BOOTED: [&str; 1] = ["lockdown"];

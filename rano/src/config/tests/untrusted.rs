@@ -16,7 +16,7 @@ fn a_broken_file_in_the_working_directory_is_told_and_does_not_stop_the_start() 
         let loaded = world.load(&[]).unwrap();
         let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
         assert!(warnings.iter().any(|line| line.starts_with('⚠') && line.contains(message)), "{warnings:?}");
-        let (findings, _) = check(&matches(&["config", "check"]), &world.environment());
+        let Checked { findings, .. } = check(&matches(&["config", "check"]), &world.environment());
         assert!(findings.iter().any(Finding::is_error), "{text}");
         // The same where only the user can have written it.
         let world = World::new().file(".config/rano/rano.toml", text);

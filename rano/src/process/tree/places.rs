@@ -58,8 +58,8 @@ impl Tree {
         }
     }
 
-    /// Whose parent is nobody's and who is of a session that a watched process began, was started from there: a session is
-    /// entered by fork alone (setsid(2)), and its number is not used again while it lasts.
+    /// Whose parent is nobody's and who is of a session that a watched process began, was started from there: a session
+    /// is entered by fork alone (setsid(2)), and its number is not used again while it lasts.
     pub(super) fn put_into_session(&mut self, id: ProcessId, birth: Birth) {
         let Some(session) = birth.session.filter(|&leader| leader != id.pid) else { return };
         let waits = |node: &Node| node.place.link == Link::Waiting && node.place.pid != INIT;

@@ -1,8 +1,8 @@
-//! After records were lost: what is shown as open is compared with the sockets that the kernel programs follow. What they follow
-//! no more has ended, and what nobody heard of has begun.
+//! After records were lost: what is shown as open is compared with the sockets that the kernel programs follow. What
+//! they follow no more has ended, and what nobody heard of has begun.
 //!
-//! The programs put a socket's last record into the ring, or count it as lost, before they forget the socket. So one that
-//! is forgotten, and of which the ring holds nothing either once it has been read to its end, ended unseen.
+//! The programs put a socket's last record into the ring, or count it as lost, before they forget the socket. So one
+//! that is forgotten, and of which the ring holds nothing either once it has been read to its end, ended unseen.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
@@ -23,8 +23,8 @@ use crate::source::{Intake, Open, SocketChange, SocketId};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// and not for more than one part in so many of the time.
 const IDLE_PARTS: u32 = 50;
-/// A look is settled so much later, when the ring has been read to its end again: a record that a program is just making
-/// holds back those behind it.
+/// A look is settled so much later, when the ring has been read to its end again: a record that a program is just
+/// making holds back those behind it.
 pub const SETTLING: Duration = Duration::from_millis(40);
 
 /// When to compare, and what came of it.
@@ -99,13 +99,14 @@ impl Comparison {
         self.pending.is_some()
     }
 
-    /// An attempt comes first of all that is told of a connection. Whether one before it on the same socket may still be
-    /// shown as open.
+    /// An attempt comes first of all that is told of a connection. Whether one before it on the same socket may still
+    /// be shown as open.
     pub fn may_be_open(&self, cookie: u64) -> bool {
         self.lost > 0 || self.older.contains(&cookie)
     }
 
-    /// A record as it would be if the programs had told what a look told; and where the socket is, once a record says so.
+    /// A record as it would be if the programs had told what a look told; and where the socket is, once a record says
+    /// so.
     pub fn continued(&mut self, kind: SocketKind, record: SocketRecord) -> (SocketRecord, Option<Address>) {
         if self.retold.is_empty() {
             return (record, None);
@@ -165,8 +166,8 @@ impl Comparison {
         self.not_before_ns = now.boot_ns + nanos(INTERVAL.max(took * IDLE_PARTS));
     }
 
-    /// Tells what a look found, unless it was told meanwhile. What has begun unheard goes to `again`; `netns` finds the network
-    /// namespace of a socket's owner.
+    /// Tells what a look found, unless it was told meanwhile. What has begun unheard goes to `again`; `netns` finds the
+    /// network namespace of a socket's owner.
     pub fn settle(
         &mut self,
         now: Moment,

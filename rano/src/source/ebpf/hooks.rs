@@ -1,5 +1,5 @@
-//! What the kernel programs are attached to: facts, each with the ways to learn it, best first. A way is taken when all its
-//! programs attach; a fact for which none does is gone without, and that is said.
+//! What the kernel programs are attached to: facts, each with the ways to learn it, best first. A way is taken when all
+//! its programs attach; a fact for which none does is gone without, and that is said.
 
 use self::Attach::{
     CgroupAddress, CgroupPacket, CgroupSocket, Entry, Exit, ExitOf, Probe, RawTracepoint, SockOps,

@@ -194,7 +194,8 @@ impl Programs {
         of_programs + of_probes
     }
 
-    /// Open sockets of which every record so far was lost. As many as there can be are looked at: the table may change meanwhile.
+    /// Open sockets of which every record so far was lost. As many as there can be are looked at: the table may change
+    /// meanwhile.
     pub fn unheard(&self) -> impl Iterator<Item = (u64, Owner)> + '_ {
         let owners = self.owners.iter().take(OWNERS_MAX as usize).filter_map(Result::ok);
         owners

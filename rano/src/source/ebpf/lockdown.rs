@@ -1,5 +1,5 @@
-//! A kernel that is locked down for confidentiality lets no program read its memory (`kernel_lockdown(7)`), and calls that
-//! a lack of privileges or an unknown function.
+//! A kernel that is locked down for confidentiality lets no program read its memory (`kernel_lockdown(7)`), and calls
+//! that a lack of privileges or an unknown function.
 
 const STATE: &str = "/sys/kernel/security/lockdown";
 

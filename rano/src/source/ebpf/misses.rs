@@ -1,7 +1,7 @@
-//! How often the kernel skipped a program. `recursion_misses` of `struct bpf_prog_info`: another of its kind ran on that CPU (trampolines
-//! from Linux 5.12 on, raw tracepoints from 6.2, which is when these began to be skipped; probes from 6.7). `missed` of the link of
-//! a probe, from 6.7 on: it was hit within another probe, or a kretprobe had no slot left. What older kernels skip of
-//! probes they do not tell.
+//! How often the kernel skipped a program. `recursion_misses` of `struct bpf_prog_info`: another of its kind ran on
+//! that CPU (trampolines from Linux 5.12 on, raw tracepoints from 6.2, which is when these began to be skipped; probes
+//! from 6.7). `missed` of the link of a probe, from 6.7 on: it was hit within another probe, or a kretprobe had no slot
+//! left. What older kernels skip of probes they do not tell.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 

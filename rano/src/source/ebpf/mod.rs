@@ -227,7 +227,8 @@ impl EbpfSource {
         }
     }
 
-    /// When records of processes were lost, but not for more than a part of the time: who can make them lost can do so for long.
+    /// When records of processes were lost, but not for more than a part of the time: who can make them lost can do so
+    /// for long.
     fn read_processes_again(&mut self, intake: &mut dyn Intake) {
         let lost = self.programs.lost(Loss::ProcessRecord);
         let now = source::now();
@@ -316,7 +317,8 @@ impl EbpfSource {
         }
     }
 
-    /// Compares what is open with what the kernel programs follow, in two steps: what the ring still holds is read in between.
+    /// Compares what is open with what the kernel programs follow, in two steps: what the ring still holds is read in
+    /// between.
     fn compare(&mut self, intake: &mut dyn Intake) {
         let now = source::now();
         let Self { comparison, programs, processes, sockets, changes, .. } = self;

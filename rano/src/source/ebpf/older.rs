@@ -114,7 +114,8 @@ impl OlderSockets {
     fn ended(&self, programs: &Programs) -> FxHashSet<SocketId> {
         let begun = Instant::now();
         let mut held = self.held();
-        // Of one that is being closed the hook may have passed before it was followed, and it is there for a moment yet.
+        // Of one that is being closed the hook may have passed before it was followed, and it is there for a moment
+        // yet.
         let closing: Vec<SocketId> = self.being_closed(&held);
         let is_open = |held: &Held, id: &SocketId| match id {
             SocketId::Cookie { cookie, .. } => held.contains_key(id) && programs.follows(*cookie),
@@ -127,7 +128,8 @@ impl OlderSockets {
         self.found.iter().map(|opened| opened.id).filter(|id| !held.contains_key(id)).collect()
     }
 
-    /// Those that somebody holds, with their inodes; without one where the network namespace cannot be looked into again.
+    /// Those that somebody holds, with their inodes; without one where the network namespace cannot be looked into
+    /// again.
     fn held(&self) -> Held {
         let own = std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
         let mut dumps: FxHashMap<u32, Option<FxHashMap<u64, u64>>> = FxHashMap::default();

@@ -1,4 +1,5 @@
-//! Sockets whose process nobody knows, because its records were lost and it is gone: each is counted once, when it ends.
+//! Sockets whose process nobody knows, because its records were lost and it is gone: each is counted once, when it
+//! ends.
 
 use rano_common::{SocketKind, SocketRecord, flags};
 use rustc_hash::FxHashSet;

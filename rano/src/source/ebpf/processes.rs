@@ -396,8 +396,8 @@ fn comm(record: &ProcessRecord) -> String {
 /// What the kernel programs hold of whoever has a pid.
 type Judgements<'a> = &'a dyn Fn(u32) -> Option<Judgement>;
 
-/// Who forked a process whose fork was not told: the kernel programs keep it with their verdict, because /proc names only the
-/// parent, which after `clone(CLONE_PARENT)` is another.
+/// Who forked a process whose fork was not told: the kernel programs keep it with their verdict, because /proc names
+/// only the parent, which after `clone(CLONE_PARENT)` is another.
 struct Births<'a> {
     judgement: Judgements<'a>,
     since: u64,

@@ -19,7 +19,8 @@ const SYN_SENT: u8 = 2;
 const FLOWS_MAX: usize = 1 << 14;
 /// Those of one socket: anybody may have it answer.
 const FLOWS_OF_ONE: usize = FLOWS_MAX / 4;
-/// A connected datagram socket gets its local end after the hook; so long its first datagram is waited for, which has it.
+/// A connected datagram socket gets its local end after the hook; so long its first datagram is waited for, which has
+/// it.
 const HOLD_NS: u64 = 50_000_000;
 
 /// What must be remembered from record to record: the flows of each datagram socket.

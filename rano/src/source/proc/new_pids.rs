@@ -27,7 +27,8 @@ pub(super) struct NewPids {
     loadavg: Option<OwnedFd>,
     /// At the previous look.
     last: u32,
-    /// At the look before that. A pid is handed out some time before its process can be seen, so each is looked for twice.
+    /// At the look before that. A pid is handed out some time before its process can be seen, so each is looked for
+    /// twice.
     before_last: u32,
     looks: u32,
 }

@@ -138,7 +138,8 @@ impl ProcessScanner {
         }
     }
 
-    /// Fills in who holds the sockets with these inodes, among all processes that may be looked at; of several the oldest.
+    /// Fills in who holds the sockets with these inodes, among all processes that may be looked at; of several the
+    /// oldest.
     pub fn find_holders(&self, wanted: &mut FxHashMap<u64, Option<ProcessId>>) {
         for (&pid, entry) in &self.table {
             let Ok(process) = self.files.process(pid) else { continue };

@@ -60,9 +60,9 @@ struct Known {
     served: bool,
 }
 
-/// Sockets whose end was told although no notification came. One may come all the same, any time later: a connection that
-/// was reset, or half closed and then closed by the other side, is in no table any more while its process keeps the
-/// descriptor. Bounded: the oldest go, and would then be counted once more.
+/// Sockets whose end was told although no notification came. One may come all the same, any time later: a connection
+/// that was reset, or half closed and then closed by the other side, is in no table any more while its process keeps
+/// the descriptor. Bounded: the oldest go, and would then be counted once more.
 type GivenUp = FastBounded<SocketId, ()>;
 
 const GIVEN_UP_MAX: usize = 1 << 14;

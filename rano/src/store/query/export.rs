@@ -145,7 +145,8 @@ impl fmt::Display for ExportError {
 impl std::error::Error for ExportError {}
 
 impl History {
-    /// Gives every event that `filter` lets through to `writer`; `progress` hears of each row. Returns how many there were.
+    /// Gives every event that `filter` lets through to `writer`; `progress` hears of each row. Returns how many there
+    /// were.
     pub fn export(
         &self,
         filter: &Filter,

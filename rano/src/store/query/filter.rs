@@ -1,5 +1,5 @@
-//! The filter language in SQL: the same answer from columns that `filter/matching.rs` gives from an event. A term is true
-//! or false, never null, so that its negation is the other.
+//! The filter language in SQL: the same answer from columns that `filter/matching.rs` gives from an event. A term is
+//! true or false, never null, so that its negation is the other.
 
 use std::borrow::Cow;
 use std::net::IpAddr;

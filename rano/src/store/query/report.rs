@@ -1,5 +1,5 @@
-//! The sums of sessions or of a range of time. Whole hours come from `traffic`; only the parts of an hour at the ends of a
-//! range are counted event by event.
+//! The sums of sessions or of a range of time. Whole hours come from `traffic`; only the parts of an hour at the ends
+//! of a range are counted event by event.
 
 use std::cmp::Reverse;
 use std::ops::{Range, RangeInclusive};
@@ -355,8 +355,8 @@ impl History {
         Ok(gathering)
     }
 
-    /// The sums that are kept: of sessions that are selected as a whole, and of the hours from `first` to before `end` of
-    /// the others.
+    /// The sums that are kept: of sessions that are selected as a whole, and of the hours from `first` to before `end`
+    /// of the others.
     fn gather_sums(
         &self,
         gathering: &mut Gathering,

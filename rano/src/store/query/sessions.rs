@@ -34,8 +34,8 @@ pub struct StoredSession {
     pub gaps: Gaps,
 }
 
-/// Selects what [`StoredSession::from_row`] reads, from `session`. A reader changes nothing, so that a file may be older
-/// than a column: nobody counted then.
+/// Selects what [`StoredSession::from_row`] reads, from `session`. A reader changes nothing, so that a file may be
+/// older than a column: nobody counted then.
 pub(super) fn columns(connection: &Connection) -> rusqlite::Result<String> {
     let mut statement = connection.prepare("SELECT name FROM pragma_table_info('session')")?;
     let names = statement.query_map([], |row| row.get(0))?;

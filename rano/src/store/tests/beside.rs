@@ -1,5 +1,5 @@
-//! What is read beside a busy writer, and what is left when it is killed. More of both on demand: `RANO_TEST_SECONDS=30`,
-//! `RANO_TEST_KILLS=100`.
+//! What is read beside a busy writer, and what is left when it is killed. More of both on demand:
+//! `RANO_TEST_SECONDS=30`, `RANO_TEST_KILLS=100`.
 
 use std::collections::BTreeMap;
 

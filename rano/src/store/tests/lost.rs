@@ -1,5 +1,5 @@
-//! Files that are cut, removed or changed while they are written: the history goes on in a fresh file, and what is lost is
-//! counted.
+//! Files that are cut, removed or changed while they are written: the history goes on in a fresh file, and what is lost
+//! is counted.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -28,8 +28,8 @@ fn execute(path: &Path, sql: &str) {
     connection.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
-/// Three events are in the file when `spoil` is done to it; two come after. `says` is what the user is told, `kept` how many of
-/// the three can still be read.
+/// Three events are in the file when `spoil` is done to it; two come after. `says` is what the user is told, `kept` how
+/// many of the three can still be read.
 fn check(says: &str, kept: u64, spoil: impl FnOnce(&Path)) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("observer.sqlite");
@@ -39,6 +39,8 @@ fn check(says: &str, kept: u64, spoil: impl FnOnce(&Path)) {
         store.push(&event(EventKind::Connect, id).into());
     }
     wait_for("three events", || one::<i64>(&path, "SELECT count(*) FROM events") == 3);
+    // Committed is not done: the writer looks at its files before it lets the batch go.
+    wait_for("the batch to be done", || store.shared.waiting() == 0);
     assert_eq!(store.path(), path);
     spoil(&path);
     store.push(&close(3, 10, 20).into());

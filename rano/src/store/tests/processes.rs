@@ -1,5 +1,5 @@
-//! Several processes at one file, and processes that are killed. The other processes are this test binary again, because
-//! within one process SQLite's file locks do not count.
+//! Several processes at one file, and processes that are killed. The other processes are this test binary again,
+//! because within one process SQLite's file locks do not count.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;

@@ -168,8 +168,8 @@ fn the_accepting_side_closes_and_the_other_reads_the_end() {
     });
 }
 
-/// Whether the first FIN is acknowledged alone is up to the kernel. If it is, the other follows within its ticks, and nothing
-/// tells whether it is counted: then the rule must not claim to be exact, and is off by one at most.
+/// Whether the first FIN is acknowledged alone is up to the kernel. If it is, the other follows within its ticks, and
+/// nothing tells whether it is counted: then the rule must not claim to be exact, and is off by one at most.
 #[test]
 fn the_accepting_side_closes_and_the_other_does_not_read_the_end() {
     check_with(

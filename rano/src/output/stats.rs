@@ -41,7 +41,7 @@ const PLAIN: Style = Style::new();
 /// Columns of a bar and most rows of a view.
 type Size = (usize, usize);
 
-pub(super) fn lines(
+pub fn lines(
     standing: &Standing,
     standings: &Standings,
     (width, top): Size,
