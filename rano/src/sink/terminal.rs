@@ -270,7 +270,7 @@ impl Sink for Terminal {
                 self.notice(&output::alert::unknown_endpoint(connection, *remote));
             }
             Update::MoreUnknownEndpoints(count) => {
-                self.notice(&output::alert::more_unknown_endpoints(*count))
+                self.notice(&output::alert::more_unknown_endpoints(*count));
             }
             Update::OtherName { .. }
             | Update::Marked(_)
