@@ -1,4 +1,5 @@
-//! A headless watcher: a line for each connection of the agents that rano knows, or of what the arguments name, until Ctrl-C.
+//! A headless watcher: a line for each connection of the agents that rano knows, or of what the arguments name, until
+//! Ctrl-C.
 //!
 //! `cargo run --example watch -- claude codex`
 

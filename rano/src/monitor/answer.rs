@@ -15,8 +15,8 @@ type Then<T> = Box<dyn FnOnce(Result<(), Error>) -> Result<T, Error> + Send>;
 
 /// An answer: `answer.await?` in asynchronous code, on any runtime, and `answer.wait()?` elsewhere.
 ///
-/// What reads state ([`connections`](crate::Monitor::connections) and the like) is answered when it is returned, so that
-/// neither ever waits. What begins and ends an observation takes the time that takes.
+/// What reads state ([`connections`](crate::Monitor::connections) and the like) is answered when it is returned, so
+/// that neither ever waits. What begins and ends an observation takes the time that takes.
 #[must_use = "it does nothing until it is awaited or waited for"]
 pub struct Answer<T>(State<T>);
 

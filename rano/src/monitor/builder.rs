@@ -34,7 +34,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Watches processes in whose executable, name or command line this stands, whatever its case. May be said several times.
+    /// Watches processes in whose executable, name or command line this stands, whatever its case. May be said several
+    /// times.
     pub fn pattern(mut self, pattern: impl Into<String>) -> Self {
         match &mut self.setup.targets.wanted {
             Wanted::Patterns(patterns) => patterns.push(pattern.into()),
@@ -49,8 +50,8 @@ impl Builder {
         self
     }
 
-    /// Leaves out processes in whose executable, `argv[0]` or script this stands when they begin to run it, and what they
-    /// start; after `cmd:` the command line counts.
+    /// Leaves out processes in whose executable, `argv[0]` or script this stands when they begin to run it, and what
+    /// they start; after `cmd:` the command line counts.
     pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
         self.setup.targets.exclude_patterns.push(pattern.into());
         self
@@ -68,7 +69,8 @@ impl Builder {
         self
     }
 
-    /// How often a polling source looks: a second unless this is said, 10 ms at least. The kernel's programs need no looks.
+    /// How often a polling source looks: a second unless this is said, 10 ms at least. The kernel's programs need no
+    /// looks.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.setup.polling.interval = interval.max(INTERVAL_MIN);
         self
@@ -111,7 +113,8 @@ impl Builder {
         self
     }
 
-    /// Names that belong to a class of endpoints: domains with all below them, or globs. They go before what rano knows.
+    /// Names that belong to a class of endpoints: domains with all below them, or globs. They go before what rano
+    /// knows.
     pub fn endpoints<T: Into<String>>(mut self, class: Class, names: impl IntoIterator<Item = T>) -> Self {
         let names = names.into_iter().map(Into::into).collect();
         self.setup.names.classes.push(ClassEntry { class, names, authority: Authority::User });
@@ -129,8 +132,9 @@ impl Builder {
         self
     }
 
-    /// How many events wait for the slowest reader, 4096 unless this is said; a power of two at least as large is used. What
-    /// finds no room makes the oldest go, which that reader is told ([`ConnectionEvent::Missed`](crate::ConnectionEvent::Missed)).
+    /// How many events wait for the slowest reader, 4096 unless this is said; a power of two at least as large is used.
+    /// What finds no room makes the oldest go, which that reader is told
+    /// ([`ConnectionEvent::Missed`](crate::ConnectionEvent::Missed)).
     pub fn capacity(mut self, events: usize) -> Self {
         self.capacity = events;
         self
@@ -138,16 +142,17 @@ impl Builder {
 
     /// Leaves the privileges of the observing threads, and the limits of the process, as they are.
     ///
-    /// Otherwise each thread that the monitor starts gives up what it does not need, once everything is open; the threads of
-    /// the program itself keep theirs. One thing is the whole process's: to attach to the kernel, its limit of locked memory
-    /// (`RLIMIT_MEMLOCK`) is raised, without which Linux up to 5.10 has no room for the programs' tables.
+    /// Otherwise each thread that the monitor starts gives up what it does not need, once everything is open; the
+    /// threads of the program itself keep theirs. One thing is the whole process's: to attach to the kernel, its limit
+    /// of locked memory (`RLIMIT_MEMLOCK`) is raised, without which Linux up to 5.10 has no room for the programs'
+    /// tables.
     pub fn keep_privileges(mut self) -> Self {
         self.setup.keep_privileges = true;
         self
     }
 
-    /// Begins to observe, on a thread named `rano-monitor`. Answered when what is there already has been read: from then on
-    /// nothing is overlooked that the source can see.
+    /// Begins to observe, on a thread named `rano-monitor`. Answered when what is there already has been read: from
+    /// then on nothing is overlooked that the source can see.
     pub fn start(mut self) -> Answer<Monitor> {
         let scope = self.setup.scope;
         self.setup.set_scope(scope);

@@ -33,9 +33,10 @@ pub use watch::{Blocking, ConnectionEvent, Watch};
 
 /// Observes until it is stopped or dropped.
 ///
-/// Reading takes no time: a thread named `rano-monitor` observes and keeps the state, and each answer is a copy of pointers to
-/// it. Each of `start`, `connections`, … is answered with an [`Answer`], to be awaited on any runtime or waited for
-/// without one. A `Monitor` can be shared between threads; to drop it stops the observation and waits until it has ended.
+/// Reading takes no time: a thread named `rano-monitor` observes and keeps the state, and each answer is a copy of
+/// pointers to it. Each of `start`, `connections`, … is answered with an [`Answer`], to be awaited on any runtime or
+/// waited for without one. A `Monitor` can be shared between threads; to drop it stops the observation and waits until
+/// it has ended.
 #[must_use = "an observation ends when its monitor is dropped"]
 pub struct Monitor {
     shared: Arc<Shared>,
@@ -95,8 +96,8 @@ impl Monitor {
         Answer::ready(self.shared.snapshot())
     }
 
-    /// What happens from now on. Whatever [`connections`](Self::connections) says afterwards, of what it does not say an
-    /// event follows.
+    /// What happens from now on. Whatever [`connections`](Self::connections) says afterwards, of what it does not say
+    /// an event follows.
     #[doc(alias = "watch_connections")]
     pub fn watch(&self) -> Answer<Watch> {
         Answer::ready(self.shared.watch())

@@ -1,5 +1,5 @@
-//! How an observation is put together and run: by a [`Monitor`](super::Monitor) on a thread of its own, by the command on its
-//! own thread, in the same way.
+//! How an observation is put together and run: by a [`Monitor`](super::Monitor) on a thread of its own, by the command
+//! on its own thread, in the same way.
 
 use std::path::Path;
 use std::time::Duration;
@@ -37,7 +37,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Source {
-    /// The best that works here; [`Snapshot::source_reason`](crate::Snapshot::source_reason) says why it is not a better one.
+    /// The best that works here; [`Snapshot::source_reason`](crate::Snapshot::source_reason) says why it is not a
+    /// better one.
     #[default]
     Auto,
     /// Programs in the kernel, or an error. It takes root's rights.

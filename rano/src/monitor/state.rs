@@ -1,5 +1,5 @@
-//! What is so now, kept for readers by a sink on the observing thread. The lock is held for one change, or for the copying of
-//! a list of pointers; nobody waits for the kernel or for /proc.
+//! What is so now, kept for readers by a sink on the observing thread. The lock is held for one change, or for the
+//! copying of a list of pointers; nobody waits for the kernel or for /proc.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -18,7 +18,8 @@ use crate::event::KnownName;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ConnectionEvent {
-    /// It was established, accepted, or began to listen ([`Connection::role`] says which); on a polling source it was found.
+    /// It was established, accepted, or began to listen ([`Connection::role`] says which); on a polling source it was
+    /// found.
     New(Arc<Connection>),
     /// One that was established ended. Accepted ones and listeners end without an event.
     Closed(Arc<Connection>),

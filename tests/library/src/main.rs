@@ -1,5 +1,5 @@
-//! rano from outside of its workspace: real connections of a child named claude, watched from an async runtime. As root it
-//! is all done twice: without privileges, then with them.
+//! rano from outside of its workspace: real connections of a child named claude, watched from an async runtime. As root
+//! it is all done twice: without privileges, then with them.
 //!
 //! `library-test` runs everything; `library-test watch SOURCE` is one run; under the name claude it is the child.
 
