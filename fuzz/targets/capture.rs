@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use rano::names::capture_file::{CaptureEvidence, Packets};
+use rano::internals::names::capture_file::{CaptureEvidence, Packets};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(packets) = Packets::open(Cursor::new(bytes.to_vec())) {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rano::names::dns::{Said, read};
+use rano::internals::names::dns::{Said, read};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Said::Asked(question) | Said::Answered(question, _) = read(bytes) {

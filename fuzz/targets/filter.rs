@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rano::filter::Filter;
-use rano::glob::Glob;
+use rano::internals::filter::Filter;
+use rano::internals::glob::Glob;
 
 fuzz_target!(|text: &str| {
     match Filter::parse(text) {

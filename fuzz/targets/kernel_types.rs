@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rano::source::ebpf::btf::Btf;
+use rano::internals::source::ebpf::btf::Btf;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(types) = Btf::parse(bytes) {

@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rano::event::Moment;
-use rano::names::packet::{Link, parse};
-use rano::names::reader::{Reader, Seen};
+use rano::internals::event::Moment;
+use rano::internals::names::packet::{Link, parse};
+use rano::internals::names::reader::{Reader, Seen};
 
 const LINKS: [Link; 5] = [Link::Ip, Link::Ethernet, Link::Cooked, Link::Cooked2, Link::Loopback];
 

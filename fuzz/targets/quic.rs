@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rano::names::quic::{Client, Crypto, begins_initial};
+use rano::internals::names::quic::{Client, Crypto, begins_initial};
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = begins_initial(bytes);

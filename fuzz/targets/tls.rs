@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rano::names::tls::{Greeting, from_message, from_records};
+use rano::internals::names::tls::{Greeting, from_message, from_records};
 
 fuzz_target!(|bytes: &[u8]| {
     for greeting in [from_message(bytes), from_records(bytes)] {

@@ -10,26 +10,28 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rano::alerts::{AlertRules, Judge};
-use rano::event::{Address, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
-use rano::glob::Glob;
-use rano::names::{Answer, Evidence, Party};
-use rano::output::stream::Stream;
-use rano::output::style::Styles;
-use rano::pipeline::{Names, Pipeline, Scope};
-use rano::process::matching::{Origin, Rules, Targets};
-use rano::process::provider::{ProviderEntry, Providers};
-use rano::process::redact::Redaction;
-use rano::process::tree::Tree;
-use rano::process::{Image, ProcessChange, ProcessId};
-use rano::sink::Sink;
-use rano::sink::shown::Shown;
-use rano::sink::stats::{LiveStats, Room, StatsSettings};
-use rano::sink::terminal::{Format, Terminal, TerminalSettings};
-use rano::source::replay::Replay;
-use rano::source::{Closed, Opened, RawEvent, Role, SocketChange, SocketId};
-use rano::stop::Stop;
-use rano::totals::View;
+use rano::internals::alerts::{AlertRules, Judge};
+use rano::internals::event::{
+    Address, DomainSource, Moment, OwnerQuality, Protocol, SocketState, SourceKind,
+};
+use rano::internals::glob::Glob;
+use rano::internals::names::{Answer, Evidence, Party};
+use rano::internals::output::stream::Stream;
+use rano::internals::output::style::Styles;
+use rano::internals::pipeline::{Names, Pipeline, Scope};
+use rano::internals::process::matching::{Origin, Rules, Targets};
+use rano::internals::process::provider::{ProviderEntry, Providers};
+use rano::internals::process::redact::Redaction;
+use rano::internals::process::tree::Tree;
+use rano::internals::process::{Image, ProcessChange, ProcessId};
+use rano::internals::sink::Sink;
+use rano::internals::sink::shown::Shown;
+use rano::internals::sink::stats::{LiveStats, Room, StatsSettings};
+use rano::internals::sink::terminal::{Format, Terminal, TerminalSettings};
+use rano::internals::source::replay::Replay;
+use rano::internals::source::{Closed, Opened, RawEvent, Role, SocketChange, SocketId};
+use rano::internals::stop::Stop;
+use rano::internals::totals::View;
 
 /// Connections that are open at a time.
 const OPEN: u64 = 500;

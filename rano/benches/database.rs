@@ -9,17 +9,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rano::connection::{Connection, End};
-use rano::event::{
+use rano::internals::connection::{Connection, End};
+use rano::internals::event::{
     Address, Bytes, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality,
     Protocol, SocketState, SourceKind,
 };
-use rano::files::Rights;
-use rano::process::{Ancestor, Process, ProcessId};
-use rano::source::Role;
-use rano::source::health::{Gap, Gaps};
-use rano::store::{Session, Store, StoreOptions};
-use rano::update::{Counters, Renamed, Update};
+use rano::internals::files::Rights;
+use rano::internals::health::{Gap, Gaps};
+use rano::internals::process::{Ancestor, Process, ProcessId};
+use rano::internals::source::Role;
+use rano::internals::store::{Session, Store, StoreOptions};
+use rano::internals::update::{Counters, Renamed, Update};
 
 /// 2026-01-17T19:30:00Z: when the first session starts.
 const START: i64 = 1_768_678_200_000;

@@ -11,16 +11,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rano::connection::{Connection, End};
-use rano::event::{
+use rano::internals::connection::{Connection, End};
+use rano::internals::event::{
     Address, Bytes, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality,
     Protocol, SocketState, SourceKind,
 };
-use rano::files::Rights;
-use rano::process::{Ancestor, Process, ProcessId};
-use rano::source::Role;
-use rano::store::{Session, Store, StoreOptions};
-use rano::update::{Counters, Update};
+use rano::internals::files::Rights;
+use rano::internals::process::{Ancestor, Process, ProcessId};
+use rano::internals::source::Role;
+use rano::internals::store::{Session, Store, StoreOptions};
+use rano::internals::update::{Counters, Update};
 
 const PROCESSES: u64 = 200;
 const ENDPOINTS: u64 = 500;

@@ -1,6 +1,7 @@
 //! A connection as it stands: who, where, since when, and how surely. It is shared as a snapshot: a holder sees no
 //! later change.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use crate::words::{
 /// One socket's dealings with one other end; of a listener, the socket.
 #[derive(Debug, Clone)]
 pub struct Connection {
+    /// Distinct within one observation.
     pub id: ConnectionId,
+    /// Whether it reached out, was accepted, or listens.
     pub role: Role,
     /// `None` where the owner is not known.
     pub process: Option<Arc<Process>>,
@@ -22,8 +25,11 @@ pub struct Connection {
     pub tree: Option<ProcessId>,
     /// The provider on whose behalf it happens; `unknown` where there is none.
     pub provider: Arc<str>,
+    /// Its transport.
     pub protocol: Protocol,
+    /// The end on this machine.
     pub local: Option<Address>,
+    /// The other end; `None` for listeners and unconnected datagram sockets.
     pub remote: Option<Address>,
     /// When it was established; while it is not, when it was first seen.
     pub since: Moment,
@@ -33,13 +39,18 @@ pub struct Connection {
     pub is_hearsay: bool,
     /// Other names it may go by: weaker ones, and those of which one is as likely as the other.
     pub others: Vec<KnownName>,
+    /// What the remote end is.
     pub class: Class,
     /// So far; all of them once it has ended.
     pub bytes: Option<Bytes>,
+    /// As last heard of; only TCP has one.
     pub state: Option<SocketState>,
     /// Which source told of it.
     pub source: SourceKind,
+    /// How surely `process` is known.
     pub owner_quality: OwnerQuality,
+    /// Its end will be noticed. There may be no room to follow one more.
+    pub is_followed: bool,
     /// Older than the observation.
     pub preexisting: bool,
     /// Inode number of the network namespace.
@@ -48,12 +59,14 @@ pub struct Connection {
     pub peer_pid: Option<u32>,
     /// It gave reason for an alert.
     pub alert: bool,
+    /// How it ended, if it has.
     pub ended: Option<End>,
 }
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
+    /// When, or when that was found out.
     pub at: Moment,
     /// From connect to close, where both are known.
     pub duration: Option<Duration>,
@@ -86,6 +99,7 @@ impl Connection {
             state: None,
             source: SourceKind::Proc,
             owner_quality: OwnerQuality::Unattributed,
+            is_followed: true,
             preexisting: false,
             netns: 0,
             peer_pid: None,
@@ -112,14 +126,22 @@ impl Connection {
         }
     }
 
+    /// The address of the other end, where it has one.
+    pub fn remote_ip(&self) -> Option<IpAddr> {
+        self.remote.as_ref()?.ip_addr()
+    }
+
+    /// From connect to close, where both are known.
     pub fn duration(&self) -> Option<Duration> {
         self.ended?.duration
     }
 
+    /// The errno with which it failed or ended.
     pub fn error(&self) -> Option<i32> {
         self.ended?.error
     }
 
+    /// Its end was found out afterwards.
     pub fn is_late(&self) -> bool {
         self.ended.is_some_and(|end| end.is_late)
     }

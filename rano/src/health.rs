@@ -39,6 +39,7 @@ pub enum Gap {
 }
 
 impl Gap {
+    /// Each of them.
     pub const ALL: [Self; 14] = [
         Self::Unattributed,
         Self::NotificationsLost,
@@ -217,14 +218,17 @@ impl Bounds {
 pub struct Gaps([u64; Gap::ALL.len()]);
 
 impl Gaps {
+    /// How often it happened.
     pub fn get(&self, gap: Gap) -> u64 {
         self.0[gap as usize]
     }
 
+    /// It happened so often more.
     pub fn add(&mut self, gap: Gap, count: u64) {
         self.0[gap as usize] += count;
     }
 
+    /// It happened so often in all.
     pub fn set(&mut self, gap: Gap, count: u64) {
         self.0[gap as usize] = count;
     }

@@ -16,11 +16,11 @@ use crate::alerts::Judge;
 use crate::event::Moment;
 use crate::health::{Gap, Gaps};
 use crate::names::Evidence;
-use crate::output::summary::Summary;
 use crate::process::tree::Tree;
 use crate::sink::Sink;
 use crate::source::{Pumped, Source};
 use crate::stop::Stop;
+use crate::summary::Summary;
 use crate::totals::{Totals, View};
 use crate::update::{Progress, Update};
 

@@ -14,7 +14,9 @@ use crate::process::LeftOut;
 
 pub use ranking::Ranking;
 use standings::Tallies;
-pub use standings::{ProviderStanding, Standing, Standings, View};
+#[cfg(feature = "cli")]
+pub use standings::{ProviderStanding, Standing};
+pub use standings::{Standings, View};
 
 /// Sums over all events so far.
 #[derive(Debug, Clone, Default)]

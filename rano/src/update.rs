@@ -1,5 +1,6 @@
 //! What flows from the pipeline to every sink, in order: one message for everything that becomes known.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use crate::alerts::Reason;
 use crate::connection::Connection;
 use crate::event::{ConnectionId, Event, KnownName, Moment};
 use crate::health::Gaps;
-use crate::process::LeftOut;
+use crate::process::{LeftOut, Process, ProcessId};
 use crate::totals::Standings;
 
 /// Cheap to clone and to send: a sink may hand it to a thread of its own.
@@ -24,6 +25,22 @@ pub enum Update {
     Marked(ConnectionId),
     /// To be told, if this is a sink that talks to a person.
     Alert(Arc<Alert>),
+    /// What is known of an open connection changed without an event: its state, its local end.
+    Changed(Arc<Connection>),
+    /// A connection that has no close is gone: an accepted one, a listener.
+    Left(ConnectionId),
+    /// A process is watched, and is what is said here; sent for sinks that want it
+    /// ([`Sink::wants_processes`](crate::sink::Sink::wants_processes)).
+    Watched(Arc<Process>),
+    /// It is gone, or watched no more.
+    Unwatched(ProcessId),
+    /// An endpoint was reached of which it is not known what it is. Once an endpoint.
+    UnknownEndpoint {
+        connection: Arc<Connection>,
+        remote: SocketAddr,
+    },
+    /// So many others were, too fast to be told one by one.
+    MoreUnknownEndpoints(u64),
     /// A line for the person at the terminal. Not escaped for one yet.
     Notice(Arc<str>),
     /// Sent whenever the source has been drained.

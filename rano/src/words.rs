@@ -21,6 +21,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Each of them.
     pub const ALL: [Self; 5] = [Self::Connect, Self::Close, Self::Fail, Self::Accept, Self::Listen];
 
     /// The word used in every format.
@@ -39,14 +40,19 @@ impl EventKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
+    /// Streams over IP.
     Tcp,
+    /// Datagrams over IP.
     Udp,
+    /// Sockets of this host alone.
     Unix,
 }
 
 impl Protocol {
+    /// Each of them.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Unix];
 
+    /// The word used in every format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -84,6 +90,7 @@ impl Address {
         Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
+    /// The address, if it is an IP end.
     pub fn ip_addr(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
@@ -95,7 +102,9 @@ impl Address {
 /// Payload bytes of a connection, without retransmissions and control segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bytes {
+    /// By this end.
     pub sent: u64,
+    /// From the other end.
     pub received: u64,
 }
 
@@ -114,8 +123,10 @@ pub enum OwnerQuality {
 }
 
 impl OwnerQuality {
+    /// Each of them.
     pub const ALL: [Self; 4] = [Self::Exact, Self::Inherited, Self::Polled, Self::Unattributed];
 
+    /// The word used in every format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -130,16 +141,22 @@ impl OwnerQuality {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
+    /// Programs in the kernel at its functions' entries and exits.
     EbpfFentry,
+    /// Programs in the kernel at probes.
     EbpfKprobe,
+    /// Programs in the kernel at tracepoints and cgroup hooks alone.
     EbpfTracepoint,
+    /// Looks at the kernel's tables and `/proc`.
     #[default]
     Proc,
 }
 
 impl SourceKind {
+    /// Each of them.
     pub const ALL: [Self; 4] = [Self::EbpfFentry, Self::EbpfKprobe, Self::EbpfTracepoint, Self::Proc];
 
+    /// The word used in every format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EbpfFentry => "ebpf-fentry",
@@ -154,17 +171,24 @@ impl SourceKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SocketState {
+    /// The other end has not answered yet.
     Connecting,
+    /// Both ends may send.
     Established,
+    /// The other end has closed.
     CloseWait,
+    /// Closed; late packets are waited for.
     TimeWait,
+    /// It is over.
     Closed,
 }
 
 impl SocketState {
+    /// Each of them.
     pub const ALL: [Self; 5] =
         [Self::Connecting, Self::Established, Self::CloseWait, Self::TimeWait, Self::Closed];
 
+    /// The word used in every format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
@@ -180,17 +204,25 @@ impl SocketState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DomainSource {
+    /// The connection asked for it in its TLS greeting.
     Sni,
+    /// The same in its QUIC greeting.
     Quic,
+    /// Its process looked it up.
     Dns,
+    /// The outer name of an encrypted greeting: whoever serves the real one.
     EchOuter,
+    /// Another process looked it up.
     SharedDns,
+    /// A reverse look-up of the address.
     Ptr,
 }
 
 impl DomainSource {
+    /// Each of them.
     pub const ALL: [Self; 6] = [Self::Sni, Self::Quic, Self::Dns, Self::EchOuter, Self::SharedDns, Self::Ptr];
 
+    /// The word used in every format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sni => "sni",
@@ -206,27 +238,38 @@ impl DomainSource {
 /// A name and how it became known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownName {
+    /// Lower case, as a rule; from outside, so escape it before it is shown.
     pub name: Arc<str>,
+    /// How it is known.
     pub by: DomainSource,
 }
 
 /// What the remote end is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Class {
+    /// Models.
     LlmApi,
+    /// Where code is kept.
     CodeHost,
+    /// Packages.
     Registry,
+    /// Reports on use and errors.
     Telemetry,
+    /// This machine.
     Localhost,
+    /// A private network.
     Private,
     /// A unix socket.
     Ipc,
+    /// Look-ups.
     Dns,
+    /// None of these, as far as is known.
     #[default]
     Unknown,
 }
 
 impl Class {
+    /// Each of them.
     pub const ALL: [Self; 9] = [
         Self::LlmApi,
         Self::CodeHost,
@@ -239,6 +282,7 @@ impl Class {
         Self::Unknown,
     ];
 
+    /// The word used in every format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::LlmApi => "llm_api",

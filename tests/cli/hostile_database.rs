@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rano::update::Counters;
+use rano::internals::update::Counters;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rano::output::human::timestamp_millis;
-use rano::update::Counters;
+use rano::internals::output::human::timestamp_millis;
+use rano::internals::update::Counters;
 use serde_json::Value;
 
 use crate::support::history::{Connection, End, History, START, every};

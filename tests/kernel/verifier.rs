@@ -7,9 +7,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rano::event::SourceKind;
-use rano::source::ebpf::{EbpfSettings, EbpfSource};
-use rano::source::proc::ProcSettings;
+use rano::internals::event::SourceKind;
+use rano::internals::source::ebpf::{EbpfSettings, EbpfSource};
+use rano::internals::source::proc::ProcSettings;
 
 use crate::support::rano::RUNG;
 use crate::support::stage;
@@ -24,8 +24,14 @@ const ENOUGH: u64 = 100_000;
 
 pub fn play_if_asked() -> Option<ExitCode> {
     std::env::var_os(MARKER)?;
-    let settings =
-        EbpfSettings { polling: polling(), rung: rung(), ring_bytes: 0, owners_max: 0, names: true };
+    let settings = EbpfSettings {
+        polling: polling(),
+        rung: rung(),
+        ring_bytes: 0,
+        owners_max: 0,
+        names: true,
+        keep_privileges: false,
+    };
     Some(match EbpfSource::start(settings) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {

@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rano::connection::{Connection as Observed, End as Ending};
-use rano::event::{
+use rano::internals::connection::{Connection as Observed, End as Ending};
+use rano::internals::event::{
     Address, Bytes, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality, Protocol,
     SocketState, SourceKind,
 };
-use rano::files::{Identity, Rights};
-use rano::process::{Process, ProcessId};
-use rano::source::Role;
-use rano::store::{Session, Store, StoreOptions};
-use rano::update::Counters;
+use rano::internals::files::{Identity, Rights};
+use rano::internals::process::{Process, ProcessId};
+use rano::internals::source::Role;
+use rano::internals::store::{Session, Store, StoreOptions};
+use rano::internals::update::Counters;
 use serde_json::Value;
 use tempfile::TempDir;
 

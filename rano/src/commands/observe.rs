@@ -1,31 +1,32 @@
 //! `rano` without a command: observe until told to stop.
 
-mod names;
-
 use std::io::BufReader;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use rustix::thread::CapabilitySet;
 
 use super::Context;
 use crate::alerts::{AlertRules, Judge};
-use crate::config::{Configuration, Exclude, Field, LogFormat, Origin, RungChoice, Settings, SourceChoice};
+use crate::config::{
+    Configuration, DomainMode, EndpointEntry, Exclude, Field, LogFormat, Origin, RungChoice, Settings,
+    SourceChoice,
+};
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
 use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading, Refusal, Rights};
+use crate::health::SourceHealth;
+use crate::monitor::{self, NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
+use crate::names::pcap;
 use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
 use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
-use crate::pipeline::{Pipeline, Scope};
-use crate::privileges;
+use crate::pipeline::Scope;
 use crate::process::ProcessId;
 use crate::process::matching::{Rules, Targets};
 use crate::process::redact::{self, Redaction};
-use crate::process::tree::Tree;
 use crate::signals;
 use crate::sink::Sink;
 use crate::sink::log_file::{LogFile, OpenLog};
@@ -33,66 +34,113 @@ use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room, StatsSettings};
 use crate::sink::store::{OnMove, StoreSink};
 use crate::sink::terminal::{Format, Terminal, TerminalSettings};
-use crate::source::ebpf::{EbpfSettings, EbpfSource};
+use crate::source;
+use crate::source::proc::PROC;
 use crate::source::proc::processes::ProcessScanner;
-use crate::source::proc::{PROC, ProcSettings, ProcSource};
 use crate::source::reopening::Reopening;
 use crate::source::replay::{Recorder, Replay};
-use crate::source::{self, Source};
 use crate::stop::{ReopenLogs, Stop};
 use crate::store::{OpenError, OpenProblem, Session, Store, StoreOptions};
 use crate::totals::View;
-use names::NameSources;
 
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
     let stop = Stop::new()?;
     let reopen = ReopenLogs::new()?;
     signals::raise_on_signals(&stop, &reopen)?;
     signals::raise_on_closed_stdout(&stop)?;
-    let rules = rules(configuration)?;
+    check_pids(&configuration.settings.pid)?;
+    let mut setup = setup(configuration);
+    let rules = setup.rules()?;
     let run = Run::new(configuration, context, &rules);
-    let tree = Tree::new(rules, configuration.providers(), run.redaction());
     let logs = run.log_files(&reopen)?;
-    let mut name_sources = run.name_sources()?;
-    let source = run.source(&mut name_sources)?;
-    let names = run.names(&mut name_sources);
-    let store = run.store(&*source)?;
+    run.take_inputs(&mut setup)?;
+    let opened = run.recorded(setup.open(rules).map_err(not_opened)?)?;
+    let store = run.store(opened.health())?;
     let on_move = run.registration(store.as_ref());
     let terminal = run.terminal(&stop);
-    run.banner(&*source, &names.from, &terminal.stderr_styles());
+    run.banner(&opened.health(), opened.names_from(), &terminal.stderr_styles());
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
-    let mut pipeline = Pipeline::new(tree, run.scope(), sinks).with_idle_notice(run.idle_notice());
-    pipeline = pipeline.with_excludes(run.redacted_excludes());
-    if run.wants_stats() {
-        pipeline = pipeline.with_views(&run.views());
-    }
-    pipeline = pipeline.with_names(names).with_warnings(name_sources.warnings);
-    if let Some(judge) = run.judge() {
-        pipeline = pipeline.with_judge(judge);
-    }
-    run.give_up_privileges(source.kind());
-    let mut source = Reopening::new(source, reopen);
-    let summary = pipeline.run(&mut source, &stop, run.settings.stats_top)?;
+    let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
+    let summary = opened.observe(run.outputs(sinks), &stop)?;
     Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
 }
 
-fn rules(configuration: &Configuration) -> Result<Rules> {
-    let settings = &configuration.settings;
+fn check_pids(pids: &[u32]) -> Result<()> {
     let processes = ProcessScanner::new(Path::new(PROC))?;
     let own_line = processes.self_and_ancestors();
-    for &pid in &settings.pid {
-        check_pid(pid, &processes, &own_line)?;
-    }
-    let targets = Targets {
-        wanted: configuration.wanted(),
-        exclude_patterns: excludes(settings),
-        pids: settings.pid.clone(),
-        descendants: settings.descendants,
+    pids.iter().try_for_each(|&pid| check_pid(pid, &processes, &own_line))
+}
+
+/// What is asked for, but for files that are read.
+fn setup(configuration: &Configuration) -> Setup {
+    let settings = &configuration.settings;
+    let mut setup = Setup {
+        targets: Targets {
+            wanted: configuration.wanted(),
+            exclude_patterns: excludes(settings),
+            pids: settings.pid.clone(),
+            descendants: settings.descendants,
+        },
+        providers: configuration.providers(),
+        redaction: redaction(settings),
+        source: match settings.source {
+            SourceChoice::Auto => monitor::Source::Auto,
+            SourceChoice::Ebpf => monitor::Source::Ebpf,
+            SourceChoice::Proc => monitor::Source::Proc,
+        },
+        rung: match settings.rung {
+            RungChoice::Any => None,
+            RungChoice::Fentry => Some(SourceKind::EbpfFentry),
+            RungChoice::Kprobe => Some(SourceKind::EbpfKprobe),
+            RungChoice::Tracepoint => Some(SourceKind::EbpfTracepoint),
+        },
+        ring_bytes: settings.ring_bytes,
+        owners_max: settings.owners_max,
+        names: names(configuration),
+        ..Setup::default()
     };
-    Ok(Rules::new(targets, own_line))
+    setup.polling.interval = Duration::from_millis(settings.interval_ms);
+    setup.polling.receive_buffer = settings.notify_buffer;
+    setup.set_scope(scope(settings));
+    setup
+}
+
+fn names(configuration: &Configuration) -> NameSettings {
+    let settings = &configuration.settings;
+    NameSettings {
+        mode: match settings.domain_mode {
+            _ if settings.replay.is_some() => NameMode::Reverse,
+            DomainMode::Auto => NameMode::Auto,
+            DomainMode::Ptr => NameMode::Reverse,
+            DomainMode::Pcap => NameMode::Pcap,
+            DomainMode::Ebpf => NameMode::Ebpf,
+        },
+        reverse: settings.dns,
+        private: settings.ptr_private,
+        recorded: settings.replay.is_some(),
+        once: settings.once,
+        classes: configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect(),
+        precious: if settings.alerts { settings.alert_domain.clone() } else { Vec::new() },
+        unknown: settings.alerts,
+        capture: None,
+    }
+}
+
+fn scope(settings: &Settings) -> Scope {
+    Scope {
+        udp: settings.udp,
+        listening: settings.listening,
+        unix: settings.unix,
+        unattributed: settings.unattributed,
+        pending: settings.once,
+    }
+}
+
+fn redaction(settings: &Settings) -> Redaction {
+    if settings.redact { Redaction::On } else { Redaction::Off }
 }
 
 fn excludes(settings: &Settings) -> Vec<String> {
@@ -126,13 +174,53 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn redaction(&self) -> Redaction {
-        if self.settings.redact { Redaction::On } else { Redaction::Off }
+    /// Opens the files that are read: a capture, a recording.
+    fn take_inputs(&self, setup: &mut Setup) -> Result<()> {
+        if let Some(path) = &self.settings.pcap_file {
+            let named_by = self.named_by(Field::pcap_file);
+            let feed = pcap::open_file(path, self.files, named_by)
+                .map_err(|error| self.cannot_read("capture file", path, named_by, error))?;
+            setup.names.capture = Some((path.clone(), feed));
+        }
+        if let Some(path) = &self.settings.replay {
+            let named_by = self.named_by(Field::replay);
+            let file = self
+                .files
+                .open(path, named_by, Reading::Data)
+                .map_err(|problem| self.cannot_read("recording", path, named_by, problem.into()))?;
+            let lines = BufReader::with_capacity(64 * 1024, file);
+            setup.replay = Some(Replay::new(Box::new(lines), path.display().to_string()));
+        }
+        Ok(())
+    }
+
+    /// With a recording made of it, if one was asked for.
+    fn recorded(&self, opened: Opened) -> Result<Opened> {
+        let Some(path) = self.settings.record.as_ref().filter(|_| self.settings.replay.is_none()) else {
+            return Ok(opened);
+        };
+        let named_by = self.named_by(Field::record);
+        let (file, _) = self
+            .files
+            .create(path, named_by, Existing::Truncate)
+            .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
+        Ok(opened.around(|source| Box::new(Recorder::new(source, file))))
+    }
+
+    fn outputs(&self, sinks: Vec<Box<dyn Sink>>) -> Outputs {
+        Outputs {
+            sinks,
+            judge: self.judge(),
+            views: if self.wants_stats() { self.views() } else { Vec::new() },
+            top: self.settings.stats_top,
+            excludes: self.redacted_excludes(),
+            idle_notice: Some(self.idle_notice()),
+        }
     }
 
     /// One of rano's own arguments as it may be stored.
     fn redacted(&self, argument: &str) -> String {
-        redact::command_line(&[argument.to_owned()], self.redaction())
+        redact::command_line(&[argument.to_owned()], redaction(self.settings))
     }
 
     /// The same as it may be shown and stored.
@@ -160,94 +248,7 @@ impl<'a> Run<'a> {
         )
     }
 
-    fn scope(&self) -> Scope {
-        Scope {
-            udp: self.settings.udp,
-            listening: self.settings.listening,
-            unix: self.settings.unix,
-            unattributed: self.settings.unattributed,
-            pending: self.settings.once,
-        }
-    }
-
-    fn source(&self, names: &mut NameSources) -> Result<Box<dyn Source>> {
-        if let Some(path) = &self.settings.replay {
-            let named_by = self.named_by(Field::replay);
-            let file = self
-                .files
-                .open(path, named_by, Reading::Data)
-                .map_err(|problem| self.cannot_read("recording", path, named_by, problem.into()))?;
-            let lines = BufReader::with_capacity(64 * 1024, file);
-            let replay = Replay::new(Box::new(lines), path.display().to_string());
-            return Ok(names.around(Box::new(replay)));
-        }
-        let settings = ProcSettings {
-            interval: Duration::from_millis(self.settings.interval_ms),
-            udp: self.settings.udp,
-            listening: self.settings.listening,
-            unix: self.settings.unix,
-            unattributed: self.settings.unattributed,
-            only_unix: false,
-            once: self.settings.once,
-            receive_buffer: self.settings.notify_buffer,
-        };
-        let source = self.live_source(settings, names)?;
-        let source = names.around(source);
-        match &self.settings.record {
-            Some(path) => {
-                let named_by = self.named_by(Field::record);
-                let (file, _) = self
-                    .files
-                    .create(path, named_by, Existing::Truncate)
-                    .map_err(|problem| self.cannot_use("recording", path, named_by, problem))?;
-                Ok(Box::new(Recorder::new(source, file)))
-            }
-            None => Ok(source),
-        }
-    }
-
-    /// The ladder: the best that works here, unless one was asked for.
-    fn live_source(&self, polling: ProcSettings, names: &mut NameSources) -> Result<Box<dyn Source>> {
-        let reason = match self.settings.source {
-            SourceChoice::Proc => None,
-            SourceChoice::Auto if polling.once => None,
-            SourceChoice::Auto | SourceChoice::Ebpf => match EbpfSource::start(self.ebpf(polling, names)) {
-                Ok(source) => {
-                    if names.wants_ebpf(self.settings) {
-                        names.ebpf(self.settings, source.without_names());
-                    }
-                    return Ok(Box::new(source));
-                }
-                Err(error) if self.settings.source == SourceChoice::Ebpf => {
-                    let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");
-                    return Err(failure.because(error).hint(ebpf_hint()).into());
-                }
-                Err(error) => Some(format!("no eBPF: {error:#}")),
-            },
-        };
-        if names.wants_ebpf(self.settings) {
-            names.not_ebpf(self.settings, reason.as_deref().unwrap_or("--source proc was asked for"));
-        }
-        Ok(Box::new(ProcSource::start(polling)?.instead_of(reason)))
-    }
-
-    fn ebpf(&self, polling: ProcSettings, names: &NameSources) -> EbpfSettings {
-        let rung = match self.settings.rung {
-            RungChoice::Any => None,
-            RungChoice::Fentry => Some(SourceKind::EbpfFentry),
-            RungChoice::Kprobe => Some(SourceKind::EbpfKprobe),
-            RungChoice::Tracepoint => Some(SourceKind::EbpfTracepoint),
-        };
-        EbpfSettings {
-            polling,
-            rung,
-            ring_bytes: self.settings.ring_bytes,
-            owners_max: self.settings.owners_max,
-            names: names.wants_ebpf(self.settings),
-        }
-    }
-
-    fn store(&self, source: &dyn Source) -> Result<Option<Store>> {
+    fn store(&self, health: SourceHealth) -> Result<Option<Store>> {
         let Some(path) = &self.settings.sqlite else { return Ok(None) };
         let options = StoreOptions {
             path: path.clone(),
@@ -257,7 +258,6 @@ impl<'a> Run<'a> {
             queue_max: self.settings.db_queue_max,
             retain: self.settings.retain,
         };
-        let health = source.health();
         let session = Session {
             run_id: self.id.clone(),
             name: self.settings.session_name.clone(),
@@ -314,15 +314,6 @@ impl<'a> Run<'a> {
     /// Who named the path that an option is.
     fn named_by(&self, field: Field) -> NamedBy {
         self.configuration.origin(field).named_by()
-    }
-
-    /// Everything is open, and the kernel's programs do so themselves once they have looked at what was there before.
-    fn give_up_privileges(&self, source: SourceKind) {
-        if self.settings.replay.is_some() {
-            privileges::keep_only(CapabilitySet::empty());
-        } else if source == SourceKind::Proc {
-            privileges::keep_only(privileges::OTHERS_PROCESSES);
-        }
     }
 
     /// Enters the session as running, for as long as the answer is kept, and again where its history goes on elsewhere.
@@ -433,11 +424,10 @@ impl<'a> Run<'a> {
         super::styles(self.configuration, &self.context.environment, is_terminal)
     }
 
-    fn banner(&self, source: &dyn Source, names: &str, styles: &Styles) {
+    fn banner(&self, health: &SourceHealth, names: &str, styles: &Styles) {
         if !self.settings.banner {
             return;
         }
-        let health = source.health();
         let polls = health.kind == SourceKind::Proc && self.settings.replay.is_none() && !self.settings.once;
         Banner {
             run_id: &self.id,
@@ -452,6 +442,16 @@ impl<'a> Run<'a> {
             notes: &self.configuration.notes,
         }
         .print(styles);
+    }
+}
+
+fn not_opened(error: NotOpened) -> anyhow::Error {
+    match error {
+        NotOpened::Ebpf(error) => {
+            let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");
+            failure.because(error).hint(ebpf_hint()).into()
+        }
+        NotOpened::Other(error) => error,
     }
 }
 

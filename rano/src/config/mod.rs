@@ -27,7 +27,7 @@ use clap::ArgMatches;
 pub use agents::{AgentEntry, AgentsConfig};
 pub use document::TomlOrigin;
 pub use endpoints::{EndpointEntry, EndpointsConfig};
-pub use environment::{Environment, InvokingUser};
+pub use environment::Environment;
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
 pub use options::{

@@ -17,7 +17,7 @@ mod values;
 use std::fmt;
 
 pub use matching::Facts;
-pub use tree::{Network, NetworkError, Node, NumberKey, Ordering, Range, Term, TextKey, WordKey};
+pub use tree::{Network, Node, NumberKey, Ordering, Range, Term, TextKey, WordKey};
 
 use crate::glob::Glob;
 

@@ -158,7 +158,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A record of an answer, with its TTL.
-    pub(in crate::names) enum Record<'a> {
+    pub(in crate::rooms::names) enum Record<'a> {
         Alias(&'a str, &'a str, u32),
         Address(&'a str, IpAddr, u32),
     }
@@ -167,7 +167,7 @@ pub(super) mod tests {
         text.parse().expect("a name")
     }
 
-    pub(in crate::names) fn question(id: u16, asked: &str) -> Vec<u8> {
+    pub(in crate::rooms::names) fn question(id: u16, asked: &str) -> Vec<u8> {
         let mut builder = MessageBuilder::new_vec().question();
         builder.header_mut().set_id(id);
         builder.push((name(asked), Rtype::A)).expect("room");
@@ -175,7 +175,7 @@ pub(super) mod tests {
     }
 
     /// To a question for A, or for AAAA where the records are.
-    pub(in crate::names) fn answer(id: u16, asked: &str, records: &[Record<'_>]) -> Vec<u8> {
+    pub(in crate::rooms::names) fn answer(id: u16, asked: &str, records: &[Record<'_>]) -> Vec<u8> {
         build(id, asked, records).into_message().into_octets()
     }
 

@@ -2,16 +2,19 @@
 
 pub mod accounts;
 pub mod book;
+#[cfg(feature = "cli")]
 pub mod capture_file;
 pub mod classes;
 pub mod dns;
 pub mod evidence;
+#[cfg(feature = "cli")]
 pub mod feed;
 mod held;
 pub mod host_name;
 mod ledger;
 pub mod lookups;
 pub mod packet;
+#[cfg(feature = "cli")]
 pub mod pcap;
 pub mod pointers;
 pub mod quic;

@@ -302,7 +302,7 @@ pub(super) mod tests {
     use super::*;
     use crate::names::tls::tests::hello;
 
-    pub(in crate::names) const ID: [u8; 8] = [0x83, 0x94, 0xc8, 0xf0, 0x3e, 0x51, 0x57, 0x08];
+    pub(in crate::rooms::names) const ID: [u8; 8] = [0x83, 0x94, 0xc8, 0xf0, 0x3e, 0x51, 0x57, 0x08];
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
@@ -343,12 +343,17 @@ pub(super) mod tests {
         (u16::try_from(value).expect("short") | 0x4000).to_be_bytes()
     }
 
-    pub(in crate::names) fn crypto(offset: usize, data: &[u8]) -> Vec<u8> {
+    pub(in crate::rooms::names) fn crypto(offset: usize, data: &[u8]) -> Vec<u8> {
         [&[6], &number(offset)[..], &number(data.len()), data].concat()
     }
 
     /// As a client sends it first: `frames` sealed into a packet.
-    pub(in crate::names) fn initial(version: u32, id: &[u8], packet_number: u8, frames: &[u8]) -> Vec<u8> {
+    pub(in crate::rooms::names) fn initial(
+        version: u32,
+        id: &[u8],
+        packet_number: u8,
+        frames: &[u8],
+    ) -> Vec<u8> {
         sealed(version, id, id, packet_number, frames)
     }
 

@@ -125,7 +125,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A handshake message with these extensions.
-    pub(in crate::names) fn hello_with(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    pub(in crate::rooms::names) fn hello_with(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
         let mut body = vec![3, 3];
         body.extend([7; 32]);
         body.push(0);
@@ -142,18 +142,18 @@ pub(super) mod tests {
         [&kind.to_be_bytes()[..], &length, content].concat()
     }
 
-    pub(in crate::names) fn name_extension(name: &[u8]) -> (u16, Vec<u8>) {
+    pub(in crate::rooms::names) fn name_extension(name: &[u8]) -> (u16, Vec<u8>) {
         let length = u16::try_from(name.len()).expect("short");
         let list = [&[HOST_NAME][..], &length.to_be_bytes(), name].concat();
         (SERVER_NAME, [&(length + 3).to_be_bytes()[..], &list].concat())
     }
 
-    pub(in crate::names) fn hello(name: &str) -> Vec<u8> {
+    pub(in crate::rooms::names) fn hello(name: &str) -> Vec<u8> {
         hello_with(&[(10, vec![0, 2, 0, 29]), name_extension(name.as_bytes()), (51, vec![0; 1200])])
     }
 
     /// In records of at most `size` bytes.
-    pub(in crate::names) fn records(message: &[u8], size: usize) -> Vec<u8> {
+    pub(in crate::rooms::names) fn records(message: &[u8], size: usize) -> Vec<u8> {
         let records = message.chunks(size).flat_map(|part| {
             let length = u16::try_from(part.len()).expect("short").to_be_bytes();
             [&[HANDSHAKE, 3, 1][..], &length, part].concat()

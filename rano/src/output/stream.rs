@@ -15,7 +15,7 @@ use super::style::Styles;
 
 /// One of the two, or what stands in its place.
 pub struct Stream {
-    writer: BufWriter<Box<dyn Write>>,
+    writer: BufWriter<Box<dyn Write + Send>>,
     pub is_terminal: bool,
     pub styles: Styles,
 }
@@ -30,7 +30,7 @@ pub enum Control {
 }
 
 impl Stream {
-    pub fn new(writer: Box<dyn Write>, is_terminal: bool, styles: Styles) -> Self {
+    pub fn new(writer: Box<dyn Write + Send>, is_terminal: bool, styles: Styles) -> Self {
         Self { writer: BufWriter::with_capacity(32 * 1024, writer), is_terminal, styles }
     }
 

@@ -17,8 +17,8 @@ use crate::names::lookups::Receiver;
 use crate::names::pointers::{PointerName, Pointers};
 use crate::names::unknown::{News, UnknownEndpoints, Waiting};
 use crate::names::{Evidence, Party, Pointer};
-use crate::output::alert::{more_unknown_endpoints, unknown_endpoint};
 use crate::source::{Closed, Opened, SocketId};
+use crate::update::Update;
 
 /// Other names that are kept of a connection.
 const OTHERS_MAX: usize = 8;
@@ -344,19 +344,25 @@ impl NamingRoom {
     }
 
     /// Once an endpoint.
-    fn tell_of_unknown(&mut self, connection: &Connection, remote: SocketAddr, at: Moment, out: &mut Outlet) {
+    fn tell_of_unknown(
+        &mut self,
+        connection: &Arc<Connection>,
+        remote: SocketAddr,
+        at: Moment,
+        out: &mut Outlet,
+    ) {
         self.tell_of_counted(at.boot_ns, out);
         let who = connection.process.as_ref().map(|process| process.id);
         let news = self.names.unknown.as_mut().map(|unknown| unknown.news(remote, who, at.boot_ns));
         if news == Some(News::Line) {
-            out.say(unknown_endpoint(connection, remote));
+            out.send(&Update::UnknownEndpoint { connection: Arc::clone(connection), remote });
         }
     }
 
     /// Those that were too many to be told one by one.
     pub(super) fn tell_of_counted(&mut self, now_ns: u64, out: &mut Outlet) {
         if let Some(count) = self.names.unknown.as_mut().and_then(|unknown| unknown.take_counted(now_ns)) {
-            out.say(more_unknown_endpoints(count));
+            out.send(&Update::MoreUnknownEndpoints(count));
         }
     }
 

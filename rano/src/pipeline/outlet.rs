@@ -3,18 +3,25 @@
 use std::sync::Arc;
 
 use crate::event::Moment;
-use crate::output::summary::Summary;
 use crate::sink::Sink;
+use crate::summary::Summary;
 use crate::update::Update;
 
 /// The last one shows notices and the summary.
 pub(super) struct Outlet {
     sinks: Vec<Box<dyn Sink>>,
+    wants_processes: bool,
 }
 
 impl Outlet {
     pub(super) fn new(sinks: Vec<Box<dyn Sink>>) -> Self {
-        Self { sinks }
+        let wants_processes = sinks.iter().any(|sink| sink.wants_processes());
+        Self { sinks, wants_processes }
+    }
+
+    /// Whether a sink wants to know which processes are watched.
+    pub(super) fn wants_processes(&self) -> bool {
+        self.wants_processes
     }
 
     pub(super) fn send(&mut self, update: &Update) {

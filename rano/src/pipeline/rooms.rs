@@ -37,6 +37,13 @@ impl Rooms {
         }
     }
 
+    /// What is known of an open connection changed, of which an event was sent.
+    pub(super) fn changed(&mut self, entry: &Entry) {
+        if !entry.is_pending() {
+            self.out.send(&Update::Changed(Arc::clone(&entry.connection)));
+        }
+    }
+
     /// A name became known: the better one stays, the other is kept; every name is judged that the connection may go
     /// by.
     pub(super) fn named(&mut self, entry: &mut Entry, learned: &Learned, is_confirmed: bool) {
@@ -56,6 +63,7 @@ impl Rooms {
             Naming::Another if is_written => {
                 let (connection, name) = (entry.connection.id, learned.name.clone());
                 self.out.send(&Update::OtherName { connection, name });
+                self.changed(entry);
             }
             Naming::Another | Naming::NotKept => {}
         }

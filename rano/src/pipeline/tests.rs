@@ -1,6 +1,5 @@
-use std::cell::RefCell;
 use std::io::Cursor;
-use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use EventKind::{Accept, Close, Connect, Fail};
@@ -18,13 +17,18 @@ use crate::sink::SinkReport;
 use crate::source::replay::Replay;
 use crate::source::{Closed, Intake as _, Open, Opened, RawEvent, Role, SocketChange, SocketId};
 
+/// What was kept so far.
+fn taken<T>(kept: &Mutex<Vec<T>>) -> Vec<T> {
+    std::mem::take(&mut *kept.lock().expect("no panic"))
+}
+
 /// Keeps what it is given.
-struct Kept(Rc<RefCell<Vec<Event>>>);
+struct Kept(Arc<Mutex<Vec<Event>>>);
 
 impl Sink for Kept {
     fn update(&mut self, update: &Update) {
         if let Update::Event(event) = update {
-            self.0.borrow_mut().push(event.clone());
+            self.0.lock().expect("no panic").push(event.clone());
         }
     }
     fn finish(&mut self, _summary: &Summary) -> SinkReport {
@@ -84,12 +88,12 @@ fn pipeline(scope: Scope, targets: Targets, sink: Box<dyn Sink>) -> Tracker {
 
 /// The events that `changes` of a process named claude lead to, and the pipeline afterwards.
 fn run(scope: Scope, changes: Vec<SocketChange>) -> (Vec<Event>, Tracker) {
-    let kept = Rc::default();
-    let mut pipeline = pipeline(scope, Targets::default(), Box::new(Kept(Rc::clone(&kept))));
+    let kept = Arc::default();
+    let mut pipeline = pipeline(scope, Targets::default(), Box::new(Kept(Arc::clone(&kept))));
     for change in changes {
         pipeline.socket(change);
     }
-    (kept.take(), pipeline)
+    (taken(&kept), pipeline)
 }
 
 fn check(changes: Vec<SocketChange>, expected: &[EventKind]) -> Vec<Event> {
@@ -112,16 +116,16 @@ fn a_connection_is_a_connect_and_a_close_with_duration_and_bytes() {
 
 #[test]
 fn what_an_excluded_process_opens_is_counted_once_and_not_shown() {
-    let kept: Rc<RefCell<Vec<Event>>> = Rc::default();
+    let kept: Arc<Mutex<Vec<Event>>> = Arc::default();
     let targets = Targets { exclude_patterns: vec!["claude".into()], ..Targets::default() };
-    let mut pipeline = pipeline(EVERYTHING, targets, Box::new(Kept(Rc::clone(&kept))));
+    let mut pipeline = pipeline(EVERYTHING, targets, Box::new(Kept(Arc::clone(&kept))));
     for change in [connecting(), established(), closed(Some(true)), connecting()] {
         pipeline.socket(change);
     }
     let listener = opened(Role::Listen, SocketState::Established, Some(CLAUDE));
     pipeline.socket(SocketChange::Opened(Opened { id: SocketId::Inode { netns: 1, inode: 9 }, ..listener }));
     pipeline.left_out(40);
-    assert!(kept.take().is_empty());
+    assert!(taken(&kept).is_empty());
     assert_eq!(pipeline.rooms.totals.left_out.connections, 42);
     assert_eq!(pipeline.tree.left_out(), 1);
 }
@@ -231,16 +235,16 @@ fn an_end_that_was_told_during_the_look_that_found_the_beginning_is_not_dated_be
 struct Ticking {
     due: Option<Moment>,
     /// Milliseconds, and whether there were standings.
-    progress: Rc<RefCell<Vec<(u64, bool)>>>,
+    progress: Arc<Mutex<Vec<(u64, bool)>>>,
     report: SinkReport,
-    log_lost: Rc<RefCell<Vec<u64>>>,
+    log_lost: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Sink for Ticking {
     fn update(&mut self, update: &Update) {
         if let Update::Progress(progress) = update {
             let has_standings = progress.standings.is_some();
-            self.progress.borrow_mut().push((progress.now.boot_ns / 1_000_000, has_standings));
+            self.progress.lock().expect("no panic").push((progress.now.boot_ns / 1_000_000, has_standings));
             self.due = self.due.filter(|_| !has_standings);
         }
     }
@@ -248,7 +252,7 @@ impl Sink for Ticking {
         self.due
     }
     fn finish(&mut self, summary: &Summary) -> SinkReport {
-        self.log_lost.borrow_mut().push(summary.log_lost);
+        self.log_lost.lock().expect("no panic").push(summary.log_lost);
         self.report.clone()
     }
 }
@@ -263,32 +267,32 @@ fn play(clock: &[u64], sinks: Vec<Box<dyn Sink>>) -> Summary {
 
 #[test]
 fn standings_are_made_only_for_a_tick_that_is_due() {
-    let progress = Rc::default();
+    let progress = Arc::default();
     let ticking = |due| Ticking {
         due,
-        progress: Rc::clone(&progress),
+        progress: Arc::clone(&progress),
         report: SinkReport::default(),
-        log_lost: Rc::default(),
+        log_lost: Arc::default(),
     };
     play(&[1, 50, 200], vec![Box::new(ticking(Some(at(100))))]);
-    assert_eq!(progress.take(), [(100, true), (200, false), (200, false)]);
+    assert_eq!(taken(&progress), [(100, true), (200, false), (200, false)]);
     play(&[1, 50, 200], vec![Box::new(ticking(None))]);
-    assert_eq!(progress.take(), [(200, false), (200, false)]);
+    assert_eq!(taken(&progress), [(200, false), (200, false)]);
 }
 
 #[test]
 fn a_sink_sees_what_those_before_it_report_and_the_last_one_sees_all() {
-    let log_lost: Rc<RefCell<Vec<u64>>> = Rc::default();
+    let log_lost: Arc<Mutex<Vec<u64>>> = Arc::default();
     let losing = |lost| {
         Box::new(Ticking {
             due: None,
-            progress: Rc::default(),
+            progress: Arc::default(),
             report: SinkReport { log_lost: lost, has_failed: lost > 1, ..SinkReport::default() },
-            log_lost: Rc::clone(&log_lost),
+            log_lost: Arc::clone(&log_lost),
         })
     };
     let summary = play(&[1], vec![losing(1), losing(2), losing(0)]);
-    assert_eq!(log_lost.take(), [0, 1, 3]);
+    assert_eq!(taken(&log_lost), [0, 1, 3]);
     assert_eq!((summary.log_lost, summary.output_failed), (3, true));
 }
 

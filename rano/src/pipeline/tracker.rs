@@ -25,7 +25,7 @@ use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::Sink;
 use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
 use crate::totals::Totals;
-use crate::update::Counters;
+use crate::update::{Counters, Update};
 
 /// All that is known of processes and connections, fed by a source.
 pub(super) struct Tracker {
@@ -100,6 +100,24 @@ impl Tracker {
         self.tell_of_suspects(now);
     }
 
+    fn apply_and_tell(&mut self, change: ProcessChange) -> Verdict {
+        let (id, is_gone) = match &change {
+            ProcessChange::Seen { id, .. } => (*id, false),
+            ProcessChange::Gone { id, .. } => (*id, true),
+        };
+        let was_watched = self.tree.verdict(id) == Verdict::Tracked;
+        let verdict = self.tree.apply(change);
+        let is_watched = verdict == Verdict::Tracked && !is_gone;
+        if is_watched {
+            if let Some(process) = self.tree.process(id) {
+                self.rooms.out.send(&Update::Watched(process));
+            }
+        } else if was_watched {
+            self.rooms.out.send(&Update::Unwatched(id));
+        }
+        verdict
+    }
+
     /// `is_followed`: more will be told of it, its end at last.
     fn opened(&mut self, opened: Opened, is_followed: bool) {
         let is_known = self.live.is_open(opened.id);
@@ -130,6 +148,7 @@ impl Tracker {
         let (socket, at) = (opened.id, opened.at);
         let root = by.map_or_else(|| self.root(opened.owner), |by| by.root);
         let mut connection = self.connection(opened, process, root);
+        connection.is_followed = is_kept;
         let naming = self.rooms.naming.first_names(&mut connection, socket, &own);
         let connection = Arc::new(connection);
         let mut entry = Entry { socket, connection, is_connected, is_kept, naming, alerts: Notes::default() };
@@ -169,6 +188,7 @@ impl Tracker {
             state: opened.state,
             source: opened.source,
             owner_quality: opened.quality,
+            is_followed: true,
             preexisting: opened.preexisting,
             netns: opened.netns,
             peer_pid: opened.peer_pid,
@@ -215,6 +235,8 @@ impl Tracker {
             entry.is_connected = true;
             entry.change().since = at;
             self.rooms.event(EventKind::Connect, at, entry);
+        } else {
+            self.rooms.changed(entry);
         }
     }
 
@@ -223,6 +245,7 @@ impl Tracker {
         self.learned(&learned);
         if let Some(entry) = self.live.get_mut(id) {
             entry.change().local = Some(local);
+            self.rooms.changed(entry);
         }
     }
 
@@ -269,7 +292,12 @@ impl Tracker {
     fn take_out(&mut self, closed: &Closed) -> Option<Entry> {
         self.rooms.naming.closed(closed);
         self.live.forget_excluded(closed.id);
-        self.live.remove(closed.id).filter(|entry| entry.connection.role == Role::Connect)
+        let entry = self.live.remove(closed.id)?;
+        if entry.connection.role != Role::Connect {
+            self.rooms.out.send(&Update::Left(entry.connection.id));
+            return None;
+        }
+        Some(entry)
     }
 
     fn ended(&mut self, mut entry: Entry, kind: EventKind, end: End) {
@@ -385,7 +413,7 @@ impl Tracker {
 
 impl Intake for Tracker {
     fn process(&mut self, change: ProcessChange) -> Verdict {
-        self.tree.apply(change)
+        if self.rooms.out.wants_processes() { self.apply_and_tell(change) } else { self.tree.apply(change) }
     }
 
     fn socket(&mut self, change: SocketChange) {

@@ -135,14 +135,19 @@ impl std::fmt::Display for LeftOut {
 pub struct Process {
     /// Distinct for every image within one run of rano; what the store interns by.
     pub key: u64,
+    /// Pid and start time.
     pub id: ProcessId,
+    /// Its parent when it was first seen.
     pub ppid: u32,
+    /// Effective user.
     pub uid: u32,
     /// Unescaped: `output` escapes when it shows.
     pub comm: String,
     /// Arguments joined by blanks, secrets redacted, cut at 4 KiB with `…`; unescaped.
     pub cmdline: String,
+    /// What it runs; empty where it could not be read.
     pub exe: String,
+    /// On whose behalf it acts; `unknown` where that is not known.
     pub provider: Arc<str>,
     /// From init to the process itself, as at the first sighting of this image.
     pub ancestry: Vec<Ancestor>,
@@ -151,6 +156,8 @@ pub struct Process {
 /// One level of an ancestry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ancestor {
+    /// Unescaped.
     pub comm: String,
+    /// A bare number: it may be another's by now.
     pub pid: u32,
 }

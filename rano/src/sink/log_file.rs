@@ -9,12 +9,12 @@ use crate::event::Event;
 use crate::files::{Existing, Files, NamedBy, Problem, Rights};
 use crate::output::escape::{Colors, screened};
 use crate::output::style::Styles;
-use crate::output::summary::Summary;
 use crate::output::{event_json, event_line};
 use crate::sink::shown::Shown;
 use crate::sink::terminal::Format;
 use crate::sink::{Sink, SinkReport};
 use crate::stop::ReopenLogs;
+use crate::summary::Summary;
 use crate::update::{Renamed, Update};
 
 /// Room for lines that wait to be written.
@@ -182,7 +182,16 @@ impl Sink for LogFile {
             Update::Event(event) => self.event(event),
             Update::Renamed(renamed) => self.renamed(renamed),
             Update::Progress(_) => self.flush(),
-            Update::OtherName { .. } | Update::Marked(_) | Update::Alert(_) | Update::Notice(_) => {}
+            Update::OtherName { .. }
+            | Update::Marked(_)
+            | Update::Alert(_)
+            | Update::Changed(_)
+            | Update::Left(_)
+            | Update::Watched(_)
+            | Update::Unwatched(_)
+            | Update::UnknownEndpoint { .. }
+            | Update::MoreUnknownEndpoints(_)
+            | Update::Notice(_) => {}
         }
     }
 

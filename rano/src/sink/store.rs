@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::output::escape::Escaped;
-use crate::output::summary::Summary;
 use crate::sink::{Sink, SinkReport};
 use crate::store::Store;
+use crate::summary::Summary;
 use crate::update::Update;
 
 /// Told of the file that is written from now on.
-pub type OnMove = Box<dyn FnMut(&Path)>;
+pub type OnMove = Box<dyn FnMut(&Path) + Send>;
 
 /// The history of this run.
 pub struct StoreSink {

@@ -9,12 +9,12 @@ use crate::output::fold::folded;
 use crate::output::stats::Line;
 use crate::output::stream::{self, Control, Stream};
 use crate::output::style::Styles;
-use crate::output::summary::Summary;
 use crate::output::{self, event_json, event_line};
 use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room};
 use crate::sink::{Sink, SinkReport};
 use crate::stop::Stop;
+use crate::summary::Summary;
 use crate::totals::Standings;
 use crate::update::{Alert, Progress, Renamed, Update};
 
@@ -266,7 +266,18 @@ impl Sink for Terminal {
             Update::Alert(alert) => self.alert(alert),
             Update::Notice(line) => self.notice(line),
             Update::Progress(progress) => self.progress(progress),
-            Update::OtherName { .. } | Update::Marked(_) => {}
+            Update::UnknownEndpoint { connection, remote } => {
+                self.notice(&output::alert::unknown_endpoint(connection, *remote));
+            }
+            Update::MoreUnknownEndpoints(count) => {
+                self.notice(&output::alert::more_unknown_endpoints(*count));
+            }
+            Update::OtherName { .. }
+            | Update::Marked(_)
+            | Update::Changed(_)
+            | Update::Left(_)
+            | Update::Watched(_)
+            | Update::Unwatched(_) => {}
         }
     }
 
@@ -306,9 +317,9 @@ impl Sink for Terminal {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
     use std::io::Write;
-    use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use super::*;
@@ -321,11 +332,11 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Screen(Rc<RefCell<Vec<u8>>>);
+    struct Screen(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Screen {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.borrow_mut().extend_from_slice(bytes);
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
             Ok(bytes.len())
         }
         fn flush(&mut self) -> std::io::Result<()> {
@@ -358,7 +369,7 @@ mod tests {
 
         /// What was written since the last call.
         fn take(&self) -> String {
-            String::from_utf8_lossy(&std::mem::take(&mut *self.0.borrow_mut())).into_owned()
+            String::from_utf8_lossy(&std::mem::take(&mut *self.0.lock().expect("no panic"))).into_owned()
         }
     }
 

@@ -2,10 +2,14 @@
 //! learns from the answer which processes are watched, so that it can leave the others alone.
 
 pub mod ebpf;
+#[cfg(feature = "cli")]
 pub mod examine;
+#[cfg(feature = "cli")]
 pub mod named;
 pub mod proc;
+#[cfg(feature = "cli")]
 pub mod reopening;
+#[cfg(feature = "cli")]
 pub mod replay;
 
 use anyhow::Result;
@@ -18,7 +22,7 @@ use crate::stop::Stop;
 use crate::words::{Protocol, SourceKind};
 
 pub use crate::change::{Closed, Opened, SocketChange, SocketId};
-pub use crate::health::{self, SourceHealth};
+pub use crate::health::SourceHealth;
 pub use crate::moment::now;
 pub use crate::words::Role;
 

@@ -19,7 +19,7 @@ const LINE_MAX: u64 = 1 << 20;
 
 /// Plays a recording; time is the recording's.
 pub struct Replay {
-    lines: Box<dyn BufRead>,
+    lines: Box<dyn BufRead + Send>,
     name: String,
     line: String,
     line_number: u64,
@@ -31,7 +31,7 @@ pub struct Replay {
 
 impl Replay {
     /// `name` is what errors call the recording.
-    pub fn new(lines: Box<dyn BufRead>, name: String) -> Self {
+    pub fn new(lines: Box<dyn BufRead + Send>, name: String) -> Self {
         let now = Moment::default();
         let source = SourceKind::default();
         let mut replay = Self { lines, name, line: String::new(), line_number: 0, next: None, now, source };

@@ -126,7 +126,15 @@ impl Ledger {
                 }
                 Update::Marked(id) => self.for_rows(*id, |row, _| mark_alert(connection, row))?,
                 // Never queued.
-                Update::Alert(_) | Update::Notice(_) | Update::Progress(_) => true,
+                Update::Alert(_)
+                | Update::Changed(_)
+                | Update::Left(_)
+                | Update::Watched(_)
+                | Update::Unwatched(_)
+                | Update::UnknownEndpoint { .. }
+                | Update::MoreUnknownEndpoints(_)
+                | Update::Notice(_)
+                | Update::Progress(_) => true,
             };
             names_dropped += u64::from(!found);
         }

@@ -112,7 +112,14 @@ impl Shared {
         match update {
             Update::Event(_) | Update::Renamed(_) | Update::OtherName { .. } | Update::Marked(_) => {}
             Update::Progress(progress) => return self.count(progress.counters),
-            Update::Alert(_) | Update::Notice(_) => return,
+            Update::Alert(_)
+            | Update::Changed(_)
+            | Update::Left(_)
+            | Update::Watched(_)
+            | Update::Unwatched(_)
+            | Update::UnknownEndpoint { .. }
+            | Update::MoreUnknownEndpoints(_)
+            | Update::Notice(_) => return,
         }
         let mut state = self.lock();
         if state.queue.len() + state.in_flight >= self.queue_max {

@@ -6,7 +6,7 @@ use super::*;
 use crate::names::dns::tests::{Record, answer, question};
 
 /// A question and its answer a millisecond later, as IP packets with their times in milliseconds.
-pub(in crate::names) fn lookup(at_ms: u64, name: &str) -> Vec<(u64, Vec<u8>)> {
+pub(in crate::rooms::names) fn lookup(at_ms: u64, name: &str) -> Vec<(u64, Vec<u8>)> {
     let packet = |builder: etherparse::PacketBuilderStep<etherparse::UdpHeader>, payload: &[u8]| {
         let mut bytes = Vec::new();
         builder.write(&mut bytes, payload).expect("a vector has room");
@@ -20,7 +20,7 @@ pub(in crate::names) fn lookup(at_ms: u64, name: &str) -> Vec<(u64, Vec<u8>)> {
 }
 
 /// A pcap file.
-pub(in crate::names) fn legacy(link: u32, packets: &[(u64, Vec<u8>)]) -> Vec<u8> {
+pub(in crate::rooms::names) fn legacy(link: u32, packets: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, link] {
         file.extend(u32::to_le_bytes(word));

@@ -56,6 +56,8 @@ pub struct Wanted {
     pub owners_max: u32,
     /// Packets that may hold names.
     pub names: bool,
+    /// The limit of locked memory, which is the whole process's, is left as it is.
+    pub keep_limits: bool,
 }
 
 /// Attached programs and their maps; detached when dropped.
@@ -81,9 +83,11 @@ pub struct Programs {
 impl Programs {
     /// Loads, and attaches as much as is to be had; an error says which step failed.
     pub fn attach(wanted: Wanted) -> Result<Self> {
-        // Up to Linux 5.10 the memory of maps counts against this limit.
-        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-        let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+        if !wanted.keep_limits {
+            // Up to Linux 5.10 the memory of maps counts against this limit.
+            let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+            let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+        }
         let kernel = Kernel::read()?;
         let mut hooks = Hooks::none();
         let typed = Typed::probe();

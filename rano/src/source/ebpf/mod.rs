@@ -59,6 +59,8 @@ pub struct EbpfSettings {
     pub owners_max: u32,
     /// Packets that hold names are looked at.
     pub names: bool,
+    /// The thread keeps its privileges, and the process its limits.
+    pub keep_privileges: bool,
 }
 
 /// Kernel programs and what their records come to.
@@ -109,6 +111,7 @@ impl EbpfSource {
             ring_bytes: settings.ring_bytes,
             owners_max: settings.owners_max,
             names: settings.names,
+            keep_limits: settings.keep_privileges,
         };
         let programs = Programs::attach(wanted).map_err(lockdown::explained)?;
         give_back_memory();
@@ -154,7 +157,9 @@ impl EbpfSource {
         let mut told = Told::default();
         while self.drain(intake, Some(&mut told)) == BATCH {}
         older.tell(&told, &mut self.programs, &mut self.comparison, intake);
-        self.give_up_privileges();
+        if !self.settings.keep_privileges {
+            self.give_up_privileges();
+        }
         Ok(())
     }
 

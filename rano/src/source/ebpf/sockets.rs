@@ -431,7 +431,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub(in crate::source::ebpf) fn record(kind: SocketKind, flags: u32) -> SocketRecord {
+    pub(in crate::rooms::source::ebpf) fn record(kind: SocketKind, flags: u32) -> SocketRecord {
         let mut local = [0; 16];
         local[..4].copy_from_slice(&[127, 0, 0, 1]);
         SocketRecord {

@@ -112,7 +112,7 @@ impl History {
     }
 
     /// How many events a session has, by its own count.
-    pub(in crate::store) fn events_of(&self, run_id: &str) -> rusqlite::Result<u64> {
+    pub(in crate::rooms::store) fn events_of(&self, run_id: &str) -> rusqlite::Result<u64> {
         let sql = "SELECT connects + closes + fails + accepts + listens FROM session WHERE run_id = ?1";
         self.connection.query_row(sql, [run_id], |row| count(row, 0))
     }

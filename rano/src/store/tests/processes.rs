@@ -20,7 +20,7 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn start(part: &str, path: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", &format!("store::tests::{part}"), "--ignored", "--nocapture"])
+            .args(["--exact", &format!("rooms::store::tests::{part}"), "--ignored", "--nocapture"])
             .env(FILE, path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,0 +1,278 @@
+//! How an observation is put together and run: by a [`Monitor`](super::Monitor) on a thread of its own, by the command
+//! on its own thread, in the same way.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use rustix::thread::CapabilitySet;
+
+use super::names::{NameSettings, NameSources};
+use crate::alerts::Judge;
+use crate::event::SourceKind;
+use crate::health::SourceHealth;
+use crate::pipeline::{Names, Pipeline, Scope};
+use crate::privileges;
+use crate::process::matching::{Rules, Targets};
+use crate::process::provider::Providers;
+use crate::process::redact::Redaction;
+use crate::process::tree::Tree;
+use crate::sink::Sink;
+use crate::source;
+use crate::source::ebpf::{EbpfSettings, EbpfSource};
+use crate::source::proc::processes::ProcessScanner;
+use crate::source::proc::{PROC, ProcSettings, ProcSource};
+#[cfg(feature = "cli")]
+use crate::source::replay::Replay;
+use crate::stop::Stop;
+use crate::summary::Summary;
+use crate::totals::View;
+
+/// How often a polling source looks.
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes for notifications of ended sockets.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// What tells of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Source {
+    /// The best that works here; [`Snapshot::source_reason`](crate::Snapshot::source_reason) says why it is not a
+    /// better one.
+    #[default]
+    Auto,
+    /// Programs in the kernel, or an error. It takes root's rights.
+    Ebpf,
+    /// Looks at the kernel's tables and at `/proc`, which takes no rights.
+    Proc,
+}
+
+/// Everything that is asked for.
+pub(crate) struct Setup {
+    pub(crate) targets: Targets,
+    pub(crate) providers: Providers,
+    pub(crate) redaction: Redaction,
+    pub(crate) scope: Scope,
+    pub(crate) polling: ProcSettings,
+    pub(crate) source: Source,
+    /// Only this rung of the kernel's programs, for tests.
+    pub(crate) rung: Option<SourceKind>,
+    pub(crate) ring_bytes: u32,
+    pub(crate) owners_max: u32,
+    pub(crate) names: NameSettings,
+    pub(crate) keep_privileges: bool,
+    /// What is played instead of what happens.
+    #[cfg(feature = "cli")]
+    pub(crate) replay: Option<Replay>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let mut setup = Self {
+            targets: Targets::default(),
+            providers: Providers::default(),
+            redaction: Redaction::On,
+            scope: Scope { udp: true, listening: false, unix: false, unattributed: false, pending: false },
+            polling: ProcSettings {
+                interval: INTERVAL,
+                udp: true,
+                listening: false,
+                unix: false,
+                unattributed: false,
+                only_unix: false,
+                once: false,
+                receive_buffer: RECEIVE_BUFFER,
+            },
+            source: Source::Auto,
+            rung: None,
+            ring_bytes: 0,
+            owners_max: 0,
+            names: NameSettings { reverse: true, ..NameSettings::default() },
+            keep_privileges: false,
+            #[cfg(feature = "cli")]
+            replay: None,
+        };
+        setup.set_scope(setup.scope);
+        setup
+    }
+}
+
+/// Why an observation does not begin.
+#[derive(Debug)]
+pub(crate) enum NotOpened {
+    /// The kernel's programs were asked for and nothing else.
+    Ebpf(anyhow::Error),
+    Other(anyhow::Error),
+}
+
+impl Setup {
+    /// What is shown, and so what is looked for.
+    pub(crate) fn set_scope(&mut self, scope: Scope) {
+        self.scope = scope;
+        let Scope { udp, listening, unix, unattributed, pending } = scope;
+        let ProcSettings { interval, only_unix, receive_buffer, .. } = self.polling;
+        self.polling = ProcSettings {
+            interval,
+            udp,
+            listening,
+            unix,
+            unattributed,
+            only_unix,
+            once: pending,
+            receive_buffer,
+        };
+    }
+
+    /// A process that was asked for and is not there.
+    pub(super) fn missing_pid(&self) -> Result<Option<u32>> {
+        let processes = ProcessScanner::new(Path::new(PROC))?;
+        let mut pids = self.targets.pids.iter().copied();
+        Ok(pids.find(|&pid| processes.identify(pid).is_none()))
+    }
+
+    /// Who is watched. This process, and those above it, only if they are asked for by pid.
+    pub(crate) fn rules(&self) -> Result<Rules> {
+        let mut never = ProcessScanner::new(Path::new(PROC))?.self_and_ancestors();
+        never.retain(|process| !self.targets.pids.contains(&process.pid));
+        Ok(Rules::new(self.targets.clone(), never))
+    }
+
+    /// Opens the source. Its privileges are given up when it is run.
+    pub(crate) fn open(mut self, rules: Rules) -> Result<Opened, NotOpened> {
+        let mut settings = std::mem::take(&mut self.names);
+        let mut names = NameSources::new(&mut settings);
+        let (source, is_replay) = self.source(&mut names)?;
+        let source = names.around(source);
+        let joined = names.names(self.polling.interval);
+        let warnings = names.warnings;
+        let Self { providers, redaction, scope, keep_privileges, .. } = self;
+        let tree = Tree::new(rules, providers, redaction);
+        Ok(Opened { source, names: joined, warnings, tree, scope, keep_privileges, is_replay })
+    }
+
+    /// And whether it is a recording.
+    #[cfg(feature = "cli")]
+    fn source(&mut self, names: &mut NameSources<'_>) -> Result<(Box<dyn source::Source>, bool), NotOpened> {
+        match self.replay.take() {
+            Some(replay) => Ok((Box::new(replay), true)),
+            None => Ok((self.ladder(names)?, false)),
+        }
+    }
+
+    #[cfg(not(feature = "cli"))]
+    fn source(&mut self, names: &mut NameSources<'_>) -> Result<(Box<dyn source::Source>, bool), NotOpened> {
+        Ok((self.ladder(names)?, false))
+    }
+
+    /// The best that works here, unless one was asked for.
+    fn ladder(&self, names: &mut NameSources<'_>) -> Result<Box<dyn source::Source>, NotOpened> {
+        let reason = match self.source {
+            Source::Proc => None,
+            Source::Auto if self.polling.once => None,
+            Source::Auto | Source::Ebpf => match EbpfSource::start(self.ebpf(names.wants_ebpf())) {
+                Ok(source) => {
+                    if names.wants_ebpf() {
+                        names.ebpf(source.without_names());
+                    }
+                    return Ok(Box::new(source));
+                }
+                Err(error) if self.source == Source::Ebpf => return Err(NotOpened::Ebpf(error)),
+                Err(error) => Some(format!("no eBPF: {error:#}")),
+            },
+        };
+        if names.wants_ebpf() {
+            names.not_ebpf(reason.as_deref().unwrap_or("--source proc was asked for"));
+        }
+        let source = ProcSource::start(self.polling).map_err(NotOpened::Other)?;
+        Ok(Box::new(source.instead_of(reason)))
+    }
+
+    fn ebpf(&self, names: bool) -> EbpfSettings {
+        EbpfSettings {
+            polling: self.polling,
+            rung: self.rung,
+            ring_bytes: self.ring_bytes,
+            owners_max: self.owners_max,
+            names,
+            keep_privileges: self.keep_privileges,
+        }
+    }
+}
+
+/// An observation that can begin.
+pub(crate) struct Opened {
+    source: Box<dyn source::Source>,
+    names: Names,
+    warnings: Vec<String>,
+    tree: Tree,
+    scope: Scope,
+    keep_privileges: bool,
+    is_replay: bool,
+}
+
+/// What becomes of it.
+#[derive(Default)]
+pub(crate) struct Outputs {
+    /// In the order in which they see everything; the last one shows notices and the summary.
+    pub(crate) sinks: Vec<Box<dyn Sink>>,
+    pub(crate) judge: Option<Judge>,
+    /// What is counted for them.
+    pub(crate) views: Vec<View>,
+    /// Lines of rankings.
+    pub(crate) top: usize,
+    /// What the summary says is excluded.
+    pub(crate) excludes: Vec<String>,
+    /// What is said if nobody is there to watch.
+    pub(crate) idle_notice: Option<String>,
+}
+
+impl Opened {
+    pub(crate) fn health(&self) -> SourceHealth {
+        self.source.health()
+    }
+
+    /// Where names come from, in words.
+    pub(crate) fn names_from(&self) -> &str {
+        &self.names.from
+    }
+
+    /// The same with another source around the one it has.
+    #[cfg(feature = "cli")]
+    pub(crate) fn around(
+        mut self,
+        with: impl FnOnce(Box<dyn source::Source>) -> Box<dyn source::Source>,
+    ) -> Self {
+        self.source = with(self.source);
+        self
+    }
+
+    /// Observes on this thread, which gives up its privileges, until `stop` is raised or the source has no more.
+    pub(crate) fn observe(mut self, outputs: Outputs, stop: &Stop) -> Result<Summary> {
+        let Outputs { sinks, judge, views, top, excludes, idle_notice } = outputs;
+        self.give_up_privileges();
+        let mut pipeline = Pipeline::new(self.tree, self.scope, sinks)
+            .with_excludes(excludes)
+            .with_views(&views)
+            .with_names(self.names)
+            .with_warnings(self.warnings);
+        if let Some(notice) = idle_notice {
+            pipeline = pipeline.with_idle_notice(notice);
+        }
+        if let Some(judge) = judge {
+            pipeline = pipeline.with_judge(judge);
+        }
+        pipeline.run(&mut *self.source, stop, top)
+    }
+
+    /// Everything is open, and the kernel's programs do so themselves once they have looked at what was there before.
+    fn give_up_privileges(&self) {
+        if self.keep_privileges {
+            return;
+        }
+        if self.is_replay {
+            privileges::keep_only(CapabilitySet::empty());
+        } else if self.source.kind() == SourceKind::Proc {
+            privileges::keep_only(privileges::OTHERS_PROCESSES);
+        }
+    }
+}
