@@ -70,7 +70,7 @@ pub struct End {
     pub at: Moment,
     /// From connect to close, where both are known.
     pub duration: Option<Duration>,
-    /// The errno with which it failed or ended; [`crate::errno::name`] names it.
+    /// The errno with which it failed or ended.
     pub error: Option<i32>,
     /// It was found out afterwards: `at` is when, and nothing is known of how.
     pub is_late: bool,

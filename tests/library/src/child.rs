@@ -1,7 +1,7 @@
 //! A process named claude, which connects to a listener of its parent's as often as it is told.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -12,25 +12,23 @@ pub struct Claude {
     child: Child,
     orders: ChildStdin,
     reports: BufReader<ChildStdout>,
-    /// Its queue takes the connections; nobody accepts them.
-    _listener: TcpListener,
     /// Where the copy of this program lies.
     directory: std::path::PathBuf,
 }
 
 impl Claude {
     pub fn start() -> Outcome<Self> {
-        let listener = listener()?;
+        let peer = peer()?;
         let directory = std::env::temp_dir().join(format!("rano-library-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
         let program = directory.join("claude");
         std::fs::copy(std::env::current_exe()?, &program)?;
         let mut command = Command::new(&program);
-        command.arg0("claude").arg(listener.local_addr()?.to_string());
+        command.arg0("claude").arg(peer.to_string());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = child.stdin.take().ok_or("no pipe")?;
         let reports = BufReader::new(child.stdout.take().ok_or("no pipe")?);
-        Ok(Self { child, orders, reports, _listener: listener, directory })
+        Ok(Self { child, orders, reports, directory })
     }
 
     pub fn pid(&self) -> u32 {
@@ -63,9 +61,12 @@ impl Drop for Claude {
     }
 }
 
-/// With a long queue, which the standard library's is not.
-fn listener() -> Outcome<TcpListener> {
-    Ok(TcpListener::bind("127.0.0.1:0")?)
+/// What its connections lead to: a thread that keeps the other ends, for as long as this process runs.
+fn peer() -> Outcome<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    Ok(address)
 }
 
 /// The child: obeys until its orders end.

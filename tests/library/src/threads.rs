@@ -12,6 +12,13 @@ pub fn capabilities() -> Outcome<BTreeMap<String, String>> {
     })
 }
 
+/// Of the first thread whose name begins so.
+pub fn capabilities_of(name: &str) -> Outcome<String> {
+    let names = each("comm", |comm| comm.trim().to_owned())?;
+    let thread = names.iter().find(|(_, found)| found.starts_with(name)).ok_or("no such thread")?.0;
+    Ok(capabilities()?.remove(thread).ok_or("it has ended")?)
+}
+
 pub fn names() -> Outcome<Vec<String>> {
     Ok(each("comm", |comm| comm.trim().to_owned())?.into_values().collect())
 }
