@@ -44,9 +44,10 @@ fn loopback_up() {
     assert_eq!(result, 0, "bring lo up: {}", std::io::Error::last_os_error());
 }
 
-/// Asks again and again until there is an answer; panics after ten seconds.
+/// Asks again and again until there is an answer; panics after 50 seconds, which only a machine with much else to do
+/// comes near, and which is less than the kernel keeps a half-closed connection of nobody (`tcp_fin_timeout`, 60 s).
 fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(50);
     loop {
         if let Some(answer) = ask() {
             return answer;
