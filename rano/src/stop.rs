@@ -30,9 +30,10 @@ impl Flag {
     }
 
     fn raise(&self) {
-        self.raised.store(true, Ordering::Release);
-        // A full counter is readable too, so a failed write changes nothing.
+        // The descriptor first: whoever lowers it finds both, and leaves nothing that would be readable for ever. A
+        // full counter is readable too, so a failed write changes nothing.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        self.raised.store(true, Ordering::Release);
     }
 
     fn is_raised(&self) -> bool {
@@ -88,13 +89,13 @@ impl Bell {
         }
     }
 
-    /// To be called before looking at what it was rung for.
-    pub fn answer(&self) {
-        if self.0.is_raised() {
-            // The flag first: what rings between the two is seen by it, before anybody waits again.
-            self.0.raised.store(false, Ordering::Release);
+    /// Whether it was rung. To be called before looking at what it was rung for, and nobody is to wait in between.
+    pub fn answer(&self) -> bool {
+        let is_rung = self.0.raised.swap(false, Ordering::AcqRel);
+        if is_rung {
             let _ = rustix::io::read(&self.0.wake, &mut [0; 8]);
         }
+        is_rung
     }
 }
 
@@ -143,7 +144,7 @@ mod tests {
             bell.ring();
             bell.ring();
             assert!(either.is_raised() && is_readable(&either) && !stop.is_raised());
-            bell.answer();
+            assert!(bell.answer() && !bell.answer());
         }
         stop.raise();
         assert!(either.is_raised() && is_readable(&either));

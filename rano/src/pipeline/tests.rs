@@ -14,8 +14,10 @@ use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
 use crate::process::{Image, ProcessChange, ProcessId};
 use crate::sink::SinkReport;
+use crate::source::reopening::Reopening;
 use crate::source::replay::Replay;
 use crate::source::{Closed, Intake as _, Open, Opened, RawEvent, Role, SocketChange, SocketId};
+use crate::stop::ReopenLogs;
 
 /// What was kept so far.
 fn taken<T>(kept: &Mutex<Vec<T>>) -> Vec<T> {
@@ -258,11 +260,34 @@ impl Sink for Ticking {
 }
 
 fn play(clock: &[u64], sinks: Vec<Box<dyn Sink>>) -> Summary {
+    play_with(clock, sinks, |replay| Box::new(replay))
+}
+
+fn play_with(
+    clock: &[u64],
+    sinks: Vec<Box<dyn Sink>>,
+    around: impl FnOnce(Replay) -> Box<dyn Source>,
+) -> Summary {
     let lines = clock.iter().map(|ms| serde_json::to_string(&RawEvent::Clock(at(*ms))).unwrap() + "\n");
     let lines = Box::new(Cursor::new(lines.collect::<String>()));
     let tree = Tree::new(Rules::new(Targets::default(), Vec::new()), Providers::default(), Redaction::On);
-    let mut replay = Replay::new(lines, "clock".to_owned());
-    Pipeline::new(tree, EVERYTHING, sinks).run(&mut replay, &Stop::new().unwrap(), 5).unwrap()
+    let mut source = around(Replay::new(lines, "clock".to_owned()));
+    Pipeline::new(tree, EVERYTHING, sinks).run(&mut *source, &Stop::new().unwrap(), 5).unwrap()
+}
+
+#[test]
+fn a_wish_for_new_logs_that_comes_between_two_pumps_is_seen_before_anybody_waits() {
+    let progress = Arc::default();
+    let ticking = Ticking {
+        due: None,
+        progress: Arc::clone(&progress),
+        report: SinkReport::default(),
+        log_lost: Arc::default(),
+    };
+    let reopen = ReopenLogs::new().unwrap();
+    reopen.ask();
+    play_with(&[1], vec![Box::new(ticking)], |replay| Box::new(Reopening::new(Box::new(replay), reopen)));
+    assert_eq!(taken(&progress), [(0, false), (1, false), (1, false)]);
 }
 
 #[test]
