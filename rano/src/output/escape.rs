@@ -96,6 +96,11 @@ fn color_sequence(text: &str) -> Option<usize> {
 /// JSON as it may be written to a terminal, from byte `from` on: what JSON leaves to the writer is written as `\u…`
 /// too. The value stays the same, because such characters stand in strings only.
 pub fn screen_json(json: &mut Vec<u8>, from: usize) {
+    // Nearly always there is nothing, and without a way out a loop looks at many bytes at once.
+    let needs_a_look = |bytes: &[u8]| bytes.iter().fold(false, |found, byte| found | (*byte >= 0x7f));
+    if !needs_a_look(&json[from..]) {
+        return;
+    }
     let Some(first) = json[from..].iter().position(|byte| *byte >= 0x7f) else { return };
     let tail = String::from_utf8_lossy(&json[from + first..]).into_owned();
     if !tail.chars().any(is_dangerous_in_json) {
