@@ -72,7 +72,9 @@ impl Watch {
             udp: scene.server.serve(Transport::Udp, at, Service::Answer)?,
             drain: scene.server.serve(Transport::Tcp, at, Service::Drain)?,
         };
-        let name = format!("flood-{}-", AGENTS.fetch_add(1, Ordering::Relaxed));
+        // Other runs of these tests may go on beside this one.
+        let number = AGENTS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("f{}-{number}-", std::process::id());
         let agent = Actor::start(&scene.place.with_user(user), &name)?;
         let mut older = scene.agent(&name)?;
         let corner = Corner::new()?;
