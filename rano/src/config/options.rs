@@ -83,7 +83,7 @@ impl Setting for Theme {
 }
 
 impl Setting for View {
-    const KIND: Kind = Kind::Choice(&["provider", "domain", "port", "process"]);
+    const KIND: Kind = Kind::Choice(&View::NAMES);
     fn from_value(value: &Value) -> Option<Self> {
         let Value::Choice(word) = value else { return None };
         Self::ALL.into_iter().find(|view| view.name() == *word)

@@ -23,6 +23,17 @@ pub enum View {
 impl View {
     pub const ALL: [Self; 4] = [Self::Provider, Self::Domain, Self::Port, Self::Process];
 
+    /// Of all, in the same order.
+    pub const NAMES: [&str; Self::ALL.len()] = {
+        let mut names = [""; Self::ALL.len()];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Self::ALL[at].name();
+            at += 1;
+        }
+        names
+    };
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Provider => "provider",
