@@ -67,12 +67,12 @@ pub use connection::{Connection, End};
 pub use health::{Gap, Gaps};
 pub use moment::Moment;
 pub use monitor::{
-    Answer, Blocking, Builder, Cause, ConnectionEvent, Error, Monitor, Snapshot, Source, Totals, Watch,
+    Answer, Blocking, Builder, Cause, ConnectionEvent, Error, Monitor, Snapshot, Totals, Watch,
 };
 pub use process::{Ancestor, LeftOut, Process, ProcessId};
 pub use words::{
     Address, Bytes, Class, ConnectionId, DomainSource, KnownName, OwnerQuality, Protocol, Role, SocketState,
-    SourceKind,
+    Source, SourceKind,
 };
 
 #[cfg(feature = "cli")]

@@ -36,6 +36,26 @@ impl EventKind {
     }
 }
 
+/// What is to tell of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Source {
+    /// The best that works here; [`Snapshot::source_reason`](crate::Snapshot::source_reason) says why it is not a
+    /// better one.
+    #[default]
+    Auto,
+    /// Programs in the kernel, or an error. It takes root's rights.
+    Ebpf,
+    /// Looks at the kernel's tables and at `/proc`, which takes no rights.
+    Proc,
+}
+
+impl Source {
+    /// What a user calls each of them.
+    pub(crate) const WORDS: [(Self, &str); 3] =
+        [(Self::Auto, "auto"), (Self::Ebpf, "ebpf"), (Self::Proc, "proc")];
+}
+
 /// Transport of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

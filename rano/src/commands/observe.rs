@@ -11,13 +11,12 @@ use super::Context;
 use crate::alerts::{AlertRules, Judge};
 use crate::config::{
     Configuration, DomainMode, EndpointEntry, Exclude, Field, LogFormat, Origin, RungChoice, Settings,
-    SourceChoice,
 };
 use crate::event::{Moment, SourceKind};
 use crate::exit::{Code, Failure};
 use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading, Refusal, Rights};
 use crate::health::SourceHealth;
-use crate::monitor::{self, NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
+use crate::monitor::{NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
 use crate::names::pcap;
 use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
@@ -86,11 +85,7 @@ fn setup(configuration: &Configuration) -> Setup {
         },
         providers: configuration.providers(),
         redaction: redaction(settings),
-        source: match settings.source {
-            SourceChoice::Auto => monitor::Source::Auto,
-            SourceChoice::Ebpf => monitor::Source::Ebpf,
-            SourceChoice::Proc => monitor::Source::Proc,
-        },
+        source: settings.source,
         rung: match settings.rung {
             RungChoice::Any => None,
             RungChoice::Fentry => Some(SourceKind::EbpfFentry),

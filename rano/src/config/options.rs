@@ -13,17 +13,7 @@ use crate::glob::Glob;
 use crate::output::style::Theme;
 use crate::process::agents;
 use crate::totals::View;
-
-choices! {
-    /// Where events are to come from.
-    pub enum SourceChoice {
-        /// The best one that works here.
-        Auto = "auto",
-        /// Programs in the kernel, or none at all.
-        Ebpf = "ebpf",
-        Proc = "proc",
-    }
-}
+use crate::words::Source;
 
 choices! {
     /// Where names of addresses are to come from.
@@ -68,6 +58,24 @@ choices! {
         Always = "always",
         Never = "never",
     }
+}
+
+impl Setting for Source {
+    const KIND: Kind = Kind::Choice(&words(&Self::WORDS));
+    fn from_value(value: &Value) -> Option<Self> {
+        let Value::Choice(chosen) = value else { return None };
+        Self::WORDS.into_iter().find(|(_, word)| word == chosen).map(|(source, _)| source)
+    }
+}
+
+const fn words<T, const N: usize>(pairs: &[(T, &'static str); N]) -> [&'static str; N] {
+    let mut words = [""; N];
+    let mut at = 0;
+    while at < N {
+        words[at] = pairs[at].1;
+        at += 1;
+    }
+    words
 }
 
 impl Setting for Theme {
@@ -125,7 +133,7 @@ options! {
     ]);
 
     /// Where events come from
-    source: SourceChoice = option(Capture).value_name("SOURCE").default("auto").details(
+    source: Source = option(Capture).value_name("SOURCE").default("auto").details(
         "auto takes the best one that works here and says which one and why.");
     /// Time between two looks at the sockets, in milliseconds
     interval_ms: u64 = option(Capture).value_name("MS").range(10, HOUR_MS).default("1000");

@@ -12,6 +12,7 @@ use super::*;
 use crate::commands::command;
 use crate::output::style::Theme;
 use crate::totals::View;
+use crate::words::Source;
 
 /// A home with `work` in it, files, variables and a command line.
 pub(crate) struct World {
@@ -126,7 +127,7 @@ fn every_default_is_a_setting() {
     assert_eq!((settings.stats_interval_ms, settings.stats_width, settings.stats_top), (2000, 40, 5));
     assert_eq!(settings.stats_view, [View::Provider]);
     assert_eq!((settings.color, settings.theme), (ColorChoice::Auto, Theme::Vivid));
-    assert_eq!((settings.source, settings.log_format), (SourceChoice::Auto, LogFormat::Auto));
+    assert_eq!((settings.source, settings.log_format), (Source::Auto, LogFormat::Auto));
     assert_eq!((settings.log_file, settings.session_name, settings.exclude_pattern.len()), (None, None, 0));
 }
 

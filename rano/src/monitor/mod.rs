@@ -26,7 +26,6 @@ pub use builder::Builder;
 pub use error::{Cause, Error};
 #[cfg(feature = "cli")]
 pub(crate) use names::{NameMode, NameSettings};
-pub use setup::Source;
 pub(crate) use setup::{NotOpened, Opened, Outputs, Setup};
 pub use state::{Snapshot, Totals};
 pub use watch::{Blocking, ConnectionEvent, Watch};

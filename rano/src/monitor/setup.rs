@@ -27,25 +27,12 @@ use crate::source::replay::Replay;
 use crate::stop::Stop;
 use crate::summary::Summary;
 use crate::totals::View;
+use crate::words::Source;
 
 /// How often a polling source looks.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes for notifications of ended sockets.
 const RECEIVE_BUFFER: usize = 4 << 20;
-
-/// What tells of connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Source {
-    /// The best that works here; [`Snapshot::source_reason`](crate::Snapshot::source_reason) says why it is not a
-    /// better one.
-    #[default]
-    Auto,
-    /// Programs in the kernel, or an error. It takes root's rights.
-    Ebpf,
-    /// Looks at the kernel's tables and at `/proc`, which takes no rights.
-    Proc,
-}
 
 /// Everything that is asked for.
 pub(crate) struct Setup {

@@ -97,8 +97,8 @@ fn color_sequence(text: &str) -> Option<usize> {
 /// too. The value stays the same, because such characters stand in strings only.
 pub fn screen_json(json: &mut Vec<u8>, from: usize) {
     // Nearly always there is nothing, and without a way out a loop looks at many bytes at once.
-    let needs_a_look = |bytes: &[u8]| bytes.iter().fold(false, |found, byte| found | (*byte >= 0x7f));
-    if !needs_a_look(&json[from..]) {
+    let largest = json[from..].iter().fold(0, |largest, byte| largest.max(*byte));
+    if largest < 0x7f {
         return;
     }
     let Some(first) = json[from..].iter().position(|byte| *byte >= 0x7f) else { return };
