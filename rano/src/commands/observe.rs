@@ -218,9 +218,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One of rano's own arguments as it may be stored.
+    /// A pattern as it may be stored.
     fn redacted(&self, argument: &str) -> String {
         redact::command_line(&[argument.to_owned()], redaction(self.settings))
+    }
+
+    fn redacted_arguments(&self) -> Vec<String> {
+        let arguments: Vec<String> =
+            self.context.arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        redact::arguments(&arguments, redaction(self.settings))
     }
 
     /// The same as it may be shown and stored.
@@ -264,7 +270,7 @@ impl<'a> Run<'a> {
             started_at: self.started.unix_ms,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             user: self.context.environment.user_name(),
-            args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
+            args: self.redacted_arguments(),
             patterns: self.watching.iter().map(|pattern| self.redacted(pattern)).collect(),
             excludes: self.redacted_excludes(),
             config_files: self.config_files(),
