@@ -56,7 +56,8 @@ static TABLE: LazyLock<Table> =
     LazyLock::new(|| toml::from_str(include_str!("launchers.toml")).expect("a test reads the launchers"));
 
 static BY_NAME: LazyLock<HashMap<&'static str, &'static Launcher>> = LazyLock::new(|| {
-    let named = |launcher: &'static Launcher| launcher.names.iter().map(move |name| (name.as_str(), launcher));
+    let named =
+        |launcher: &'static Launcher| launcher.names.iter().map(move |name| (name.as_str(), launcher));
     TABLE.launchers.iter().flat_map(named).collect()
 });
 
@@ -114,7 +115,8 @@ fn lookup(program: &str) -> Option<&'static Launcher> {
     let name = program.to_ascii_lowercase();
     let unversioned = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
     let begins = || {
-        let is_it = |launcher: &&Launcher| launcher.begins.iter().any(|begin| name.starts_with(begin.as_str()));
+        let is_it =
+            |launcher: &&Launcher| launcher.begins.iter().any(|begin| name.starts_with(begin.as_str()));
         TABLE.launchers.iter().find(is_it)
     };
     BY_NAME.get(name.as_str()).or_else(|| BY_NAME.get(unversioned)).copied().or_else(begins)
@@ -324,7 +326,9 @@ mod tests {
 
     #[test]
     fn a_launcher_runs_a_process_of_its_own_but_shows_what_it_runs_behind_another() {
-        for command in ["sudo -u claude ./codex", "timeout -k 5 90 claude", "env -u X A=1 claude", "gdb --args ./claude"] {
+        for command in
+            ["sudo -u claude ./codex", "timeout -k 5 90 claude", "env -u X A=1 claude", "gdb --args ./claude"]
+        {
             check(command, &[]);
         }
         let loader = "/lib64/ld-linux-x86-64.so.2 /usr/bin/";

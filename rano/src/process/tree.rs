@@ -169,7 +169,9 @@ impl Tree {
         node.comm = image.comm.as_str().into();
         node.uid = image.uid;
         node.ppid = parent;
-        if let Some(detail) = node.detail.as_mut().filter(|_| matches!(node.state, State::Tracked | State::LeftOut)) {
+        if let Some(detail) =
+            node.detail.as_mut().filter(|_| matches!(node.state, State::Tracked | State::LeftOut))
+        {
             detail.inherited = passed_on(node.own, detail.inherited);
         }
         node.own = own;

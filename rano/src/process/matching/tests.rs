@@ -51,8 +51,12 @@ fn default_patterns_match_names() {
 #[test]
 fn built_in_agents_are_whole_names() {
     let rules = rules(Targets::default());
-    for line in ["codex-cli", "claude-code", "node /x/node_modules/@openai/codex/bin/codex.js", "python3 -m gemini_cli.main"]
-    {
+    for line in [
+        "codex-cli",
+        "claude-code",
+        "node /x/node_modules/@openai/codex/bin/codex.js",
+        "python3 -m gemini_cli.main",
+    ] {
         assert!(wanted(&rules, &command(line)), "{line}");
     }
     for line in [

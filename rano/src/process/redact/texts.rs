@@ -25,7 +25,8 @@ pub(super) fn assignments(text: &str, form: Form, spans: &mut Vec<Range<usize>>)
         let value = value_of(text, &key, separator, form);
         let shown = &text[value.clone()];
         let is_secret = if by_name {
-            !secrets::is_reference(credentials(shown)) && !(secrets::may_be_file(name) && secrets::is_path(shown))
+            !secrets::is_reference(credentials(shown))
+                && !(secrets::may_be_file(name) && secrets::is_path(shown))
         } else {
             secrets::is_query_key(name, shown)
         };
@@ -80,7 +81,9 @@ fn opening(text: &str, key: &Key, form: Form, is_header: bool) -> Opening {
         Some(quote @ (b'"' | b'\'')) if !key.quoted => Opening::Quote(char::from(quote)),
         None if form == Form::Single => Opening::Argument,
         // `--header=Cookie: …`
-        Some(b'=') if is_header && form == Form::Single && is_one_option(&text[..key.name.start]) => Opening::Argument,
+        Some(b'=') if is_header && form == Form::Single && is_one_option(&text[..key.name.start]) => {
+            Opening::Argument
+        }
         None | Some(_) => Opening::Other,
     }
 }
@@ -179,7 +182,13 @@ pub(super) fn bearers(text: &str, spans: &mut Vec<Range<usize>>) {
     while let Some(found) = text[at..].find(WORD) {
         at += found + WORD.len();
         let rest = &text[at..];
-        let blank = if rest.starts_with(' ') { 1 } else if rest.starts_with("%20") { 3 } else { continue };
+        let blank = if rest.starts_with(' ') {
+            1
+        } else if rest.starts_with("%20") {
+            3
+        } else {
+            continue;
+        };
         let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"-_.~+/=".contains(b);
         let token = &rest[blank..];
         let token = &token[..token.bytes().take(LONGEST_WORD).take_while(is_part).count()];

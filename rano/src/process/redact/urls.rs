@@ -61,7 +61,8 @@ fn paths(text: &str, spans: &mut Vec<Range<usize>>) {
             let start = at + found + marker.text.len();
             at = start;
             let word = word_of(&text[start..]);
-            let path = &word[..word.find(['?', '#', ')', '>', '<', '`', ',', ';', '\\']).unwrap_or(word.len())];
+            let path =
+                &word[..word.find(['?', '#', ')', '>', '<', '`', ',', ';', '\\']).unwrap_or(word.len())];
             let secret = match marker.part {
                 Part::Rest => Some(0),
                 Part::Random => first_random(path),
@@ -82,7 +83,11 @@ fn first_random(path: &str) -> Option<usize> {
     let mut start = 0;
     for part in path.split('/') {
         let has = |wanted: fn(&u8) -> bool| part.bytes().any(|b| wanted(&b));
-        if part.len() >= 16 && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && secrets::looks_random(part) {
+        if part.len() >= 16
+            && has(u8::is_ascii_digit)
+            && has(u8::is_ascii_alphabetic)
+            && secrets::looks_random(part)
+        {
             return Some(start);
         }
         start += part.len() + 1;
@@ -115,7 +120,9 @@ fn data_sources(text: &str, spans: &mut Vec<Range<usize>>) {
         for (end, _) in text.match_indices(place) {
             let from = text.floor_char_boundary(end.saturating_sub(256));
             let head = &text[from..end];
-            let word = head.rfind(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '=')).map_or(0, |at| at + 1);
+            let word = head
+                .rfind(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '='))
+                .map_or(0, |at| at + 1);
             if let Some(colon) = head[word..].find(':') {
                 spans.push(from + word + colon + 1..end);
             }

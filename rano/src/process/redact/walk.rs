@@ -59,7 +59,8 @@ impl Walk {
         } else if !may_be_value && let Some(program) = secrets::program(basename(text)) {
             self.program = Some(program);
             self.commands = [Progress::default(); MOST_COMMANDS];
-        } else if self.program.is_some_and(|program| self.command_word(program.commands, text, &word, spans)) {
+        } else if self.program.is_some_and(|program| self.command_word(program.commands, text, &word, spans))
+        {
         } else if is_option && !text.contains(['=', ':']) && secrets::is_secret_key(text) {
             self.next = Some(if secrets::may_be_file(text) { Takes::SecretOrFile } else { Takes::Secret });
         }

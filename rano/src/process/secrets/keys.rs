@@ -73,8 +73,18 @@ const FILE_KEYS: &[&str] = &["privatekey", "signingkey", "deploykey", "credentia
 
 /// In the query of an address only: elsewhere these are common words. The first ones always, the others where the value
 /// looks random.
-const QUERY_KEYS: &[&str] =
-    &["sig", "signature", "hmac", "auth", "sas", "pwd", "assertion", "samlresponse", "xamzsignature", "xgoogsignature"];
+const QUERY_KEYS: &[&str] = &[
+    "sig",
+    "signature",
+    "hmac",
+    "auth",
+    "sas",
+    "pwd",
+    "assertion",
+    "samlresponse",
+    "xamzsignature",
+    "xgoogsignature",
+];
 const RANDOM_QUERY_KEYS: &[&str] =
     &["key", "code", "session", "sessionid", "sid", "ticket", "otp", "appid", "phpsessid", "k"];
 
@@ -131,7 +141,8 @@ pub(in super::super) fn is_secret_key(name: &str) -> bool {
 /// The same of a parameter in the query of an address.
 pub(in super::super) fn is_query_key(name: &str, value: &str) -> bool {
     Folded::of(name).is_some_and(|folded| {
-        folded.is_any(QUERY_KEYS) || (folded.is_any(RANDOM_QUERY_KEYS) && looks_random(&value.replace('/', "")))
+        folded.is_any(QUERY_KEYS)
+            || (folded.is_any(RANDOM_QUERY_KEYS) && looks_random(&value.replace('/', "")))
     })
 }
 
@@ -167,20 +178,39 @@ pub(in super::super) fn may_be_file(name: &str) -> bool {
 pub(in super::super) fn is_path(value: &str) -> bool {
     let value = value.trim_matches(['"', '\'']);
     let begins = ["/", "./", "../", "~/", "$HOME/"].iter().any(|start| value.starts_with(start));
-    let ends = [".json", ".pem", ".key", ".txt", ".toml", ".yaml", ".yml"].iter().any(|end| value.ends_with(end));
+    let ends =
+        [".json", ".pem", ".key", ".txt", ".toml", ".yaml", ".yml"].iter().any(|end| value.ends_with(end));
     (begins || ends) && !value.contains(' ')
 }
 
 /// Values that only say where the secret is, or that there is none.
 const REFERENCES: &[&str] =
     &["os.environ", "os.getenv", "process.env", "getenv(", "env.", "secrets.", "Deno.env", "import.meta"];
-const NOTHING: &[&str] = &["None", "null", "nil", "true", "false", "undefined", "True", "False", "-", "...", "str", "string", "String", "bytes", "number", "any"];
+const NOTHING: &[&str] = &[
+    "None",
+    "null",
+    "nil",
+    "true",
+    "false",
+    "undefined",
+    "True",
+    "False",
+    "-",
+    "...",
+    "str",
+    "string",
+    "String",
+    "bytes",
+    "number",
+    "any",
+];
 
 /// Whether a value, without its quotes, names a variable or a placeholder: `$TOKEN`, `${TOKEN}`, `$(cat x)`, `<token>`.
 pub(in super::super) fn is_reference(value: &str) -> bool {
     let value = value.trim_start_matches(['"', '\'', '\\']);
     if let Some(name) = value.strip_prefix('$') {
-        let upper: usize = name.bytes().take_while(|b| b.is_ascii_uppercase() || b"_0123456789".contains(b)).count();
+        let upper: usize =
+            name.bytes().take_while(|b| b.is_ascii_uppercase() || b"_0123456789".contains(b)).count();
         let ends = !name[upper..].starts_with(|c: char| c.is_alphanumeric());
         return name.starts_with(['{', '(']) || (upper > 1 && ends);
     }
@@ -195,5 +225,6 @@ pub(in super::super) fn is_reference(value: &str) -> bool {
 fn is_structure(value: &str) -> bool {
     let Some(rest) = value.strip_prefix(['{', '[']) else { return false };
     let name = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"_.".contains(b)).count();
-    rest.starts_with(['"', '\'', '\\', ' ', '\n', '{', '[', '}', ']']) || (name > 0 && rest[name..].starts_with('}'))
+    rest.starts_with(['"', '\'', '\\', ' ', '\n', '{', '[', '}', ']'])
+        || (name > 0 && rest[name..].starts_with('}'))
 }

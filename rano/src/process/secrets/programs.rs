@@ -125,7 +125,10 @@ const PROGRAMS: &[Program] = &[
         &[options(&[attached("-p")])],
     ),
     program_of(&["sshpass"], &[options(&[either("-p")])]),
-    program_of(&["redis-cli", "valkey-cli"], &[options(&[separate("-a")]), words(&["AUTH"], Positional::From(1))]),
+    program_of(
+        &["redis-cli", "valkey-cli"],
+        &[options(&[separate("-a")]), words(&["AUTH"], Positional::From(1))],
+    ),
     program_of(&["mongosh", "mongo", "mongodump", "mongorestore"], &[options(&[either("-p")])]),
     program_of(&["sqlcmd", "bcp"], &[options(&[either("-P")])]),
     program_of(&["sqlplus", "expdp", "impdp"], &[words(&[], Positional::SlashAndAt)]),
@@ -173,10 +176,10 @@ const PROGRAMS: &[Program] = &[
     program_of(&["wpa_passphrase"], &[words(&[], Positional::From(2))]),
     program_of(&["netlify"], &[words(&["env:set"], Positional::Named), options(&[separate("--auth")])]),
     program_of(&["vercel"], &[options(&[separate("-t")])]),
-    program_of(&["cargo", "wandb", "vault"], &[
-        words(&["login"], Positional::Random(1)),
-        words(&["kv", "put"], Positional::Pairs),
-    ]),
+    program_of(
+        &["cargo", "wandb", "vault"],
+        &[words(&["login"], Positional::Random(1)), words(&["kv", "put"], Positional::Pairs)],
+    ),
     program_of(&["snyk"], &[words(&["auth"], Positional::Random(1))]),
     program_of(
         &["ngrok"],
@@ -186,10 +189,10 @@ const PROGRAMS: &[Program] = &[
         &["nuget", "dotnet"],
         &[words(&["setapikey"], Positional::From(1)), within(&["push"], &[separate("-k")])],
     ),
-    program_of(&["twine", "uv"], &[within(&["upload"], &[separate("-p")]), within(&["publish"], &[
-        separate("-p"),
-        separate("-t"),
-    ])]),
+    program_of(
+        &["twine", "uv"],
+        &[within(&["upload"], &[separate("-p")]), within(&["publish"], &[separate("-p"), separate("-t")])],
+    ),
     program_of(&["pulumi"], &[words(&["config", "set"], Positional::Named)]),
     program_of(
         &["fly", "flyctl", "supabase", "heroku", "convex"],
@@ -271,7 +274,10 @@ pub(in super::super) fn reads_secret(command: &str) -> bool {
                 // `sudo -kS`: one letter among others.
                 let letter = wanted.strip_prefix('-').filter(|rest| rest.len() == 1);
                 let clustered = |letter: &str| {
-                    word.len() <= 5 && word.starts_with('-') && !word.starts_with("--") && word.contains(letter)
+                    word.len() <= 5
+                        && word.starts_with('-')
+                        && !word.starts_with("--")
+                        && word.contains(letter)
                 };
                 word == wanted || letter.is_some_and(clustered)
             })
