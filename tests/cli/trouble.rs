@@ -19,6 +19,8 @@ use crate::support::trial::skip;
 crate::tests![
     without_netlink_the_tables_are_read_as_text_and_the_banner_says_why,
     running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted,
+    a_limit_of_file_sizes_ends_nothing,
+    a_limit_of_file_sizes_from_the_start_ends_nothing_and_leaves_no_file,
     a_database_that_vanishes_is_said_and_counted,
     where_proc_hides_others_ones_own_agents_are_seen_and_the_banner_says_so,
     a_clock_that_jumps_changes_no_duration,
@@ -129,6 +131,43 @@ fn a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen() 
         connection = next;
     }
     rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+fn a_limit_of_file_sizes_ends_nothing() -> Result<()> {
+    let mut scene = Scene::new(if is_root() { User::Root } else { User::Ordinary })?;
+    let rano = scene.observe(&["--db-flush-ms", "20"])?;
+    let limit = Rlimit { current: Some(4096), ..rustix::process::getrlimit(Resource::Fsize) };
+    rustix::process::prlimit(Pid::from_raw(rano.pid().cast_signed()), Resource::Fsize, limit)?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("limit of file sizes"), "{}", finished.stderr);
+    ensure!(finished.stdout.contains("\nSummary\n"), "{}", finished.stdout);
+    ensure!(finished.stdout.contains("sqlite dropped"), "{}", finished.stdout);
+    Ok(())
+}
+
+fn a_limit_of_file_sizes_from_the_start_ends_nothing_and_leaves_no_file() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut launch = scene.launch()?.args(FAST);
+    let limit = Rlimit { current: Some(4096), ..rustix::process::getrlimit(Resource::Fsize) };
+    // SAFETY: between fork and exec only a system call is made.
+    unsafe {
+        launch.command().pre_exec(move || Ok(rustix::process::setrlimit(Resource::Fsize, limit.clone())?));
+    }
+    let rano = launch.start()?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("limit of file sizes"), "{}", finished.stderr);
+    ensure!(finished.stdout.contains("1 sqlite dropped"), "{}", finished.stdout);
+    let left = fs::read_dir(scene.directory())?.filter_map(Result::ok).map(|entry| entry.file_name());
+    ensure!(!left.into_iter().any(|name| name.to_string_lossy().contains("sqlite")), "a half-made file");
     Ok(())
 }
 

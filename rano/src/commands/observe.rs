@@ -32,7 +32,7 @@ use crate::sink::Sink;
 use crate::sink::log_file::{LogFile, OpenLog};
 use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room, StatsSettings};
-use crate::sink::store::{OnMove, StoreSink};
+use crate::sink::store::{LostHistory, OnMove, StoreSink};
 use crate::sink::terminal::{Format, Terminal, TerminalSettings};
 use crate::source;
 use crate::source::proc::PROC;
@@ -55,12 +55,13 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let logs = run.log_files(&reopen)?;
     run.take_inputs(&mut setup)?;
     let opened = run.recorded(setup.open(rules).map_err(not_opened)?)?;
-    let store = run.store(opened.health())?;
+    let (store, lost) = run.store(opened.health())?;
     let on_move = run.registration(store.as_ref());
     let terminal = run.terminal(&stop);
     run.banner(&opened.health(), opened.names_from(), &terminal.stderr_styles());
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
+    sinks.extend(lost.map(|lost| Box::new(lost) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
     let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
@@ -254,8 +255,9 @@ impl<'a> Run<'a> {
         )
     }
 
-    fn store(&self, health: SourceHealth) -> Result<Option<Store>> {
-        let Some(path) = &self.settings.sqlite else { return Ok(None) };
+    /// A limit of file sizes is like a disk that fills up: the observation goes on without what it does not allow.
+    fn store(&self, health: SourceHealth) -> Result<(Option<Store>, Option<LostHistory>)> {
+        let Some(path) = &self.settings.sqlite else { return Ok((None, None)) };
         let options = StoreOptions {
             path: path.clone(),
             rights: self.files.rights(),
@@ -285,7 +287,14 @@ impl<'a> Run<'a> {
             }
             (started, _) => started,
         };
-        started.map(Some).map_err(|error| self.no_store(&error, named_by).into())
+        match started {
+            Ok(store) => Ok((Some(store), None)),
+            Err(error) if error.problem == OpenProblem::SizeLimit => {
+                let why = format!("{error} ({})", error.hint());
+                Ok((None, Some(LostHistory::new(&Escaped(&why).to_string()))))
+            }
+            Err(error) => Err(self.no_store(&error, named_by).into()),
+        }
     }
 
     fn no_store(&self, error: &OpenError, named_by: NamedBy) -> Failure {
