@@ -85,8 +85,8 @@ pub enum Address {
 }
 
 impl Address {
-    /// An IP end; `::ffff:a.b.c.d` becomes `a.b.c.d`, because that is what a person would call it. A link-local one keeps
-    /// its zone: the same address on another link is another end.
+    /// An IP end; `::ffff:a.b.c.d` becomes `a.b.c.d`, because that is what a person would call it. A link-local one
+    /// keeps its zone: the same address on another link is another end.
     pub fn ip(address: SocketAddr) -> Self {
         match address {
             SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
@@ -251,8 +251,8 @@ pub struct KnownName {
 }
 
 impl KnownName {
-    /// As people see it: `~name` for one of a reverse look-up, which is what the owner of an address calls it and no more
-    /// than a guess at what was asked for.
+    /// As people see it: `~name` for one of a reverse look-up, which is what the owner of an address calls it, and no
+    /// more than a guess at what was asked for.
     pub fn shown(&self) -> Arc<str> {
         match self.by {
             DomainSource::Ptr => format!("~{}", self.name).into(),

@@ -174,6 +174,14 @@ fn the_database_can_be_read_while_it_is_written() -> Result<()> {
         ensure!(std::time::Instant::now() < deadline, "no row appeared");
         std::thread::yield_now();
     }
+    // A session that goes on lasts until now, also where nothing happens.
+    let duration = || -> Result<i64> {
+        let report = scene.launch()?.args(["report", "--json"]).run()?;
+        let report: serde_json::Value = serde_json::from_str(&report.stdout)?;
+        Ok(report["session"]["duration_ms"].as_i64().unwrap_or_default())
+    };
+    let before = duration()?;
+    crate::support::wait_until("it lasts longer", || Ok(duration()? > before + 50))?;
     rano.interrupt()?.expect_code(0)?;
     Ok(())
 }

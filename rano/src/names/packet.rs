@@ -26,7 +26,7 @@ pub enum Link {
     /// IEEE 802.11, and the same behind what the radio says of it.
     Wireless,
     Radiotap,
-    /// What OpenBSD's filter logs, and its decrypted IPsec.
+    /// What OpenBSD's filter logs, and its decrypted packets.
     FilterLog,
     Encapsulated,
     /// What Linux's filter logs.

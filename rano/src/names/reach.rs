@@ -16,7 +16,7 @@ pub enum Reach {
 /// Those of the registry that are not globally reachable, with the lengths of their prefixes. The addresses of
 /// documentation are left out: nobody's network has them, and whoever talks to one is worth a question.
 const SITES_V4: &[(Ipv4Addr, u32)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     // Behind a provider's translation (RFC 6598).
     (Ipv4Addr::new(100, 64, 0, 0), 10),
@@ -52,7 +52,7 @@ const SITES_V6: &[(Ipv6Addr, u32)] = &[
     (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
 ];
 
-/// Of the protocol assignments, what is globally reachable: anycast addresses, AMT, AS112, ORCHIDv2, drones.
+/// Of the protocol assignments, what is globally reachable: anycast addresses, AMT, AS112, hashes of keys, drones.
 const WORLD_V6: &[(Ipv6Addr, u32)] = &[
     (Ipv6Addr::new(0x2001, 1, 0, 0, 0, 0, 0, 1), 128),
     (Ipv6Addr::new(0x2001, 1, 0, 0, 0, 0, 0, 2), 128),
@@ -96,16 +96,14 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
 
 /// The IPv4 address at which what is sent to an IPv6 address comes out.
 fn carried(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
-    let of = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
-    match (a, b) {
-        // Translated (RFC 6052), and compatible or translated in the ways of before (RFC 4291, RFC 2765).
-        (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => Some(of(g, h)),
-        (0, 0) if [c, d] == [0; 2] && ([e, f] == [0; 2] || [e, f] == [0xffff, 0]) => Some(of(g, h)),
-        // 6to4 (RFC 3056).
-        (0x2002, _) => Some(of(b, c)),
+    let of = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    match ip.segments() {
+        // Translated (RFC 6052), compatible or translated in the ways of before (RFC 4291, RFC 2765), 6to4 (RFC 3056).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0 | 0xffff, 0, high, low]
+        | [0x2002, high, low, ..] => of(high, low),
         // Teredo (RFC 4380): the client's address, every bit turned.
-        (0x2001, 0) => Some(of(!g, !h)),
+        [0x2001, 0, .., high, low] => of(!high, !low),
         _ => None,
     }
 }

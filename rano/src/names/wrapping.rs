@@ -31,7 +31,7 @@ mod ether_type {
     /// Provider backbone: an Ethernet frame behind four bytes.
     pub(super) const BACKBONE: u16 = 0x88e7;
     pub(super) const BRIDGED: u16 = 0x6558;
-    /// MACsec, TRILL, FabricPath, NSH.
+    /// `MACsec`, TRILL, `FabricPath`, NSH.
     pub(super) const HIDDEN: [u16; 4] = [0x88e5, 0x22f3, 0x8903, 0x894f];
 }
 
@@ -137,8 +137,8 @@ fn by_type(kind: u16, bytes: &[u8]) -> Option<(Next, &[u8])> {
     }
 }
 
-/// MPLS (RFC 3032): labels to the one that says it is the last. Nothing says what is behind it but its first bits; zeros
-/// are the control word of a pseudowire (RFC 4448).
+/// MPLS (RFC 3032): labels to the one that says it is the last. Nothing says what is behind it but its first bits;
+/// zeros are the control word of a pseudowire (RFC 4448).
 fn labels(mut bytes: &[u8]) -> Option<(Next, &[u8])> {
     loop {
         let (label, rest) = bytes.split_first_chunk::<4>()?;
@@ -158,7 +158,6 @@ fn labels(mut bytes: &[u8]) -> Option<(Next, &[u8])> {
 fn llc(bytes: &[u8]) -> Option<(Next, &[u8])> {
     match bytes {
         [0xaa | 0xab, 0xaa | 0xab, 0x03, 0, 0, 0 | 0xf8, rest @ ..] => typed(rest),
-        [0xaa | 0xab, 0xaa | 0xab, 0x03, ..] => Some((Next::Nothing, bytes)),
         // ISIS and IP under NLPID.
         [0xfe, 0xfe, 0x03, 0xcc, rest @ ..] | [0x06, 0x06, 0x03, rest @ ..] => Some((Next::Ip, rest)),
         [_, _, _, ..] => Some((Next::Nothing, bytes)),

@@ -11,6 +11,7 @@ use super::fold::wrapped;
 use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
 use super::table::{Align, Column, Table, bar, grouped};
+use crate::event::DomainSource;
 use crate::filter::Filter;
 use crate::health::{Gap, Gaps};
 use crate::process::LeftOut;
@@ -243,7 +244,9 @@ fn domains(out: &mut String, domains: &Top<DomainRow>, look: &Look<'_>) {
     let most = domains.rows.iter().map(|row| row.counts.connects).max().unwrap_or(0);
     let rows = domains.rows.iter().map(|row| {
         let mut cells = ranked(&row.counts, most);
-        cells.insert(3, row.domain.clone());
+        // What the owners of addresses call them is a guess.
+        let guess = if row.known_by == [DomainSource::Ptr.name()] { "~" } else { "" };
+        cells.insert(3, format!("{guess}{}", row.domain));
         cells.extend([
             row.providers.join(","),
             row.class.clone().unwrap_or_default(),

@@ -1,5 +1,5 @@
-//! Which program an interpreter, package runner or loader really runs: `node /usr/bin/codex` is codex. The rules of each
-//! command line are data, `launchers.toml`; only the first script, module or package counts, never its arguments.
+//! Which program an interpreter, package runner or loader really runs: `node /usr/bin/codex` is codex. The rules of
+//! each command line are data, `launchers.toml`; only the first script, module or package counts, never its arguments.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -125,8 +125,8 @@ impl Rules {
         match &self.wanted {
             Wanted::Agents(agents) => agents.iter().any(|agent| agent.place_in(subject).is_some()),
             Wanted::Patterns(patterns) => patterns.iter().any(|pattern| {
-                // Another rano that is asked for the same says so in its command line and is no agent for that. Below an
-                // agent it is what any other program is.
+                // Another rano that is asked for the same says so in its command line, and is no agent for that. Below
+                // an agent it is what any other program is.
                 let place = subject.place_of(pattern);
                 place.is_some_and(|place| place != Place::CommandLine || !subject.is_rano())
             }),

@@ -33,8 +33,8 @@ pub(super) struct OwnProvider {
     /// claude neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. Likewise what a
     /// pattern finds that the watched agent may have written. It counts where no tracked ancestor has one.
     pub(super) weak: bool,
-    /// A built-in text, or one that was only added, in what anybody can write there: it is told of this process while it
-    /// runs this program, and of no other.
+    /// A built-in text, or one that was only added, in what anybody can write there: it is told of this process while
+    /// it runs this program, and of no other.
     pub(super) guess: bool,
 }
 

@@ -44,7 +44,7 @@ pub enum OpenProblem {
     TooManyFiles,
     ReadOnlyFilesystem,
     DiskFull,
-    /// A limit of file sizes (RLIMIT_FSIZE) does not let it grow.
+    /// A limit of file sizes (`RLIMIT_FSIZE`) does not let it grow.
     SizeLimit,
     /// Its filesystem has no shared mappings, by which those who read and those who write see each other.
     NoSharedMemory,

@@ -42,5 +42,5 @@ fn list(text: &str, mut at: usize, spans: &mut Vec<Range<usize>>) -> usize {
 }
 
 fn blanks(text: &str) -> usize {
-    text.bytes().take_while(|b| b.is_ascii_whitespace()).count()
+    text.bytes().take_while(u8::is_ascii_whitespace).count()
 }

@@ -32,10 +32,8 @@ fn commands(text: &str) -> Vec<(Range<usize>, bool)> {
         let byte = bytes[at];
         match quote {
             Some(open) if byte == open => quote = None,
-            Some(b'"') if byte == b'\\' => at += 1,
-            Some(_) => {}
+            Some(b'"') | None if byte == b'\\' => at += 1,
             None if matches!(byte, b'"' | b'\'') => quote = Some(byte),
-            None if byte == b'\\' => at += 1,
             None if matches!(byte, b'|' | b';' | b'&' | b'\n') => {
                 all.push((start..at, piped));
                 let double = bytes.get(at + 1) == Some(&byte);
@@ -44,7 +42,7 @@ fn commands(text: &str) -> Vec<(Range<usize>, bool)> {
                 at += usize::from(double || (piped && bytes.get(at + 1) == Some(&b'&')));
                 start = at + 1;
             }
-            None => {}
+            Some(_) | None => {}
         }
         at += 1;
     }

@@ -25,8 +25,8 @@ pub(super) fn assignments(text: &str, form: Form, spans: &mut Vec<Range<usize>>)
         let value = value_of(text, &key, separator, form);
         let shown = &text[value.clone()];
         let is_secret = if by_name {
-            !secrets::is_reference(credentials(shown))
-                && !(secrets::may_be_file(name) && secrets::is_path(shown))
+            let is_file = secrets::may_be_file(name) && secrets::is_path(shown);
+            !is_file && !secrets::is_reference(credentials(shown))
         } else {
             secrets::is_query_key(name, shown)
         };

@@ -188,8 +188,8 @@ fn traffic(session: i64, filter: Option<&Filter>) -> (String, Vec<Value>) {
     (sql, [session.clone(), session.clone(), session].into_iter().chain(condition.values).collect())
 }
 
-/// An endpoint that both have is changed if its connections, failures or bytes differ by at least `threshold` percent of
-/// the old ones, and by at least [`LEAST_CHANGE`] or [`LEAST_BYTES`]. Largest difference first.
+/// An endpoint that both have is changed if its connections, failures or bytes differ by at least `threshold` percent
+/// of the old ones, and by at least [`LEAST_CHANGE`] or [`LEAST_BYTES`]. Largest difference first.
 pub fn compare(old: &Snapshot, new: &Snapshot, threshold: u64) -> Changes {
     let domains = changes(&old.domains, &new.domains);
     let (new_domains, domains) =
