@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::event::Bytes;
+use crate::event::{Bytes, Class};
 use crate::output::escape::{Escaped, Line};
 use crate::output::human::Size;
 use crate::output::json;
@@ -52,6 +52,16 @@ impl Summary {
         if totals.loopback != Bytes::default() {
             let Bytes { sent, received } = totals.loopback;
             writeln!(out, "  loopback {}   received {}", Size(sent), Size(received))?;
+        }
+        if let Some(ClassTotals { connects, bytes }) =
+            totals.classes.get(&Class::Dns).filter(|dns| dns.connects > 0)
+        {
+            writeln!(
+                out,
+                "  look-ups {connects}   sent {}   received {}",
+                Size(bytes.sent),
+                Size(bytes.received)
+            )?;
         }
         if !self.excludes.is_empty() {
             let excludes = self.excludes.join(", ");

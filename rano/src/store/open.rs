@@ -251,6 +251,8 @@ pub(super) struct Opened {
     pub(super) file: File,
     pub(super) mappings: Mappings,
     pub(super) budget: Budget,
+    /// Where it lies, if it was made for this.
+    pub(super) made: Option<PathBuf>,
 }
 
 /// Opens `path` for writing, brings its schema up to date and makes it if it does not exist, with mode 0600. The
@@ -268,11 +270,11 @@ fn open_file(path: &Path) -> Result<Opened, OpenProblem> {
     if is_new && opened.is_err() {
         remove_half_made(&path);
     }
-    opened
+    opened.map(|opened| Opened { made: is_new.then_some(path), ..opened })
 }
 
 /// What was made a moment ago and cannot be used, and what lies beside it: nobody else has anything in it.
-fn remove_half_made(path: &Path) {
+pub(super) fn remove_half_made(path: &Path) {
     for end in ["", "-wal", "-shm", "-journal"] {
         let mut beside = path.as_os_str().to_owned();
         beside.push(end);
@@ -299,7 +301,7 @@ fn open_checked(path: &Path, file: File, rights: &Rights) -> Result<Opened, Open
     schema::migrate(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     configure(&connection)?;
-    Ok(Opened { connection, file, mappings, budget })
+    Ok(Opened { connection, file, mappings, budget, made: None })
 }
 
 /// Looks at the header before SQLite does, because SQLite may already write to a file it opens: it plays back journals.
