@@ -12,8 +12,10 @@ pub(super) fn secrets_of(text: &str, spans: &mut Vec<Range<usize>>) {
         passwords(text, spans);
         paths(text, spans);
     }
-    bots(text, spans);
-    data_sources(text, spans);
+    if text.contains(':') {
+        bots(text, spans);
+        data_sources(text, spans);
+    }
 }
 
 /// `scheme://user:password@host`, and `scheme://token@host` where the token is too long for a user.
@@ -116,7 +118,8 @@ fn bots(text: &str, spans: &mut Vec<Range<usize>>) {
 
 /// `user:password@tcp(host)/db` and `jdbc:oracle:thin:user/password@place`.
 fn data_sources(text: &str, spans: &mut Vec<Range<usize>>) {
-    for place in ["@tcp(", "@unix("] {
+    let places: &[&str] = if text.contains('@') { &["@tcp(", "@unix("] } else { &[] };
+    for place in places {
         for (end, _) in text.match_indices(place) {
             let from = text.floor_char_boundary(end.saturating_sub(256));
             let head = &text[from..end];

@@ -1,5 +1,9 @@
 //! Options, words and standard input that are secrets in single programs only.
 
+use std::sync::LazyLock;
+
+use rustc_hash::FxHashMap;
+
 /// What an option's value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Takes {
@@ -213,9 +217,13 @@ const PROGRAMS: &[Program] = &[
     program_of(&["xfreerdp", "xfreerdp3", "wlfreerdp"], &[options(&[attached("/p:")])]),
 ];
 
+static BY_NAME: LazyLock<FxHashMap<&'static str, &'static Program>> = LazyLock::new(|| {
+    PROGRAMS.iter().flat_map(|program| program.names.iter().map(move |name| (*name, program))).collect()
+});
+
 /// The program of that basename, if it has options or words of its own.
 pub(in super::super) fn program(name: &str) -> Option<&'static Program> {
-    PROGRAMS.iter().find(|program| program.names.contains(&name))
+    BY_NAME.get(name).copied()
 }
 
 impl Command {
