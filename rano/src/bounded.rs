@@ -11,6 +11,7 @@ use rustc_hash::FxBuildHasher;
 pub type FastBounded<K, V> = Bounded<K, V, FxBuildHasher>;
 
 /// With the keyed hash of the standard library, because keys may come from the network, unless another one is named.
+#[derive(Clone)]
 pub struct Bounded<K, V, S = RandomState> {
     entries: HashMap<K, (u64, V), S>,
     /// In the order of insertion; an entry that is gone leaves its key here until its turn comes.
@@ -75,6 +76,11 @@ impl<K: Hash + Eq + Clone, V, S: BuildHasher + Default> Bounded<K, V, S> {
 
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.entries.keys()
+    }
+
+    /// In no particular order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values().map(|(_, value)| value)
     }
 
     pub fn remove(&mut self, key: &K) -> Option<V> {
@@ -146,6 +152,11 @@ impl<K: Hash + Eq + Clone, V> Parted<K, V> {
 
     pub fn remove(&mut self, key: &K) -> Option<V> {
         self.watched.remove(key).or_else(|| self.anybodys.remove(key))
+    }
+
+    /// In no particular order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.watched.values().chain(self.anybodys.values())
     }
 }
 

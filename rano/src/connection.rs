@@ -136,6 +136,11 @@ impl Connection {
         self.ended?.duration
     }
 
+    /// Its duration is the least that it can have been: it began before the poll that found it.
+    pub fn has_least_duration(&self) -> bool {
+        self.source == SourceKind::Proc && self.duration().is_some()
+    }
+
     /// The errno with which it failed or ended.
     pub fn error(&self) -> Option<i32> {
         self.ended?.error

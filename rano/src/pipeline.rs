@@ -160,6 +160,7 @@ impl Pipeline {
         let counters = self.tracker.counters(health.gaps);
         health.gaps = counters.gaps;
         self.tracker.add_bounds(&mut health.bounds);
+        let has_watched = self.tracker.tree.has_tracked();
         let rooms = &mut self.tracker.rooms;
         let mut totals = std::mem::take(&mut rooms.totals);
         totals.alerts = counters.alerts;
@@ -168,6 +169,7 @@ impl Pipeline {
         let mut summary = Summary {
             totals,
             health,
+            has_watched,
             excludes: self.excludes,
             names: rooms.naming.from().to_owned(),
             top,

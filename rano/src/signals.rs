@@ -1,27 +1,42 @@
 //! Signals and a closed output, as the wish to end.
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::CapabilitySet;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::iterator::Signals;
 
 use crate::output::stream;
 use crate::privileges;
 use crate::stop::{ReopenLogs, Stop};
 
+/// signal-hook has no names for these.
+const SIGPWR: i32 = 30;
+const SIGSTKFLT: i32 = 16;
+
 /// What a shell reports for a process that SIGINT ended.
 const KILLED_BY_SIGINT: i32 = 130;
 
-/// From now on SIGINT, SIGTERM and SIGHUP raise `stop`, a second one ends the process at once, and SIGUSR1 asks to
-/// `reopen` the logs.
+/// Those that end the observation as it should end, the ones included that say that time or power runs out.
+const ENDING: [i32; 6] = [SIGINT, SIGTERM, SIGQUIT, SIGXCPU, SIGPWR, SIGHUP];
+/// Those that would end the process and mean nothing to it: a limit of file sizes, which the writer is told of by an
+/// error (EFBIG), and timers and notices that it did not ask for. What they mean to a child is for the child to say:
+/// they are handled and not ignored, since a program inherits what is ignored.
+const MEANINGLESS: [i32; 7] = [SIGXFSZ, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGSTKFLT];
+/// Of real-time signals there are so many; glibc keeps the first two to itself.
+const REAL_TIME: RangeInclusive<i32> = 34..=64;
+
+/// From now on what is in [`ENDING`] raises `stop`, a second one of them ends the process at once, and SIGUSR1 asks to
+/// `reopen` the logs. Nothing else ends it but SIGKILL and its own faults.
 ///
 /// A SIGHUP that was ignored when rano began (`nohup`) stays ignored.
 pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs) -> Result<()> {
-    let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1];
-    if !is_ignored(SIGHUP) {
-        wanted.push(SIGHUP);
-    }
+    let ending = ENDING.into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP));
+    let wanted = ending.chain(MEANINGLESS).chain(REAL_TIME).chain([SIGUSR1]);
     let mut signals = Signals::new(wanted).context("install signal handlers")?;
     let (stop, reopen) = (stop.clone(), reopen.clone());
     let watch = move || {
@@ -29,12 +44,12 @@ pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs) -> Result<()> {
         for signal in signals.forever() {
             if signal == SIGUSR1 {
                 reopen.ask();
-                continue;
+            } else if ENDING.contains(&signal) {
+                if stop.is_raised() {
+                    std::process::exit(KILLED_BY_SIGINT);
+                }
+                stop.raise();
             }
-            if stop.is_raised() {
-                std::process::exit(KILLED_BY_SIGINT);
-            }
-            stop.raise();
         }
     };
     std::thread::Builder::new().name("rano-signals".to_owned()).spawn(watch).context("start a thread")?;

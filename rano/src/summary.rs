@@ -11,6 +11,8 @@ use crate::update::{Counters, SinkReport};
 pub struct Summary {
     pub totals: Totals,
     pub health: SourceHealth,
+    /// Some process was watched.
+    pub has_watched: bool,
     /// What was excluded.
     pub excludes: Vec<String>,
     /// Where names came from, in words.

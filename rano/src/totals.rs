@@ -1,5 +1,6 @@
 //! The running sums of an observation: what the summary and the stats show and `sessions` keeps.
 
+mod pairs;
 mod ranking;
 mod standings;
 
@@ -12,6 +13,7 @@ use crate::connection::Connection;
 use crate::event::{Address, Bytes, Class, EventKind, KnownName};
 use crate::process::LeftOut;
 
+use pairs::{Pairs, Path};
 pub use ranking::Ranking;
 use standings::Tallies;
 #[cfg(feature = "cli")]
@@ -29,7 +31,10 @@ pub struct Totals {
     /// Connects without a close.
     pub active: u64,
     pub peak: u64,
+    /// What left the machine, and what came to it.
     pub bytes: Bytes,
+    /// What stayed on it, once where both ends are watched, as the end sees it that reached out.
+    pub loopback: Bytes,
     pub alerts: u64,
     /// Alerts that were not given because of a cooldown.
     pub alerts_held_back: u64,
@@ -49,6 +54,7 @@ pub struct Totals {
     timed: u64,
     duration_sum: Duration,
     tallies: Tallies,
+    pairs: Pairs,
 }
 
 /// Connects to endpoints of one class, and the payload of those that have ended.
@@ -76,7 +82,7 @@ impl Totals {
                     self.remote_ips.count(&ip);
                 }
                 match &connection.name {
-                    Some(known) => self.domains.count(&known.name),
+                    Some(known) => self.domains.count(&known.shown()),
                     None => self.nameless += 1,
                 }
                 self.classes.entry(connection.class).or_default().connects += 1;
@@ -94,8 +100,13 @@ impl Totals {
             EventKind::Accept => self.accepts += 1,
             EventKind::Listen => self.listens += 1,
         }
+        self.pairs.note(kind, connection);
         if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (kind, connection.bytes) {
-            add(&mut self.bytes, bytes);
+            match self.pairs.path(connection) {
+                Path::Away => add(&mut self.bytes, bytes),
+                Path::Within => add(&mut self.loopback, bytes),
+                Path::Twin => {}
+            }
             add(&mut self.classes.entry(connection.class).or_default().bytes, bytes);
         }
     }
@@ -103,11 +114,11 @@ impl Totals {
     /// A connect that was counted goes by another name.
     pub fn renamed(&mut self, connection: &Connection, before: Option<&KnownName>, class_before: Class) {
         match before {
-            Some(known) => self.domains.discount(&known.name),
+            Some(known) => self.domains.discount(&known.shown()),
             None => self.nameless = self.nameless.saturating_sub(1),
         }
         match &connection.name {
-            Some(known) => self.domains.count(&known.name),
+            Some(known) => self.domains.count(&known.shown()),
             None => self.nameless += 1,
         }
         self.tallies.renamed(connection);

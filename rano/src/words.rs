@@ -1,6 +1,6 @@
 //! The words of every format: kinds of events, addresses, states, classes, and how surely something is known.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -105,9 +105,15 @@ pub enum Address {
 }
 
 impl Address {
-    /// An IP end; `::ffff:a.b.c.d` becomes `a.b.c.d`, because that is what a person would call it.
+    /// An IP end; `::ffff:a.b.c.d` becomes `a.b.c.d`, because that is what a person would call it. A link-local one
+    /// keeps its zone: the same address on another link is another end.
     pub fn ip(address: SocketAddr) -> Self {
-        Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        match address {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+                Self::Ip(SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into())
+            }
+            _ => Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port())),
+        }
     }
 
     /// The address, if it is an IP end.
@@ -262,6 +268,21 @@ pub struct KnownName {
     pub name: Arc<str>,
     /// How it is known.
     pub by: DomainSource,
+}
+
+impl KnownName {
+    /// As people see it: `~name` for one of a reverse look-up, which is what the owner of an address calls it, and no
+    /// more than a guess at what was asked for.
+    pub fn shown(&self) -> Arc<str> {
+        match self.by {
+            DomainSource::Ptr => format!("~{}", self.name).into(),
+            DomainSource::Sni
+            | DomainSource::Quic
+            | DomainSource::Dns
+            | DomainSource::EchOuter
+            | DomainSource::SharedDns => Arc::clone(&self.name),
+        }
+    }
 }
 
 /// What the remote end is.

@@ -28,9 +28,22 @@ fn the_agents_that_are_built_in_are_listed() -> Result<()> {
     let rows: Vec<_> = listed.lines().skip(1).map(cells).collect();
     let row = |name, provider, how| vec![name, provider, how, "built in"];
     let expected = [
-        row("claude", "anthropic", "a name with claude in it"),
-        row("codex", "openai", "a name with codex in it"),
-        row("gemini", "google", "a name with gemini in it"),
+        row(
+            "claude",
+            "anthropic",
+            "the name claude or claude-code or claude-cli or claude-code-acp or claude-agent-sdk, or package \
+             @anthropic-ai/claude-code or package @anthropic-ai/claude-agent-sdk",
+        ),
+        row(
+            "codex",
+            "openai",
+            "the name codex or codex-cli or codex-exec or codex-tui or codex-acp, or package @openai/codex",
+        ),
+        row(
+            "gemini",
+            "google",
+            "the name gemini or gemini-cli or gemini_cli, or package @google/gemini-cli or package gemini_cli",
+        ),
     ];
     ensure!(rows == expected, "{listed}");
     let help = home.said(&home.run(&["--help"])?, 0)?;

@@ -7,6 +7,7 @@ use crate::support::history::{Connection, End, History, START, every};
 
 crate::tests![
     every_section_has_what_belongs_there,
+    an_endpoint_without_a_name_goes_by_its_address,
     the_threshold_decides,
     the_exit_code_tells_on_request,
     sessions_go_by_name_and_the_latest_of_a_name_counts,
@@ -67,6 +68,24 @@ fn every_section_has_what_belongs_there() -> Result<()> {
     ] {
         ensure!(text.contains(section), "{section} is missing in\n{text}");
     }
+    Ok(())
+}
+
+fn an_endpoint_without_a_name_goes_by_its_address() -> Result<()> {
+    let history = History::new()?;
+    history.write("before", START, &to("api.example", 3), End::Clean)?;
+    let nameless = |ip| Connection { domain: None, ip, ..Connection::default() };
+    let after = [to("api.example", 3), vec![nameless("198.51.100.9"), nameless("2001:db8::9")]].concat();
+    history.write("after", START + DAY, &after, End::Clean)?;
+    let addresses = ["198.51.100.9:443", "[2001:db8::9]:443"];
+    for (old, new, list) in [("before", "after", "new_domains"), ("after", "before", "removed_domains")] {
+        let diff = history.json(&["diff", "--old", old, "--new", new, "--json"])?;
+        ensure!(names(&diff, list) == addresses && diff["differs"] == true, "{diff}");
+        ensure!(diff[list][0]["new_bytes"] != diff[list][0]["old_bytes"], "{diff}");
+    }
+    let filter = ["diff", "--old", "before", "--new", "after", "--json", "--filter", "ip:198.51.100.0/24"];
+    ensure!(names(&history.json(&filter)?, "new_domains") == addresses[..1]);
+    history.launch(&["diff", "--old", "before", "--new", "after", "--exit-code"])?.run()?.expect_code(1)?;
     Ok(())
 }
 

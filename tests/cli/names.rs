@@ -396,7 +396,7 @@ fn an_unknown_endpoint_that_is_closed_waits_for_its_reverse_name() -> Result<()>
     // The second one's name is only what its owner calls it, the third has none; the end of the recording waits no
     // longer.
     let expected =
-        ["203.0.113.8:443 | claude (42) | domain=lb-2.github.com", "203.0.113.9:443 | claude (42)"];
+        ["203.0.113.8:443 | claude (42) | domain=~lb-2.github.com", "203.0.113.9:443 | claude (42)"];
     ensure!(unknown_endpoints(&finished) == expected, "{}", finished.stderr);
     let classes =
         text(&directory, "SELECT group_concat(endpoint_type, ' ') FROM events WHERE event = 'close'")?;
@@ -409,12 +409,14 @@ fn what_is_known_is_no_unknown_endpoint() -> Result<()> {
         .exact(1, 0, WEB)
         .greeting(1, 1_900, "github.com", "sni")
         .exact(2, 0, "10.0.0.7:443")
-        .exact(3, 0, "203.0.113.53:53")
+        .exact(3, 0, "127.0.0.53:53")
         .exact(4, 0, "[::1]:443")
         .close(4, 10)
+        .exact(5, 0, "203.0.113.53:53")
         .clock(5_000);
     let (finished, _) = replay(&recording, &[])?;
-    ensure!(unknown_endpoints(&finished).is_empty(), "{}", finished.stderr);
+    // Its port makes nobody a resolver of this machine.
+    ensure!(unknown_endpoints(&finished) == ["203.0.113.53:53 | claude (42)"], "{}", finished.stderr);
     Ok(())
 }
 

@@ -29,6 +29,7 @@ crate::tests![
     accepts_are_shown_on_request_only,
     listeners_are_shown_on_request,
     once_prints_what_is_open_and_ends,
+    who_watched_nobody_says_so,
     an_agent_in_another_network_namespace_is_seen,
     a_provider_of_rano_toml_wins_over_unknown,
     a_notice_says_that_nothing_matches_yet,
@@ -345,6 +346,18 @@ fn once_prints_what_is_open_and_ends() -> Result<()> {
     let local = tuple.local.to_string();
     ensure!(finished.stdout.lines().filter(|line| mentions(line, &local)).count() == 1, "{finished:#?}");
     ensure!(!scene.directory().join("observer.sqlite").exists());
+    Ok(())
+}
+
+fn who_watched_nobody_says_so() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let finished = Launch::new(&scene.place, scene.directory())?
+        .args(["--no-sqlite", "--once"])
+        .args(["--summary-only", "--pattern", "nobody-is-called-so"])
+        .run()?;
+    finished.expect_code(0)?;
+    ensure!(finished.stdout.contains("no process ever matched"), "{finished:#?}");
+    ensure!(!finished.stdout.contains("nothing missed"), "{finished:#?}");
     Ok(())
 }
 

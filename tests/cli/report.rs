@@ -17,6 +17,7 @@ crate::tests![
     json_counts_what_sql_counts,
     a_range_counts_to_the_millisecond,
     a_range_lists_its_sessions,
+    what_stays_on_the_machine_is_summed_apart,
     a_killed_session_is_told_and_counted,
     a_running_session_is_consistent_while_it_is_written,
     reading_changes_nothing,
@@ -147,6 +148,28 @@ fn a_range_counts_to_the_millisecond() -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+fn what_stays_on_the_machine_is_summed_apart() -> Result<()> {
+    let history = History::new()?;
+    let away = Connection::default();
+    let here = Connection { domain: None, ip: "127.0.0.1", ..away.clone() };
+    history.write(
+        "s",
+        START,
+        &[every(3, START, 10, &away), every(2, START, 10, &here)].concat(),
+        End::Clean,
+    )?;
+    let json = history.json(&["report", "--json"])?;
+    let sent = |path: &str| number(&json, path);
+    let all = sent("/summary/bytes_sent")?;
+    ensure!(sent("/summary/loopback/bytes_sent")? * 3 == all * 2 && all > 0, "{json}");
+    ensure!(
+        number(&json, "/summary/loopback/connects")? == 2 && number(&json, "/summary/lookups/connects")? == 0
+    );
+    let text = history.run(&["report"])?.stdout;
+    ensure!(text.contains("  loopback  sent "), "{text}");
     Ok(())
 }
 

@@ -15,6 +15,8 @@ crate::tests![
     a_termination_writes_everything_and_sums_up,
     a_hangup_writes_everything_and_sums_up,
     a_hangup_that_was_ignored_at_the_start_stays_ignored,
+    a_quit_writes_everything_and_sums_up,
+    signals_that_mean_nothing_end_nothing,
     a_closed_output_writes_everything_and_is_no_error,
     a_second_interrupt_is_no_crash,
     a_killed_run_leaves_a_whole_database,
@@ -55,6 +57,36 @@ fn a_termination_writes_everything_and_sums_up() -> Result<()> {
 
 fn a_hangup_writes_everything_and_sums_up() -> Result<()> {
     check_signal(Signal::HUP)
+}
+
+fn a_quit_writes_everything_and_sums_up() -> Result<()> {
+    check_signal(Signal::QUIT)
+}
+
+/// Each of them would end a program that says nothing of it.
+fn signals_that_mean_nothing_end_nothing() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let (rano, _) = observed(&mut scene, &[])?;
+    let signals = [
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGIO,
+        libc::SIGSTKFLT,
+        libc::SIGXFSZ,
+    ];
+    for signal in signals.into_iter().chain([34, 40, 64]) {
+        // SAFETY: a system call with two numbers.
+        ensure!(unsafe { libc::kill(rano.pid().cast_signed(), signal) } == 0, "{signal}");
+    }
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    ensure!(finished.stdout.contains("\nSummary\n"), "{finished:#?}");
+    Ok(())
 }
 
 /// As `nohup` starts it.
@@ -142,6 +174,14 @@ fn the_database_can_be_read_while_it_is_written() -> Result<()> {
         ensure!(std::time::Instant::now() < deadline, "no row appeared");
         std::thread::yield_now();
     }
+    // A session that goes on lasts until now, also where nothing happens.
+    let duration = || -> Result<i64> {
+        let report = scene.launch()?.args(["report", "--json"]).run()?;
+        let report: serde_json::Value = serde_json::from_str(&report.stdout)?;
+        Ok(report["session"]["duration_ms"].as_i64().unwrap_or_default())
+    };
+    let before = duration()?;
+    crate::support::wait_until("it lasts longer", || Ok(duration()? > before + 50))?;
     rano.interrupt()?.expect_code(0)?;
     Ok(())
 }

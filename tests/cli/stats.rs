@@ -141,7 +141,7 @@ fn a_late_name_moves_its_connection_in_the_domain_view() -> Result<()> {
 Live Stats [domain]
 1 ██████ (no name)
 Live Stats [domain]
-1 ██████ a.example
+1 ██████ ~a.example
 ";
     ensure!(said == expected, "{said}");
     Ok(())

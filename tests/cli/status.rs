@@ -36,6 +36,8 @@ fn a_running_session_is_found_from_anywhere() -> Result<()> {
     let mut claude = scene.agent("claude")?;
     let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
     rano.wait_for_event("connect", tuple)?;
+    let alive = scene.launch()?.args(["status", "--format", "{running}"]).run()?;
+    ensure!(alive.stdout == "true\n", "{alive:?}");
     // The marker's connection is google's and open too.
     let deadline = std::time::Instant::now() + crate::support::PATIENCE;
     loop {
@@ -62,9 +64,9 @@ fn a_killed_session_is_no_running_one() -> Result<()> {
     rano.wait()?;
     elsewhere(&scene)?.expect_code(1)?;
     // In its own directory it is the latest session, and nothing of it is open.
-    let here = scene.launch()?.args(["status", "--format", "{active} of {total}"]).run()?;
+    let here = scene.launch()?.args(["status", "--format", "{active} of {total} {running}"]).run()?;
     here.expect_code(0)?;
-    ensure!(here.stdout.starts_with("0 of "), "{here:?}");
+    ensure!(here.stdout.starts_with("0 of ") && here.stdout.ends_with(" false\n"), "{here:?}");
     Ok(())
 }
 
@@ -115,7 +117,7 @@ fn a_provider_of_ones_own_is_a_variable() -> Result<()> {
     ensure!(finished.stdout == "0 0 0\n", "{finished:?}");
     let finished = status("acme.toml", "{corp}")?;
     finished.expect_code(2)?;
-    let known = "unknown variable '{corp}' (known: {active} {total} {session_name} {source} {anthropic} \
+    let known = "unknown variable '{corp}' (known: {active} {total} {session_name} {source} {running} {anthropic} \
                  {openai} {google} {unknown} {acme} {local_llm})";
     ensure!(finished.stderr.contains(known), "{finished:?}");
     Ok(())

@@ -19,6 +19,9 @@ use crate::support::trial::skip;
 crate::tests![
     without_netlink_the_tables_are_read_as_text_and_the_banner_says_why,
     running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted,
+    a_limit_of_file_sizes_ends_nothing,
+    a_limit_of_file_sizes_from_the_start_ends_nothing_and_leaves_no_file,
+    a_filesystem_without_shared_mappings_is_named_and_keeps_no_file,
     a_database_that_vanishes_is_said_and_counted,
     where_proc_hides_others_ones_own_agents_are_seen_and_the_banner_says_so,
     a_clock_that_jumps_changes_no_duration,
@@ -129,6 +132,96 @@ fn a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen() 
         connection = next;
     }
     rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+/// Makes shared mappings of files that may be written to fail with ENODEV, as some filesystems do.
+fn refuse_shared_mappings(launch: &mut Launch) {
+    // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+    unsafe {
+        launch.command().pre_exec(|| {
+            install_filter_of_mappings()
+                .map_err(|errno| std::io::Error::from_raw_os_error(errno.raw_os_error()))
+        });
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "numbers of the kernel's interface, all small")]
+fn install_filter_of_mappings() -> rustix::io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENODEV as u32;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // struct seccomp_data: the call's number at 0, the low halves of its third and fourth argument at 32 and 40.
+    let mut steps = [
+        step(LOAD, 0, 0, 0),
+        step(JUMP_IF_EQUAL, 0, 5, libc::SYS_mmap as u32),
+        step(LOAD, 0, 0, 32),
+        step(JUMP_IF_EQUAL, 0, 3, (libc::PROT_READ | libc::PROT_WRITE) as u32),
+        step(LOAD, 0, 0, 40),
+        step(JUMP_IF_EQUAL, 0, 1, libc::MAP_SHARED as u32),
+        step(RETURN, 0, 0, REFUSE),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 8, filter: steps.as_mut_ptr() };
+    rustix::thread::set_no_new_privs(true)?;
+    // SAFETY: the pointer is to a program that outlives the call.
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) } {
+        0 => Ok(()),
+        _ => Err(rustix::io::Errno::from_raw_os_error(
+            std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
+        )),
+    }
+}
+
+fn a_filesystem_without_shared_mappings_is_named_and_keeps_no_file() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut launch = scene.launch()?.args(FAST).args(["--source", "proc"]);
+    refuse_shared_mappings(&mut launch);
+    let finished = launch.run()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("no shared mappings"), "{}", finished.stderr);
+    ensure!(finished.stderr.contains("hint: name a file on a local filesystem"), "{}", finished.stderr);
+    let left = fs::read_dir(scene.directory())?.filter_map(Result::ok).map(|entry| entry.file_name());
+    ensure!(!left.into_iter().any(|name| name.to_string_lossy().contains("sqlite")), "a half-made file");
+    Ok(())
+}
+
+fn a_limit_of_file_sizes_ends_nothing() -> Result<()> {
+    let mut scene = Scene::new(if is_root() { User::Root } else { User::Ordinary })?;
+    let rano = scene.observe(&["--db-flush-ms", "20"])?;
+    let limit = Rlimit { current: Some(4096), ..rustix::process::getrlimit(Resource::Fsize) };
+    rustix::process::prlimit(Pid::from_raw(rano.pid().cast_signed()), Resource::Fsize, limit)?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("limit of file sizes"), "{}", finished.stderr);
+    ensure!(finished.stdout.contains("\nSummary\n"), "{}", finished.stdout);
+    ensure!(finished.stdout.contains("sqlite dropped"), "{}", finished.stdout);
+    Ok(())
+}
+
+fn a_limit_of_file_sizes_from_the_start_ends_nothing_and_leaves_no_file() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut launch = scene.launch()?.args(FAST);
+    let limit = Rlimit { current: Some(4096), ..rustix::process::getrlimit(Resource::Fsize) };
+    // SAFETY: between fork and exec only a system call is made.
+    unsafe {
+        launch.command().pre_exec(move || Ok(rustix::process::setrlimit(Resource::Fsize, limit)?));
+    }
+    let rano = launch.start()?;
+    let mut claude = scene.agent("claude")?;
+    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(3)?;
+    ensure!(finished.stderr.contains("limit of file sizes"), "{}", finished.stderr);
+    ensure!(finished.stdout.contains("1 sqlite dropped"), "{}", finished.stdout);
+    let left = fs::read_dir(scene.directory())?.filter_map(Result::ok).map(|entry| entry.file_name());
+    ensure!(!left.into_iter().any(|name| name.to_string_lossy().contains("sqlite")), "a half-made file");
     Ok(())
 }
 

@@ -31,7 +31,7 @@ use crate::sink::Sink;
 use crate::sink::log_file::{LogFile, OpenLog};
 use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room, StatsSettings};
-use crate::sink::store::{OnMove, StoreSink};
+use crate::sink::store::{LostHistory, OnMove, StoreSink};
 use crate::sink::terminal::{Format, Terminal, TerminalSettings};
 use crate::source;
 use crate::source::proc::PROC;
@@ -54,12 +54,13 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let logs = run.log_files(&reopen)?;
     run.take_inputs(&mut setup)?;
     let opened = run.recorded(setup.open(rules).map_err(not_opened)?)?;
-    let store = run.store(opened.health())?;
+    let (store, lost) = run.store(opened.health())?;
     let on_move = run.registration(store.as_ref());
     let terminal = run.terminal(&stop);
     run.banner(&opened.health(), opened.names_from(), &terminal.stderr_styles());
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
+    sinks.extend(lost.map(|lost| Box::new(lost) as Box<dyn Sink>));
     sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
     sinks.push(Box::new(terminal));
     let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
@@ -213,9 +214,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One of rano's own arguments as it may be stored.
+    /// A pattern as it may be stored.
     fn redacted(&self, argument: &str) -> String {
         redact::command_line(&[argument.to_owned()], redaction(self.settings))
+    }
+
+    fn redacted_arguments(&self) -> Vec<String> {
+        let arguments: Vec<String> =
+            self.context.arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        redact::arguments(&arguments, redaction(self.settings))
     }
 
     /// The same as it may be shown and stored.
@@ -243,8 +250,9 @@ impl<'a> Run<'a> {
         )
     }
 
-    fn store(&self, health: SourceHealth) -> Result<Option<Store>> {
-        let Some(path) = &self.settings.sqlite else { return Ok(None) };
+    /// A limit of file sizes is like a disk that fills up: the observation goes on without what it does not allow.
+    fn store(&self, health: SourceHealth) -> Result<(Option<Store>, Option<LostHistory>)> {
+        let Some(path) = &self.settings.sqlite else { return Ok((None, None)) };
         let options = StoreOptions {
             path: path.clone(),
             rights: self.files.rights(),
@@ -259,7 +267,7 @@ impl<'a> Run<'a> {
             started_at: self.started.unix_ms,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             user: self.context.environment.user_name(),
-            args: self.context.arguments.iter().map(|arg| self.redacted(&arg.to_string_lossy())).collect(),
+            args: self.redacted_arguments(),
             patterns: self.watching.iter().map(|pattern| self.redacted(pattern)).collect(),
             excludes: self.redacted_excludes(),
             config_files: self.config_files(),
@@ -274,7 +282,14 @@ impl<'a> Run<'a> {
             }
             (started, _) => started,
         };
-        started.map(Some).map_err(|error| self.no_store(&error, named_by).into())
+        match started {
+            Ok(store) => Ok((Some(store), None)),
+            Err(error) if error.problem == OpenProblem::SizeLimit => {
+                let why = format!("{error} ({})", error.hint());
+                Ok((None, Some(LostHistory::new(&Escaped(&why).to_string()))))
+            }
+            Err(error) => Err(self.no_store(&error, named_by).into()),
+        }
     }
 
     fn no_store(&self, error: &OpenError, named_by: NamedBy) -> Failure {

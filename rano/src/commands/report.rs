@@ -64,9 +64,13 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let path = history::database_to_read(&configuration, context)?;
     let found = History::ask(&path, |history| history.report(&selection, top))
         .map_err(|error| history::cannot_open(&error))?;
-    let Some(found) = found else {
+    let Some(mut found) = found else {
         return Err(history::no_session(named.map_or("", String::as_str), &path).into());
     };
+    let now = jiff::Timestamp::now().as_millisecond();
+    for session in found.sessions.iter_mut().filter(|session| running.contains(&session.run_id)) {
+        session.running_at = Some(now);
+    }
     let text = if matches.get_flag("as_json") {
         report::json(&found, &running)
     } else {

@@ -286,8 +286,9 @@ fn make_or_open_at(
     }
 }
 
-/// The database at `path`, made if it is missing, and the path that leads to it through no link.
-pub(crate) fn create_database(path: &Path, rights: &Rights) -> Result<(PathBuf, File), Problem> {
+/// The database at `path`, made if it is missing, the path that leads to it through no link, and whether
+/// it was missing.
+pub(crate) fn create_database(path: &Path, rights: &Rights) -> Result<(PathBuf, File, bool), Problem> {
     let flags = OFlags::RDWR | QUIETLY;
     if *rights == Rights::Own {
         let path = resolved(path)?;
@@ -295,14 +296,14 @@ pub(crate) fn create_database(path: &Path, rights: &Rights) -> Result<(PathBuf, 
         if !is_new {
             check_opened(&file, rights, Use::Database)?;
         }
-        return Ok((path, file.into()));
+        return Ok((path, file.into(), is_new));
     }
     let place = find(path, rights, Last::Keep)?;
     let (file, is_new) = make_or_open_at(&place.directory, Path::new(&place.name), flags, OFlags::NOFOLLOW)?;
     if !is_new {
         check_opened(&file, rights, Use::Database)?;
     }
-    Ok((place.path()?, file.into()))
+    Ok((place.path()?, file.into(), is_new))
 }
 
 /// The database at `path` to read, and the path that leads to it through no link.

@@ -15,7 +15,7 @@ use crate::names::lookups::Lookups;
 #[cfg(feature = "cli")]
 use crate::names::pcap;
 use crate::names::pointers::{PointerSettings, Pointers};
-use crate::names::resolver::{Resolver, ResolverFiles};
+use crate::names::resolver::{self, Resolver, ResolverFiles};
 use crate::names::unknown::UnknownEndpoints;
 use crate::pipeline::Names;
 use crate::source::Source;
@@ -186,9 +186,15 @@ impl<'a> NameSources<'a> {
             book: if told { Book::new(hold).with_lookups(lookups) } else { Book::closed_for_good() },
             from: self.from(),
             pointers,
-            classes: Classes::new(&self.settings.classes),
+            classes: self.classes(),
             unknown: self.settings.unknown.then(UnknownEndpoints::default),
         }
+    }
+
+    /// What a recording's machine asked is not known.
+    fn classes(&self) -> Classes {
+        let classes = Classes::new(&self.settings.classes);
+        if self.settings.recorded { classes } else { classes.with_resolvers(resolver::of_this_machine()) }
     }
 
     fn pointers(&mut self) -> Pointers {

@@ -55,6 +55,11 @@ struct Flow {
     remote: SocketAddr,
 }
 
+/// As packets show it: IPv4 as itself, and without a zone.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 impl Flow {
     fn party(self) -> Party {
         Party::Flow { protocol: self.protocol, local: self.local, remote: self.remote }
@@ -295,7 +300,8 @@ impl Book {
 
     fn complete(&mut self, opened: &Opened, out: &mut Vec<Learned>) {
         if let (Some(Address::Ip(local)), Some(Address::Ip(remote))) = (&opened.local, &opened.remote) {
-            let flow = Flow { protocol: opened.protocol, local: *local, remote: *remote };
+            let flow =
+                Flow { protocol: opened.protocol, local: canonical(*local), remote: canonical(*remote) };
             self.has_flow(opened.id, flow, out);
         }
     }
@@ -305,7 +311,11 @@ impl Book {
         if let Some(socket) = self.sockets.get(&id)
             && let (Address::Ip(local), Some(remote)) = (local, socket.remote)
         {
-            self.has_flow(id, Flow { protocol: socket.protocol, local: *local, remote }, out);
+            self.has_flow(
+                id,
+                Flow { protocol: socket.protocol, local: canonical(*local), remote: canonical(remote) },
+                out,
+            );
         }
     }
 
@@ -454,7 +464,6 @@ impl Book {
             },
             Party::Socket(SocketId::Inode { .. }) => None,
             Party::Flow { protocol, local, remote } => {
-                let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
                 let flow = Flow { protocol, local: canonical(local), remote: canonical(remote) };
                 self.holder(flow, at_ns)
                     .or_else(|| flow.unbound().find_map(|unbound| self.holder(unbound, at_ns)))

@@ -10,7 +10,7 @@ use pcap_parser::traits::{PcapNGPacketBlock as _, PcapReaderIterator};
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
 use super::Evidence;
-use super::packet::{self, Link};
+use super::packet::{self, Link, Look};
 use super::reader::{Reader, Seen};
 use crate::event::Moment;
 
@@ -29,11 +29,18 @@ pub struct Packets {
     buffer: usize,
     /// It consists of blocks (pcapng).
     has_blocks: bool,
-    interfaces: Vec<Interface>,
+    section: Section,
     /// Of the packet before, for those that have no time of their own.
     unix_ns: u64,
     /// Why reading ended before the end.
     pub broken: Option<&'static str>,
+}
+
+/// What a pcapng section has said so far; a pcap file is one with one interface.
+#[derive(Default)]
+struct Section {
+    big_endian: bool,
+    interfaces: Vec<Interface>,
 }
 
 #[derive(Clone, Copy)]
@@ -67,7 +74,7 @@ impl Packets {
                     blocks,
                     buffer: BUFFER,
                     has_blocks,
-                    interfaces: Vec::new(),
+                    section: Section::default(),
                     unix_ns: 0,
                     broken: None,
                 })
@@ -113,7 +120,7 @@ impl Packets {
         }
         let missing = match self.blocks.next() {
             Ok((length, block)) => {
-                block_read(&block, &mut self.interfaces, &mut self.unix_ns, each);
+                block_read(&block, &mut self.section, &mut self.unix_ns, each);
                 return Step::Block(length);
             }
             Err(PcapError::Eof) => return Step::End,
@@ -149,25 +156,27 @@ impl Packets {
 
 fn block_read(
     block: &PcapBlockOwned<'_>,
-    interfaces: &mut Vec<Interface>,
+    section: &mut Section,
     unix_ns: &mut u64,
     mut each: impl FnMut(u64, Option<Link>, &[u8]),
 ) {
     match block {
         PcapBlockOwned::LegacyHeader(header) => {
             let resolution = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
-            *interfaces = vec![Interface { link: link(header.network), resolution, offset: 0 }];
+            section.interfaces = vec![Interface { link: link(header.network), resolution, offset: 0 }];
         }
         PcapBlockOwned::Legacy(packet) => {
-            let Some(interface) = interfaces.first() else { return };
+            let Some(interface) = section.interfaces.first() else { return };
             let scale = 1_000_000_000 / interface.resolution;
             *unix_ns = u64::from(packet.ts_sec) * 1_000_000_000 + u64::from(packet.ts_usec) * scale;
             each(*unix_ns, interface.link, packet.data);
         }
-        PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
+        PcapBlockOwned::NG(Block::SectionHeader(header)) => {
+            *section = Section { big_endian: header.big_endian(), interfaces: Vec::new() };
+        }
         PcapBlockOwned::NG(Block::InterfaceDescription(described)) => {
-            if interfaces.len() < INTERFACES_MAX {
-                interfaces.push(Interface {
+            if section.interfaces.len() < INTERFACES_MAX {
+                section.interfaces.push(Interface {
                     link: link(described.linktype),
                     resolution: described.ts_resolution().unwrap_or(1_000_000),
                     offset: described.ts_offset(),
@@ -175,22 +184,53 @@ fn block_read(
             }
         }
         PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-            let Some(interface) = interfaces.get(packet.if_id as usize) else { return };
+            let Some(interface) = section.interfaces.get(packet.if_id as usize) else { return };
             let ticks = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
             *unix_ns = interface.unix_ns(ticks);
             each(*unix_ns, interface.link, packet.packet_data());
         }
         PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-            let Some(interface) = interfaces.first() else { return };
+            let Some(interface) = section.interfaces.first() else { return };
             each(*unix_ns, interface.link, packet.packet_data());
+        }
+        PcapBlockOwned::NG(Block::Unknown(block)) if block.block_type == OldPacket::KIND => {
+            let Some(packet) = OldPacket::read(block.data, section.big_endian) else { return };
+            let Some(interface) = section.interfaces.get(packet.interface) else { return };
+            *unix_ns = interface.unix_ns(packet.ticks);
+            each(*unix_ns, interface.link, packet.bytes);
         }
         // Statistics, names, secrets, comments.
         PcapBlockOwned::NG(_) => {}
     }
 }
 
+/// The upper half of a pcap file's field says how long the check sums of its frames are.
 fn link(kind: Linktype) -> Option<Link> {
-    Link::from_number(kind.0)
+    Link::from_number(kind.0 & 0xffff)
+}
+
+/// What was written before there were enhanced packets: interface and drops, time, and two lengths.
+struct OldPacket<'a> {
+    interface: usize,
+    ticks: u64,
+    bytes: &'a [u8],
+}
+
+impl<'a> OldPacket<'a> {
+    const KIND: u32 = 2;
+
+    fn read(content: &'a [u8], big_endian: bool) -> Option<Self> {
+        let word = |at: usize| {
+            let bytes = *content.get(at..)?.first_chunk()?;
+            Some(if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+        };
+        let interface = *content.first_chunk()?;
+        let interface =
+            if big_endian { u16::from_be_bytes(interface) } else { u16::from_le_bytes(interface) };
+        let ticks = u64::from(word(4)?) << 32 | u64::from(word(8)?);
+        let length = usize::try_from(word(12)?).ok()?;
+        Some(Self { interface: usize::from(interface), ticks, bytes: content.get(20..)?.get(..length)? })
+    }
 }
 
 impl Interface {
@@ -210,12 +250,14 @@ pub struct CaptureEvidence {
     buffer: Vec<Evidence>,
     /// Packets of links that are not understood.
     other_links: u64,
+    /// Packets behind headers that are not understood, and fragments.
+    hidden: u64,
 }
 
 impl CaptureEvidence {
     pub fn new(packets: Packets) -> Self {
         let (ready, buffer) = (VecDeque::new(), Vec::new());
-        Self { packets, reader: Reader::default(), ready, buffer, other_links: 0 }
+        Self { packets, reader: Reader::default(), ready, buffer, other_links: 0, hidden: 0 }
     }
 
     /// What is next, without taking it.
@@ -234,23 +276,27 @@ impl CaptureEvidence {
     }
 
     fn read_packet(&mut self) -> bool {
-        let Self { packets, reader, ready, buffer, other_links } = self;
+        let Self { packets, reader, ready, buffer, other_links, hidden } = self;
         packets.next(|unix_ns, link, bytes| {
             let Some(link) = link else {
                 *other_links += 1;
                 return;
             };
-            if let Some(segment) = packet::parse(link, bytes) {
-                let unix_ms = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
-                reader.read(Moment { boot_ns: unix_ns, unix_ms }, Seen::OnTheWay, &segment, buffer);
-                ready.extend(buffer.drain(..));
+            match packet::look(link, bytes) {
+                Look::Segment(segment) => {
+                    let unix_ms = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
+                    reader.read(Moment { boot_ns: unix_ns, unix_ms }, Seen::OnTheWay, &segment, buffer);
+                    ready.extend(buffer.drain(..));
+                }
+                Look::Hidden => *hidden += 1,
+                Look::Other => {}
             }
         })
     }
 
-    /// Packets that held names and gave none.
+    /// Packets that held names and gave none, or that may have.
     pub fn unread(&self) -> u64 {
-        self.reader.unread + self.other_links
+        self.reader.unread() + self.other_links + self.hidden
     }
 
     pub fn broken(&self) -> Option<&'static str> {

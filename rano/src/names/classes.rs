@@ -12,11 +12,20 @@ use serde::Deserialize;
 use crate::event::{Address, Class};
 use crate::glob::{Glob, folded_name};
 
+pub use super::reach::{Reach, reach};
+
 /// The classes and names that rano knows by itself.
 pub const BUILT_IN: &str = include_str!("endpoints.toml");
 
-/// Ports on which names are asked for: DNS, DNS over TLS and QUIC (RFC 7858, RFC 9250), multicast DNS (RFC 6762).
-const DNS_PORTS: [u16; 3] = [53, 853, 5353];
+/// Ports on which names are asked for: DNS, DNS over TLS and QUIC (RFC 7858, RFC 9250).
+const DNS_PORTS: [u16; 2] = [53, 853];
+/// Where a link is asked: multicast DNS (RFC 6762) and LLMNR (RFC 4795).
+const LINK_WIDE: [(Ipv4Addr, Ipv6Addr, u16); 2] = [
+    (Ipv4Addr::new(224, 0, 0, 251), Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb), 5353),
+    (Ipv4Addr::new(224, 0, 0, 252), Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 3), 5355),
+];
+/// The local stub of systemd-resolved, whether resolv.conf names it or not.
+const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
 
 /// How far the one is believed who says what a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +53,8 @@ pub struct Classes {
     built_in: OnceCell<Names>,
     add_only: Names,
     asked: RefCell<Asked>,
+    /// The machine's.
+    resolvers: Vec<IpAddr>,
 }
 
 impl Classes {
@@ -53,10 +64,44 @@ impl Classes {
         Self { user: by(Authority::User), add_only: by(Authority::AddOnly), ..Self::default() }
     }
 
+    /// Who asks these for a name asks this machine's resolvers. Nobody else's port 53 is one: a tunnel has it too.
+    #[must_use]
+    pub fn with_resolvers(mut self, resolvers: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.resolvers = resolvers.into_iter().map(|ip| ip.to_canonical()).collect();
+        self
+    }
+
+    fn by_address(&self, remote: &Address) -> Option<Class> {
+        let remote = match remote {
+            Address::Path(_) => return Some(Class::Ipc),
+            Address::Ip(remote) => remote,
+        };
+        let ip = remote.ip().to_canonical();
+        if self.answers_for_names(ip, remote.port()) {
+            return Some(Class::Dns);
+        }
+        match reach(ip) {
+            Reach::Host => Some(Class::Localhost),
+            Reach::Site => Some(Class::Private),
+            Reach::World => None,
+        }
+    }
+
+    fn answers_for_names(&self, ip: IpAddr, port: u16) -> bool {
+        let is_stub = || STUBS.iter().any(|stub| ip == *stub);
+        let is_link_wide = |(v4, v6, of): &(Ipv4Addr, Ipv6Addr, u16)| port == *of && (ip == *v4 || ip == *v6);
+        (DNS_PORTS.contains(&port) && (self.resolvers.contains(&ip) || is_stub()))
+            || LINK_WIDE.iter().any(is_link_wide)
+    }
+
     /// `name` in lower case, without the final dot; `None` where none is known that may be relied on.
     pub fn of(&self, name: Option<&str>, remote: Option<&Address>) -> Class {
         let found = name.map(|name| self.asked.borrow_mut().of(name, || self.find(name))).unwrap_or_default();
-        found.trusted.or_else(|| remote.and_then(by_address)).or(found.added).unwrap_or(Class::Unknown)
+        found
+            .trusted
+            .or_else(|| remote.and_then(|remote| self.by_address(remote)))
+            .or(found.added)
+            .unwrap_or(Class::Unknown)
     }
 
     /// Whether the class is the word of those alone who can only add. It is shown; that the endpoint is known it does
@@ -64,7 +109,8 @@ impl Classes {
     pub fn is_only_claimed(&self, name: Option<&str>, remote: Option<&Address>) -> bool {
         let found =
             name.filter(|_| !self.add_only.is_empty()).map(|name| self.find(name)).unwrap_or_default();
-        found.added.is_some() && found.trusted.or_else(|| remote.and_then(by_address)).is_none()
+        found.added.is_some()
+            && found.trusted.or_else(|| remote.and_then(|remote| self.by_address(remote))).is_none()
     }
 
     fn find(&self, name: &str) -> Found {
@@ -125,59 +171,6 @@ pub fn built_in_entries() -> Vec<ClassEntry> {
         authority: Authority::BuiltIn,
     };
     file.endpoints.into_iter().map(entry).collect()
-}
-
-fn by_address(remote: &Address) -> Option<Class> {
-    let remote = match remote {
-        Address::Path(_) => return Some(Class::Ipc),
-        Address::Ip(remote) => remote,
-    };
-    if DNS_PORTS.contains(&remote.port()) {
-        return Some(Class::Dns);
-    }
-    match reach(remote.ip()) {
-        Reach::Host => Some(Class::Localhost),
-        Reach::Site => Some(Class::Private),
-        Reach::World => None,
-    }
-}
-
-/// How far an address reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// This machine.
-    Host,
-    /// A private, shared, link-local or multicast address (RFC 1918, 4193, 6598, 3927, 4291).
-    Site,
-    World,
-}
-
-pub fn reach(ip: IpAddr) -> Reach {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => reach_v4(ip),
-        IpAddr::V6(ip) => reach_v6(ip),
-    }
-}
-
-fn reach_v4(ip: Ipv4Addr) -> Reach {
-    let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
-    if ip.is_loopback() || ip.is_unspecified() {
-        Reach::Host
-    } else if ip.is_private() || ip.is_link_local() || shared || ip.is_multicast() || ip.is_broadcast() {
-        Reach::Site
-    } else {
-        Reach::World
-    }
-}
-
-fn reach_v6(ip: Ipv6Addr) -> Reach {
-    if ip.is_loopback() || ip.is_unspecified() {
-        Reach::Host
-    } else if ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_multicast() {
-        Reach::Site
-    } else {
-        Reach::World
-    }
 }
 
 /// Entries of one authority.
@@ -301,7 +294,8 @@ mod tests {
 
     #[test]
     fn an_address_tells_what_no_name_does() {
-        let classes = Classes::new(&[]);
+        let resolvers = ["9.9.9.9", "2001:db8::53"].map(|ip| ip.parse().expect("an address"));
+        let classes = Classes::new(&[]).with_resolvers(resolvers);
         for (remote, expected) in [
             ("127.0.0.1:443", Class::Localhost),
             ("[::1]:443", Class::Localhost),
@@ -316,6 +310,13 @@ mod tests {
             ("9.9.9.9:53", Class::Dns),
             ("127.0.0.53:53", Class::Dns),
             ("9.9.9.9:853", Class::Dns),
+            ("[2001:db8::53]:53", Class::Dns),
+            ("224.0.0.251:5353", Class::Dns),
+            ("[ff02::fb]:5353", Class::Dns),
+            ("9.9.9.9:443", Class::Unknown),
+            ("9.9.9.10:53", Class::Unknown),
+            ("9.9.9.10:5353", Class::Unknown),
+            ("10.0.0.1:53", Class::Private),
             ("/run/docker.sock", Class::Ipc),
             ("203.0.113.7:443", Class::Unknown),
             ("100.128.0.1:443", Class::Unknown),
@@ -353,11 +354,13 @@ mod tests {
 
     #[test]
     fn who_can_only_add_reclassifies_nothing() {
+        let resolver = "9.9.9.9".parse().expect("an address");
         let classes = Classes::new(&[entry(
             Class::LlmApi,
             &["evil.example", "*.github.com", "deep.o1.ingest.sentry.io", "*"],
             Authority::AddOnly,
-        )]);
+        )])
+        .with_resolvers([resolver]);
         for (name, remote, expected) in [
             ("evil.example", "203.0.113.7:443", Class::LlmApi),
             ("api.github.com", "203.0.113.7:443", Class::CodeHost),

@@ -18,10 +18,12 @@ pub mod packet;
 pub mod pcap;
 pub mod pointers;
 pub mod quic;
+mod reach;
 pub mod reader;
 pub mod resolver;
 pub mod stream;
 pub mod tls;
 pub mod unknown;
+mod wrapping;
 
 pub use evidence::{Answer, Evidence, Greeting, Party, Pointer};

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+
+use super::wrapping::{Inner, unwrap};
 
 /// How a packet begins, by the numbers that capture files and libpcap use (<https://www.tcpdump.org/linktypes.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,22 @@ pub enum Link {
     /// What Linux gives on the device `any`.
     Cooked,
     Cooked2,
+    /// With or without the bytes of HDLC before it.
+    Ppp,
+    PppWithDirection,
+    PppOverEthernet,
+    /// Cisco's HDLC.
+    Hdlc,
+    /// IEEE 802.11, and the same behind what the radio says of it.
+    Wireless,
+    Radiotap,
+    /// What OpenBSD's filter logs, and its decrypted packets.
+    FilterLog,
+    Encapsulated,
+    /// What Linux's filter logs.
+    NetfilterLog,
+    /// Of macOS.
+    PacketTap,
 }
 
 impl Link {
@@ -26,6 +44,16 @@ impl Link {
             12 | 14 | 101 | 228 | 229 => Some(Self::Ip),
             113 => Some(Self::Cooked),
             276 => Some(Self::Cooked2),
+            9 | 50 | 166 => Some(Self::Ppp),
+            51 => Some(Self::PppOverEthernet),
+            104 => Some(Self::Hdlc),
+            105 => Some(Self::Wireless),
+            109 => Some(Self::Encapsulated),
+            117 => Some(Self::FilterLog),
+            127 => Some(Self::Radiotap),
+            149 | 258 => Some(Self::PacketTap),
+            204 => Some(Self::PppWithDirection),
+            239 => Some(Self::NetfilterLog),
             _ => None,
         }
     }
@@ -51,16 +79,60 @@ pub enum Content<'a> {
     },
 }
 
+/// What a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look<'a> {
+    Segment(Segment<'a>),
+    /// Neither UDP nor TCP.
+    Other,
+    /// It may be a datagram or a segment: a fragment, or behind a header that is not understood.
+    Hidden,
+}
+
+/// The same, where it is said what became of those that are no segments.
+pub fn look(link: Link, bytes: &[u8]) -> Look<'_> {
+    match unwrap(link, bytes) {
+        Inner::Ip(packet) => match segment(packet) {
+            Some(segment) => Look::Segment(segment),
+            None if is_first_fragment(packet) => Look::Hidden,
+            None => Look::Other,
+        },
+        Inner::Nothing => Look::Other,
+        Inner::Hidden => Look::Hidden,
+    }
+}
+
 /// `None` for what is neither UDP nor TCP, for fragments, and for bytes that are no packet.
 pub fn parse(link: Link, bytes: &[u8]) -> Option<Segment<'_>> {
-    let ether_type = |at: usize| Some(EtherType(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?)));
-    let sliced = match link {
-        Link::Ethernet => LaxSlicedPacket::from_ethernet(bytes).ok()?,
-        Link::Ip => LaxSlicedPacket::from_ip(bytes).ok()?,
-        Link::Loopback => LaxSlicedPacket::from_ip(bytes.get(4..)?).ok()?,
-        Link::Cooked => LaxSlicedPacket::from_ether_type(ether_type(14)?, bytes.get(16..)?),
-        Link::Cooked2 => LaxSlicedPacket::from_ether_type(ether_type(0)?, bytes.get(20..)?),
-    };
+    match unwrap(link, bytes) {
+        Inner::Ip(packet) => segment(packet),
+        Inner::Nothing | Inner::Hidden => None,
+    }
+}
+
+/// The first of several fragments of a datagram or segment: the others follow it and are not counted.
+fn is_first_fragment(packet: &[u8]) -> bool {
+    let Ok(sliced) = LaxSlicedPacket::from_ip(packet) else { return false };
+    match sliced.net {
+        Some(LaxNetSlice::Ipv4(ip)) => {
+            let header = ip.header();
+            let is_of_interest = matches!(header.protocol().0, 6 | 17);
+            is_of_interest && header.more_fragments() && header.fragments_offset().value() == 0
+        }
+        Some(LaxNetSlice::Ipv6(_)) => {
+            // Behind the header of 40 bytes: what follows, a byte of nothing, and offset and flag (RFC 8200, 4.5).
+            const FRAGMENT: u8 = 44;
+            let offset = packet.get(42..44).map(|field| u16::from_be_bytes([field[0], field[1]]));
+            packet[6] == FRAGMENT
+                && matches!(packet.get(40), Some(6 | 17))
+                && offset.is_some_and(|field| field & 0xfff9 == 1)
+        }
+        Some(LaxNetSlice::Arp(_)) | None => false,
+    }
+}
+
+fn segment(packet: &[u8]) -> Option<Segment<'_>> {
+    let sliced = LaxSlicedPacket::from_ip(packet).ok()?;
     let (from, to) = addresses(sliced.net.as_ref()?)?;
     let (from_port, to_port, content) = match sliced.transport? {
         TransportSlice::Udp(udp) => {

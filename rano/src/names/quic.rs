@@ -14,7 +14,6 @@ use super::tls::{self, Greeting};
 /// A connection id has at most so many bytes in these versions.
 const ID_MAX: usize = 20;
 const LONG_HEADER: u8 = 0x80;
-const FIXED_BIT: u8 = 0x40;
 const TAG: usize = 16;
 const SAMPLE: usize = 16;
 
@@ -70,8 +69,8 @@ impl Version {
 pub fn begins_initial(datagram: &[u8]) -> bool {
     let Some((&first, rest)) = datagram.split_first() else { return false };
     let version = rest.first_chunk().and_then(|number| Version::from_number(u32::from_be_bytes(*number)));
-    first & (LONG_HEADER | FIXED_BIT) == LONG_HEADER | FIXED_BIT
-        && version.is_some_and(|version| version.kind(first) == Kind::Initial)
+    // The bit behind it may be anything (RFC 9287).
+    first & LONG_HEADER != 0 && version.is_some_and(|version| version.kind(first) == Kind::Initial)
 }
 
 /// What protects a client's Initial packets.
@@ -157,10 +156,13 @@ impl Client {
     }
 
     /// Takes in every Initial packet of a datagram. After the server's first answer the client uses another connection
-    /// id, and the keys stay.
+    /// id, and the keys stay. Zeros between two packets are padding: a client may leave it outside of them, and what is
+    /// handed to the kernel as several datagrams at once is seen as one.
     pub fn read(&mut self, mut datagram: &[u8]) -> Greeting {
         while let Some(packet) = Packet::read(datagram) {
             datagram = &datagram[packet.bytes.len()..];
+            let padding = datagram.iter().take_while(|byte| **byte == 0).count();
+            datagram = &datagram[padding..];
             if packet.kind == Kind::Initial
                 && let Some(frames) = self.keys.open(packet.bytes, packet.number_at)
             {
@@ -240,7 +242,7 @@ impl<'a> Packet<'a> {
     fn read(datagram: &'a [u8]) -> Option<Self> {
         let mut rest = Cursor(datagram);
         let first = rest.byte()?;
-        if first & (LONG_HEADER | FIXED_BIT) != LONG_HEADER | FIXED_BIT {
+        if first & LONG_HEADER == 0 {
             return None;
         }
         let version = Version::from_number(u32::from_be_bytes(*rest.bytes(4)?.first_chunk()?))?;

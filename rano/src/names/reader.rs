@@ -101,6 +101,14 @@ pub struct Standing {
 const NOBODY_KNOWN: Standing = Standing { whose: Whose::Anybodys, uid: None };
 
 impl Reader {
+    /// Packets that hold names and gave none, those of greetings included that are not whole so far.
+    pub fn unread(&self) -> u64 {
+        // A stream whose beginning is missing may be anything.
+        let hellos = self.hellos.values().filter(|stream| !stream.ready().is_empty()).count();
+        let begun = hellos + self.initials.values().count();
+        self.unread + u64::try_from(begun).unwrap_or(u64::MAX)
+    }
+
     /// What a segment tells goes to `out`.
     pub fn read(&mut self, at: Moment, seen: Seen, segment: &Segment<'_>, out: &mut Vec<Evidence>) {
         self.read_knowing(at, seen, segment, &|_| NOBODY_KNOWN, out);

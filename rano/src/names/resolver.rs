@@ -13,7 +13,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -72,6 +72,21 @@ struct Reply {
     name: Option<Arc<str>>,
     confirmed: bool,
     lasts: Duration,
+}
+
+/// The addresses of this machine's resolvers: those of resolv.conf, and those that its stubs ask in turn.
+pub fn of_this_machine() -> Vec<IpAddr> {
+    const FILES: [&str; 3] =
+        ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
+    let named = |file: &str| {
+        // Without a file, resolv.conf(5) means this machine, which is known for what it is.
+        let text = config::read(Path::new(file));
+        config::servers(&text).into_iter().map(|server| server.ip().to_canonical())
+    };
+    let mut all: Vec<IpAddr> = FILES.into_iter().flat_map(named).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// The asking side.

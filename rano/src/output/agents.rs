@@ -92,7 +92,16 @@ mod tests {
         let lines: Vec<_> =
             text.lines().map(|line| line.split("  ").filter(|cell| !cell.is_empty())).collect();
         let cells: Vec<Vec<_>> = lines.into_iter().map(|cells| cells.map(str::trim).collect()).collect();
-        assert_eq!(cells[1], ["claude", "anthropic", "a name with claude in it", "built in"]);
+        assert_eq!(
+            cells[1],
+            [
+                "claude",
+                "anthropic",
+                "the name claude or claude-code or claude-cli or claude-code-acp or claude-agent-sdk, or package \
+             @anthropic-ai/claude-code or package @anthropic-ai/claude-agent-sdk",
+                "built in"
+            ]
+        );
         let how = "the name goose or goosed, with package goose-ai or path */bin/\\x1bgoose";
         assert_eq!(cells[2], ["goose", how, "/x/rano.toml:3"]);
 

@@ -10,7 +10,7 @@ use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::report::{self, Look};
 use super::table::{Align, Column, Table, grouped};
 use crate::filter::Filter;
-use crate::store::query::diff::{Change, Changes, LEAST_CHANGE, Snapshot, Traffic};
+use crate::store::query::diff::{Change, Changes, LEAST_BYTES, LEAST_CHANGE, Snapshot, Traffic};
 use crate::store::query::sessions::StoredSession;
 
 /// What was asked for.
@@ -46,8 +46,10 @@ pub fn text(
     if changes.is_empty() {
         out.push_str("\nNo differences\n");
     }
-    let by_how_much =
-        format!("Changed domains (by {} % and {LEAST_CHANGE} connections or more)", question.threshold);
+    let by_how_much = format!(
+        "Changed domains (by {} % and {LEAST_CHANGE} connections, failures, or 1 MiB or more)",
+        question.threshold
+    );
     for (title, list) in [
         ("New domains", &changes.new_domains),
         ("Removed domains", &changes.removed_domains),
@@ -110,6 +112,7 @@ pub fn json(old: &Snapshot, new: &Snapshot, changes: &Changes, question: &Questi
         "new": session_json(&new.session),
         "threshold_percent": question.threshold,
         "least_change": LEAST_CHANGE,
+        "least_bytes": LEAST_BYTES,
         "differs": !changes.is_empty(),
         "new_domains": list(&changes.new_domains),
         "removed_domains": list(&changes.removed_domains),

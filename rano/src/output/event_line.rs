@@ -41,7 +41,7 @@ pub fn write(line: &mut String, event: &Event, styles: &Styles) {
     addresses(&mut out, event.kind, connection);
     if let Some(known) = &connection.name {
         let paint = styles.name;
-        out.column(format_args!("domain={paint}{}{paint:#}", Escaped(&known.name)));
+        out.column(format_args!("domain={paint}{}{paint:#}", Escaped(&known.shown())));
     }
     details(&mut out, event.kind, connection, styles);
     line.push('\n');
@@ -64,7 +64,8 @@ fn addresses(out: &mut Columns<'_>, kind: EventKind, connection: &Connection) {
 
 fn details(out: &mut Columns<'_>, kind: EventKind, connection: &Connection, styles: &Styles) {
     if let Some(duration) = connection.duration() {
-        out.column(format_args!("dur={}ms", duration.as_millis()));
+        let relation = if connection.has_least_duration() { '≥' } else { '=' };
+        out.column(format_args!("dur{relation}{}ms", duration.as_millis()));
     }
     if let Some(bytes) = connection.bytes {
         out.column(format_args!("sent={}", Size(bytes.sent)));

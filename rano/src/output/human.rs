@@ -44,7 +44,11 @@ impl fmt::Display for Size {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // The scope id that std would print (`%2`) is an index that means nothing on another machine.
+            // With its zone, a link-local one: the same address on another link is another endpoint. The zone is the
+            // number of the interface within the connection's network namespace.
+            Self::Ip(std::net::SocketAddr::V6(address)) if address.scope_id() != 0 => {
+                write!(f, "[{}%{}]:{}", address.ip(), address.scope_id(), address.port())
+            }
             Self::Ip(std::net::SocketAddr::V6(address)) => write!(f, "[{}]:{}", address.ip(), address.port()),
             Self::Ip(std::net::SocketAddr::V4(address)) => write!(f, "{address}"),
             Self::Path(path) => f.write_str(path),
@@ -85,6 +89,8 @@ mod tests {
         let mapped = Address::ip("[::ffff:1.2.3.4]:443".parse().expect("an address"));
         assert_eq!(mapped.to_string(), "1.2.3.4:443");
         let six = Address::ip("[fe80::1%3]:80".parse().expect("an address"));
-        assert_eq!(six.to_string(), "[fe80::1]:80");
+        assert_eq!(six.to_string(), "[fe80::1%3]:80");
+        let global = Address::ip("[2001:db8::1]:80".parse().expect("an address"));
+        assert_eq!(global.to_string(), "[2001:db8::1]:80");
     }
 }

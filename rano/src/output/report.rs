@@ -11,6 +11,7 @@ use super::fold::wrapped;
 use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
 use super::table::{Align, Column, Table, bar, grouped};
+use crate::event::DomainSource;
 use crate::filter::Filter;
 use crate::health::{Gap, Gaps};
 use crate::process::LeftOut;
@@ -193,9 +194,27 @@ fn summary(out: &mut String, report: &Report, look: &Look<'_>) {
         }
     }
     line(out, "active", &grouped(report.active));
-    line(out, "sent", &Size(totals.bytes_sent).to_string());
-    line(out, "received", &Size(totals.bytes_received).to_string());
+    let away = away(report);
+    line(out, "sent", &Size(away.bytes_sent).to_string());
+    line(out, "received", &Size(away.bytes_received).to_string());
+    let traffic = |of: &Counts| format!("sent {}, received {}", Size(of.bytes_sent), Size(of.bytes_received));
+    if (report.loopback.bytes_sent, report.loopback.bytes_received) != (0, 0) {
+        line(out, "loopback", &traffic(&report.loopback));
+    }
+    if report.lookups.connects > 0 {
+        line(out, "look-ups", &format!("{}, {}", grouped(report.lookups.connects), traffic(&report.lookups)));
+    }
     line(out, "alerts", &grouped(alerts(report)));
+}
+
+/// The totals with the bytes alone that left the machine or came to it.
+fn away(report: &Report) -> Counts {
+    let Report { totals, loopback, .. } = report;
+    Counts {
+        bytes_sent: totals.bytes_sent.saturating_sub(loopback.bytes_sent),
+        bytes_received: totals.bytes_received.saturating_sub(loopback.bytes_received),
+        ..*totals
+    }
 }
 
 /// Alerts are counted by session, not by hour.
@@ -243,7 +262,9 @@ fn domains(out: &mut String, domains: &Top<DomainRow>, look: &Look<'_>) {
     let most = domains.rows.iter().map(|row| row.counts.connects).max().unwrap_or(0);
     let rows = domains.rows.iter().map(|row| {
         let mut cells = ranked(&row.counts, most);
-        cells.insert(3, row.domain.clone());
+        // What the owners of addresses call them is a guess.
+        let guess = if row.known_by == [DomainSource::Ptr.name()] { "~" } else { "" };
+        cells.insert(3, format!("{guess}{}", row.domain));
         cells.extend([
             row.providers.join(","),
             row.class.clone().unwrap_or_default(),
@@ -269,7 +290,8 @@ fn ips(out: &mut String, ips: &Top<IpRow>, look: &Look<'_>) {
     let rows = ips.rows.iter().map(|row| {
         let mut cells = ranked(&row.counts, most);
         cells.insert(3, row.ip.clone());
-        cells.push(row.name.clone().unwrap_or_default());
+        let guess = if row.is_guess { "~" } else { "" };
+        cells.push(row.name.as_ref().map_or_else(String::new, |name| format!("{guess}{name}")));
         cells
     });
     table(out, &COLUMNS, rows.collect(), look);
@@ -379,10 +401,12 @@ fn duration(millis: i64) -> String {
 /// One object; what is not known is left out.
 pub fn json(report: &Report, running: &[String]) -> String {
     let sessions: Vec<Json> = report.sessions.iter().map(|session| session_json(session, running)).collect();
-    let mut summary = counts_json(&report.totals);
+    let mut summary = counts_json(&away(report));
     summary.insert("events".into(), report.totals.events().into());
     summary.insert("active".into(), report.active.into());
     summary.insert("alerts".into(), alerts(report).into());
+    summary.insert("loopback".into(), counts_json(&report.loopback).into());
+    summary.insert("lookups".into(), counts_json(&report.lookups).into());
     let providers = report.providers.iter().map(|(provider, counts)| {
         let mut row = counts_json(counts);
         row.insert("provider".into(), provider.as_str().into());

@@ -13,14 +13,16 @@ enum Variable {
     Provider(String),
     SessionName,
     Source,
+    Running,
 }
 
 /// Those that are no provider.
-const VARIABLES: [(&str, Variable); 4] = [
+const VARIABLES: [(&str, Variable); 5] = [
     ("active", Variable::Active),
     ("total", Variable::Total),
     ("session_name", Variable::SessionName),
     ("source", Variable::Source),
+    ("running", Variable::Running),
 ];
 
 pub const DEFAULT: &str = "{active} active | anthropic:{anthropic} openai:{openai}";
@@ -92,6 +94,7 @@ impl Template {
             Part::Variable(Variable::SessionName) => {
                 Escaped(status.session_name.as_deref().unwrap_or("")).to_string()
             }
+            Part::Variable(Variable::Running) => is_running.to_string(),
             Part::Variable(Variable::Source) => Escaped(&status.source).to_string(),
         };
         self.0.iter().map(part).collect()

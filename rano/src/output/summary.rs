@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::event::Bytes;
+use crate::event::{Bytes, Class};
 use crate::output::escape::{Escaped, Line};
 use crate::output::human::Size;
 use crate::output::json;
@@ -49,6 +49,20 @@ impl Summary {
             (alerts, held_back) => writeln!(out, "  alerts   {alerts} ({held_back} more held back)")?,
         }
         writeln!(out, "  sent     {}   received {}", Size(totals.bytes.sent), Size(totals.bytes.received))?;
+        if totals.loopback != Bytes::default() {
+            let Bytes { sent, received } = totals.loopback;
+            writeln!(out, "  loopback {}   received {}", Size(sent), Size(received))?;
+        }
+        if let Some(ClassTotals { connects, bytes }) =
+            totals.classes.get(&Class::Dns).filter(|dns| dns.connects > 0)
+        {
+            writeln!(
+                out,
+                "  look-ups {connects}   sent {}   received {}",
+                Size(bytes.sent),
+                Size(bytes.received)
+            )?;
+        }
         if !self.excludes.is_empty() {
             let excludes = self.excludes.join(", ");
             writeln!(out, "  left out {} (excluded: {})", totals.left_out, Escaped(&excludes))?;
@@ -150,7 +164,9 @@ impl Summary {
             let path = path.display().to_string();
             writeln!(out, "    {warning}history{warning:#} goes on in {}", Escaped(&path))?;
         }
-        if complete {
+        if !self.has_watched {
+            writeln!(out, "    {warning}no process ever matched{warning:#}")?;
+        } else if complete {
             writeln!(out, "    nothing missed")?;
         }
         Ok(())
@@ -177,11 +193,14 @@ impl Summary {
             excluded_connections: u64,
             bytes_sent: u64,
             bytes_recv: u64,
+            loopback_sent: u64,
+            loopback_recv: u64,
             providers: &'a BTreeMap<std::sync::Arc<str>, u64>,
             endpoints: BTreeMap<&'static str, EndpointJson>,
             source: &'static str,
             source_reason: Option<&'a str>,
             names: &'a str,
+            matched: bool,
             #[serde(skip_serializing_if = "Option::is_none")]
             history_moved: Option<std::borrow::Cow<'a, str>>,
             missed: BTreeMap<&'static str, u64>,
@@ -218,11 +237,14 @@ impl Summary {
             excluded_connections: totals.left_out.connections,
             bytes_sent: totals.bytes.sent,
             bytes_recv: totals.bytes.received,
+            loopback_sent: totals.loopback.sent,
+            loopback_recv: totals.loopback.received,
             providers: &totals.providers,
             endpoints: totals.classes.iter().map(|(class, sums)| (class.name(), endpoint(sums))).collect(),
             source: self.health.kind.name(),
             source_reason: self.health.reason.as_deref(),
             names: &self.names,
+            matched: self.has_watched,
             history_moved: self.history_moved.as_ref().map(|path| path.to_string_lossy()),
             missed: self
                 .health

@@ -54,8 +54,9 @@ impl Extent {
 }
 
 /// What stands behind a name that is still whole: endings of programs and scripts, and the parts of a platform's name.
-const BEHIND: [&str; 27] = [
+const BEHIND: [&str; 28] = [
     "exe",
+    "wrapped",
     "js",
     "cjs",
     "mjs",
@@ -119,6 +120,8 @@ impl Agent {
 /// Whether what shows up as `shown` is called `name`. Both in lower case.
 fn is_called(shown: &str, name: &str) -> bool {
     let shown = shown.rsplit('/').next().unwrap_or(shown);
+    // `.codex-wrapped`: a script of the name stands where the program was.
+    let shown = shown.strip_prefix('.').filter(|bare| bare.ends_with("-wrapped")).unwrap_or(shown);
     let Some(rest) = shown.strip_prefix(name) else { return false };
     let Some(behind) = rest.strip_prefix(['.', '-', '_']) else {
         return rest.is_empty() || rest.starts_with('@');
@@ -243,7 +246,8 @@ mod tests {
             assert!(!agent.common || !agent.packages.is_empty() || !agent.paths.is_empty(), "{agent:?}");
             let provider = agent.provider.as_ref().expect("each of these has one");
             let patterns = &providers.iter().find(|(name, _)| name == provider).expect("a provider").1;
-            assert!(agent.names.iter().all(|name| patterns.contains(name)), "{agent:?}");
+            let is_its = |name: &String| patterns.iter().any(|pattern| name.contains(pattern.as_str()));
+            assert!(agent.names.iter().all(is_its), "{agent:?}");
         }
         let expected = [
             ("anthropic", ["claude", "anthropic"]),
@@ -269,6 +273,8 @@ mod tests {
             "node /x/codex.js",
             "npx @openai/codex@latest",
             "node /x/node_modules/@openai/codex/bin/run.js",
+            "/nix/store/x/.codex-wrapped",
+            "/lib64/ld-linux-x86-64.so.2 --library-path /x ./codex",
         ] {
             assert_eq!(place(&codex, command), Some(Place::Program), "{command}");
         }

@@ -1,29 +1,40 @@
-//! Which program an interpreter or package runner really runs: `node /usr/bin/codex` is codex. The rules of each
-//! interpreter's command line are data; only the first script, module or package counts, never its arguments.
+//! Which program an interpreter, package runner or loader really runs: `node /usr/bin/codex` is codex. The rules of
+//! each command line are data, `launchers.toml`; only the first script, module or package counts, never its arguments.
 
-/// How one family of interpreters reads its command line, as far as it takes to find the script.
-struct Interpreter {
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// How one family of interpreters or launchers reads its command line; `launchers.toml` says what each field is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Launcher {
     /// Basenames, lower case, without a version (`python3.12` is `python`).
-    names: &'static [&'static str],
-    /// Words between the interpreter and the script.
-    subcommands: &'static [&'static str],
-    /// Without one of the subcommands nothing is run.
-    subcommand_required: bool,
-    /// One-letter options that take a value, attached or in the next argument.
-    short_values: &'static str,
-    /// Long options whose value may be the next argument.
-    long_values: &'static [&'static str],
-    /// One-letter options after which the program is text, not a script.
-    inline_short: &'static str,
-    /// Long options and subcommands of the same meaning.
-    inline_words: &'static [&'static str],
-    /// One-letter options that name a module.
-    module_short: &'static str,
-    /// What the first word that is no option names.
+    names: Vec<String>,
+    #[serde(default)]
+    begins: Vec<String>,
     runs: Runs,
+    #[serde(default)]
+    values: Vec<String>,
+    #[serde(default)]
+    pairs: Vec<String>,
+    #[serde(default)]
+    text: Vec<String>,
+    #[serde(default)]
+    modules: Vec<String>,
+    #[serde(default)]
+    commands: Vec<String>,
+    #[serde(default)]
+    required: bool,
+    #[serde(default)]
+    words: usize,
+    #[serde(default)]
+    assignments: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Runs {
     /// A file: its basename and its package count, not the directories it lies in.
     Script,
@@ -31,182 +42,37 @@ enum Runs {
     Package,
     /// A module, `package.module`.
     Module,
+    /// A process of its own.
+    Program,
 }
 
-const NONE: Interpreter = Interpreter {
-    names: &[],
-    subcommands: &[],
-    subcommand_required: false,
-    short_values: "",
-    long_values: &[],
-    inline_short: "",
-    inline_words: &[],
-    module_short: "",
-    runs: Runs::Script,
-};
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    launchers: Vec<Launcher>,
+}
 
-const NODE_VALUES: &[&str] = &[
-    "--require",
-    "--import",
-    "--loader",
-    "--experimental-loader",
-    "--conditions",
-    "--input-type",
-    "--env-file",
-    "--env-file-if-exists",
-    "--title",
-    "--watch-path",
-    "--icu-data-dir",
-    "--openssl-config",
-    "--redirect-warnings",
-    "--disable-warning",
-    "--diagnostic-dir",
-    "--dns-result-order",
-    "--unhandled-rejections",
-    "--test-name-pattern",
-    "--test-reporter",
-    "--test-reporter-destination",
-    "--trace-event-categories",
-    "--tsconfig",
-    "--project",
-    "--compiler-options",
-    "--compiler",
-    "--ignore",
-];
+static TABLE: LazyLock<Table> =
+    LazyLock::new(|| toml::from_str(include_str!("launchers.toml")).expect("a test reads the launchers"));
 
-const INTERPRETERS: &[Interpreter] = &[
-    Interpreter {
-        names: &["node", "nodejs", "tsx", "ts-node", "ts-node-esm", "electron"],
-        subcommands: &["inspect", "watch"],
-        short_values: "rCOP",
-        long_values: NODE_VALUES,
-        inline_short: "ep",
-        inline_words: &["--eval", "--print", "--run"],
-        ..NONE
-    },
-    Interpreter {
-        names: &["bun"],
-        subcommands: &["run", "x"],
-        short_values: "rcdlF",
-        long_values: &[
-            "--cwd",
-            "--config",
-            "--env-file",
-            "--preload",
-            "--require",
-            "--import",
-            "--define",
-            "--loader",
-            "--port",
-            "--conditions",
-            "--filter",
-            "--tsconfig-override",
-        ],
-        inline_short: "ep",
-        inline_words: &["--eval", "--print", "exec"],
-        ..NONE
-    },
-    Interpreter {
-        names: &["deno"],
-        subcommands: &["run", "serve", "x"],
-        short_values: "cL",
-        long_values: &["--config", "--import-map", "--cert", "--location", "--seed", "--log-level", "--ext"],
-        inline_words: &["eval", "task", "repl", "fmt", "lint"],
-        runs: Runs::Package,
-        ..NONE
-    },
-    Interpreter {
-        names: &["python", "pypy", "pythonw", "graalpy"],
-        short_values: "WXQ",
-        long_values: &["--check-hash-based-pycs"],
-        inline_short: "c",
-        module_short: "m",
-        ..NONE
-    },
-    Interpreter {
-        names: &["ruby", "jruby", "truffleruby"],
-        short_values: "IrCEKWFT",
-        long_values: &["--encoding", "--external-encoding", "--internal-encoding"],
-        inline_short: "e",
-        ..NONE
-    },
-    Interpreter { names: &["perl"], short_values: "ICFMmDxlV0", inline_short: "eE", ..NONE },
-    Interpreter {
-        names: &["sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "yash", "rbash"],
-        short_values: "oO",
-        long_values: &["--rcfile", "--init-file", "--emulate"],
-        inline_short: "cs",
-        ..NONE
-    },
-    Interpreter {
-        names: &["fish"],
-        short_values: "CdDfo",
-        long_values: &["--init-command", "--debug", "--debug-output", "--features", "--profile"],
-        inline_short: "c",
-        inline_words: &["--command"],
-        ..NONE
-    },
-    Interpreter {
-        names: &["npx", "bunx", "pnpx"],
-        short_values: "pw",
-        long_values: &["--package", "--registry", "--workspace", "--prefix", "--cache"],
-        inline_short: "c",
-        inline_words: &["--call"],
-        runs: Runs::Package,
-        ..NONE
-    },
-    Interpreter {
-        names: &["npm", "pnpm", "yarn"],
-        subcommands: &["exec", "x", "dlx"],
-        subcommand_required: true,
-        short_values: "pwC",
-        long_values: &["--package", "--registry", "--workspace", "--prefix", "--cache", "--dir", "--cwd"],
-        inline_short: "c",
-        inline_words: &["--call"],
-        runs: Runs::Package,
-        ..NONE
-    },
-    Interpreter {
-        names: &["uvx"],
-        short_values: "pwic",
-        long_values: UV_VALUES,
-        runs: Runs::Package,
-        ..NONE
-    },
-    Interpreter {
-        names: &["uv", "pipx"],
-        subcommands: &["run", "tool"],
-        subcommand_required: true,
-        short_values: "pwic",
-        long_values: UV_VALUES,
-        module_short: "m",
-        runs: Runs::Package,
-        ..NONE
-    },
-];
+static BY_NAME: LazyLock<HashMap<&'static str, &'static Launcher>> = LazyLock::new(|| {
+    let named =
+        |launcher: &'static Launcher| launcher.names.iter().map(move |name| (name.as_str(), launcher));
+    TABLE.launchers.iter().flat_map(named).collect()
+});
 
-const UV_VALUES: &[&str] = &[
-    "--with",
-    "--with-editable",
-    "--with-requirements",
-    "--from",
-    "--spec",
-    "--python",
-    "--project",
-    "--directory",
-    "--index",
-    "--index-url",
-    "--default-index",
-    "--extra-index-url",
-    "--find-links",
-    "--extra",
-    "--group",
-    "--env-file",
-    "--cache-dir",
-    "--config-file",
-    "--constraints",
-    "--pip-args",
-];
+impl Launcher {
+    fn has(list: &[String], word: &str) -> bool {
+        list.iter().any(|listed| listed == word)
+    }
+
+    fn has_letter(list: &[String], letter: char) -> bool {
+        let is_it = |option: &String| {
+            option.strip_prefix('-').and_then(|rest| rest.strip_prefix(letter)).is_some_and(str::is_empty)
+        };
+        list.iter().any(is_it)
+    }
+}
 
 /// Directories whose direct children are packages (`@scope/name` counts as one).
 const PACKAGE_DIRECTORIES: &[&str] = &["node_modules", "site-packages", "dist-packages"];
@@ -228,12 +94,13 @@ pub(super) struct Name<'a> {
 /// The names of what `program` runs when called with `arguments`; none where it is no interpreter or runs no script.
 pub(super) fn names<'a>(program: &str, arguments: &[&'a str]) -> Vec<Name<'a>> {
     let mut found = Vec::new();
-    let mut interpreter = lookup(program);
+    // What a launcher runs is a process of its own.
+    let mut launcher = lookup(program).filter(|launcher| launcher.runs != Runs::Program);
     let mut rest = arguments;
     for _ in 0..MAX_LEVELS {
-        let Some((runs, word, after)) = interpreter.and_then(|i| target(i, rest)) else { break };
+        let Some((runs, word, after)) = launcher.and_then(|launcher| target(launcher, rest)) else { break };
         found.extend(names_of(runs, word));
-        interpreter = lookup(basename(word));
+        launcher = lookup(basename(word));
         rest = after;
     }
     found
@@ -244,39 +111,57 @@ pub(super) fn basename(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn lookup(program: &str) -> Option<&'static Interpreter> {
+fn lookup(program: &str) -> Option<&'static Launcher> {
     let name = program.to_ascii_lowercase();
     let unversioned = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
-    INTERPRETERS.iter().find(|i| i.names.contains(&name.as_str()) || i.names.contains(&unversioned))
+    let begins = || {
+        let is_it =
+            |launcher: &&Launcher| launcher.begins.iter().any(|begin| name.starts_with(begin.as_str()));
+        TABLE.launchers.iter().find(is_it)
+    };
+    BY_NAME.get(name.as_str()).or_else(|| BY_NAME.get(unversioned)).copied().or_else(begins)
 }
 
 /// The word that names what is run, and the arguments after it.
-fn target<'a, 'b>(
-    interpreter: &Interpreter,
-    arguments: &'b [&'a str],
-) -> Option<(Runs, &'a str, &'b [&'a str])> {
+fn target<'a, 'b>(launcher: &Launcher, arguments: &'b [&'a str]) -> Option<(Runs, &'a str, &'b [&'a str])> {
     let mut at = 0;
-    let mut wants_subcommand = interpreter.subcommand_required;
+    let mut wants_command = launcher.required;
+    let mut words = launcher.words;
+    let mut only_words = false;
     while let Some(&word) = arguments.get(at) {
         at += 1;
-        if word == "--" {
-            let script = *arguments.get(at)?;
-            return (!wants_subcommand).then_some((interpreter.runs, script, &arguments[at + 1..]));
+        if only_words || !word.starts_with(['-', '+']) || word.len() < 2 {
+            if word == "-" {
+                return None;
+            }
+            if !only_words && Launcher::has(&launcher.text, word) {
+                return None;
+            }
+            if !only_words && Launcher::has(&launcher.commands, word) {
+                wants_command = false;
+            } else if launcher.assignments && word.contains('=') {
+            } else if words > 0 {
+                words -= 1;
+            } else {
+                return (!wants_command).then_some((launcher.runs, word, &arguments[at..]));
+            }
+            continue;
         }
-        if word == "-" {
-            return None;
+        if word == "--" {
+            only_words = true;
+            continue;
         }
         let option = word.split('=').next().unwrap_or(word);
-        if interpreter.inline_words.contains(&option) {
+        if Launcher::has(&launcher.text, option) {
             return None;
         }
-        if word.starts_with("--") {
-            if option == word && interpreter.long_values.contains(&word) {
-                at += 1;
-            }
-        } else if word.starts_with(['-', '+']) && word.len() > 1 {
-            match short_options(interpreter, &word[1..]) {
-                Short::Inline => return None,
+        if Launcher::has(&launcher.pairs, option) {
+            at += 2;
+        } else if Launcher::has(&launcher.values, option) {
+            at += usize::from(option == word);
+        } else if !word.starts_with("--") {
+            match short_options(launcher, &word[1..]) {
+                Short::Text => return None,
                 Short::Alone => {}
                 Short::TakesNext => at += 1,
                 Short::Module(attached) => {
@@ -285,10 +170,6 @@ fn target<'a, 'b>(
                     return Some((Runs::Module, module, arguments.get(after..).unwrap_or(&[])));
                 }
             }
-        } else if interpreter.subcommands.contains(&word) {
-            wants_subcommand = false;
-        } else {
-            return (!wants_subcommand).then_some((interpreter.runs, word, &arguments[at..]));
         }
     }
     None
@@ -297,21 +178,21 @@ fn target<'a, 'b>(
 enum Short<'a> {
     Alone,
     TakesNext,
-    Inline,
+    Text,
     Module(&'a str),
 }
 
 /// A cluster such as `-lc` or `-uWignore`, without its dash.
-fn short_options<'a>(interpreter: &Interpreter, cluster: &'a str) -> Short<'a> {
+fn short_options<'a>(launcher: &Launcher, cluster: &'a str) -> Short<'a> {
     for (at, letter) in cluster.char_indices() {
         let attached = &cluster[at + letter.len_utf8()..];
-        if interpreter.inline_short.contains(letter) {
-            return Short::Inline;
+        if Launcher::has_letter(&launcher.text, letter) {
+            return Short::Text;
         }
-        if interpreter.module_short.contains(letter) {
+        if Launcher::has_letter(&launcher.modules, letter) {
             return Short::Module(attached);
         }
-        if interpreter.short_values.contains(letter) {
+        if Launcher::has_letter(&launcher.values, letter) {
             return if attached.is_empty() { Short::TakesNext } else { Short::Alone };
         }
     }
@@ -421,6 +302,51 @@ mod tests {
         check("node /x/node_modules/@a", &["@a", "@a"]);
         check("node /home/claude/gemini/server.js", &["server.js"]);
         check("npx ./claude/tool.js", &["tool.js"]);
+    }
+
+    #[test]
+    fn the_loader_and_what_runs_other_machines_programs_show_what_they_run() {
+        check("/lib64/ld-linux-x86-64.so.2 ./claude hold.py", &["claude"]);
+        check("/lib64/ld-linux-x86-64.so.2 --library-path /lib/claude ./codex x", &["codex"]);
+        check("/lib/ld-linux-aarch64.so.1 --argv0 gemini --inhibit-cache ./x", &["x"]);
+        check("/lib/ld-musl-x86_64.so.1 --preload=y ./claude", &["claude"]);
+        check("/lib64/ld-linux-x86-64.so.2 /usr/bin/node --import x.js /usr/bin/codex", &["node", "codex"]);
+        check("/lib64/ld-linux-x86-64.so.2 --list ./claude", &[]);
+        check("qemu-aarch64-static -L /r -cpu max ./claude", &["claude"]);
+    }
+
+    #[test]
+    fn options_with_a_value_are_known() {
+        check("node --cpu-prof-dir claude --title gemini --report-signal x app.js", &["app.js"]);
+        check("bun --define codex:1 --port 80 run app.ts", &["app.ts"]);
+        check("deno run --cert claude.pem --port 1 main.ts", &["main.ts"]);
+        check("ruby --disable gems --encoding utf-8 x.rb", &["x.rb"]);
+        check("uv run --only-group claude --no-sync app", &["app"]);
+    }
+
+    #[test]
+    fn a_launcher_runs_a_process_of_its_own_but_shows_what_it_runs_behind_another() {
+        for command in
+            ["sudo -u claude ./codex", "timeout -k 5 90 claude", "env -u X A=1 claude", "gdb --args ./claude"]
+        {
+            check(command, &[]);
+        }
+        let loader = "/lib64/ld-linux-x86-64.so.2 /usr/bin/";
+        for (command, expected) in [
+            ("sudo -u gemini A=b ./codex", "codex"),
+            ("timeout -k 5 --signal INT 90 ./claude x", "claude"),
+            ("env -u gemini -C /codex A=1 claude", "claude"),
+            ("nice -n 5 claude", "claude"),
+            ("stdbuf -oL -e 0 claude", "claude"),
+            ("xvfb-run -a -s gemini claude", "claude"),
+            ("doas -u gemini claude", "claude"),
+            ("proot -r /codex -b /a:/b claude", "claude"),
+            ("gdb -q -ex run --args ./claude x", "claude"),
+            ("bwrap --bind codex gemini --dev /dev claude", "claude"),
+        ] {
+            let launcher = command.split(' ').next().expect("one");
+            check(&format!("{loader}{command}"), &[launcher, expected]);
+        }
     }
 
     #[test]

@@ -124,7 +124,12 @@ impl Rules {
     pub fn wants(&self, subject: &Subject) -> bool {
         match &self.wanted {
             Wanted::Agents(agents) => agents.iter().any(|agent| agent.place_in(subject).is_some()),
-            Wanted::Patterns(patterns) => patterns.iter().any(|pattern| subject.place_of(pattern).is_some()),
+            Wanted::Patterns(patterns) => patterns.iter().any(|pattern| {
+                // Another rano that is asked for the same says so in its command line, and is no agent for that. Below
+                // an agent it is what any other program is.
+                let place = subject.place_of(pattern);
+                place.is_some_and(|place| place != Place::CommandLine || !subject.is_rano())
+            }),
         }
     }
 
@@ -172,7 +177,7 @@ pub enum Place {
 pub struct Subject {
     /// What it runs.
     programs: Vec<String>,
-    /// Scripts without their ending: programs where the whole of one is the pattern (`node /usr/bin/codex`).
+    /// Scripts: programs where the whole of one, without its ending, is the pattern (`node /usr/bin/codex`).
     scripts: Vec<String>,
     /// These and what it calls itself.
     names: Vec<String>,
@@ -198,7 +203,7 @@ impl Subject {
         let programs = [exe].into_iter().chain(release(path));
         let programs: Vec<&str> =
             programs.chain(runs.iter().filter(of_package).map(|name| name.text)).collect();
-        let scripts = runs.iter().filter(|name| !name.is_package).map(|name| stem(name.text));
+        let scripts = runs.iter().filter(|name| !name.is_package).map(|name| name.text);
         let all = runs.iter().chain(&claims);
         let names = programs.iter().copied().chain([called]).chain(all.clone().map(|name| name.text));
         let paths = [path, program].into_iter().chain(all.map(|name| name.path));
@@ -217,6 +222,10 @@ impl Subject {
         }
     }
 
+    fn is_rano(&self) -> bool {
+        self.programs.iter().any(|program| program == env!("CARGO_PKG_NAME"))
+    }
+
     /// The best place where `pattern`, in lower case, stands.
     pub fn place_of(&self, pattern: &str) -> Option<Place> {
         let in_arguments = || self.command_line.contains(pattern).then_some(Place::CommandLine);
@@ -226,7 +235,7 @@ impl Subject {
     /// The same but for the command line.
     pub(super) fn place_in_names(&self, pattern: &str) -> Option<Place> {
         let stands_in = |names: &[String]| names.iter().any(|name| name.contains(pattern));
-        if stands_in(&self.programs) || self.scripts.iter().any(|script| script == pattern) {
+        if stands_in(&self.programs) || self.scripts.iter().any(|script| stem(script) == pattern) {
             Some(Place::Program)
         } else if stands_in(&self.names) {
             Some(Place::Name)

@@ -33,6 +33,9 @@ pub(super) struct OwnProvider {
     /// claude neither `curl https://api.openai.com` nor `exec -a gemini` acts for another provider. Likewise what a
     /// pattern finds that the watched agent may have written. It counts where no tracked ancestor has one.
     pub(super) weak: bool,
+    /// A built-in text, or one that was only added, in what anybody can write there: it is told of this process while
+    /// it runs this program, and of no other.
+    pub(super) guess: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +54,11 @@ enum What {
 impl What {
     fn is_added(&self) -> bool {
         matches!(self, Self::Text(_, Origin::Added))
+    }
+
+    /// Whether nobody said that this text means the provider, wherever it stands.
+    fn is_guessed(&self) -> bool {
+        matches!(self, Self::Text(_, Origin::Builtin | Origin::Added))
     }
 
     /// The best place where it stands, whether that is to count last, and how long it is.
@@ -127,12 +135,6 @@ impl Providers {
         provider.and_then(|ProviderIndex(index)| self.names.get(usize::from(index))).unwrap_or(&self.unknown)
     }
 
-    /// The provider of that name; `None` for `unknown`, unless somebody called a provider so.
-    pub(super) fn index(&self, name: &str) -> Option<ProviderIndex> {
-        let position = self.names.iter().position(|known| **known == *name)?;
-        u16::try_from(position).ok().map(ProviderIndex)
-    }
-
     /// The process's own match: what it runs before what it calls itself before comm before arguments, in the arguments
     /// the user's patterns before built-in ones, then the longest pattern, then the first given.
     pub(super) fn own_match(&self, subject: &Subject) -> Option<OwnProvider> {
@@ -140,9 +142,10 @@ impl Providers {
         for pattern in &self.patterns {
             let Some((place, is_last, length)) = pattern.what.rank(subject) else { continue };
             let weak = place != Place::Program || pattern.what.is_added();
+            let guess = place != Place::Program && pattern.what.is_guessed();
             let rank = (place, is_last, usize::MAX - length);
             if best.is_none_or(|(best, _)| rank < best) {
-                best = Some((rank, OwnProvider { provider: pattern.provider, weak }));
+                best = Some((rank, OwnProvider { provider: pattern.provider, weak, guess }));
             }
         }
         best.map(|(_, own)| own)

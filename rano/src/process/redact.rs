@@ -3,8 +3,13 @@
 
 use std::ops::Range;
 
-use super::interpreter::basename;
-use super::secrets::{self, Takes};
+mod lists;
+mod pipes;
+mod texts;
+mod urls;
+mod walk;
+
+use walk::Walk;
 
 /// Longest command line that is kept, in bytes, the ellipsis included.
 pub const MAX_COMMAND_LINE: usize = 4096;
@@ -50,8 +55,38 @@ pub fn command_line(argv: &[String], redaction: Redaction) -> String {
             Redaction::On => walk.append(&mut line, shown),
         }
     }
+    if redaction == Redaction::On {
+        line = without_private_keys(line);
+    }
     cut(&mut line, complete);
     line
+}
+
+/// Each argument by itself, with secrets replaced; what is longer than 16 KiB is cut.
+pub fn arguments(argv: &[String], redaction: Redaction) -> Vec<String> {
+    let mut walk = Walk::default();
+    let redacted = |argument: &String| {
+        let shown = bounded(argument, MAX_INPUT);
+        let mut text = String::new();
+        match redaction {
+            Redaction::Off => text.push_str(shown),
+            Redaction::On => walk.append(&mut text, shown),
+        }
+        text
+    };
+    argv.iter().map(redacted).collect()
+}
+
+/// A private key may stand in many arguments, one a word.
+fn without_private_keys(line: String) -> String {
+    let mut spans = Vec::new();
+    private_keys(&line, &mut spans);
+    if spans.is_empty() {
+        return line;
+    }
+    let mut without = String::new();
+    replace(&line, spans, &mut without);
+    without
 }
 
 /// At most `limit` bytes of an argument, without the word that the limit would cut.
@@ -71,15 +106,46 @@ fn cut(line: &mut String, complete: bool) {
     line.push(ELLIPSIS);
 }
 
-/// What is carried from one argument, or word of one, to the next.
-#[derive(Default)]
-struct Walk {
-    /// The program whose options are being read: the last known one that was named.
-    program: Option<&'static secrets::Program>,
-    /// What the next word is to the option before it.
-    next: Option<Takes>,
-    /// The last argument said that a program text follows (`sh -c`).
-    text_follows: bool,
+impl Walk {
+    fn append(&mut self, line: &mut String, argument: &str) {
+        let mut spans = Vec::new();
+        let form = if self.text_follows { Form::Text } else { Form::Single };
+        self.text_follows = argument.len() <= 4 && argument.starts_with('-') && argument.ends_with('c');
+        self.words(argument, 0, &mut spans);
+        texts::tokens(argument, &mut spans);
+        // Most arguments are a word: what follows asks for a separator.
+        if argument.bytes().any(|b| b":=\"'<|".contains(&b) || b.is_ascii_whitespace()) {
+            texts::assignments(argument, form, &mut spans);
+            texts::bearers(argument, &mut spans);
+            urls::secrets_of(argument, &mut spans);
+            pipes::secrets_of(argument, &mut spans);
+            lists::secrets_of(argument, &mut spans);
+            private_keys(argument, &mut spans);
+        }
+        replace(argument, spans, line);
+    }
+}
+
+/// Appends `text` with a mark for each span; spans that overlap or touch are one secret.
+fn replace(text: &str, mut spans: Vec<Range<usize>>, line: &mut String) {
+    spans.sort_unstable_by_key(|span| (span.start, span.end));
+    let mut done = 0;
+    let mut redacted_to = None;
+    for span in spans {
+        if span.end <= done {
+            continue;
+        }
+        if span.start > done {
+            line.push_str(&text[done..span.start]);
+            redacted_to = None;
+        }
+        if redacted_to != Some(done) {
+            line.push_str(REDACTED);
+        }
+        done = span.end;
+        redacted_to = Some(done);
+    }
+    line.push_str(&text[done..]);
 }
 
 /// What an argument is to the value of a key at its very beginning.
@@ -89,87 +155,6 @@ enum Form {
     Single,
     /// More follows after a blank: `sh -c 'DB_PASSWORD=word run it'`.
     Text,
-}
-
-impl Walk {
-    fn append(&mut self, line: &mut String, argument: &str) {
-        let mut spans = Vec::new();
-        let form = if self.text_follows { Form::Text } else { Form::Single };
-        self.text_follows = argument.len() <= 4 && argument.starts_with('-') && argument.ends_with('c');
-        self.words(argument, &mut spans);
-        assignments(argument, form, &mut spans);
-        tokens(argument, &mut spans);
-        urls(argument, &mut spans);
-        private_keys(argument, &mut spans);
-        spans.sort_unstable_by_key(|span| (span.start, span.end));
-        let mut done = 0;
-        let mut redacted_to = None;
-        for span in spans {
-            if span.end <= done {
-                continue;
-            }
-            if span.start > done {
-                line.push_str(&argument[done..span.start]);
-                redacted_to = None;
-            }
-            // Spans that overlap or touch are one secret.
-            if redacted_to != Some(done) {
-                line.push_str(REDACTED);
-            }
-            done = span.end;
-            redacted_to = Some(done);
-        }
-        line.push_str(&argument[done..]);
-    }
-
-    /// Options whose value is the next argument or, within a `sh -c` text, the next word.
-    fn words(&mut self, argument: &str, spans: &mut Vec<Range<usize>>) {
-        if let Some(takes) = self.next.take()
-            && !looks_like_option(argument)
-        {
-            return spans.extend(secret_of(takes, argument, 0));
-        }
-        let mut at = 0;
-        while let Some(word) = next_word(argument, at) {
-            at = word.end;
-            let text = argument[word.clone()].trim_matches(['"', '\'']);
-            match self.next.take() {
-                Some(takes) if !looks_like_option(text) => {
-                    spans.extend(secret_of(takes, &argument[word.clone()], word.start));
-                }
-                _ => self.word(text, word, spans),
-            }
-        }
-    }
-
-    fn word(&mut self, text: &str, word: Range<usize>, spans: &mut Vec<Range<usize>>) {
-        if let Some(program) = secrets::program(basename(text)) {
-            self.program = Some(program);
-        } else if let Some(option) = self.program.and_then(|program| program.option(text)) {
-            let attached = text.len() - option.name.len();
-            if attached == 0 {
-                self.next = option.separate.then_some(option.takes);
-            } else if option.attached {
-                spans.extend(secret_of(option.takes, &text[option.name.len()..], word.end - attached));
-            }
-        } else if text.starts_with('-') && !text.contains(['=', ':']) && secrets::is_secret_key(text) {
-            self.next = Some(Takes::Secret);
-        }
-    }
-}
-
-/// The part of an option's value that is secret.
-fn secret_of(takes: Takes, value: &str, offset: usize) -> Option<Range<usize>> {
-    let start = match takes {
-        Takes::Secret => 0,
-        Takes::UserAndSecret => value.find([':', '%'])? + 1,
-    };
-    (start < value.len()).then_some(offset + start..offset + value.len())
-}
-
-/// `--flag` or `-x`, as opposed to a secret that happens to begin with a dash.
-fn looks_like_option(word: &str) -> bool {
-    word.starts_with("--") || (word.starts_with('-') && word.len() <= 2)
 }
 
 /// The next run of non-blanks from `from` on; one that begins with a quote ends with the same quote.
@@ -197,159 +182,17 @@ fn closing_quote(rest: &str) -> Option<usize> {
     None
 }
 
-/// `api_key=…`, `"token": "…"`, `?access_token=…&`, `Authorization: Bearer …`.
-fn assignments(text: &str, form: Form, spans: &mut Vec<Range<usize>>) {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while let Some(found) = text[at..].find([':', '=']) {
-        let separator = at + found;
-        at = separator + 1;
-        let Some(key) = key_before(text, separator) else { continue };
-        if !secrets::is_secret_key(&text[key.clone()]) {
-            continue;
-        }
-        let blanks = text[at..].bytes().take_while(|&b| b == b' ' && bytes[separator] == b':').count();
-        let start = at + blanks;
-        let end = if secrets::is_header(&text[key.clone()]) && bytes[separator] == b':' {
-            header_end(text, opening(text, &key, form), start)
-        } else {
-            value_end(text, opening(text, &key, form), start)
-        };
-        if end > start {
-            spans.push(start..end);
-            at = end;
-        }
-    }
-}
-
-/// The name before a separator, with or without quotes around it. Names longer than 64 bytes are none.
-fn key_before(text: &str, separator: usize) -> Option<Range<usize>> {
-    let bytes = text.as_bytes();
-    let end =
-        if separator > 0 && matches!(bytes[separator - 1], b'"' | b'\'') { separator - 1 } else { separator };
-    let length = bytes[..end]
-        .iter()
-        .rev()
-        .take(65)
-        .take_while(|b| b.is_ascii_alphanumeric() || b"_-.".contains(b))
-        .count();
-    (1..=64).contains(&length).then(|| end - length..end)
-}
-
-/// What stands before a key and so decides how far its value goes.
-#[derive(Clone, Copy)]
-enum Opening {
-    Quote(char),
-    Argument,
-    Other,
-}
-
-fn opening(text: &str, key: &Range<usize>, form: Form) -> Opening {
-    match key.start.checked_sub(1).map(|at| text.as_bytes()[at]) {
-        Some(quote @ (b'"' | b'\'')) => Opening::Quote(char::from(quote)),
-        None if form == Form::Single => Opening::Argument,
-        None | Some(_) => Opening::Other,
-    }
-}
-
-/// A value in quotes ends with them, any other at the next character that cannot be part of it.
-fn value_end(text: &str, opening: Opening, start: usize) -> usize {
-    let rest = &text[start..];
-    if rest.starts_with(['"', '\'']) {
-        return start + closing_quote(rest).unwrap_or(rest.len());
-    }
-    let length = match opening {
-        Opening::Argument => None,
-        Opening::Quote(quote) => rest.find(quote),
-        Opening::Other => rest
-            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '&' | ',' | ';' | '}' | ']' | ')')),
-    };
-    start + length.unwrap_or(rest.len())
-}
-
-/// A header that is an argument of its own, or in quotes, ends with it; in a text the scheme and one word are taken.
-fn header_end(text: &str, opening: Opening, start: usize) -> usize {
-    let rest = &text[start..];
-    let length = match opening {
-        Opening::Quote(quote) => rest.find([quote, '\n']),
-        Opening::Argument => rest.find('\n'),
-        Opening::Other => {
-            let first = next_word(rest, 0).unwrap_or(0..0);
-            if secrets::is_scheme(&rest[first.clone()]) {
-                next_word(rest, first.end).map(|second| second.end)
-            } else {
-                Some(first.end)
-            }
-        }
-    };
-    start + length.unwrap_or(rest.len())
-}
-
-/// Words that show by their shape that they are secrets.
-fn tokens(text: &str, spans: &mut Vec<Range<usize>>) {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        if at > 0 && is_token_byte(bytes[at - 1]) {
-            at += 1;
-            continue;
-        }
-        match secrets::token_length(&bytes[at..]) {
-            Some(length) => {
-                spans.push(at..at + length);
-                at += length;
-            }
-            None => at += 1,
-        }
-    }
-}
-
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
-}
-
-/// `scheme://user:password@host`, and `scheme://token@host` where the token is too long for a user.
-fn urls(text: &str, spans: &mut Vec<Range<usize>>) {
-    const LONGEST_USER: usize = 19;
-    let mut at = 0;
-    while let Some(found) = text[at..].find("://") {
-        let start = at + found + 3;
-        let rest = &text[start..];
-        let rest = &rest[..rest.floor_char_boundary(LONGEST_WORD)];
-        let word =
-            &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(rest.len())];
-        // Another URL may follow in the same word, after a comma or in a query.
-        at = start;
-        let authority = &word[..word.find(['/', '?', '#']).unwrap_or(word.len())];
-        let user_info = match (authority.rfind('@'), authority.split_once(':')) {
-            (Some(end), _) => &authority[..end],
-            // An unescaped slash in the password: what follows the colon is no port.
-            (None, Some((_, port))) if !port.bytes().all(|b| b.is_ascii_digit()) => {
-                &word[..word.rfind('@').unwrap_or(0)]
-            }
-            (None, _) => continue,
-        };
-        let secret = match user_info.find(':') {
-            Some(colon) => colon + 1,
-            None if user_info.len() > LONGEST_USER => 0,
-            None => user_info.len(),
-        };
-        if secret < user_info.len() {
-            spans.push(start + secret..start + user_info.len());
-        }
-        at = start + user_info.len();
-    }
-}
-
-/// A PEM private key, to its end or the argument's.
+/// A PEM private key, to its end or the text's.
 fn private_keys(text: &str, spans: &mut Vec<Range<usize>>) {
+    const BEGIN: &str = "-----BEGIN";
     const END: &str = "-----END";
     let mut at = 0;
-    while let Some(found) = text[at..].find("-----BEGIN") {
+    while let Some(found) = text[at..].find(BEGIN) {
         let start = at + found;
-        let header = text[start..].lines().next().unwrap_or_default();
+        let title = &text[start + BEGIN.len()..];
+        let title = &title[..title.find("-----").unwrap_or(title.len())];
         let end = text[start..].find(END).map_or(text.len(), |end| start + end);
-        if header.contains("PRIVATE KEY") {
+        if title.contains("PRIVATE KEY") {
             spans.push(start..end);
         }
         at = end.max(start + END.len());

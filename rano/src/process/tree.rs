@@ -13,7 +13,7 @@ use super::matching::{Rules, Subject};
 use super::provider::{OwnProvider, ProviderIndex, Providers};
 use super::redact::{Redaction, command_line};
 use super::{Ancestor, Birth, Image, Occasion, Process, ProcessChange, ProcessId, Verdict};
-use node::{Dead, Detail, Link, Node, Standing, State, effective, renamed};
+use node::{Dead, Detail, Link, Node, Standing, State, effective, passed_on, renamed};
 
 /// No real ancestry is deeper; keeps a recording with a parent cycle from being walked for ever.
 const MAX_DEPTH: usize = 256;
@@ -35,6 +35,7 @@ pub struct Tree {
     newly_tracked: Vec<ProcessId>,
     next_key: u64,
     left_out: u64,
+    has_tracked: bool,
 }
 
 impl Tree {
@@ -51,6 +52,7 @@ impl Tree {
             newly_tracked: Vec::new(),
             next_key: 1,
             left_out: 0,
+            has_tracked: false,
         }
     }
 
@@ -81,6 +83,11 @@ impl Tree {
     /// Processes that were left out so far.
     pub fn left_out(&self) -> u64 {
         self.left_out
+    }
+
+    /// Whether any process was tracked so far.
+    pub fn has_tracked(&self) -> bool {
+        self.has_tracked
     }
 
     /// Any known process, the recently dead included. One that is not tracked, or became tracked through another's
@@ -162,6 +169,11 @@ impl Tree {
         node.comm = image.comm.as_str().into();
         node.uid = image.uid;
         node.ppid = parent;
+        if let Some(detail) =
+            node.detail.as_mut().filter(|_| matches!(node.state, State::Tracked | State::LeftOut))
+        {
+            detail.inherited = passed_on(node.own, detail.inherited);
+        }
         node.own = own;
         node.standing = standing;
         let before = node.state;
@@ -278,16 +290,14 @@ impl Tree {
         let was_tracked = matches!(node.state, State::Tracked | State::LeftOut);
         let before = node.detail.take().filter(|_| was_tracked);
         node.state = State::Tracked;
+        self.has_tracked = true;
         let (own, uid, comm) = (node.own, node.uid, node.comm.to_string());
         let (inherited, via, sticky) = match &before {
-            Some(before) => {
-                let provider = self.providers.index(&before.process.provider);
-                (
-                    provider.or(nearest.and_then(|(_, p)| p)),
-                    before.via.or(nearest.map(|(id, _)| id)),
-                    before.sticky,
-                )
-            }
+            Some(before) => (
+                before.inherited.or(nearest.and_then(|(_, provider)| provider)),
+                before.via.or(nearest.map(|(id, _)| id)),
+                before.sticky,
+            ),
             None => (
                 nearest.and_then(|(_, provider)| provider),
                 nearest.map(|(id, _)| id),
@@ -432,7 +442,7 @@ impl Tree {
     fn nearest_tracked(&self, id: ProcessId) -> Option<(ProcessId, Option<ProviderIndex>)> {
         let (id, node) = self.ancestors(id).find(|(_, node)| node.is_tracked())?;
         let inherited = node.detail.as_ref().and_then(|detail| detail.inherited);
-        Some((id, effective(node.own, inherited)))
+        Some((id, passed_on(node.own, inherited)))
     }
 
     /// From whom it stands below up, as far as it is known.

@@ -81,3 +81,30 @@ impl Sink for StoreSink {
         std::mem::take(&mut self.notices)
     }
 }
+
+/// A history that cannot be begun: what it lacks is counted, and the observation goes on.
+pub struct LostHistory {
+    events: u64,
+    notices: Vec<String>,
+}
+
+impl LostHistory {
+    /// `why`: as it is told, escaped.
+    pub fn new(why: &str) -> Self {
+        Self { events: 0, notices: vec![format!("warning: {why}; events are counted as lost")] }
+    }
+}
+
+impl Sink for LostHistory {
+    fn update(&mut self, update: &Update) {
+        self.events += u64::from(matches!(update, Update::Event(_)));
+    }
+
+    fn finish(&mut self, _: &Summary) -> SinkReport {
+        SinkReport { sqlite_dropped: self.events, has_failed: true, ..SinkReport::default() }
+    }
+
+    fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+}

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, InterruptHandle, Transaction, TransactionB
 use super::Session;
 use super::defence::{Approval, Budget};
 use super::ledger::{Ledger, insert_session};
-use super::open::{OpenError, OpenProblem, Opened, open};
+use super::open::{OpenError, OpenProblem, Opened, open, remove_half_made};
 use super::prune::{self, Pruner, Slice};
 use super::queue::{End, Work};
 use super::read::History;
@@ -112,7 +112,16 @@ pub(super) struct Database {
 impl Database {
     /// Enters the session: committed at once, so that a session that is killed is seen.
     pub(super) fn enter(path: PathBuf, opened: Opened, session: &Session) -> Result<Self, OpenProblem> {
-        let Opened { connection, file, mappings, budget } = opened;
+        let made = opened.made.clone();
+        let entered = Self::begin(path, opened, session);
+        if let (Err(_), Some(made)) = (&entered, made) {
+            remove_half_made(&made);
+        }
+        entered
+    }
+
+    fn begin(path: PathBuf, opened: Opened, session: &Session) -> Result<Self, OpenProblem> {
+        let Opened { connection, file, mappings, budget, made: _ } = opened;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let mut approval = Approval::default();
         let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;

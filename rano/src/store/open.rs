@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::io::Errno;
 
 use super::defence::{self, Budget};
@@ -44,6 +44,10 @@ pub enum OpenProblem {
     TooManyFiles,
     ReadOnlyFilesystem,
     DiskFull,
+    /// A limit of file sizes (`RLIMIT_FSIZE`) does not let it grow.
+    SizeLimit,
+    /// Its filesystem has no shared mappings, by which those who read and those who write see each other.
+    NoSharedMemory,
     NotADatabase,
     /// A SQLite database, but another program's.
     Foreign,
@@ -89,6 +93,10 @@ impl OpenError {
             OpenProblem::DiskFull => {
                 "free some space, name a file elsewhere with --sqlite, or use --no-sqlite"
             }
+            OpenProblem::SizeLimit => "raise the limit (ulimit -f, LimitFSIZE=), and start it again",
+            OpenProblem::NoSharedMemory => {
+                "name a file on a local filesystem with --sqlite, or use --no-sqlite"
+            }
             OpenProblem::NotADatabase | OpenProblem::Foreign => {
                 "name another file with --sqlite; this one was left as it is"
             }
@@ -133,6 +141,8 @@ impl fmt::Display for OpenProblem {
             OpenProblem::PermissionDenied => f.write_str("permission denied"),
             OpenProblem::ReadOnlyFilesystem => f.write_str("the filesystem is read-only"),
             OpenProblem::DiskFull => f.write_str("no space left on the device"),
+            OpenProblem::SizeLimit => f.write_str("a limit of file sizes does not let it grow"),
+            OpenProblem::NoSharedMemory => f.write_str("its filesystem has no shared mappings (mmap)"),
             OpenProblem::NotADatabase => f.write_str("it is not a SQLite database"),
             OpenProblem::Foreign => f.write_str("it is another program's SQLite database"),
             OpenProblem::Newer { found, known } => {
@@ -163,6 +173,7 @@ impl From<Errno> for OpenProblem {
             Errno::ACCESS | Errno::PERM => Self::PermissionDenied,
             Errno::ROFS => Self::ReadOnlyFilesystem,
             Errno::NOSPC | Errno::DQUOT => Self::DiskFull,
+            Errno::FBIG => Self::SizeLimit,
             Errno::NXIO | Errno::NODEV => Self::NotAFile,
             Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
             other => Self::Other(other.to_string()),
@@ -200,6 +211,8 @@ impl From<rusqlite::Error> for OpenProblem {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::TooBig) => Self::Damaged,
             Some(ErrorCode::OperationInterrupted) => Self::Endless,
             Some(ErrorCode::DiskFull) => Self::DiskFull,
+            Some(ErrorCode::SystemIoFailure) if lacks_shared_memory(&error) => Self::NoSharedMemory,
+            Some(ErrorCode::SystemIoFailure) if is_size_limit(&error) => Self::SizeLimit,
             // The file itself was opened for writing before: what SQLite lacks are its neighbours -wal and -shm.
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 match system::refused() {
@@ -217,6 +230,18 @@ impl From<rusqlite::Error> for OpenProblem {
     }
 }
 
+fn lacks_shared_memory(error: &rusqlite::Error) -> bool {
+    let codes = [ffi::SQLITE_IOERR_SHMMAP, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_IOERR_SHMOPEN];
+    error.sqlite_error().is_some_and(|error| codes.contains(&error.extended_code)) && !is_size_limit(error)
+}
+
+/// SQLite does not say which error of the system a failed write was: where there is a limit, it is taken to be that.
+pub(super) fn is_size_limit(error: &rusqlite::Error) -> bool {
+    let codes = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_TRUNCATE, ffi::SQLITE_IOERR_SHMSIZE];
+    let is_write = error.sqlite_error().is_some_and(|error| codes.contains(&error.extended_code));
+    is_write && rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
+}
+
 /// A database that may be written to.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -226,6 +251,8 @@ pub(super) struct Opened {
     pub(super) file: File,
     pub(super) mappings: Mappings,
     pub(super) budget: Budget,
+    /// Where it lies, if it was made for this.
+    pub(super) made: Option<PathBuf>,
 }
 
 /// Opens `path` for writing, brings its schema up to date and makes it if it does not exist, with mode 0600. The
@@ -238,27 +265,43 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
 
 fn open_file(path: &Path) -> Result<Opened, OpenProblem> {
     let rights = Rights::here();
-    let (path, file) = files::create_database(path, &rights)?;
-    check_file(&file)?;
+    let (path, file, is_new) = files::create_database(path, &rights)?;
+    let opened = check_file(&file).and_then(|()| open_checked(&path, file, &rights));
+    if is_new && opened.is_err() {
+        remove_half_made(&path);
+    }
+    opened.map(|opened| Opened { made: is_new.then_some(path), ..opened })
+}
 
+/// What was made a moment ago and cannot be used, and what lies beside it: nobody else has anything in it.
+pub(super) fn remove_half_made(path: &Path) {
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(end);
+        // What cannot be removed either is left.
+        let _ = std::fs::remove_file(beside);
+    }
+}
+
+fn open_checked(path: &Path, file: File, rights: &Rights) -> Result<Opened, OpenProblem> {
     system::install(Access::Write);
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if rights != Rights::Own {
+    if *rights != Rights::Own {
         flags |= OpenFlags::SQLITE_OPEN_NOFOLLOW;
     }
     let mappings = Mappings::watch();
-    let mut connection = Connection::open_with_flags(&path, flags)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
     defence::harden(&connection)?;
     let budget = Budget::default();
     budget.bind(&mut connection)?;
-    budget.grant(defence::bytes_on_disk(&path));
+    budget.grant(defence::bytes_on_disk(path));
     connection.busy_timeout(LOCK_PATIENCE)?;
     // Until the file is known to be ours, closing must not tidy up its log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     schema::migrate(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     configure(&connection)?;
-    Ok(Opened { connection, file, mappings, budget })
+    Ok(Opened { connection, file, mappings, budget, made: None })
 }
 
 /// Looks at the header before SQLite does, because SQLite may already write to a file it opens: it plays back journals.

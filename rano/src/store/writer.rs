@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::ErrorCode;
 
 use super::database::{Database, Failure, GivenUp};
-use super::open::{OpenProblem, Opened};
+use super::open::{OpenProblem, Opened, is_size_limit};
 use super::prune::{self, Pruner, Slice};
 use super::queue::{End, Shared, Work};
 use super::{Finished, Session, StoreOptions};
@@ -274,6 +274,9 @@ fn explain(path: &Path, failure: &Failure) -> String {
         _ if is_lock(failure) => format!("sqlite: another program has {path} locked; {ADVICE}"),
         Failure::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
             format!("sqlite: no space left for {path}: free some; {ADVICE}")
+        }
+        Failure::Sql(error) if is_size_limit(error) => {
+            format!("sqlite: a limit of file sizes (ulimit -f) does not let {path} grow; {ADVICE}")
         }
         Failure::Sql(error) => format!("sqlite: cannot write {path}: {error}; {ADVICE}"),
         Failure::Schema(problem) => format!("sqlite: cannot write {path}: {problem}; {ADVICE}"),

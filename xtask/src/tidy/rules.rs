@@ -36,7 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("alerts", &["bounded", "change", "connection", "event", "glob", "process"]),
     ("filter", &["connection", "event", "glob", "process"]),
     ("names", &["bounded", "change", "event", "files", "glob", "moment", "privileges", "process", "stop"]),
-    ("totals", &["connection", "event", "process"]),
+    ("totals", &["bounded", "connection", "event", "process"]),
     (
         "source",
         &[

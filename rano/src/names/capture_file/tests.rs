@@ -62,6 +62,10 @@ fn next_generation(packets: &[(u64, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
+fn capture(file: Vec<u8>) -> CaptureEvidence {
+    CaptureEvidence::new(Packets::open(Cursor::new(file)).expect("a capture"))
+}
+
 fn evidence(file: Vec<u8>) -> (Vec<Evidence>, Option<&'static str>) {
     let mut capture = CaptureEvidence::new(Packets::open(Cursor::new(file)).expect("a capture"));
     let all = std::iter::from_fn(|| capture.take()).collect();
@@ -127,4 +131,38 @@ fn a_block_that_cannot_be_as_short_as_it_says_ends_the_file() {
             assert_eq!(evidence(file), (whole.clone(), Some(BROKEN)), "{kind:#x} {length}");
         }
     }
+}
+
+#[test]
+fn the_length_of_check_sums_beside_the_link_does_not_matter() {
+    let mut capture = capture(legacy(0x2400_0065, &lookup(5, "fcs.example")));
+    assert!(matches!(capture.take(), Some(Evidence::Answer(answer)) if &*answer.asked == "fcs.example"));
+    assert_eq!((capture.take(), capture.unread()), (None, 0));
+}
+
+#[test]
+fn packets_of_old_blocks_are_read() {
+    let mut file = next_generation(&[]);
+    for (at_ms, packet) in lookup(7, "old.example") {
+        let length = u32::try_from(packet.len()).expect("short");
+        let ticks = u32::try_from(at_ms * 1_000_000).expect("small");
+        let words: Vec<u8> = [1, 0, ticks, length, length].into_iter().flat_map(u32::to_le_bytes).collect();
+        file.extend(block(2, &[&words[..], &packet].concat()));
+    }
+    let mut capture = capture(file);
+    assert!(matches!(capture.take(), Some(Evidence::Answer(answer)) if answer.at.unix_ms == 8));
+    assert_eq!((capture.take(), capture.unread()), (None, 0));
+}
+
+#[test]
+fn what_may_hide_a_name_is_counted() {
+    let packets = lookup(1, "a.example");
+    let frame = |kind: [u8; 2], rest: &[u8]| [&[1; 12][..], &kind, rest].concat();
+    let encrypted = frame([0x88, 0xe5], &packets[0].1);
+    let mut fragment = packets[0].1.clone();
+    fragment[6] = 0x20;
+    let address = frame([8, 6], &[0; 28]);
+    let all = [encrypted, frame([8, 0], &fragment), address].map(|packet| (1, packet));
+    let mut capture = capture(legacy(1, &all));
+    assert_eq!((capture.take(), capture.unread()), (None, 2));
 }

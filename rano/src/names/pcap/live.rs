@@ -79,8 +79,10 @@ impl Watcher {
                     sender.send(evidence);
                 }
             }
-            self.count(sender);
+            self.count(self.reader.unread, sender);
         }
+        // Greetings that are not whole now will not be.
+        self.count(self.reader.unread(), sender);
     }
 
     /// Until there is a packet; `false` where that can no longer be told.
@@ -93,9 +95,9 @@ impl Watcher {
         matches!(poll(&mut fds, None), Ok(_) | Err(rustix::io::Errno::INTR))
     }
 
-    fn count(&mut self, sender: &Sender) {
+    fn count(&mut self, unread: u64, sender: &Sender) {
         let dropped = self.capture.stats().map_or(0, |stats| u64::from(stats.dropped));
-        let lost = dropped + self.reader.unread;
+        let lost = dropped + unread;
         sender.lost(lost.saturating_sub(self.lost));
         self.lost = self.lost.max(lost);
     }

@@ -197,6 +197,34 @@ fn half_hellos_are_bounded_and_counted() {
         wire.tcp(SocketAddr::new(CLIENT.ip(), port), SERVER, 1, &bytes[..1000]);
     }
     assert_eq!(wire.reader.unread, 1000 - STREAMS_MAX as u64);
+    assert_eq!(wire.reader.unread(), 1000, "those that may still be completed included");
+}
+
+#[test]
+fn a_hello_that_is_never_completed_is_counted() {
+    let bytes = records(&hello("cut.example"), 16_000);
+    let mut wire = Wire::default();
+    for (at, byte) in (1..).zip(&bytes[..70]) {
+        assert_eq!(wire.tcp(CLIENT, SERVER, at, &[*byte]), []);
+    }
+    assert_eq!(wire.reader.unread(), 1);
+    assert!(
+        greeting(&wire.tcp(CLIENT, SERVER, 71, &bytes[70..])).is_some(),
+        "in 71 pieces, the first of one byte"
+    );
+    assert_eq!(wire.reader.unread(), 0);
+    wire.datagram(CLIENT, SERVER, &initial(1, &ID, 0, &crypto(0, &hello("cut.example")[..300])));
+    assert_eq!(wire.reader.unread(), 1);
+}
+
+#[test]
+fn a_quic_packet_may_be_padded_outside_of_it() {
+    let hello = hello("quic.example");
+    let [first, second] = [(0, &hello[..600]), (600, &hello[600..])]
+        .map(|(at, part)| initial(1, &ID, u8::from(at > 0), &crypto(at, part)));
+    let mut wire = Wire::default();
+    let evidence = wire.datagram(CLIENT, SERVER, &[&first[..], &[0; 400], &second].concat());
+    assert_eq!(greeting(&evidence), Some(("quic.example", DomainSource::Quic)));
 }
 
 #[test]

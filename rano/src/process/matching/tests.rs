@@ -49,6 +49,30 @@ fn default_patterns_match_names() {
 }
 
 #[test]
+fn built_in_agents_are_whole_names() {
+    let rules = rules(Targets::default());
+    for line in [
+        "codex-cli",
+        "claude-code",
+        "node /x/node_modules/@openai/codex/bin/codex.js",
+        "python3 -m gemini_cli.main",
+    ] {
+        assert!(wanted(&rules, &command(line)), "{line}");
+    }
+    for line in [
+        "node test_gemini_api.js",
+        "python3 ./gemini_bench.py",
+        "sh claude.sh",
+        "codexctl",
+        "claude-squad",
+        "geminid",
+        "node /x/node_modules/@acme/claude-theme/x.js",
+    ] {
+        assert!(!wanted(&rules, &command(line)), "{line}");
+    }
+}
+
+#[test]
 fn default_patterns_do_not_match_arguments_and_directories() {
     let rules = rules(Targets::default());
     for line in [
@@ -95,6 +119,14 @@ fn user_patterns_match_anywhere_whatever_their_case() {
     assert!(wanted(&user("École"), &command("ls ÉCOLE")));
     assert!(!wanted(&user("other"), &command("claude")), "given patterns replace the default ones");
     assert!(!wanted(&user(""), &command("claude")), "an empty pattern matches nothing");
+}
+
+#[test]
+fn another_rano_is_no_agent_for_being_asked_for_the_same() {
+    assert!(!wanted(&user("qwen"), &command("/usr/local/bin/rano --pattern qwen")));
+    assert!(!wanted(&user("qwen"), &image("rano", "/opt/rano (deleted)", &["rano", "--pattern", "qwen"])));
+    assert!(wanted(&user("qwen"), &command("less rano-qwen.log")));
+    assert!(wanted(&user("rano"), &command("rano --pattern qwen")), "whoever asks for it gets it");
 }
 
 #[test]

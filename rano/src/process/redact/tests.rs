@@ -1,5 +1,7 @@
 use super::*;
 
+mod table;
+
 /// Arguments are separated by `|`, so that blanks can stand inside of them; `#` in what is expected is the mark.
 fn check(arguments: &str, expected: &str) {
     let argv: Vec<String> = arguments.split('|').map(String::from).collect();
@@ -196,4 +198,48 @@ fn hostile_arguments_take_linear_time() {
     }
     let seconds = spent() - before;
     assert!(seconds < 20, "{seconds} s, where quadratic time takes minutes");
+}
+
+/// Rows are arguments separated by `¦`; what stands in « » is a secret.
+fn row(text: &str) -> (Vec<String>, Vec<String>) {
+    let secrets = text.split('«').skip(1).filter_map(|part| part.split_once('»'));
+    let secrets = secrets.map(|(secret, _)| secret.to_owned()).collect();
+    let plain = text.replace(['«', '»'], "");
+    (plain.split('¦').map(String::from).collect(), secrets)
+}
+
+#[test]
+fn no_secret_of_the_table_is_shown() {
+    let mut leaks = Vec::new();
+    for text in table::SECRETS {
+        let (argv, secrets) = row(text);
+        assert!(!secrets.is_empty(), "{text}");
+        let line = command_line(&argv, Redaction::On);
+        let program = argv[0].split_whitespace().next().unwrap_or_default();
+        if !line.starts_with(program) || secrets.iter().any(|secret| line.contains(secret.as_str())) {
+            leaks.push(format!("{text}\n    {line}"));
+        }
+    }
+    assert!(leaks.is_empty(), "{} of {}:\n{}", leaks.len(), table::SECRETS.len(), leaks.join("\n"));
+}
+
+#[test]
+fn nothing_of_the_harmless_lines_is_changed() {
+    let mut changed = Vec::new();
+    for text in table::HARMLESS {
+        let (argv, _) = row(text);
+        let line = command_line(&argv, Redaction::On);
+        if line != argv.join(" ") {
+            changed.push(line);
+        }
+    }
+    assert!(changed.is_empty(), "{} of {}:\n{}", changed.len(), table::HARMLESS.len(), changed.join("\n"));
+}
+
+#[test]
+fn an_argument_by_itself_knows_the_one_before_it() {
+    let argv = ["run", "--", "tool", "--token", "hunter2", "a b"].map(String::from);
+    let shown = ["run", "--", "tool", "--token", REDACTED, "a b"];
+    assert_eq!(arguments(&argv, Redaction::On), shown);
+    assert_eq!(arguments(&argv, Redaction::Off), argv);
 }

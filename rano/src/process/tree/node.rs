@@ -132,6 +132,11 @@ pub(super) fn effective(own: Option<OwnProvider>, inherited: Option<ProviderInde
     }
 }
 
+/// The provider that it passes on, to what it starts and to the program that it runs next: a guess is nobody else's.
+pub(super) fn passed_on(own: Option<OwnProvider>, inherited: Option<ProviderIndex>) -> Option<ProviderIndex> {
+    effective(own.filter(|own| !own.guess), inherited)
+}
+
 /// Those who died recently: others push out none who was watched.
 #[derive(Debug)]
 pub(super) struct Dead {

@@ -225,7 +225,9 @@ fn a_detour_over_an_excluded_program_is_no_way_out() {
     executed(&mut tree, 21, "helper");
     assert_eq!(tree.left_out(), 3);
     // One that was never tracked is not for having been excluded.
-    assert_eq!(see(&mut tree, 30, 1, "claude-helper"), Verdict::Excluded);
+    let both = Image { argv: vec!["helper".into()], ..image("claude") };
+    let found = told(id(30), 1, both, Birth::default(), Occasion::Found);
+    assert_eq!(tree.apply(found), Verdict::Excluded);
     assert_eq!(executed(&mut tree, 30, "bash"), Verdict::Ignored);
 }
 
@@ -369,6 +371,28 @@ fn claims_do_not_move_the_bill() {
     let native = Image { argv: vec!["claude".into()], ..image("2.0.1") };
     tree.apply(told(id(30), 1, native, Birth::default(), Occasion::Found));
     assert_eq!(provider(&mut tree, 30), "anthropic");
+}
+
+#[test]
+fn a_guess_is_nobody_elses() {
+    let wanted = Wanted::Patterns(vec!["qwen".into(), "opencode".into(), "google_search".into()]);
+    let mut tree = tree(Targets { wanted, ..Targets::default() });
+    see(&mut tree, 20, 1, "env OPENAI_API_KEY=x qwen");
+    assert_eq!(provider(&mut tree, 20), "openai", "while it runs this");
+    executed(&mut tree, 20, "qwen");
+    assert_eq!(provider(&mut tree, 20), "unknown");
+    see(&mut tree, 30, 1, "opencode -m anthropic/x");
+    see(&mut tree, 31, 30, "curl https://example.com");
+    assert_eq!(provider(&mut tree, 30), "anthropic");
+    assert_eq!(provider(&mut tree, 31), "unknown");
+    see(&mut tree, 40, 1, "python3 google_search.py");
+    see(&mut tree, 41, 40, "curl");
+    assert_eq!(provider(&mut tree, 41), "unknown");
+    // What is run, and an agent by its whole name, is no guess.
+    see(&mut tree, 50, 30, "claude");
+    see(&mut tree, 51, 50, "sh -c codex");
+    executed(&mut tree, 51, "bash");
+    assert_eq!(provider(&mut tree, 51), "anthropic");
 }
 
 #[test]

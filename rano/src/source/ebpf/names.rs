@@ -55,6 +55,6 @@ impl Names {
 
     /// Packets that hold names and gave none.
     pub fn unread(&self) -> u64 {
-        self.reader.unread + self.malformed
+        self.reader.unread() + self.malformed
     }
 }

@@ -11,13 +11,16 @@ use crate::filter::Filter;
 use crate::store::History;
 use crate::store::rollup::WHOLE_SESSION;
 
-/// The least difference in connections that counts as a change.
+/// The least difference in connections, and in failures, that counts as a change.
 pub const LEAST_CHANGE: u64 = 5;
+/// The same in bytes.
+pub const LEAST_BYTES: u64 = 1 << 20;
 
 /// What a session did, by name.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub session: StoredSession,
+    /// Endpoints by name, those without one by address and port.
     pub domains: BTreeMap<String, Traffic>,
     pub providers: BTreeMap<String, Traffic>,
     /// By comm; those of nobody are left out.
@@ -98,13 +101,52 @@ impl History {
             })?;
             rows.collect()
         };
+        let mut domains = by("domain", "endpoint")?;
+        domains.extend(self.nameless(session.id, filter)?);
         Ok(Some(Snapshot {
-            domains: by("domain", "endpoint")?,
+            domains,
             providers: by("provider", "actor")?,
             processes: by("comm", "actor")?,
             read_events: filter.is_some_and(|filter| Condition::on_sums(filter).is_none()),
             session,
         }))
+    }
+}
+
+impl History {
+    /// Endpoints without a name, as `address:port`. The sums know no ports: the events of these are read.
+    fn nameless(&self, session: i64, filter: Option<&Filter>) -> rusqlite::Result<BTreeMap<String, Traffic>> {
+        let condition = filter.map(Condition::of);
+        let (condition, values) = match condition {
+            Some(condition) => (condition.sql, condition.values),
+            None => ("1".to_owned(), Vec::new()),
+        };
+        let ids = |id: &str| format!("(SELECT {id} FROM activity WHERE session = ?)");
+        let mut statement = self.connection.prepare(&format!(
+            "SELECT CASE WHEN instr(endpoint.remote, ':') THEN '[' || endpoint.remote || ']' ELSE endpoint.remote END
+                        || ':' || event.remote_port AS address,
+                    sum(kind.event = 'connect'), sum(kind.event = 'fail'),
+                    sum(CASE WHEN kind.event IN ('close', 'fail')
+                             THEN ifnull(event.bytes_sent, 0) + ifnull(event.bytes_recv, 0) ELSE 0 END)
+             FROM event
+             CROSS JOIN endpoint ON endpoint.id = event.endpoint
+             CROSS JOIN process ON process.id = event.process
+             CROSS JOIN kind ON kind.id = event.kind
+             WHERE event.id BETWEEN {} AND {} AND endpoint.domain IS NULL AND event.remote_port > 0
+                   AND process.session = ? AND kind.event IN ('connect', 'close', 'fail') AND ({condition})
+             GROUP BY address",
+            ids("min(first_event)"),
+            ids("max(last_event)"),
+        ))?;
+        let session = Value::from(session);
+        let values = [session.clone(), session.clone(), session].into_iter().chain(values);
+        let rows = statement.query_map(params_from_iter(values), |row| {
+            Ok((
+                row.get(0)?,
+                Traffic { connects: count(row, 1)?, fails: count(row, 2)?, bytes: count(row, 3)? },
+            ))
+        })?;
+        rows.collect()
     }
 }
 
@@ -146,8 +188,8 @@ fn traffic(session: i64, filter: Option<&Filter>) -> (String, Vec<Value>) {
     (sql, [session.clone(), session.clone(), session].into_iter().chain(condition.values).collect())
 }
 
-/// A name that both have is changed if its connections differ by at least `threshold` percent of the old ones and by at
-/// least [`LEAST_CHANGE`]. Largest difference first.
+/// An endpoint that both have is changed if its connections, failures or bytes differ by at least `threshold` percent
+/// of the old ones, and by at least [`LEAST_CHANGE`] or [`LEAST_BYTES`]. Largest difference first.
 pub fn compare(old: &Snapshot, new: &Snapshot, threshold: u64) -> Changes {
     let domains = changes(&old.domains, &new.domains);
     let (new_domains, domains) =
@@ -173,10 +215,16 @@ fn is_new(change: &Change, before: &BTreeMap<String, Traffic>) -> bool {
     !before.contains_key(&change.name)
 }
 
+/// In connections, failures or bytes.
 fn is_significant(change: &Change, threshold: u64) -> bool {
-    let (old, new) = (change.old.connects, change.new.connects);
-    let difference = old.abs_diff(new);
-    difference >= LEAST_CHANGE && u128::from(difference) * 100 >= u128::from(old) * u128::from(threshold)
+    let Change { old, new, .. } = change;
+    let differs = |old: u64, new: u64, least: u64| {
+        let difference = old.abs_diff(new);
+        difference >= least && u128::from(difference) * 100 >= u128::from(old) * u128::from(threshold)
+    };
+    differs(old.connects, new.connects, LEAST_CHANGE)
+        || differs(old.fails, new.fails, LEAST_CHANGE)
+        || differs(old.bytes, new.bytes, LEAST_BYTES)
 }
 
 fn changes(old: &BTreeMap<String, Traffic>, new: &BTreeMap<String, Traffic>) -> Vec<Change> {
@@ -189,7 +237,8 @@ fn changes(old: &BTreeMap<String, Traffic>, new: &BTreeMap<String, Traffic>) -> 
     });
     let mut all: Vec<_> = gone.chain(here).collect();
     all.sort_by_key(|change| {
-        (std::cmp::Reverse(change.old.connects.abs_diff(change.new.connects)), change.name.clone())
+        let by = |of: fn(&Traffic) -> u64| std::cmp::Reverse(of(&change.old).abs_diff(of(&change.new)));
+        (by(|traffic| traffic.connects), by(|traffic| traffic.bytes), change.name.clone())
     });
     all
 }
@@ -218,6 +267,24 @@ mod tests {
             (u64::MAX, 0, 100, true),
         ] {
             assert_eq!(is_significant(&change(old, new), threshold), expected, "{old} {new} {threshold}");
+        }
+    }
+
+    #[test]
+    fn bytes_and_failures_count_as_well() {
+        let traffic = |fails, bytes| Traffic { connects: 10, fails, bytes };
+        for (old, new, expected) in [
+            ((0, 0), (0, LEAST_BYTES), true),
+            ((0, 0), (0, LEAST_BYTES - 1), false),
+            ((0, 10 << 20), (0, 14 << 20), false),
+            ((0, 10 << 20), (0, 50 << 20), true),
+            ((0, 50 << 20), (0, 10 << 20), true),
+            ((0, 0), (5, 0), true),
+            ((0, 0), (4, 0), false),
+            ((100, 0), (120, 0), false),
+        ] {
+            let change = Change { name: "a".into(), old: traffic(old.0, old.1), new: traffic(new.0, new.1) };
+            assert_eq!(is_significant(&change, 50), expected, "{old:?} {new:?}");
         }
     }
 

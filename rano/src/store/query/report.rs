@@ -118,6 +118,8 @@ pub struct IpRow {
     pub counts: Counts,
     /// The name most of its connections went by.
     pub name: Option<String>,
+    /// That one is known by reverse look-ups alone.
+    pub is_guess: bool,
 }
 
 /// The best of a ranking, and how many there are in all.
@@ -133,6 +135,9 @@ pub struct Report {
     /// Oldest first.
     pub sessions: Vec<StoredSession>,
     pub totals: Counts,
+    /// Of these, what stayed on the machine, and the look-ups at its resolvers.
+    pub loopback: Counts,
+    pub lookups: Counts,
     /// Connections without a close: of whole sessions as they said it, in a range the connects without a close in it.
     pub active: u64,
     /// The sums could not answer the filter: all events in the range were read.
@@ -252,6 +257,9 @@ const ENDPOINTS_MAX: usize = 1 << 17;
 /// Providers that are told apart in the list beside a domain.
 const PROVIDERS_MAX: usize = 62;
 
+/// Addresses of this machine for itself.
+const LOOPBACK: &str = "endpoint.remote LIKE '127.%' OR endpoint.remote IN ('::1', '0.0.0.0', '::')";
+
 const SUMS: &str =
     "sum(connects), sum(closes), sum(fails), sum(accepts), sum(listens), sum(bytes_sent), sum(bytes_recv)";
 
@@ -285,6 +293,8 @@ impl History {
             totals,
             active,
             read_events: filter.on_sums.is_none(),
+            loopback: self.sums_where(LOOPBACK)?,
+            lookups: self.sums_where("endpoint.type = 'dns'")?,
             domains: self.domains(top, &providers.names)?,
             ips: self.ips(top)?,
             providers: providers.ranked(),
@@ -447,6 +457,21 @@ impl History {
         Ok(())
     }
 
+    /// The sums of the endpoints of which `condition` holds.
+    fn sums_where(&self, condition: &str) -> rusqlite::Result<Counts> {
+        let sql = format!(
+            "SELECT {SUMS} FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint WHERE {condition}"
+        );
+        self.connection.query_row(&sql, [], |row| {
+            // Without rows the sums are NULL.
+            let mut sums = [0; 7];
+            for (index, sum) in sums.iter_mut().enumerate() {
+                *sum = row.get::<_, Option<i64>>(index)?.unwrap_or(0);
+            }
+            Ok(Counts::of(sums))
+        })
+    }
+
     fn domains(&self, top: u32, providers: &[String]) -> rusqlite::Result<Top<DomainRow>> {
         let all = self.connection.query_row(
             "SELECT count(DISTINCT domain) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
@@ -482,8 +507,8 @@ impl History {
         // Beside a single max(), SQLite takes the other columns from the row that has the maximum
         // (sqlite.org/lang_select.html#bare_columns_in_an_aggregate_query).
         let mut statement = self.connection.prepare(&format!(
-            "SELECT remote, {SUMS}, domain, max(CASE WHEN domain IS NULL THEN -1 ELSE connects + fails END)
-             FROM (SELECT remote, domain, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
+            "SELECT remote, {SUMS}, domain, guess, max(CASE WHEN domain IS NULL THEN -1 ELSE connects + fails END)
+             FROM (SELECT remote, domain, min(domain_source = 'ptr') AS guess, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
                           sum(accepts) AS accepts, sum(listens) AS listens,
                           sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
                    FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
@@ -492,7 +517,12 @@ impl History {
              GROUP BY remote ORDER BY {RANKING}, remote LIMIT ?1"
         ))?;
         let rows = statement.query_map([top], |row| {
-            Ok(IpRow { ip: row.get(0)?, counts: Counts::from_row(row, 1)?, name: row.get(8)? })
+            Ok(IpRow {
+                ip: row.get(0)?,
+                counts: Counts::from_row(row, 1)?,
+                name: row.get(8)?,
+                is_guess: row.get::<_, Option<bool>>(9)?.unwrap_or(false),
+            })
         })?;
         Ok(Top { rows: rows.collect::<rusqlite::Result<_>>()?, all })
     }

@@ -16,6 +16,8 @@ pub struct StoredSession {
     pub started_at: i64,
     /// `None` while it runs, and where it was killed.
     pub ended_at: Option<i64>,
+    /// When somebody asked who knows that it goes on.
+    pub running_at: Option<i64>,
     /// Time of its last event.
     pub last_event_at: Option<i64>,
     pub host: String,
@@ -71,6 +73,7 @@ impl StoredSession {
             name: row.get(2)?,
             started_at: row.get(3)?,
             ended_at: row.get(4)?,
+            running_at: None,
             last_event_at: row.get(5)?,
             host: row.get(6)?,
             user: row.get(7)?,
@@ -87,9 +90,9 @@ impl StoredSession {
         })
     }
 
-    /// The stored end, else the last sign of life.
+    /// The stored end, now for one that goes on, else the last sign of life.
     pub fn end(&self) -> Option<i64> {
-        self.ended_at.or(self.last_event_at)
+        self.ended_at.or(self.running_at).or(self.last_event_at)
     }
 }
 
