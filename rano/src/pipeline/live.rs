@@ -1,10 +1,12 @@
 //! The connections that are open, and those that ended a moment ago: each is in one place, with the notes that naming
 //! and alerting keep about it. Bounded and counted.
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use super::NamingNotes;
 use crate::alerts::Notes;
@@ -52,7 +54,7 @@ impl Entry {
 struct Lingering {
     /// Boot clock.
     until_ns: u64,
-    entry: Entry,
+    entry: Box<Entry>,
 }
 
 /// What had no room.
@@ -66,8 +68,9 @@ pub(super) struct Overflow {
 
 /// Every connection whose end, or whose name, may yet be told.
 pub(super) struct LiveTable {
-    open: FxHashMap<SocketId, Entry>,
-    lingering: FastBounded<SocketId, Box<Lingering>>,
+    /// By socket, which each has in itself.
+    open: HashTable<Box<Entry>>,
+    lingering: FastBounded<SocketId, Lingering>,
     /// Open connections of excluded processes, which were counted.
     excluded: FxHashSet<SocketId>,
     no_room: u64,
@@ -76,7 +79,7 @@ pub(super) struct LiveTable {
 impl Default for LiveTable {
     fn default() -> Self {
         Self {
-            open: FxHashMap::default(),
+            open: HashTable::new(),
             lingering: FastBounded::new(LINGERING_MAX),
             excluded: FxHashSet::default(),
             no_room: 0,
@@ -84,9 +87,17 @@ impl Default for LiveTable {
     }
 }
 
+fn hash(socket: SocketId) -> u64 {
+    FxBuildHasher.hash_one(socket)
+}
+
 impl LiveTable {
+    fn get(&self, socket: SocketId) -> Option<&Entry> {
+        self.open.find(hash(socket), |entry| entry.socket == socket).map(|entry| &**entry)
+    }
+
     pub(super) fn is_open(&self, socket: SocketId) -> bool {
-        self.open.contains_key(&socket)
+        self.get(socket).is_some()
     }
 
     /// Whether one more could be kept; one that cannot is counted.
@@ -97,29 +108,34 @@ impl LiveTable {
         has_room
     }
 
+    /// In the place of an open one of the same socket, if there is one.
     pub(super) fn insert(&mut self, entry: Entry) {
-        self.open.insert(entry.socket, entry);
+        self.remove(entry.socket);
+        let socket = entry.socket;
+        self.open.insert_unique(hash(socket), Box::new(entry), |entry| hash(entry.socket));
     }
 
     pub(super) fn get_mut(&mut self, socket: SocketId) -> Option<&mut Entry> {
-        self.open.get_mut(&socket)
+        self.open.find_mut(hash(socket), |entry| entry.socket == socket).map(|entry| &mut **entry)
     }
 
     /// Takes an open one out: it has ended.
-    pub(super) fn remove(&mut self, socket: SocketId) -> Option<Entry> {
-        self.open.remove(&socket)
+    pub(super) fn remove(&mut self, socket: SocketId) -> Option<Box<Entry>> {
+        let found = self.open.find_entry(hash(socket), |entry| entry.socket == socket);
+        found.ok().map(|found| found.remove().0)
     }
 
     /// The open one, else the one that ended.
     pub(super) fn find(&self, socket: SocketId) -> Option<&Entry> {
-        self.open.get(&socket).or_else(|| Some(&self.lingering.get(&socket)?.entry))
+        self.get(socket).or_else(|| Some(&self.lingering.get(&socket)?.entry))
     }
 
     /// The open one, else the one that ended.
     pub(super) fn find_mut(&mut self, socket: SocketId) -> Option<&mut Entry> {
-        match self.open.get_mut(&socket) {
+        let Self { open, lingering, .. } = self;
+        match open.find_mut(hash(socket), |entry| entry.socket == socket) {
             Some(entry) => Some(entry),
-            None => Some(&mut self.lingering.get_mut(&socket)?.entry),
+            None => Some(&mut lingering.get_mut(&socket)?.entry),
         }
     }
 
@@ -127,7 +143,8 @@ impl LiveTable {
     pub(super) fn numbered_mut(&mut self, socket: SocketId, id: ConnectionId) -> Option<&mut Entry> {
         let Self { open, lingering, .. } = self;
         let ended = lingering.get_mut(&socket).map(|lingering| &mut lingering.entry);
-        open.get_mut(&socket).into_iter().chain(ended).find(|entry| entry.connection.id == id)
+        let open = open.find_mut(hash(socket), |entry| entry.socket == socket);
+        open.into_iter().chain(ended).map(|entry| &mut **entry).find(|entry| entry.connection.id == id)
     }
 
     pub(super) fn is_lingering(&self, socket: SocketId) -> bool {
@@ -135,10 +152,14 @@ impl LiveTable {
     }
 
     /// Keeps one that ended for a while. Returns those that had to make room.
-    pub(super) fn linger(&mut self, entry: Entry, now: Moment) -> impl Iterator<Item = Entry> + use<> {
+    pub(super) fn linger(
+        &mut self,
+        entry: Box<Entry>,
+        now: Moment,
+    ) -> impl Iterator<Item = Box<Entry>> + use<> {
         let until_ns = now.boot_ns.saturating_add(u64::try_from(LINGER.as_nanos()).unwrap_or(u64::MAX));
         let before = self.lingering.remove(&entry.socket);
-        let gone = self.lingering.insert(entry.socket, Box::new(Lingering { until_ns, entry }));
+        let gone = self.lingering.insert(entry.socket, Lingering { until_ns, entry });
         before.into_iter().chain(gone).map(|lingering| lingering.entry)
     }
 
@@ -167,13 +188,14 @@ impl LiveTable {
 
     /// The open ones of a protocol.
     pub(super) fn of(&self, protocol: Protocol) -> Vec<Open> {
-        let of_protocol = self.open.values().filter(|entry| entry.connection.protocol == protocol);
+        let of_protocol = self.open.iter().filter(|entry| entry.connection.protocol == protocol);
         of_protocol.map(|entry| Open { id: entry.socket, is_pending: entry.is_pending() }).collect()
     }
 
     /// Attempts that are under way, in the order in which they began.
     pub(super) fn pending(&self) -> Vec<SocketId> {
-        let mut pending: Vec<&Entry> = self.open.values().filter(|entry| entry.is_pending()).collect();
+        let mut pending: Vec<&Entry> =
+            self.open.iter().map(|entry| &**entry).filter(|entry| entry.is_pending()).collect();
         pending.sort_unstable_by_key(|entry| entry.connection.id);
         pending.into_iter().map(|entry| entry.socket).collect()
     }
@@ -203,11 +225,15 @@ mod tests {
         }
     }
 
+    fn boxed(number: u64) -> Box<Entry> {
+        Box::new(entry(number))
+    }
+
     #[test]
     fn an_ended_connection_is_found_for_five_seconds() {
         let mut table = LiveTable::default();
         let socket = entry(1).socket;
-        assert_eq!(table.linger(entry(1), at(10)).count(), 0);
+        assert_eq!(table.linger(boxed(1), at(10)).count(), 0);
         table.passed(at(15));
         assert!(table.find(socket).is_some() && table.is_lingering(socket) && !table.is_open(socket));
         table.passed(at(16));
@@ -219,7 +245,7 @@ mod tests {
     fn of_a_socket_that_was_opened_again_both_connections_are_known_by_number() {
         let mut table = LiveTable::default();
         let (socket, again) = (entry(1).socket, 10_001);
-        let _ = table.linger(entry(1), at(1));
+        let _ = table.linger(boxed(1), at(1));
         table.insert(entry(again));
         let mut number = |id| table.numbered_mut(socket, ConnectionId(id)).map(|entry| entry.connection.id.0);
         assert_eq!((number(1), number(again), number(2)), (Some(1), Some(again), None));
@@ -230,12 +256,12 @@ mod tests {
     fn a_flood_of_ends_pushes_out_the_oldest_which_is_counted() {
         let mut table = LiveTable::default();
         let gone: Vec<u64> = (0..5_000)
-            .flat_map(|number| table.linger(entry(number), at(1)))
+            .flat_map(|number| table.linger(boxed(number), at(1)))
             .map(|entry| entry.connection.id.0)
             .collect();
         assert_eq!(gone, (0..5_000 - LINGERING_MAX as u64).collect::<Vec<_>>());
         assert_eq!(table.overflow().lingering, gone.len() as u64);
-        let twice = table.linger(entry(14_999), at(1)).map(|entry| entry.connection.id.0);
+        let twice = table.linger(boxed(14_999), at(1)).map(|entry| entry.connection.id.0);
         assert_eq!(twice.collect::<Vec<_>>(), [4_999], "of the same socket");
     }
 

@@ -289,7 +289,7 @@ impl Tracker {
     }
 
     /// A socket is gone. Its connection, if there is an end to tell.
-    fn take_out(&mut self, closed: &Closed) -> Option<Entry> {
+    fn take_out(&mut self, closed: &Closed) -> Option<Box<Entry>> {
         self.rooms.naming.closed(closed);
         self.live.forget_excluded(closed.id);
         let entry = self.live.remove(closed.id)?;
@@ -300,7 +300,7 @@ impl Tracker {
         Some(entry)
     }
 
-    fn ended(&mut self, mut entry: Entry, kind: EventKind, end: End) {
+    fn ended(&mut self, mut entry: Box<Entry>, kind: EventKind, end: End) {
         let connection = entry.change();
         connection.state = Some(SocketState::Closed).filter(|_| connection.protocol == Protocol::Tcp);
         connection.ended = Some(end);
