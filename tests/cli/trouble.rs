@@ -136,18 +136,22 @@ fn a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen() 
     Ok(())
 }
 
+/// For the program that the calling process becomes.
+fn write_to_a_full_disk() -> std::io::Result<()> {
+    let full = rustix::fs::open(c"/dev/full", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty())?;
+    // SAFETY: both are open descriptors.
+    match unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&full), libc::STDOUT_FILENO) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 fn a_full_disk_behind_standard_output_ends_nothing() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
     let mut launch = scene.launch()?.args(FAST).args(["--db-flush-ms", "20"]);
     // SAFETY: between fork and exec only system calls are made.
     unsafe {
-        launch.command().pre_exec(|| {
-            let full = rustix::fs::open(c"/dev/full", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty())?;
-            match libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&full), libc::STDOUT_FILENO) {
-                -1 => Err(std::io::Error::last_os_error()),
-                _ => Ok(()),
-            }
-        });
+        launch.command().pre_exec(write_to_a_full_disk);
     }
     let rano = launch.start()?;
     let mut claude = scene.agent("claude")?;

@@ -125,8 +125,8 @@ impl Terminal {
         }
     }
 
-    /// Nobody reads any more: history goes on until everything is written, then the run ends in order. A file that cannot
-    /// grow is nobody's wish to end.
+    /// Nobody reads any more: history goes on until everything is written, then the run ends in order. A file that
+    /// cannot grow is nobody's wish to end.
     fn stdout_failed(&mut self, error: &std::io::Error) {
         use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         self.closed = true;
