@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::actor::{Ending, Service, Transport, Tuple};
 use crate::support::database::Database;
-use crate::support::namespace::{Place, User};
+use crate::support::namespace::{Place, User, is_root};
 use crate::support::rano::{Finished, Launch, Rano, default_database};
 use crate::support::recording::Recording;
 use crate::support::scene::{FAST, Scene};
@@ -28,6 +28,7 @@ crate::tests![
     without_rules_nothing_is_an_alert,
     nothing_is_done_while_nothing_happens,
     a_name_that_arrives_late_is_judged_and_reaches_line_row_and_json,
+    a_name_by_reverse_look_up_is_a_guess_wherever_people_read_it,
     a_name_that_arrives_after_the_end_raises_an_alert_of_that_end,
     a_name_that_is_known_at_the_connect_is_judged_there,
     every_name_is_judged_and_the_best_is_shown,
@@ -264,6 +265,31 @@ fn replay(recording: &Recording, arguments: &[&str]) -> Result<(Finished, TempDi
     Ok((finished, directory))
 }
 
+fn a_name_by_reverse_look_up_is_a_guess_wherever_people_read_it() -> Result<()> {
+    let recording = Recording::new()
+        .connect(1, 0, "203.0.113.7:443")
+        .name(1, 1500, "evil.malicious.com", "ptr")
+        .close(1, 3000);
+    let (finished, directory) = replay(&recording, &["--alert-domain", "*.malicious.com"])?;
+    let [alert] = alerts(&finished.stderr)[..] else { anyhow::bail!("{finished:#?}") };
+    ensure!(alert.contains("| ~evil.malicious.com matched "), "{alert}");
+    ensure!(finished.stdout.contains(" | domain=~evil.malicious.com | "), "{finished:#?}");
+    ensure!(finished.stdout.contains("    1 ~evil.malicious.com\n"), "{finished:#?}");
+    let report = |arguments: &[&str]| {
+        // Each place of an ordinary user has a user of its own.
+        let place = Place::new(if is_root() { User::Root } else { User::Ordinary })?;
+        let finished = Launch::new(&place, directory.path())?.args(["report"]).args(arguments).run()?;
+        finished.expect_code(0)?;
+        anyhow::Ok(finished)
+    };
+    let text = report(&[])?.stdout;
+    ensure!(text.matches("~evil.malicious.com").count() == 2, "{text}");
+    // What programs read says it beside the name.
+    let json = report(&["--json"])?.stdout;
+    ensure!(json.contains("\"evil.malicious.com\"") && !json.contains('~'), "{json}");
+    Ok(())
+}
+
 fn a_name_that_arrives_late_is_judged_and_reaches_line_row_and_json() -> Result<()> {
     let recording = Recording::new()
         .connect(1, 0, "203.0.113.7:443")
@@ -350,7 +376,7 @@ fn every_name_is_judged_and_the_best_is_shown() -> Result<()> {
         .name(1, 200, "hidden.malicious.com", "ptr")
         .close(1, 300);
     let (finished, _) = replay(&recording, &["--alert-domain", "*.malicious.com"])?;
-    ensure!(told(&finished) == ["CRITICAL | domain_match | hidden.malicious.com matched *.malicious.com"]);
+    ensure!(told(&finished) == ["CRITICAL | domain_match | ~hidden.malicious.com matched *.malicious.com"]);
     ensure!(finished.stdout.contains(" | domain=front.example | "), "{}", finished.stdout);
 
     // Both before it is established; the better one comes second.

@@ -21,6 +21,7 @@ crate::tests![
     running_out_of_descriptors_for_a_while_ends_nothing_and_is_counted,
     a_limit_of_file_sizes_ends_nothing,
     a_limit_of_file_sizes_from_the_start_ends_nothing_and_leaves_no_file,
+    a_full_disk_behind_standard_output_ends_nothing,
     a_filesystem_without_shared_mappings_is_named_and_keeps_no_file,
     a_database_that_vanishes_is_said_and_counted,
     where_proc_hides_others_ones_own_agents_are_seen_and_the_banner_says_so,
@@ -132,6 +133,43 @@ fn a_datagram_socket_that_takes_the_place_of_another_and_says_nothing_is_seen() 
         connection = next;
     }
     rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+/// For the program that the calling process becomes.
+fn write_to_a_full_disk() -> std::io::Result<()> {
+    let full = rustix::fs::open(c"/dev/full", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty())?;
+    // SAFETY: both are open descriptors.
+    match unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&full), libc::STDOUT_FILENO) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn a_full_disk_behind_standard_output_ends_nothing() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut launch = scene.launch()?.args(FAST).args(["--db-flush-ms", "20"]);
+    // SAFETY: between fork and exec only system calls are made.
+    unsafe {
+        launch.command().pre_exec(write_to_a_full_disk);
+    }
+    let rano = launch.start()?;
+    let mut claude = scene.agent("claude")?;
+    for _ in 0..2 {
+        let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+        let is_stored = || {
+            let rows = scene.database().and_then(|database| database.events_of(Transport::Tcp, tuple));
+            rows.is_ok_and(|rows| !rows.is_empty())
+        };
+        crate::support::wait_until("it is in the history", || Ok(is_stored()))?;
+    }
+    let finished = rano.interrupt()?;
+    finished.expect_code(3)?;
+    ensure!(
+        finished.stderr.contains("standard output") && finished.stderr.contains("going on"),
+        "{finished:#?}"
+    );
+    ensure!(finished.stderr.contains("  connects 2\n"), "{finished:#?}");
     Ok(())
 }
 

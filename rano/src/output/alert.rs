@@ -1,12 +1,13 @@
 //! An alert, as a line of text or of JSON.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::alerts::{Reason, Severity};
 use crate::connection::Connection;
-use crate::event::Address;
+use crate::event::{Address, KnownName};
 use crate::output::escape::Escaped;
 use crate::output::human::{timestamp_millis, timestamp_seconds};
 use crate::output::json;
@@ -22,16 +23,21 @@ pub fn line(alert: &Alert, styles: &Styles) -> String {
     };
     let time = timestamp_seconds(alert.at.unix_ms);
     let kind = alert.reason.kind();
-    let message = message(&alert.reason);
+    let message = message(&alert.reason, &alert.connection);
     format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}")
 }
 
 /// What was found, names escaped.
-fn message(reason: &Reason) -> String {
+fn message(reason: &Reason, connection: &Connection) -> String {
+    // One that is known by a reverse look-up alone is a guess.
+    let shown = |name: &Arc<str>| {
+        let known = connection.name.iter().chain(&connection.others).find(|known| known.name == *name);
+        Escaped(&known.map_or_else(|| Arc::clone(name), KnownName::shown)).to_string()
+    };
     match reason {
         Reason::DomainMatch { pattern, domain, is_possible } => {
             let possible = if *is_possible { " (possible)" } else { "" };
-            format!("{} matched {}{possible}", Escaped(domain), Escaped(pattern))
+            format!("{} matched {}{possible}", shown(domain), Escaped(pattern))
         }
         Reason::MaxConnections { active, limit } => format!("{active}/{limit} active connections"),
         Reason::MaxPerProvider { provider, active, limit } => {
@@ -42,7 +48,7 @@ fn message(reason: &Reason) -> String {
         }
         Reason::UnknownDomain { remote, possible } if possible.is_empty() => format!("{remote} has no name"),
         Reason::UnknownDomain { remote, possible } => {
-            let names: Vec<_> = possible.iter().map(|name| Escaped(name).to_string()).collect();
+            let names: Vec<_> = possible.iter().map(shown).collect();
             format!("{remote} has no name (possible: {})", names.join(", "))
         }
     }

@@ -125,9 +125,15 @@ impl Terminal {
         }
     }
 
-    /// Nobody reads any more: history goes on until everything is written, then the run ends in order.
+    /// Nobody reads any more: history goes on until everything is written, then the run ends in order. A file that
+    /// cannot grow is nobody's wish to end.
     fn stdout_failed(&mut self, error: &std::io::Error) {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         self.closed = true;
+        if matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull) {
+            self.failed = true;
+            return self.notice(&format!("cannot write to standard output: {error}; going on without it"));
+        }
         self.stop.raise();
         if error.kind() != std::io::ErrorKind::BrokenPipe {
             self.failed = true;
