@@ -21,7 +21,8 @@ pub enum Gap {
     /// Records that the kernel programs had no room for.
     KernelDropped,
     /// Sockets that the kernel programs could not follow, because their tables were full or a read failed: their
-    /// attempts are told, if anything of them found room.
+    /// attempts are told, if anything of them found room. And watched processes of which no socket is seen, because
+    /// they are outside of the cgroups that the programs are on.
     KernelUnfollowed,
     /// Times that the kernel skipped one of its programs, or forgot what one had counted: others tell of the
     /// connection, without its bytes, its errno or who accepted it.
@@ -102,7 +103,7 @@ impl Gap {
                 "kernel dropped: records of the kernel programs that found their buffer full"
             }
             Self::KernelUnfollowed => {
-                "kernel unfollowed: sockets that the kernel programs had no room or no way to follow"
+                "kernel unfollowed: sockets, or processes in other cgroups, that kernel programs could not follow"
             }
             Self::KernelSkipped => {
                 "kernel skipped: facts, not connections, that the kernel passed over one of its programs for"

@@ -34,7 +34,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::health::{Bounds, Gap, Gaps};
 use crate::process::ProcessId;
-use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, views};
 use crate::stop::Stop;
 
 use others::OtherNamespaces;
@@ -295,8 +295,8 @@ impl Source for ProcSource {
         gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
         gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
         gaps.set(Gap::Vanished, self.scanner.vanished());
-        let reasons: Vec<&str> =
-            [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
+        let reasons = [self.instead.as_deref(), self.own.reason.as_deref(), views::own().outside()];
+        let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         gaps.set(Gap::Unread, self.own.unread + self.others.unread + self.broken_walks);
         SourceHealth { kind: self.kind(), reason, gaps, bounds: Bounds::default() }
