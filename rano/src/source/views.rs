@@ -37,7 +37,7 @@ impl Kind {
 
     /// Inode of the first one (`enum init_ns_ino` in include/uapi/linux/nsfs.h). That of the first network namespace is
     /// fixed from Linux 6.18 on.
-    const fn first(self) -> u64 {
+    pub const fn first(self) -> u64 {
         match self {
             Self::Pid => 0xEFFF_FFFC,
             Self::Cgroup => 0xEFFF_FFFB,

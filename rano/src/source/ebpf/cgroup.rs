@@ -10,6 +10,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::source::proc::PROC;
+use crate::source::views::Kind;
+
 /// Inode of the root of a hierarchy (fs/kernfs): every other directory has another one.
 const ROOT_INODE: u64 = 1;
 
@@ -71,16 +74,23 @@ pub fn own_mount() -> Result<File> {
     mount().map_err(|errno| anyhow!("cgroup v2 is not mounted, and mounting it failed: {errno}"))
 }
 
-/// The same as the first process has it, in whose cgroup namespace nothing is hidden: on a thread that enters that one
-/// and ends.
+/// The same as in the first cgroup namespace, where nothing is hidden, if any process shows that: on a thread that
+/// enters it and ends.
 fn first_mount() -> Result<File> {
-    let namespace = File::open("/proc/1/ns/cgroup").context("open the first process's cgroup namespace")?;
+    let namespace = first_namespace().context("no process shows the first cgroup namespace")?;
     let mount = move || -> Result<File> {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::ControlGroup))?;
         own_mount()
     };
     let thread = std::thread::Builder::new().name("namespace".to_owned()).spawn(mount)?;
     thread.join().unwrap_or_else(|_| bail!("the thread that enters a cgroup namespace failed"))
+}
+
+fn first_namespace() -> Option<File> {
+    let pids = std::fs::read_dir(PROC).ok()?.filter_map(Result::ok);
+    let pids = pids.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    let mut namespaces = pids.filter_map(|entry| File::open(entry.path().join("ns/cgroup")).ok());
+    namespaces.find(|namespace| namespace.metadata().is_ok_and(|found| found.ino() == Kind::Cgroup.first()))
 }
 
 /// Where the cgroup v2 hierarchy is mounted.
