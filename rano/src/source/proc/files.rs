@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::stat::{Stat, number};
+use super::threads::Life;
 use crate::process::ProcessId;
 
 /// A stat line has 52 numbers and a name of at most 64 bytes (kernel workers).
@@ -71,11 +72,11 @@ impl ProcFiles {
     }
 
     /// The process with that identity, if it lives.
-    pub(super) fn process_if(&self, id: ProcessId) -> Result<ProcessDirectory, Refusal> {
+    pub(super) fn process_if(&self, id: ProcessId) -> Result<(ProcessDirectory, Life), Refusal> {
         let process = self.process(id.pid)?;
         let mut buffer = stat_buffer();
-        let start_time = process.stat(&mut buffer)?.start_time;
-        if start_time == id.start_time { Ok(process) } else { Err(Refusal::Gone) }
+        let stat = process.stat(&mut buffer)?;
+        if stat.start_time == id.start_time { Ok((process, stat.life())) } else { Err(Refusal::Gone) }
     }
 
     pub(super) fn stat<'b>(&self, pid: u32, buffer: &'b mut StatBuffer) -> Result<Stat<'b>, Refusal> {
@@ -131,8 +132,7 @@ impl ProcessDirectory {
 
     /// Calls `each` with the number and the inode of every descriptor that is a socket.
     pub(super) fn sockets(&self, mut each: impl FnMut(u32, u64)) -> Result<(), Refusal> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(&self.0, c"fd", flags, Mode::empty())?;
+        let directory = self.open_directory(c"fd")?;
         let mut buffer = [MaybeUninit::uninit(); 8192];
         let mut entries = RawDir::new(directory.as_fd(), &mut buffer);
         while let Some(entry) = entries.next() {
@@ -146,6 +146,25 @@ impl ProcessDirectory {
             }
         }
         Ok(())
+    }
+
+    /// One of its threads, in the form of a process.
+    pub(super) fn thread(&self, thread: u32) -> Result<Self, Refusal> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut path = [0; 32];
+        write!(&mut path[..], "task/{thread}\0").expect("ten digits and a short prefix fit");
+        let path = CStr::from_bytes_until_nul(&path).expect("a NUL was written");
+        Ok(Self(rustix::fs::openat(&self.0, path, flags, Mode::empty())?))
+    }
+
+    /// The number of its descriptors, from Linux 6.2 on; 0 before.
+    pub(super) fn descriptors(&self) -> Result<i64, Refusal> {
+        Ok(rustix::fs::statat(&self.0, c"fd", rustix::fs::AtFlags::empty())?.st_size)
+    }
+
+    pub(super) fn open_directory(&self, path: &CStr) -> Result<OwnedFd, Refusal> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.0, path, flags, Mode::empty())?)
     }
 
     /// Inode number of the network namespace.

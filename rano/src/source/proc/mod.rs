@@ -15,6 +15,7 @@ pub mod processes;
 pub mod sock_diag;
 pub mod sockets;
 mod stat;
+mod threads;
 pub mod throttle;
 pub mod unix;
 pub mod unix_ends;
@@ -245,6 +246,9 @@ impl ProcSource {
 
 /// A socket that several watched processes hold was opened by one and came to the others over fork or in a message.
 fn share(holder: &mut Holder, process: ProcessId) {
+    if holder.process == process {
+        return;
+    }
     holder.quality = OwnerQuality::Inherited;
     if (process.start_time, process.pid) < (holder.process.start_time, holder.process.pid) {
         holder.process = process;

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::files::{ProcFiles, ProcessDirectory, Refusal, stat_buffer};
-use super::new_pids::{NewPids, Search};
+use super::new_pids::{self, NewPids, Search};
 use super::stat::Stat;
+use super::threads::{self, Compare};
 use rustc_hash::FxHashMap;
 
 use crate::event::Moment;
@@ -31,6 +32,7 @@ const DEEPEST_ANCESTRY: usize = 256;
 #[derive(Debug)]
 pub struct ProcessScanner {
     files: ProcFiles,
+    compare: Compare,
     new_pids: NewPids,
     table: BTreeMap<u32, Entry>,
     scans: u32,
@@ -87,6 +89,7 @@ impl ProcessScanner {
         let files = ProcFiles::open_root(root)?;
         Ok(Self {
             new_pids: NewPids::new(&files),
+            compare: Compare::probe(files.own_pid().filter(|_| new_pids::sees_own_namespace(&files))),
             files,
             table: BTreeMap::new(),
             scans: 0,
@@ -120,7 +123,9 @@ impl ProcessScanner {
 
     /// Calls `each` with descriptor number and inode of every socket the process has open.
     pub fn fds(&mut self, id: ProcessId, each: impl FnMut(u32, u64)) -> Walk {
-        match self.files.process_if(id).and_then(|process| process.sockets(each)) {
+        let compare = self.compare;
+        let found = self.files.process_if(id);
+        match found.and_then(|(process, life)| process.sockets_of_threads(id.pid, life, compare, each)) {
             Ok(()) => Walk::Complete,
             Err(Refusal::Gone) => Walk::Gone,
             Err(Refusal::Failed) => Walk::Failed,
@@ -157,8 +162,15 @@ impl ProcessScanner {
 
     /// Inode number of the process's network namespace; `None` where it is gone or may not be asked.
     pub fn netns(&self, id: ProcessId) -> Option<u32> {
-        let process = self.files.process_if(id).ok()?;
-        process.network_namespace().ok().flatten().and_then(|inode| u32::try_from(inode).ok())
+        self.network_namespaces(id).first().map(|(netns, _)| *netns)
+    }
+
+    /// Inode numbers of the network namespaces in which threads of a process are, the main thread's first, each with the
+    /// number of a thread that is there. None where it is gone or may not be asked.
+    pub fn network_namespaces(&self, id: ProcessId) -> Vec<(u32, u32)> {
+        let Ok((process, life)) = self.files.process_if(id) else { return Vec::new() };
+        let found = process.network_namespaces(id.pid, life).unwrap_or_default();
+        found.into_iter().filter_map(|(inode, thread)| Some((u32::try_from(inode).ok()?, thread))).collect()
     }
 
     /// Who has that pid now.
@@ -185,10 +197,10 @@ impl ProcessScanner {
 
     /// Parent and image of a process that is there now.
     pub fn read(&mut self, id: ProcessId) -> Option<(u32, Image)> {
-        let process = self.files.process_if(id).ok()?;
+        let (process, _) = self.files.process_if(id).ok()?;
         let mut buffer = stat_buffer();
         let stat = process.stat(&mut buffer).ok()?;
-        let image = self.image(&process, &stat).ok()?;
+        let image = self.image(&process, id.pid, &stat).ok()?;
         Some((stat.parent, image))
     }
 
@@ -285,7 +297,14 @@ impl ProcessScanner {
                 entry.tracked = false;
                 intake.process(ProcessChange::Gone { id: entry.id(pid), at: now });
             }
-        } else if stat.signature != entry.signature {
+            return;
+        }
+        let headless = stat.life().is_headless.then(|| self.files.process(pid));
+        let stat = match headless {
+            Some(Ok(process)) => threads::complete(&process, pid, stat),
+            Some(Err(_)) | None => stat,
+        };
+        if stat.signature != entry.signature {
             self.read_again(pid, now, intake);
         }
     }
@@ -320,7 +339,7 @@ impl ProcessScanner {
         intake: &mut dyn Intake,
     ) -> Result<(), Refusal> {
         let mut buffer = stat_buffer();
-        let stat = process.stat(&mut buffer)?;
+        let stat = threads::complete(process, pid, process.stat(&mut buffer)?);
         if stat.is_thread() {
             return Ok(());
         }
@@ -338,7 +357,7 @@ impl ProcessScanner {
         if self.table.get(&stat.parent).is_some_and(|parent| parent.looked_at != self.scans) {
             self.look(stat.parent, now, intake);
         }
-        let image = self.image(process, &stat)?;
+        let image = self.image(process, pid, &stat)?;
         self.table.insert(pid, entry);
         let session = Some(stat.session).filter(|&leader| leader != 0 && leader != pid);
         let birth = Birth { session, ..Birth::default() };
@@ -349,10 +368,11 @@ impl ProcessScanner {
     /// Reads a known process's image anew and tells of it. Where that fails, the next look tries again.
     fn read_again(&mut self, pid: u32, now: Moment, intake: &mut dyn Intake) {
         let Some(id) = self.table.get(&pid).map(|entry| entry.id(pid)) else { return };
-        let Ok(process) = self.files.process_if(id) else { return };
+        let Ok((process, _)) = self.files.process_if(id) else { return };
         let mut buffer = stat_buffer();
         let Ok(stat) = process.stat(&mut buffer) else { return };
-        let Ok(image) = self.image(&process, &stat) else { return };
+        let stat = threads::complete(&process, pid, stat);
+        let Ok(image) = self.image(&process, pid, &stat) else { return };
         let mut occasion = Occasion::Found;
         if let Some(entry) = self.table.get_mut(&pid) {
             // Code, stack and arguments lie where they lay: only what stands in them, or the name, is another.
@@ -395,8 +415,11 @@ impl ProcessScanner {
     }
 
     /// The stat line was read before: an exec after that shows in the next signature.
-    fn image(&mut self, process: &ProcessDirectory, stat: &Stat<'_>) -> Result<Image, Refusal> {
+    fn image(&mut self, process: &ProcessDirectory, pid: u32, stat: &Stat<'_>) -> Result<Image, Refusal> {
         let uid = process.uid()?;
+        // The main thread gave back what it shared with the others when it ended.
+        let living = stat.life().is_headless.then(|| process.living_thread(pid).ok()).flatten();
+        let process = living.as_ref().unwrap_or(process);
         let mut target = [0; 4096];
         let exe = match process.link(c"exe", &mut target) {
             Ok(path) => String::from_utf8_lossy(path).into_owned(),
