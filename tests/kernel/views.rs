@@ -12,9 +12,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, unshare_unsafe};
 
 use crate::cgroup::{self, Corner};
+use crate::odd_client::{Client, Way};
 use crate::support::actor::{Actor, Descendant, Ending, Transport, Tuple};
 use crate::support::database::EventRow;
-use crate::support::namespace::write_file;
+use crate::support::namespace::{User, write_file};
 use crate::support::rano::{Finished, Launch, Rano};
 use crate::support::scene::{FAST, Scene};
 use crate::support::stage;
@@ -29,6 +30,9 @@ crate::tests![
     a_cgroup_namespace_without_a_way_out_is_said,
     in_a_time_namespace_times_are_its_own,
     doctor_says_in_which_namespaces_it_is,
+    polling_sees_through_the_threads_that_are_left,
+    polling_knows_an_agent_without_its_main_thread,
+    polling_sees_what_a_thread_has_for_itself,
 ];
 
 const EBPF: [&str; 2] = ["--source", "ebpf"];
@@ -311,5 +315,49 @@ fn doctor_says_in_which_namespaces_it_is() -> Result<()> {
     ensure!(said.contains("namespaces") && said.contains("rano is in others than the first: pid"), "{said}");
     let capture = "with its exact owner, but processes outside of this pid namespace are not watched";
     ensure!(said.contains(capture), "{said}");
+    Ok(())
+}
+
+fn polling_sees_through_the_threads_that_are_left() -> Result<()> {
+    let mut scene = Scene::new(User::Root)?;
+    let rano = scene.observe(&POLLING)?;
+    let client = Client::play(&scene.place, "claude", Way::WithoutMainThread, scene.tcp)?;
+    rano.wait_for_event("connect", client.tuple()?)?;
+    let (pid, tuple) = (client.done.pid, client.tuple()?);
+    client.end()?;
+    rano.wait_for_event("close", tuple)?;
+    rano.interrupt()?.expect_code(0)?;
+    let rows = scene.database()?.events_of(Transport::Tcp, tuple)?;
+    is_of(&rows, pid, "anthropic")?;
+    ensure!(rows.iter().all(|row| row.owner_quality == "polled"), "{rows:#?}");
+    Ok(())
+}
+
+/// It is met when nothing but its name is left to the main thread.
+fn polling_knows_an_agent_without_its_main_thread() -> Result<()> {
+    let mut scene = Scene::new(User::Root)?;
+    let client = Client::play(&scene.place, "claude", Way::WithoutMainThread, scene.tcp)?;
+    let tuple = client.tuple()?;
+    let rano = scene.observe(&POLLING)?;
+    rano.wait_for_event("connect", tuple)?;
+    scene.let_it_look(&rano)?;
+    rano.interrupt()?.expect_code(0)?;
+    let rows = scene.database()?.events_of(Transport::Tcp, tuple)?;
+    is_of(&rows, client.done.pid, "anthropic")?;
+    let cmdline = rows.iter().all(|row| row.cmdline.as_deref().unwrap_or_default().contains("claude"));
+    ensure!(cmdline && rows.iter().all(|row| row.preexisting), "{rows:#?}");
+    Ok(())
+}
+
+fn polling_sees_what_a_thread_has_for_itself() -> Result<()> {
+    for way in [Way::OwnDescriptors, Way::OwnNetwork] {
+        let mut scene = Scene::new(User::Root)?;
+        let rano = scene.observe(&POLLING)?;
+        let client = Client::play(&scene.place, "claude", way, scene.tcp)?;
+        let tuple = client.tuple()?;
+        rano.wait_for_event("connect", tuple)?;
+        rano.interrupt()?.expect_code(0)?;
+        is_of(&scene.database()?.events_of(Transport::Tcp, tuple)?, client.done.pid, "anthropic")?;
+    }
     Ok(())
 }
