@@ -9,6 +9,7 @@ pub mod inet;
 pub mod net_text;
 pub mod netlink;
 mod new_pids;
+mod orphans;
 pub mod others;
 pub mod own;
 pub mod processes;
@@ -298,7 +299,7 @@ impl Source for ProcSource {
         gaps.set(Gap::NotificationsLost, heard.lost + heard.queue_full + heard.malformed);
         gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
         gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
-        gaps.set(Gap::Vanished, self.scanner.vanished());
+        gaps.set(Gap::Vanished, self.scanner.vanished() + self.scanner.unplaced());
         let reasons = [self.instead.as_deref(), self.own.reason.as_deref(), views::own().outside()];
         let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));

@@ -8,11 +8,13 @@ use anyhow::Result;
 
 use super::files::{ProcFiles, ProcessDirectory, Refusal, stat_buffer};
 use super::new_pids::{self, NewPids, Search};
+use super::orphans::{self, Candidate, Marking, Marks, Suspect};
 use super::stat::Stat;
 use super::threads::{self, Compare};
 use rustc_hash::FxHashMap;
 
 use crate::event::Moment;
+use crate::process::agents::Agent;
 use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
 use crate::source::Intake;
 
@@ -37,6 +39,10 @@ pub struct ProcessScanner {
     table: BTreeMap<u32, Entry>,
     scans: u32,
     became_tracked: Vec<ProcessId>,
+    marking: Marking,
+    /// New in this scan.
+    suspects: Vec<Suspect>,
+    unplaced: u64,
     vanished: u64,
     permission_denied: u64,
     /// Reused from scan to scan.
@@ -49,6 +55,8 @@ pub struct ProcessScanner {
 struct Entry {
     start_time: u64,
     signature: u64,
+    /// When it was met.
+    session: u32,
     /// As in [`Stat`].
     program: Option<u64>,
     /// Number of the scan from which on it counts as settled.
@@ -94,6 +102,9 @@ impl ProcessScanner {
             table: BTreeMap::new(),
             scans: 0,
             became_tracked: Vec::new(),
+            marking: Marking::built_in(),
+            suspects: Vec::new(),
+            unplaced: 0,
             vanished: 0,
             permission_denied: 0,
             pids: Vec::new(),
@@ -222,6 +233,11 @@ impl ProcessScanner {
         self.vanished
     }
 
+    /// Processes whose forker was gone before it was seen, and that may be a watched one's.
+    pub fn unplaced(&self) -> u64 {
+        self.unplaced
+    }
+
     /// Processes whose descriptors, or whose very existence, we were not allowed to look at; each counted once.
     pub fn permission_denied(&self) -> u64 {
         self.permission_denied
@@ -257,6 +273,7 @@ impl ProcessScanner {
         }
         self.pids = pids;
         self.read_newly_tracked(now, intake);
+        self.place_orphans(now, intake);
         &self.became_tracked
     }
 
@@ -362,7 +379,68 @@ impl ProcessScanner {
         let session = Some(stat.session).filter(|&leader| leader != 0 && leader != pid);
         let birth = Birth { session, ..Birth::default() };
         self.tell(pid, stat.parent, image, (birth, Occasion::Found), now, intake);
+        if let Some(entry) = self.table.get(&pid).filter(|entry| !entry.tracked) {
+            let above = self.table.get(&stat.parent).map(|parent| parent.session);
+            self.suspects.extend(Suspect::of(entry.id(pid), stat.parent, stat.session, above));
+        }
         Ok(())
+    }
+
+    /// Finds out whose the new processes are that seem to be nobody's.
+    fn place_orphans(&mut self, now: Moment, intake: &mut dyn Intake) {
+        let suspects = std::mem::take(&mut self.suspects);
+        if suspects.is_empty() || !self.table.values().any(|entry| entry.tracked) {
+            return;
+        }
+        for suspect in suspects {
+            let id = suspect.id;
+            if self.table.get(&id.pid).is_none_or(|entry| entry.tracked || entry.start_time != id.start_time)
+            {
+                continue;
+            }
+            let Ok((process, _)) = self.files.process_if(id) else { continue };
+            let may_be_ours = self.uids_of_tracked().contains(&process.uid().ok());
+            let forker = match self.marking.read(&process, &mut self.bytes) {
+                Marks::Of(agent) => {
+                    let agent = agent.clone();
+                    orphans::choose(suspect, &self.candidates(&agent))
+                }
+                Marks::Nobodys | Marks::Unread if !suspect.is_orphan || !may_be_ours || self.scans == 1 => {
+                    continue;
+                }
+                Marks::Nobodys | Marks::Unread => None,
+            };
+            let Some(forker) = forker else {
+                self.unplaced += 1;
+                continue;
+            };
+            let birth = Birth { forker: Some(forker), ..Birth::default() };
+            let mut buffer = stat_buffer();
+            let Ok(stat) = process.stat(&mut buffer) else { continue };
+            let Ok(image) = self.image(&process, id.pid, &stat) else { continue };
+            self.tell(id.pid, stat.parent, image, (birth, Occasion::Found), now, intake);
+        }
+        self.read_newly_tracked(now, intake);
+    }
+
+    fn uids_of_tracked(&self) -> Vec<Option<u32>> {
+        let uid = |pid| self.files.process(pid).ok().and_then(|process| process.uid().ok());
+        self.tracked().map(|id| uid(id.pid)).collect()
+    }
+
+    /// Watched processes that run an agent.
+    fn candidates(&mut self, agent: &Agent) -> Vec<Candidate> {
+        let tracked: Vec<ProcessId> = self.tracked().collect();
+        let mut candidates = Vec::new();
+        for id in tracked {
+            if let Some((parent, image)) = self.read(id)
+                && orphans::is_of(agent, &image)
+            {
+                let session = self.table.get(&id.pid).map_or(0, |entry| entry.session);
+                candidates.push(Candidate { id, parent, session });
+            }
+        }
+        candidates
     }
 
     /// Reads a known process's image anew and tells of it. Where that fails, the next look tries again.
@@ -451,14 +529,15 @@ enum Reach {
 
 impl Entry {
     fn new(stat: &Stat<'_>, scan: u32) -> Self {
-        let Stat { start_time, signature, program, .. } = *stat;
-        Self { start_time, signature, program, ..Self::hidden(scan) }
+        let Stat { start_time, signature, program, session, .. } = *stat;
+        Self { start_time, signature, program, session, ..Self::hidden(scan) }
     }
 
     fn hidden(scan: u32) -> Self {
         Self {
             start_time: 0,
             signature: 0,
+            session: 0,
             program: None,
             settles: scan.wrapping_add(ROUND),
             looked_at: scan,
