@@ -26,6 +26,7 @@ mod log_files;
 mod names;
 mod observe;
 mod odd_sockets;
+mod orphans;
 mod output;
 mod presets;
 mod readers;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         shutdown::all(),
         bad_input::all(),
         hostile_text::all(),
+        orphans::all(),
         output::all(),
         presets::all(),
         config_check::all(),
