@@ -130,22 +130,28 @@ impl ProcessDirectory {
         Ok(&buffer[..length])
     }
 
-    /// Calls `each` with the number and the inode of every descriptor that is a socket.
-    pub(super) fn sockets(&self, mut each: impl FnMut(u32, u64)) -> Result<(), Refusal> {
+    /// Calls `each` with the number and the inode of every descriptor that is a socket. Whether one is an io_uring,
+    /// which may hold sockets that have no descriptor.
+    pub(super) fn sockets(&self, mut each: impl FnMut(u32, u64)) -> Result<bool, Refusal> {
         let directory = self.open_directory(c"fd")?;
         let mut buffer = [MaybeUninit::uninit(); 8192];
         let mut entries = RawDir::new(directory.as_fd(), &mut buffer);
+        let mut has_ring = false;
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let Some(descriptor) = number::<u32>(entry.file_name().to_bytes()) else { continue };
-            match inode_of(directory.as_fd(), entry.file_name(), b"socket:[") {
-                Ok(Some(inode)) => each(descriptor, inode),
-                // Something else, or closed since it was listed.
-                Ok(None) | Err(Refusal::Gone) => {}
+            let mut target = [0; 64];
+            match target_of(directory.as_fd(), entry.file_name(), &mut target) {
+                Ok(target) => match inode_in(target, b"socket:[") {
+                    Some(inode) => each(descriptor, inode),
+                    None => has_ring |= target == b"anon_inode:[io_uring]",
+                },
+                // Closed since it was listed.
+                Err(Refusal::Gone) => {}
                 Err(refusal) => return Err(refusal),
             }
         }
-        Ok(())
+        Ok(has_ring)
     }
 
     /// One of its threads, in the form of a process.
@@ -169,15 +175,23 @@ impl ProcessDirectory {
 
     /// Inode number of the network namespace.
     pub(super) fn network_namespace(&self) -> Result<Option<u64>, Refusal> {
-        inode_of(self.0.as_fd(), c"ns/net", b"net:[")
+        let mut target = [0; 64];
+        Ok(inode_in(target_of(self.0.as_fd(), c"ns/net", &mut target)?, b"net:["))
     }
 }
 
+fn target_of<'b>(
+    directory: BorrowedFd<'_>,
+    link: &CStr,
+    target: &'b mut [u8; 64],
+) -> Result<&'b [u8], Refusal> {
+    let length = rustix::fs::readlinkat_raw(directory, link, &mut target[..])?;
+    Ok(&target[..length])
+}
+
 /// 123 of a link to `socket:[123]`.
-fn inode_of(directory: BorrowedFd<'_>, link: &CStr, prefix: &[u8]) -> Result<Option<u64>, Refusal> {
-    let mut target = [0; 64];
-    let length = rustix::fs::readlinkat_raw(directory, link, &mut target)?;
-    Ok(target[..length].strip_prefix(prefix).and_then(|rest| rest.strip_suffix(b"]")).and_then(number))
+fn inode_in(target: &[u8], prefix: &[u8]) -> Option<u64> {
+    target.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(b"]")).and_then(number)
 }
 
 fn read(directory: BorrowedFd<'_>, path: &CStr, limit: usize, into: &mut Vec<u8>) -> Result<(), Refusal> {

@@ -29,6 +29,8 @@ pub struct OtherNamespaces {
     homes: FxHashMap<ProcessId, Vec<(u32, u32)>>,
     pub tables: FxHashMap<u32, SocketTable>,
     missed: FxHashMap<u32, Missed>,
+    /// Some other namespace was looked into.
+    has_looked: bool,
     /// Looks that failed: namespace's processes gone or not ours to look at.
     pub refused: u64,
     /// Looks for which rano had too few descriptors or too little memory.
@@ -44,9 +46,16 @@ impl OtherNamespaces {
             homes: FxHashMap::default(),
             tables: FxHashMap::default(),
             missed: FxHashMap::default(),
+            has_looked: false,
             refused: 0,
             unread: 0,
         }
+    }
+
+    /// What is not known of what was seen, for people.
+    pub fn without(&self) -> Option<&'static str> {
+        self.has_looked
+            .then_some("in other network namespaces no bytes and no owners of short connections are seen")
     }
 
     /// Looks into the namespace of each watched process. `recheck`: a process may have moved since it was last asked
@@ -81,6 +90,7 @@ impl OtherNamespaces {
         });
         self.missed.retain(|netns, _| representatives.contains_key(netns));
         let mut missed = 0;
+        self.has_looked |= !representatives.is_empty();
         for (netns, (process, thread)) in representatives {
             if self.tables.len() >= MOST && !self.tables.contains_key(&netns) {
                 self.refused += 1;

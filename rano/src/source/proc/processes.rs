@@ -83,6 +83,8 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Walk {
     Complete,
+    /// All descriptors, of which one is an io_uring: that may hold sockets without one.
+    Ring,
     /// The process is gone; what was found before is still true of it.
     Gone,
     /// Not allowed to look.
@@ -137,7 +139,8 @@ impl ProcessScanner {
         let compare = self.compare;
         let found = self.files.process_if(id);
         match found.and_then(|(process, life)| process.sockets_of_threads(id.pid, life, compare, each)) {
-            Ok(()) => Walk::Complete,
+            Ok(false) => Walk::Complete,
+            Ok(true) => Walk::Ring,
             Err(Refusal::Gone) => Walk::Gone,
             Err(Refusal::Failed) => Walk::Failed,
             Err(Refusal::Denied) => {
@@ -169,6 +172,11 @@ impl ProcessScanner {
                 }
             });
         }
+    }
+
+    /// Effective user of a process that is there.
+    pub fn uid(&self, id: ProcessId) -> Option<u32> {
+        self.files.process_if(id).ok()?.0.uid().ok()
     }
 
     /// Inode number of the process's network namespace; `None` where it is gone or may not be asked.

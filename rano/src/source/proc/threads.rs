@@ -59,19 +59,20 @@ impl ProcessDirectory {
         Err(Refusal::Failed)
     }
 
-    /// Calls `each` with the number and the inode of every socket that any thread has a descriptor of. Fails if there
-    /// is none whose descriptors are to be had.
+    /// Calls `each` with the number and the inode of every socket that any thread has a descriptor of. Whether one of
+    /// them is an io_uring. Fails if there is none whose descriptors are to be had.
     pub(super) fn sockets_of_threads(
         &self,
         main: u32,
         life: Life,
         compare: Compare,
         mut each: impl FnMut(u32, u64),
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
+        let mut has_ring = false;
         // Those whose descriptors were read.
         let mut read = Vec::new();
         if !life.is_headless {
-            self.sockets(&mut each)?;
+            has_ring |= self.sockets(&mut each)?;
             read.push(main);
         }
         if life.threads > 1 || life.is_headless {
@@ -80,13 +81,16 @@ impl ProcessDirectory {
                     continue;
                 }
                 match self.thread(thread).and_then(|found| found.sockets(&mut each)) {
-                    Ok(()) => read.push(thread),
+                    Ok(ring) => {
+                        has_ring |= ring;
+                        read.push(thread);
+                    }
                     Err(Refusal::Gone) => {}
                     Err(refusal) => return Err(refusal),
                 }
             }
         }
-        if read.is_empty() { Err(Refusal::Failed) } else { Ok(()) }
+        if read.is_empty() { Err(Refusal::Failed) } else { Ok(has_ring) }
     }
 
     /// Where nothing is known of it, they do: mostly that is so.
