@@ -39,6 +39,7 @@ mod stats;
 mod status;
 mod sudo;
 mod trouble;
+mod unknown_owners;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         filter::all(),
         readers::all(),
         trouble::all(),
+        unknown_owners::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();
