@@ -50,10 +50,10 @@ struct World {
 impl World {
     fn new(scene: &Scene) -> Result<Self> {
         let unshare = |command: &mut Command| {
-            // SAFETY: between fork and exec only system calls are made; CLONE_FILES is not among the flags.
-            unsafe {
-                command.pre_exec(|| Ok(unshare_unsafe(UnshareFlags::NEWPID)?));
-            }
+            // SAFETY: CLONE_FILES is not among the flags, so descriptor tables stay as they are.
+            let enter = || Ok(unsafe { unshare_unsafe(UnshareFlags::NEWPID) }?);
+            // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+            unsafe { command.pre_exec(enter) };
         };
         let mut door = Actor::start_prepared(&scene.place, "door", &[], unshare)?;
         let first = door.spawn(&door.myself(), "first")?;

@@ -52,17 +52,13 @@ fn write(out: &mut String, diagnosis: &Diagnosis, styles: &Styles) -> std::fmt::
     let taken = diagnosis.examination.taken().map(|rung| rung.kind);
     writeln!(out, "{heading}Capture{heading:#}")?;
     for rung in rungs {
-        let (mark, text) = match &rung.refused {
-            Some(refused) => (Outcome::Note, refused.clone()),
-            None => {
-                let in_use = if Some(rung.kind) == taken { " (in use)" } else { "" };
-                match &rung.outside {
-                    Some(outside) => {
-                        (Outcome::Note, format!("{}, but {outside}{in_use}", meaning(rung.kind)))
-                    }
-                    None => (Outcome::Fine, format!("{}{in_use}", meaning(rung.kind))),
-                }
+        let in_use = if Some(rung.kind) == taken { " (in use)" } else { "" };
+        let (mark, text) = match (&rung.refused, &rung.outside) {
+            (Some(refused), _) => (Outcome::Note, refused.clone()),
+            (None, Some(outside)) => {
+                (Outcome::Note, format!("{}, but {outside}{in_use}", meaning(rung.kind)))
             }
+            (None, None) => (Outcome::Fine, format!("{}{in_use}", meaning(rung.kind))),
         };
         line(out, styles, mark, rung.kind.name(), &text, rung.fix.as_deref())?;
     }

@@ -130,7 +130,7 @@ impl ProcessDirectory {
         Ok(&buffer[..length])
     }
 
-    /// Calls `each` with the number and the inode of every descriptor that is a socket. Whether one is an io_uring,
+    /// Calls `each` with the number and the inode of every descriptor that is a socket. Whether one is an `io_uring`,
     /// which may hold sockets that have no descriptor.
     pub(super) fn sockets(&self, mut each: impl FnMut(u32, u64)) -> Result<bool, Refusal> {
         let directory = self.open_directory(c"fd")?;

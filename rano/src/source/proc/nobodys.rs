@@ -1,5 +1,5 @@
-//! Connections that no watched process was found to hold, and whether that says whose they are. What may not be read, or
-//! is in no descriptor, may be a watched process's all the same: then the connection is counted.
+//! Connections that no watched process was found to hold, and whether that says whose they are. What may not be read,
+//! or is in no descriptor, may be a watched process's all the same: then the connection is counted.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::thread::{CapabilitySet, capabilities};

@@ -1,5 +1,5 @@
-//! Processes whose forker ended before anybody saw it: their parent is whoever takes in orphans. What an agent puts into
-//! the environment of all that it starts says whose they are.
+//! Processes whose forker ended before anybody saw it: their parent is whoever takes in orphans. What an agent puts
+//! into the environment of all that it starts says whose they are.
 
 use super::files::{ProcessDirectory, Refusal};
 use crate::process::agents::{self, Agent};

@@ -83,7 +83,7 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Walk {
     Complete,
-    /// All descriptors, of which one is an io_uring: that may hold sockets without one.
+    /// All descriptors, of which one is an `io_uring`: that may hold sockets without one.
     Ring,
     /// The process is gone; what was found before is still true of it.
     Gone,
@@ -184,8 +184,8 @@ impl ProcessScanner {
         self.network_namespaces(id).first().map(|(netns, _)| *netns)
     }
 
-    /// Inode numbers of the network namespaces in which threads of a process are, the main thread's first, each with the
-    /// number of a thread that is there. None where it is gone or may not be asked.
+    /// Inode numbers of the network namespaces in which threads of a process are, the main thread's first, each with
+    /// the number of a thread that is there. None where it is gone or may not be asked.
     pub fn network_namespaces(&self, id: ProcessId) -> Vec<(u32, u32)> {
         let Ok((process, life)) = self.files.process_if(id) else { return Vec::new() };
         let found = process.network_namespaces(id.pid, life).unwrap_or_default();
@@ -538,7 +538,7 @@ enum Reach {
 impl Entry {
     fn new(stat: &Stat<'_>, scan: u32) -> Self {
         let Stat { start_time, signature, program, session, .. } = *stat;
-        Self { start_time, signature, program, session, ..Self::hidden(scan) }
+        Self { start_time, signature, session, program, ..Self::hidden(scan) }
     }
 
     fn hidden(scan: u32) -> Self {

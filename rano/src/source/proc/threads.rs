@@ -1,5 +1,5 @@
-//! Threads of a process: each may have descriptors and a network namespace of its own (`clone(2)` without `CLONE_FILES`,
-//! `unshare(2)`, `setns(2)`), and the main thread may end before the others.
+//! Threads of a process: each may have descriptors and a network namespace of its own (`clone(2)` without
+//! `CLONE_FILES`, `unshare(2)`, `setns(2)`), and the main thread may end before the others.
 
 use std::mem::MaybeUninit;
 
@@ -60,7 +60,7 @@ impl ProcessDirectory {
     }
 
     /// Calls `each` with the number and the inode of every socket that any thread has a descriptor of. Whether one of
-    /// them is an io_uring. Fails if there is none whose descriptors are to be had.
+    /// them is an `io_uring`. Fails if there is none whose descriptors are to be had.
     pub(super) fn sockets_of_threads(
         &self,
         main: u32,
