@@ -12,7 +12,8 @@ pub enum Gap {
     NotificationsLost,
     /// Connections opened while the notifications were switched off because there were too many.
     OpenedUnwatched,
-    /// Processes whose descriptors could not be read for lack of permission.
+    /// Processes whose descriptors could not be read for lack of permission, and watched ones of which no socket is
+    /// seen, because they are outside of the cgroups that the kernel programs are on.
     PermissionDenied,
     /// Processes that were gone before they could be read, or whose parent was, so that nobody knows whose they are.
     Vanished,
@@ -21,8 +22,7 @@ pub enum Gap {
     /// Records that the kernel programs had no room for.
     KernelDropped,
     /// Sockets that the kernel programs could not follow, because their tables were full or a read failed: their
-    /// attempts are told, if anything of them found room. And watched processes of which no socket is seen, because
-    /// they are outside of the cgroups that the programs are on.
+    /// attempts are told, if anything of them found room.
     KernelUnfollowed,
     /// Times that the kernel skipped one of its programs, or forgot what one had counted: others tell of the
     /// connection, without its bytes, its errno or who accepted it.
@@ -95,7 +95,7 @@ impl Gap {
                 "opened unwatched: connections opened while too many a second were ending"
             }
             Self::PermissionDenied => {
-                "permission denied: looks at processes of other users that were refused"
+                "permission denied: processes of other users, or in cgroups out of reach, that were not looked into"
             }
             Self::Vanished => {
                 "vanished: processes that were gone, or whose parent was, before they could be read"
@@ -105,7 +105,7 @@ impl Gap {
                 "kernel dropped: records of the kernel programs that found their buffer full"
             }
             Self::KernelUnfollowed => {
-                "kernel unfollowed: sockets, or processes in other cgroups, that kernel programs could not follow"
+                "kernel unfollowed: sockets that the kernel programs had no room or no way to follow"
             }
             Self::KernelSkipped => {
                 "kernel skipped: facts, not connections, that the kernel passed over one of its programs for"

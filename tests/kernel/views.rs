@@ -231,7 +231,7 @@ fn beyond_a_cgroup_namespace_everybody_is_seen() -> Result<()> {
     finished.expect_code(0)?;
     ensure!(!finished.stderr.contains("outside of this cgroup namespace"), "{}", finished.stderr);
     let database = scene.database()?;
-    ensure!(database.count("SELECT kernel_unfollowed FROM sessions")? == 0, "{}", finished.stderr);
+    ensure!(database.count("SELECT permission_denied FROM sessions")? == 0, "{}", finished.stderr);
     is_of(&database.events_of(Transport::Tcp, tuple)?, claude.pid(), "anthropic")
 }
 
@@ -253,7 +253,7 @@ fn a_cgroup_namespace_without_a_way_out_is_said() -> Result<()> {
     ensure!(!all.contains("nothing missed"), "{all}");
     ensure!(all.matches("outside of this cgroup").count() >= 1, "{all}");
     let database = scene.database()?;
-    ensure!(database.count("SELECT kernel_unfollowed FROM sessions")? > 0, "{all}");
+    ensure!(database.count("SELECT permission_denied FROM sessions")? > 0, "{all}");
     let reason = database.text("SELECT source_reason FROM sessions")?;
     ensure!(reason.contains("outside of this cgroup namespace"), "{reason}");
     ensure!(database.events_of(Transport::Tcp, unseen)?.is_empty(), "it has no hook");

@@ -453,7 +453,7 @@ impl Source for EbpfSource {
         gaps.set(Gap::KernelDropped, lost(Loss::SocketRecord) + lost(Loss::ProcessRecord) + self.malformed);
         let unfollowed =
             [Loss::OwnersFull, Loss::TaskUnread, Loss::Unheard, Loss::ListenersFull, Loss::ListenersShared];
-        let unfollowed = unfollowed.map(lost).iter().sum::<u64>() + self.unheard + self.processes.strays();
+        let unfollowed = unfollowed.map(lost).iter().sum::<u64>() + self.unheard;
         gaps.set(Gap::KernelUnfollowed, unfollowed.saturating_sub(self.comparison.counted_twice));
         gaps.set(
             Gap::KernelSkipped,
@@ -465,6 +465,7 @@ impl Source for EbpfSource {
         gaps.set(Gap::TableFull, self.sockets.flows_full);
         gaps.set(Gap::NamesLost, lost(Loss::PacketRecord) + self.names.unread());
         gaps.set(Gap::Vanished, self.processes.vanished());
+        gaps.set(Gap::PermissionDenied, self.processes.strays());
         if let Some(unix) = &self.unix {
             unix.add_gaps(&mut gaps);
         }
