@@ -407,11 +407,12 @@ impl ProcessScanner {
                 continue;
             }
             let Ok((process, _)) = self.files.process_if(id) else { continue };
-            let may_be_ours = self.uids_of_tracked().contains(&process.uid().ok());
+            let Ok(uid) = process.uid() else { continue };
+            let may_be_ours = self.tracked().any(|tracked| self.uid(tracked) == Some(uid));
             let forker = match self.marking.read(&process, &mut self.bytes) {
                 Marks::Of(agent) => {
                     let agent = agent.clone();
-                    orphans::choose(suspect, &self.candidates(&agent))
+                    orphans::choose(suspect, &self.candidates(&agent, uid))
                 }
                 Marks::Nobodys | Marks::Unread if !suspect.is_orphan || !may_be_ours || self.scans == 1 => {
                     continue;
@@ -431,17 +432,13 @@ impl ProcessScanner {
         self.read_newly_tracked(now, intake);
     }
 
-    fn uids_of_tracked(&self) -> Vec<Option<u32>> {
-        let uid = |pid| self.files.process(pid).ok().and_then(|process| process.uid().ok());
-        self.tracked().map(|id| uid(id.pid)).collect()
-    }
-
-    /// Watched processes that run an agent.
-    fn candidates(&mut self, agent: &Agent) -> Vec<Candidate> {
+    /// Watched processes of a user that run an agent.
+    fn candidates(&mut self, agent: &Agent, uid: u32) -> Vec<Candidate> {
         let tracked: Vec<ProcessId> = self.tracked().collect();
         let mut candidates = Vec::new();
         for id in tracked {
             if let Some((parent, image)) = self.read(id)
+                && image.uid == uid
                 && orphans::is_of(agent, &image)
             {
                 let session = self.table.get(&id.pid).map_or(0, |entry| entry.session);
