@@ -111,7 +111,11 @@ impl<'a> Reader<'_, 'a, '_> {
         let paths = value("paths").map(|value| self.paths(value)).unwrap_or_default();
         let environment =
             value("environment").map(|value| self.texts("environment", value)).unwrap_or_default();
-        if let Some(value) = value("environment") {
+        let is_built_in =
+            |known: &Agent| known.name.eq_ignore_ascii_case(&name) && known.environment == environment;
+        if let Some(value) = value("environment")
+            && !agents::built_in().iter().any(is_built_in)
+        {
             let message = "agents.environment decides nothing yet: rano reads those of its built-in agents";
             self.findings.push(self.document.finding(Severity::Warning, value.span().start, message.into()));
         }
