@@ -31,7 +31,7 @@ macro_rules! offsets {
 
 /// Name of the global that holds them. It carries [`ABI_VERSION`](crate::ABI_VERSION), so that an object of another
 /// layout does not load.
-pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_7";
+pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_8";
 
 offsets! {
     TaskLeader = "task_struct", "group_leader";
@@ -44,6 +44,11 @@ offsets! {
     TaskMm = "task_struct", "mm";
     TaskCred = "task_struct", "cred";
     TaskSignal = "task_struct", "signal";
+    TaskNumbers = "task_struct", "thread_pid";
+    PidLevel = "pid", "level";
+    PidNumbers = "pid", "numbers";
+    NumberNamespace = "upid", "ns";
+    PidNamespaceInode = "pid_namespace", "ns", "inum";
     SignalLive = "signal_struct", "live";
     CredEuid = "cred", "euid";
     MmArgStart = "mm_struct", "arg_start";

@@ -2,7 +2,7 @@
 //! what is switched off.
 
 /// Name of the global that holds them, one word each. It carries [`ABI_VERSION`](crate::ABI_VERSION).
-pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_7";
+pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_8";
 
 /// Index of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +18,14 @@ pub enum Setting {
     TypedSocket,
     /// Sockets with [`flags::LIMITED`](crate::flags::LIMITED) that are followed at a time.
     LimitedMax,
+    /// Inode of the pid namespace whose numbers processes go by; 0: the first one, which has a number for everybody.
+    PidNamespace,
 }
 
 /// How many there are.
-pub const SETTING_COUNT: usize = 5;
+pub const SETTING_COUNT: usize = 6;
 
-const _: () = assert!(Setting::LimitedMax as usize + 1 == SETTING_COUNT);
+const _: () = assert!(Setting::PidNamespace as usize + 1 == SETTING_COUNT);
 
 #[cfg(test)]
 mod tests {

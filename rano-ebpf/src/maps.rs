@@ -68,22 +68,22 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len(
 
 /// Set by the loader from the running kernel's BTF; `rano_common::OFFSETS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_OFFSETS_7: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
+static RANO_OFFSETS_8: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
 
 /// Set by the loader; `rano_common::SETTINGS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_SETTINGS_7: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
+static RANO_SETTINGS_8: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
 
 #[inline(always)]
 pub fn offset(of: Offset) -> usize {
     // SAFETY: the index is that of a variant, and so within the array; volatile because the loader changes it.
-    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_7[of as usize]) as usize }
+    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_8[of as usize]) as usize }
 }
 
 #[inline(always)]
 pub fn setting(of: Setting) -> u32 {
     // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_7[of as usize]) }
+    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_8[of as usize]) }
 }
 
 #[inline(always)]

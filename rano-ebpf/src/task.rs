@@ -16,6 +16,7 @@ use crate::maps::{JUDGEMENTS, TRACKED, lost, offset, setting};
 /// A process and the image it runs.
 #[derive(Clone, Copy)]
 pub struct Identity {
+    /// As the pid namespace of the observation numbers it; 0 outside of that, where nobody is watched.
     pub pid: u32,
     pub exec_id: u32,
     pub start_ns: u64,
@@ -74,7 +75,7 @@ impl Identity {
         };
         let leader = if pid == group { task } else { read(task, Offset::TaskLeader)? };
         Some(Self {
-            pid: group,
+            pid: numbered(leader, group)?,
             exec_id: read(leader, Offset::TaskExecId)?,
             start_ns: read(leader, Offset::TaskStart)?,
             is_undecided: false,
@@ -84,7 +85,7 @@ impl Identity {
     /// Of the current task.
     #[inline(always)]
     fn current() -> Option<Self> {
-        if setting(Setting::TypedTask) == 0 {
+        if setting(Setting::TypedTask) == 0 || setting(Setting::PidNamespace) != 0 {
             return Self::of(current());
         }
         // SAFETY: takes nothing; the verifier knows what is returned, and that the fields are where they are.
@@ -100,9 +101,18 @@ impl Identity {
         }
     }
 
+    /// It has no number in the pid namespace of the observation.
+    #[inline(always)]
+    pub fn is_outside(&self) -> bool {
+        setting(Setting::PidNamespace) != 0 && self.pid == 0
+    }
+
     /// `None` while it is undecided and was not told of.
     #[inline(always)]
     pub fn verdict(&self) -> Option<Verdict> {
+        if self.is_outside() {
+            return Some(Verdict::Ignored);
+        }
         let of = |words: &JudgementWords| Judgement::of(*words, self.start_ns, self.exec_id);
         // SAFETY: a value that is replaced meanwhile is torn at worst, and then of nobody.
         unsafe { JUDGEMENTS.get(self.pid).and_then(of).or_else(|| TRACKED.get(self.pid).and_then(of)) }
@@ -133,6 +143,50 @@ impl Identity {
             lost(Loss::JudgementsFull);
         }
     }
+}
+
+/// `struct upid`: a number, and the namespace that gave it.
+const NUMBER_SIZE: usize = 16;
+/// Pid namespaces lie in one another so deep (`MAX_PID_NS_LEVEL` in include/linux/pid_namespace.h).
+const DEEPEST_NAMESPACE: u32 = 32;
+
+/// What a process goes by whose leader that is, and which the first pid namespace knows as `first`.
+#[inline(always)]
+fn numbered(leader: usize, first: u32) -> Option<u32> {
+    let namespace = setting(Setting::PidNamespace);
+    if namespace == 0 {
+        return Some(first);
+    }
+    match number_in(leader, namespace) {
+        UNREAD => None,
+        number => Some(number),
+    }
+}
+
+const UNREAD: u32 = u32::MAX;
+
+/// The number of a leader in a pid namespace; 0 where it has none, [`UNREAD`] where that is not known. A program of its
+/// own: it is long, and called from many.
+#[inline(never)]
+fn number_in(leader: usize, namespace: u32) -> u32 {
+    let Some(numbers) = read::<usize>(leader, Offset::TaskNumbers) else { return UNREAD };
+    if numbers == 0 {
+        return 0;
+    }
+    let Some(level) = read::<u32>(numbers, Offset::PidLevel) else { return UNREAD };
+    // From its own namespace outwards: mostly that is the one.
+    for up in 0..DEEPEST_NAMESPACE {
+        if up > level {
+            return 0;
+        }
+        let at = numbers + offset(Offset::PidNumbers) + (level - up) as usize * NUMBER_SIZE;
+        let Some(of) = read::<usize>(at, Offset::NumberNamespace) else { return UNREAD };
+        let Some(inode) = read::<u32>(of, Offset::PidNamespaceInode) else { return UNREAD };
+        if inode == namespace {
+            return read_at(at).unwrap_or(UNREAD);
+        }
+    }
+    0
 }
 
 /// Whoever has that pid is gone.
@@ -187,11 +241,17 @@ pub fn describe(task: usize, identity: Identity, kind: ProcessKind) -> Option<Pr
     let leader: usize = read(task, Offset::TaskLeader)?;
     let parent: usize = read(leader, Offset::TaskParent)?;
     let cred: usize = read(task, Offset::TaskCred)?;
+    let group: u32 = read(parent, Offset::TaskTgid)?;
+    let parent = if setting(Setting::PidNamespace) == 0 {
+        group
+    } else {
+        numbered(read(parent, Offset::TaskLeader)?, group)?
+    };
     Some(ProcessRecord {
         header: Header { kind: kind as u32, size: size_of::<ProcessRecord>() as u32, at_ns: now() },
         start_ns: identity.start_ns,
         pid: identity.pid,
-        parent: read(parent, Offset::TaskTgid)?,
+        parent,
         exec_id: identity.exec_id,
         uid: read(cred, Offset::CredEuid)?,
         arguments: 0,

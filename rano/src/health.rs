@@ -6,15 +6,16 @@ use crate::words::SourceKind;
 /// use the same names and words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Gap {
-    /// Connections seen only as they ended, with no owner.
+    /// Connections seen only as they ended, and those that last but whose process may not be looked into.
     Unattributed,
     /// Destroy notifications that the kernel could not queue for us.
     NotificationsLost,
     /// Connections opened while the notifications were switched off because there were too many.
     OpenedUnwatched,
-    /// Processes whose descriptors could not be read for lack of permission.
+    /// Processes whose descriptors could not be read for lack of permission, and watched ones of which no socket is
+    /// seen, because they are outside of the cgroups that the kernel programs are on.
     PermissionDenied,
-    /// Processes that were gone before they could be read.
+    /// Processes that were gone before they could be read, or whose parent was, so that nobody knows whose they are.
     Vanished,
     /// Connections whose end will not be noticed, because too many are open at once.
     TableFull,
@@ -85,7 +86,7 @@ impl Gap {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Unattributed => {
-                "unattributed: connections too short to find their process, other people's included"
+                "unattributed: connections whose process was not found: too short, or not to be looked into"
             }
             Self::NotificationsLost => {
                 "notifications lost: ends of connections the kernel had no room to tell us"
@@ -94,9 +95,11 @@ impl Gap {
                 "opened unwatched: connections opened while too many a second were ending"
             }
             Self::PermissionDenied => {
-                "permission denied: looks at processes of other users that were refused"
+                "permission denied: processes of other users, or in cgroups out of reach, that were not looked into"
             }
-            Self::Vanished => "vanished: processes gone before they could be read",
+            Self::Vanished => {
+                "vanished: processes that were gone, or whose parent was, before they could be read"
+            }
             Self::TableFull => "table full: connections whose end is not noticed, too many were open",
             Self::KernelDropped => {
                 "kernel dropped: records of the kernel programs that found their buffer full"

@@ -26,6 +26,7 @@ mod log_files;
 mod names;
 mod observe;
 mod odd_sockets;
+mod orphans;
 mod output;
 mod presets;
 mod readers;
@@ -38,6 +39,7 @@ mod stats;
 mod status;
 mod sudo;
 mod trouble;
+mod unknown_owners;
 
 use std::process::ExitCode;
 
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         shutdown::all(),
         bad_input::all(),
         hostile_text::all(),
+        orphans::all(),
         output::all(),
         presets::all(),
         config_check::all(),
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         filter::all(),
         readers::all(),
         trouble::all(),
+        unknown_owners::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

@@ -57,27 +57,66 @@ impl Corner {
         Ok(fs::write(self.path.join("cgroup.procs"), pid.to_string())?)
     }
 
-    /// As [`Self::apply`], and shows `command` nothing beyond it.
+    /// As [`Self::apply`], and shows `command` nothing beyond it, nor a way there.
     pub fn confine(&self, command: &mut Command) {
         self.apply(command);
         let mount = self.mount.clone();
         let confine = move || -> io::Result<()> {
-            // SAFETY: CLONE_FILES is not among the flags, so descriptor tables stay as they are.
-            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)? };
-            rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-            rustix::mount::unmount(&*mount, rustix::mount::UnmountFlags::DETACH)?;
-            rustix::mount::mount(c"cgroup2", &*mount, c"cgroup2", MountFlags::empty(), None)?;
-            Ok(())
+            show_own_namespace(&mount)?;
+            refuse_to_enter_cgroups()
         };
         // SAFETY: as above.
         unsafe { command.pre_exec(confine) };
     }
 }
 
+/// As [`Corner::confine`], but it may leave for another cgroup namespace.
+pub fn in_own_namespace(command: &mut Command, corner: &Corner) {
+    corner.apply(command);
+    let mount = corner.mount.clone();
+    // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
+    unsafe { command.pre_exec(move || show_own_namespace(&mount)) };
+}
+
+/// A seccomp filter that answers `setns(_, CLONE_NEWCGROUP)` with EPERM.
+fn refuse_to_enter_cgroups() -> io::Result<()> {
+    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const ANSWER: u16 = 0x06; // BPF_RET | BPF_K
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // struct seccomp_data: the number of the call at 0, its second argument at 24, here the low half.
+    let call = u32::try_from(libc::SYS_setns).map_err(io::Error::other)?;
+    let mut steps = [
+        step(LOAD, 0, 0, 0),
+        step(EQUAL, 0, 2, call),
+        step(LOAD, 0, 0, 24),
+        step(EQUAL, 1, 0, libc::CLONE_NEWCGROUP.cast_unsigned()),
+        step(ANSWER, 0, 0, ALLOW),
+        step(ANSWER, 0, 0, REFUSE),
+    ];
+    let filter = libc::sock_fprog { len: 6, filter: steps.as_mut_ptr() };
+    // SAFETY: the program and its steps outlive the call (seccomp(2)).
+    let done =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 impl Drop for Corner {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.path);
     }
+}
+
+/// A cgroup namespace that begins where the caller is, and nothing else of the hierarchy.
+fn show_own_namespace(mount: &CString) -> io::Result<()> {
+    // SAFETY: CLONE_FILES is not among the flags, so descriptor tables stay as they are.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)? };
+    rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    rustix::mount::unmount(&**mount, rustix::mount::UnmountFlags::DETACH)?;
+    rustix::mount::mount(c"cgroup2", &**mount, c"cgroup2", MountFlags::empty(), None)?;
+    Ok(())
 }
 
 fn join(procs: &CString) -> io::Result<()> {

@@ -27,6 +27,7 @@ mod taken_away;
 mod tricks;
 mod trickster;
 mod verifier;
+mod views;
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         taken_away::all(),
         tricks::all(),
         verifier::all(),
+        views::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

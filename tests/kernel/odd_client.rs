@@ -19,7 +19,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::support::actor::Tuple;
-use crate::support::namespace::Place;
+use crate::support::namespace::{Place, bring_loopback_up};
 use crate::support::trial::skip;
 use crate::support::{PATIENCE, stage, wait_for_end};
 
@@ -50,6 +50,12 @@ pub enum Way {
     Pass,
     /// By a thread that has a name.
     Thread,
+    /// By a thread, after the main thread has ended.
+    WithoutMainThread,
+    /// By a thread that has descriptors of its own.
+    OwnDescriptors,
+    /// By a thread that is in another network namespace, to a listener there.
+    OwnNetwork,
     /// In a process namespace of its own.
     PidNamespace,
     /// A child that `posix_spawn` (`vfork`) starts under another name.
@@ -182,6 +188,9 @@ fn play(way: &str) -> Result<()> {
             let thread = std::thread::Builder::new().name("Socket Thread".to_owned());
             thread.spawn(move || plain(to))?.join().map_err(|_| anyhow::anyhow!("it panicked"))??
         }
+        Way::WithoutMainThread => return without_main_thread(to),
+        Way::OwnDescriptors => return beside_the_main_thread(UnshareFlags::FILES, to),
+        Way::OwnNetwork => return beside_the_main_thread(UnshareFlags::NEWNET, to),
         Way::PidNamespace => return in_a_pid_namespace(to),
         Way::Spawn => return child("fetch", to),
         Way::Rename => {
@@ -192,6 +201,42 @@ fn play(way: &str) -> Result<()> {
     say(&done)?;
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
+}
+
+/// The main thread ends as soon as the other one runs.
+fn without_main_thread(to: SocketAddr) -> Result<()> {
+    std::thread::spawn(move || {
+        let state = || std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        while !state().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        let ended = plain(to).and_then(|(done, _kept)| {
+            say(&done)?;
+            Ok(io::copy(&mut io::stdin(), &mut io::sink())?)
+        });
+        std::process::exit(i32::from(ended.is_err()));
+    });
+    // SAFETY: nothing of this thread is needed by the other; what it has on its stack stays there.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    bail!("the thread goes on")
+}
+
+fn beside_the_main_thread(what: UnshareFlags, to: SocketAddr) -> Result<()> {
+    let beside = move || -> Result<()> {
+        // SAFETY: no other thread uses a descriptor that this one opens.
+        unsafe { rustix::thread::unshare_unsafe(what)? };
+        let mut listener = None;
+        if what.contains(UnshareFlags::NEWNET) {
+            bring_loopback_up()?;
+            listener = Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+        }
+        let at = listener.as_ref().map_or(Ok(to), TcpListener::local_addr)?;
+        let stream = TcpStream::connect(at)?;
+        say(&Done::new(Some(tuple_of(&stream)?)))?;
+        io::copy(&mut io::stdin(), &mut io::sink())?;
+        Ok(())
+    };
+    std::thread::spawn(beside).join().map_err(|_| anyhow::anyhow!("it panicked"))?
 }
 
 fn say(done: &Done) -> Result<()> {

@@ -137,10 +137,21 @@ impl Actor {
     }
 
     pub fn start_with(place: &Place, name: &str, arguments: &[&OsStr]) -> Result<Self> {
+        Self::start_prepared(place, name, arguments, |_| ())
+    }
+
+    /// `prepare` is for what only a test of one kind needs, such as a namespace.
+    pub fn start_prepared(
+        place: &Place,
+        name: &str,
+        arguments: &[&OsStr],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let mut command = Command::new(stage::actor(name)?);
         command.args(arguments).env_clear().env(MARKER, SCRIPTED).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         place.apply(&mut command);
+        prepare(&mut command);
         let mut process = command.spawn().with_context(|| format!("start actor {name}"))?;
         let orders = process.stdin.take();
         let output = process.stdout.take().context("standard output was piped")?;

@@ -25,11 +25,16 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
         lost(Loss::TaskUnread);
         return 0;
     };
+    if identity.is_outside() {
+        return 0;
+    }
     // Whoever calls: with CLONE_PARENT it is not the parent.
     let forker = Identity::of(parent as usize);
     if forker.is_none() {
         lost(Loss::TaskUnread);
     }
+    // What enters the namespace from outside is nobody's yet.
+    let forker = forker.filter(|forker| !forker.is_outside());
     let verdict = forker.and_then(|forker| forker.verdict()).unwrap_or(Verdict::Undecided);
     identity.judge_as_fork(verdict, forker.map_or(0, |forker| forker.pid));
     tell_fork(child, identity, forker, verdict);
@@ -44,6 +49,9 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
         lost(Loss::TaskUnread);
         return 0;
     };
+    if identity.is_outside() {
+        return 0;
+    }
     // Of a script this is the interpreter, as in /proc/<pid>/exe.
     let path: usize = read(binary as usize, Offset::BprmInterp).unwrap_or(0);
     let _ = tell_image(task as usize, identity, ProcessKind::Exec, path);
@@ -63,6 +71,9 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
         lost(Loss::TaskUnread);
         return 0;
     };
+    if identity.is_outside() {
+        return 0;
+    }
     forget_verdict(identity.pid);
     tell(task as usize, identity, ProcessKind::Exit);
     0
@@ -81,6 +92,9 @@ pub fn process_rename(ctx: RawTracePointContext) -> i32 {
         lost(Loss::TaskUnread);
         return 0;
     };
+    if identity.is_outside() {
+        return 0;
+    }
     let Some(mut record) = describe(task, identity, ProcessKind::Rename) else { return 0 };
     record.comm = [0; 16];
     // SAFETY: the helper checks the address and ends the name with a NUL.

@@ -52,10 +52,13 @@ fn write(out: &mut String, diagnosis: &Diagnosis, styles: &Styles) -> std::fmt::
     let taken = diagnosis.examination.taken().map(|rung| rung.kind);
     writeln!(out, "{heading}Capture{heading:#}")?;
     for rung in rungs {
-        let (mark, text) = match &rung.refused {
-            Some(refused) => (Outcome::Note, refused.clone()),
-            None if Some(rung.kind) == taken => (Outcome::Fine, format!("{} (in use)", meaning(rung.kind))),
-            None => (Outcome::Fine, meaning(rung.kind).to_owned()),
+        let in_use = if Some(rung.kind) == taken { " (in use)" } else { "" };
+        let (mark, text) = match (&rung.refused, &rung.outside) {
+            (Some(refused), _) => (Outcome::Note, refused.clone()),
+            (None, Some(outside)) => {
+                (Outcome::Note, format!("{}, but {outside}{in_use}", meaning(rung.kind)))
+            }
+            (None, None) => (Outcome::Fine, format!("{}{in_use}", meaning(rung.kind))),
         };
         line(out, styles, mark, rung.kind.name(), &text, rung.fix.as_deref())?;
     }
@@ -127,6 +130,7 @@ fn rung_json(rung: &Rung) -> Json {
         "works": rung.refused.is_none(),
         "reason": rung.refused,
         "fix": rung.fix,
+        "outside": rung.outside,
     }))
 }
 
@@ -166,8 +170,8 @@ mod tests {
         Diagnosis {
             examination: Examination {
                 rungs: vec![
-                    Rung { kind: SourceKind::EbpfTracepoint, refused, fix },
-                    Rung { kind: SourceKind::Proc, refused: None, fix: None },
+                    Rung { kind: SourceKind::EbpfTracepoint, refused, fix, outside: None },
+                    Rung { kind: SourceKind::Proc, refused: None, fix: None, outside: None },
                 ],
                 hooks: Vec::new(),
                 checks: vec![Check::new("history", outcome, "observer.sqlite\u{1b}[31m")],

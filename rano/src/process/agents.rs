@@ -25,7 +25,7 @@ pub struct Agent {
     /// The names are common words: a package or a path has to agree.
     pub common: bool,
     pub paths: Vec<Glob>,
-    /// Variables that it sets. No source reads them: they decide nothing.
+    /// Variables that it sets for what it starts. Polling finds an orphan's agent by them.
     pub environment: Vec<String>,
 }
 

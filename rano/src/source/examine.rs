@@ -11,9 +11,11 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::Source as _;
 use super::ebpf::cgroup;
 use super::ebpf::hooks::Hooks;
-use super::ebpf::load::{self, Programs, Wanted};
+use super::ebpf::kernel::KERNEL_TYPES;
+use super::ebpf::load::{Programs, Wanted};
 use super::ebpf::lockdown;
 use super::proc::{ProcSettings, ProcSource};
+use super::views::{self, Kind};
 use crate::event::SourceKind;
 
 /// How a check ended.
@@ -65,6 +67,8 @@ pub struct Rung {
     /// Why it is not to be had; `None`: it is.
     pub refused: Option<String>,
     pub fix: Option<String>,
+    /// What lies outside of what it sees from here.
+    pub outside: Option<String>,
 }
 
 /// A place in the kernel that programs are attached to.
@@ -97,7 +101,7 @@ impl Examination {
 
 /// Tries everything; takes as long as to start and to stop observing.
 pub fn examine() -> Examination {
-    let mut checks = vec![privileges(), kernel_types(), cgroups()];
+    let mut checks = vec![privileges(), kernel_types(), cgroups(), namespaces()];
     checks.extend(restrictions());
     let (mut rungs, hooks) = programs();
     let (proc, notifications) = polling();
@@ -159,7 +163,7 @@ fn quoted(path: &Path) -> String {
 }
 
 fn kernel_types() -> Check {
-    let path = load::KERNEL_TYPES;
+    let path = KERNEL_TYPES;
     match fs::metadata(path) {
         Ok(_) => Check::new("kernel types", Outcome::Fine, path),
         Err(error) => Check::new("kernel types", Outcome::Note, format!("{path}: {error}"))
@@ -175,7 +179,44 @@ fn kernel_types_fix() -> String {
     }
 }
 
+/// In which namespaces rano is; those that are not the first by name.
+fn namespaces() -> Check {
+    let views = views::own();
+    let known = |is_first| {
+        let of = views.all.iter().filter(|view| view.inode.is_some() && view.is_first == is_first);
+        of.map(|view| view.kind.name()).collect::<Vec<_>>().join(", ")
+    };
+    let (nested, unsure) = (known(Some(false)), known(None));
+    let mut said = Vec::new();
+    if !nested.is_empty() {
+        said.push(format!("rano is in others than the first: {nested}"));
+    }
+    said.extend(views.outside().map(str::to_owned));
+    if views.is_nested(Kind::User) {
+        said.push("kernel programs take rights of the first user namespace".to_owned());
+    }
+    if views.boot_offset_ns != 0 {
+        said.push("times are those of this time namespace".to_owned());
+    }
+    if !unsure.is_empty() {
+        said.push(format!("unknown whether the first: {unsure}"));
+    }
+    if said.is_empty() {
+        return Check::new("namespaces", Outcome::Fine, "rano is in the first of each kind");
+    }
+    let outcome =
+        if views.outside().is_some() || views.is_nested(Kind::User) { Outcome::Note } else { Outcome::Fine };
+    Check::new("namespaces", outcome, said.join("; "))
+}
+
 fn cgroups() -> Check {
+    match cgroup::open() {
+        Ok(group) if !group.is_root => {
+            let detail = "the root of the hierarchy is not to be reached from this cgroup namespace";
+            return Check::new("cgroup v2", Outcome::Note, detail).fix(Some(cgroups_beyond_fix()));
+        }
+        Ok(_) | Err(_) => {}
+    }
     match cgroup::mounted() {
         Ok(place) => Check::new("cgroup v2", Outcome::Fine, place.display().to_string()),
         Err(_) if cgroup::own_mount().is_ok() => {
@@ -183,6 +224,10 @@ fn cgroups() -> Check {
         }
         Err(_) => Check::new("cgroup v2", Outcome::Note, "not mounted").fix(Some(cgroups_fix())),
     }
+}
+
+fn cgroups_beyond_fix() -> String {
+    "run it outside of the container, or start that with --cgroupns=host".to_owned()
 }
 
 fn cgroups_fix() -> String {
@@ -221,8 +266,12 @@ fn programs() -> (Vec<Rung>, Vec<Hook>) {
         Err(error) => {
             let fix = crate::exit::hint(&error).map(str::to_owned);
             let refused = format!("{:#}", lockdown::explained(error));
-            let rung =
-                |kind| Rung { kind, refused: Some(refused.clone()), fix: fix.clone().or_else(programs_fix) };
+            let rung = |kind| Rung {
+                kind,
+                refused: Some(refused.clone()),
+                fix: fix.clone().or_else(programs_fix),
+                outside: None,
+            };
             (IN_KERNEL.map(rung).into(), Vec::new())
         }
     }
@@ -236,7 +285,7 @@ fn rung(kind: SourceKind, hooks: &Hooks) -> Rung {
         None => Some("not tried: a better one works".to_owned()),
     };
     let fix = refused.as_deref().and_then(|reason| rung_fix(kind, reason));
-    Rung { kind, refused, fix }
+    Rung { kind, refused, fix, outside: hooks.outside() }
 }
 
 /// What would help where programs are let in, but not on functions.
@@ -284,7 +333,7 @@ fn programs_fix() -> Option<String> {
     if !lacking().is_empty() {
         return grant();
     }
-    if !Path::new(load::KERNEL_TYPES).exists() {
+    if !Path::new(KERNEL_TYPES).exists() {
         return Some(kernel_types_fix());
     }
     if cgroup::mounted().is_err() && cgroup::own_mount().is_err() {
@@ -314,13 +363,14 @@ fn polling() -> (Rung, Check) {
                 None => Check::new("notifications", Outcome::Fine, "the kernel tells of sockets that end"),
                 Some(reason) => Check::new("notifications", Outcome::Note, reason),
             };
-            (Rung { kind, refused: None, fix: None }, check)
+            let outside = views::own().outside().map(str::to_owned);
+            (Rung { kind, refused: None, fix: None, outside }, check)
         }
         Err(error) => {
             let refused = format!("{error:#}");
             let check = Check::new("notifications", Outcome::Failed, refused.clone());
             let fix = Some("mount -t proc proc /proc".to_owned());
-            (Rung { kind, refused: Some(refused), fix }, check)
+            (Rung { kind, refused: Some(refused), fix, outside: None }, check)
         }
     }
 }

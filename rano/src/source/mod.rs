@@ -11,6 +11,7 @@ pub mod proc;
 pub mod reopening;
 #[cfg(feature = "cli")]
 pub mod replay;
+pub mod views;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};

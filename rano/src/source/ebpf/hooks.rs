@@ -5,6 +5,7 @@ use self::Attach::{
     CgroupAddress, CgroupPacket, CgroupSocket, Entry, Exit, ExitOf, Probe, RawTracepoint, SockOps,
 };
 use crate::event::SourceKind;
+use crate::source::views;
 
 /// One program, and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -360,6 +361,8 @@ pub struct Hooks {
     pub rung: SourceKind,
     /// Whether there are hooks of cgroups.
     pub cgroups: bool,
+    /// They are not on the root of the hierarchy, so they run for those below only.
+    pub subtree: bool,
     /// Name of each fact that is learned, and the way.
     pub attached: Vec<(&'static str, Way)>,
     pub refused: Vec<Refused>,
@@ -380,7 +383,13 @@ pub struct Refused {
 impl Hooks {
     /// Nothing yet: the lowest rung.
     pub const fn none() -> Self {
-        Self { rung: SourceKind::EbpfTracepoint, cgroups: false, attached: Vec::new(), refused: Vec::new() }
+        Self {
+            rung: SourceKind::EbpfTracepoint,
+            cgroups: false,
+            subtree: false,
+            attached: Vec::new(),
+            refused: Vec::new(),
+        }
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -402,6 +411,14 @@ impl Hooks {
         Some(refused.map_or("not tried", |refused| &*refused.reason))
     }
 
+    /// What lies outside of what is seen, for people.
+    pub fn outside(&self) -> Option<String> {
+        let group =
+            self.subtree.then_some("connections of processes outside of this cgroup namespace are not seen");
+        let outside: Vec<&str> = views::own().outside().into_iter().chain(group).collect();
+        (!outside.is_empty()).then(|| outside.join("; "))
+    }
+
     /// Why it is not better, in one line for people; `None` where it could not be.
     pub fn reason(&self) -> Option<String> {
         let mut reasons = Vec::new();
@@ -417,6 +434,7 @@ impl Hooks {
         if !without.is_empty() {
             reasons.push(format!("unknown: {}", without.join(", ")));
         }
+        reasons.extend(self.outside());
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 }

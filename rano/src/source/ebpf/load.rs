@@ -1,6 +1,5 @@
 //! The kernel programs: loaded, attached hook by hook, and the maps through which they are talked to.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -13,22 +12,19 @@ use aya::programs::{
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
-    FlowBytes, FlowKey, Judgement, JudgementWords, LeftOut, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
-    OFFSETS_GLOBAL, OWNERS_MAX, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags,
-    group,
+    FlowBytes, FlowKey, Judgement, JudgementWords, LeftOut, ListenerKey, ListenerWords, Loss, OFFSETS_GLOBAL,
+    OWNERS_MAX, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags, group,
 };
 
-use rustc_hash::FxHashMap;
-
-use super::btf::Btf;
-use super::cgroup;
+use super::cgroup::{self, Group};
 use super::hooks::{self, Attach, Fact, Hooks, PacketWay, Refused, Way, When};
+use super::kernel::Kernel;
 use super::misses;
 use crate::event::SourceKind;
+use crate::source::views;
 
 /// Made by `cargo xtask ebpf`; `rano.bpf.txt` beside it says from what.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.bpf.o");
-pub const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// `include/uapi/linux/bpf.h`
 const BPF_NOEXIST: u64 = 1;
@@ -198,9 +194,7 @@ impl Programs {
     /// meanwhile.
     pub fn unheard(&self) -> impl Iterator<Item = (u64, Owner)> + '_ {
         let owners = self.owners.iter().take(OWNERS_MAX as usize).filter_map(Result::ok);
-        owners
-            .map(|(key, words)| (key, Owner::from_words(words)))
-            .filter(|(_, owner)| Self::is_unheard(owner))
+        owners.map(|(key, words)| (key, owner_here(words))).filter(|(_, owner)| Self::is_unheard(owner))
     }
 
     /// Whether every record of a socket was lost, and where it goes is known.
@@ -211,7 +205,7 @@ impl Programs {
 
     /// Whose a socket is that is followed.
     pub fn owner(&self, cookie: u64) -> Option<Owner> {
-        self.owners.get(&cookie, 0).ok().map(Owner::from_words)
+        self.owners.get(&cookie, 0).ok().map(owner_here)
     }
 
     /// What excluded processes opened so far.
@@ -225,37 +219,13 @@ impl Programs {
     }
 }
 
-/// What the programs must know of the running kernel.
-struct Kernel {
-    offsets: [u32; OFFSET_COUNT],
-    /// How many arguments a function takes, if the first is a socket.
-    arguments: FxHashMap<&'static str, usize>,
-}
-
-impl Kernel {
-    fn read() -> Result<Self> {
-        let bytes = std::fs::read(KERNEL_TYPES)
-            .with_context(|| format!("read {KERNEL_TYPES} (the kernel needs CONFIG_DEBUG_INFO_BTF)"))?;
-        let btf = Btf::parse(&bytes).with_context(|| format!("understand {KERNEL_TYPES}"))?;
-        let mut offsets = [0; OFFSET_COUNT];
-        for field in Offset::ALL {
-            let (structure, path) = field.path();
-            offsets[field as usize] = btf.offset(structure, path)?;
-        }
-        let arguments = btf.arguments(hooks::functions());
-        let of_sockets = arguments.into_iter().filter(|(_, names)| names.first() == Some(&&b"sk"[..]));
-        let arguments = of_sockets.map(|(function, names)| (function, names.len())).collect();
-        Ok(Self { offsets, arguments })
-    }
-}
-
 /// The object with its maps in the kernel, and what it takes to attach its programs.
 struct Loaded<'a> {
     kernel: &'a Kernel,
     ebpf: Ebpf,
     /// Type information of the kernel, once a trampoline was tried: aya wants its own.
     types: Option<AyaBtf>,
-    group: Result<File>,
+    group: Result<Group>,
 }
 
 impl<'a> Loaded<'a> {
@@ -267,6 +237,7 @@ impl<'a> Loaded<'a> {
         settings[Setting::TypedSocket as usize] = u32::from(typed.socket);
         let owners = if wanted.owners_max == 0 { OWNERS_MAX } else { wanted.owners_max };
         settings[Setting::LimitedMax as usize] = owners / 2;
+        settings[Setting::PidNamespace as usize] = views::own().nested_pids().unwrap_or(0);
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("OWNERS", owners);
         loader.override_global(OFFSETS_GLOBAL, &kernel.offsets[..], true);
@@ -289,6 +260,7 @@ impl<'a> Loaded<'a> {
             bail!("attach {}: {}", refused.hook, refused.reason);
         }
         hooks.cgroups = self.learn(&hooks::CGROUPS, hooks, |_| true).is_ok();
+        hooks.subtree = hooks.cgroups && self.group.as_ref().is_ok_and(|group| !group.is_root);
         Ok(())
     }
 
@@ -409,7 +381,10 @@ impl<'a> Loaded<'a> {
             one => one.programs()[0],
         };
         let program = self.ebpf.program_mut(name).context("it is not in the object")?;
-        let group = || self.group.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"));
+        let group = || match &self.group {
+            Ok(group) => Ok(&group.directory),
+            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        };
         match what {
             Attach::CgroupAddress(_) => {
                 let program: &mut CgroupSockAddr = program.try_into()?;
@@ -509,6 +484,15 @@ impl<'a> Loaded<'a> {
     }
 }
 
+/// With its times as this process's boot clock has them, but for the start, which is a part of who it is.
+fn owner_here(words: OwnerWords) -> Owner {
+    let owner = Owner::from_words(words);
+    match owner.established_ns {
+        0 => owner,
+        at_ns => Owner { established_ns: views::here(at_ns), ..owner },
+    }
+}
+
 /// What programs may have with its type, so that they read it without a helper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Typed {
@@ -587,18 +571,6 @@ fn is_statistics(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_running_kernel_has_every_field() {
-        if !std::path::Path::new(KERNEL_TYPES).exists() {
-            println!("skipped: no {KERNEL_TYPES}");
-            return;
-        }
-        let kernel = Kernel::read().expect("read");
-        assert_eq!(kernel.offsets[Offset::SockRemote4 as usize], 0, "the first field of struct sock_common");
-        assert_eq!(kernel.offsets[Offset::SockFamily as usize], 16);
-        assert_eq!(kernel.arguments.get("tcp_connect"), Some(&1));
-    }
 
     #[test]
     fn the_object_has_every_program() {

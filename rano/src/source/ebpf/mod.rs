@@ -5,6 +5,7 @@ pub mod btf;
 pub mod cgroup;
 pub mod compare;
 pub mod hooks;
+pub mod kernel;
 pub mod load;
 pub mod lockdown;
 mod misses;
@@ -26,7 +27,7 @@ use crate::health::{Bound, Bounds, Gap, Gaps};
 use crate::privileges;
 use crate::process::{ProcessId, Verdict};
 use crate::source::proc::{ProcSettings, ephemeral_ports};
-use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, views};
 use crate::stop::Stop;
 
 use compare::Comparison;
@@ -117,11 +118,12 @@ impl EbpfSource {
         give_back_memory();
         let unix = settings.polling.unix && !settings.polling.once;
         let rung = programs.hooks.rung;
+        let processes = Processes::new(begun, programs.hooks.subtree)?;
         let counts_datagrams = programs.hooks.has(hooks::DATAGRAM_BYTES);
         Ok(Self {
             settings,
             programs,
-            processes: Processes::new(begun)?,
+            processes,
             names: Names::default(),
             sockets: Sockets::new(rung, counts_datagrams, ephemeral_ports()),
             unix: unix.then(|| UnixSockets::start(settings.polling)).transpose()?,
@@ -186,10 +188,15 @@ impl EbpfSource {
             // Its room in the ring is given back.
             drop(item);
             match decode(&bytes) {
-                Ok(Record::Packet(kind, packet, content)) => {
+                Ok(Record::Packet(kind, mut packet, content)) => {
+                    packet.header.at_ns = views::here(packet.header.at_ns);
                     self.names.read(kind, &packet, content, moment(packet.header.at_ns, now), intake);
                 }
-                Ok(Record::Socket(kind, record)) => {
+                Ok(Record::Socket(kind, mut record)) => {
+                    record.header.at_ns = views::here(record.header.at_ns);
+                    if record.established_ns != 0 {
+                        record.established_ns = views::here(record.established_ns);
+                    }
                     if let Some(told) = &mut told {
                         told.add(&record);
                     }
@@ -201,7 +208,10 @@ impl EbpfSource {
                     }
                     self.socket(kind, &record, moment(record.header.at_ns, now), intake);
                 }
-                Ok(Record::Process(told)) => self.process(&told, now, intake),
+                Ok(Record::Process(mut told)) => {
+                    told.process.header.at_ns = views::here(told.process.header.at_ns);
+                    self.process(&told, now, intake);
+                }
                 Err(_) => self.malformed += 1,
             }
         }
@@ -455,6 +465,7 @@ impl Source for EbpfSource {
         gaps.set(Gap::TableFull, self.sockets.flows_full);
         gaps.set(Gap::NamesLost, lost(Loss::PacketRecord) + self.names.unread());
         gaps.set(Gap::Vanished, self.processes.vanished());
+        gaps.set(Gap::PermissionDenied, self.processes.strays());
         if let Some(unix) = &self.unix {
             unix.add_gaps(&mut gaps);
         }

@@ -9,6 +9,7 @@ use rano_common::{
 };
 use rustc_hash::FxHashMap;
 
+use super::cgroup;
 use super::load::Programs;
 use crate::bounded::FastBounded;
 use crate::event::{Moment, Protocol};
@@ -16,7 +17,7 @@ use crate::names::{Evidence, Party};
 use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
 use crate::source::proc::PROC;
 use crate::source::proc::processes::{ProcessScanner, arguments};
-use crate::source::{Intake, Open, SocketChange};
+use crate::source::{Intake, Open, SocketChange, views};
 
 /// Nanoseconds of a clock tick, in which /proc gives start times (`USER_HZ` is 100).
 const TICK_NS: u64 = 10_000_000;
@@ -37,6 +38,23 @@ pub struct Processes {
     pub leaves_out: bool,
     /// Arguments that were longer than the kernel programs copy, of processes that were gone before they were read.
     pub arguments_cut: u64,
+    strays: Strays,
+}
+
+/// Watched processes whose sockets the programs do not see, because they are on other cgroups.
+#[derive(Debug, Default)]
+struct Strays {
+    /// The programs are on a part of the cgroups only.
+    subtree: bool,
+    count: u64,
+}
+
+impl Strays {
+    fn note(&mut self, pid: u32, before: Option<Verdict>, verdict: Verdict) {
+        if self.subtree && verdict == Verdict::Tracked && before != Some(Verdict::Tracked) {
+            self.count += u64::from(cgroup::is_outside(pid));
+        }
+    }
 }
 
 struct Known {
@@ -100,17 +118,17 @@ struct Execs {
 
 /// Who a record is about.
 pub fn identity(pid: u32, start_ns: u64) -> ProcessId {
-    ProcessId { pid, start_time: start_ns / TICK_NS }
+    ProcessId { pid, start_time: views::here(start_ns) / TICK_NS }
 }
 
 /// Start of a process that only /proc told of, as precisely as it does.
 pub fn start_ns(id: ProcessId) -> u64 {
-    id.start_time * TICK_NS
+    views::in_kernel(id.start_time * TICK_NS)
 }
 
 impl Processes {
     /// `attached` is a time before the programs were.
-    pub fn new(attached: Moment) -> Result<Self> {
+    pub fn new(attached: Moment, subtree: bool) -> Result<Self> {
         Ok(Self {
             scanner: ProcessScanner::new(Path::new(PROC))?,
             known: FxHashMap::default(),
@@ -118,14 +136,15 @@ impl Processes {
             since: attached.boot_ns / TICK_NS,
             leaves_out: false,
             arguments_cut: 0,
+            strays: Strays { subtree, count: 0 },
         })
     }
 
     /// Reads all of /proc: at the start, and when records were lost. Those of which the end was lost are gone then.
     pub fn read_all(&mut self, now: Moment, judgement: Judgements<'_>, intake: &mut dyn Intake) {
-        let Self { scanner, known, departed, since, leaves_out, .. } = self;
+        let Self { scanner, known, departed, since, leaves_out, strays, .. } = self;
         let births = Births { judgement, since: *since };
-        scanner.scan_all(now, &mut Learner { intake, known, departed, births, leaves_out });
+        scanner.scan_all(now, &mut Learner { intake, known, departed, births, leaves_out, strays });
         let ids = known.iter().map(|(&pid, known)| ProcessId { pid, start_time: known.start_time });
         // The scanner tells the end of those that it has met.
         let gone: Vec<ProcessId> = ids.filter(|id| !scanner.has_met(*id) && scanner.is_gone(*id)).collect();
@@ -138,6 +157,11 @@ impl Processes {
     /// Inode number of the network namespace of a socket's owner, if that is still there.
     pub fn netns(&self, owner: &Owner) -> Option<u32> {
         self.scanner.netns(identity(owner.pid, owner.start_ns))
+    }
+
+    /// Watched processes whose sockets are not seen.
+    pub fn strays(&self) -> u64 {
+        self.strays.count
     }
 
     /// Processes that were there and gone before they could be read.
@@ -210,8 +234,10 @@ impl Processes {
             |known: &Known| known.by_rename && known.told.is_some_and(|before| before.1 < told.1);
         let before = self.known.get(&id.pid).filter(|known| !is_the_exec(known));
         let tracked_from = before.and_then(|known| known.tracked_from);
+        let verdict_before = before.map(|known| known.verdict);
         let verdict = intake.process(change);
         self.leaves_out |= verdict == Verdict::Excluded;
+        self.strays.note(id.pid, verdict_before, verdict);
         let tracked_from = tracked_from.or((verdict == Verdict::Tracked).then_some(told.1));
         let known = Known {
             start_time: id.start_time,
@@ -259,14 +285,14 @@ impl Processes {
         }
         while let Some((id, parent, image)) = line.pop() {
             // Of an ancestor it is not known how often it ran another program, so it is not judged in the kernel.
-            let Self { known, departed, since, leaves_out, .. } = self;
+            let Self { known, departed, since, leaves_out, strays, .. } = self;
             let births = Births { judgement: &|pid| programs.judgement(pid), since: *since };
             let (birth, occasion) = (births.of(id, known, departed), Occasion::Found);
             let change = ProcessChange::Seen { id, parent, image, at, birth, occasion };
             if line.is_empty() {
                 self.learn(id, change, (record.owner_start_ns, record.exec_id), intake);
             } else {
-                Learner { intake, known, departed, births, leaves_out }.process(change);
+                Learner { intake, known, departed, births, leaves_out, strays }.process(change);
             }
         }
         self.spread(at, programs, intake);
@@ -289,7 +315,9 @@ impl Processes {
             let Some(known) = self.known.get_mut(&id.pid).filter(|known| known.is(id)) else { continue };
             let image = known.image.clone();
             let (parent, birth, occasion) = (known.parent, Birth::default(), Occasion::Renamed);
+            let before = Some(known.verdict);
             known.verdict = intake.process(ProcessChange::Seen { id, parent, image, at, birth, occasion });
+            self.strays.note(id.pid, before, known.verdict);
             self.leaves_out |= known.verdict == Verdict::Excluded;
             if known.verdict == Verdict::Tracked {
                 known.tracked_from = known.tracked_from.or(known.told.map(|told| told.1));
@@ -427,6 +455,7 @@ struct Learner<'a> {
     departed: &'a mut Departed,
     births: Births<'a>,
     leaves_out: &'a mut bool,
+    strays: &'a mut Strays,
 }
 
 impl Intake for Learner<'_> {
@@ -446,6 +475,7 @@ impl Intake for Learner<'_> {
                 let id = *id;
                 // What the kernel programs told stays: it is needed for the answer.
                 let old = self.known.get(&id.pid).filter(|old| old.is(id));
+                let before = old.map(|old| old.verdict);
                 let (told, tracked_from) = old.map_or((None, None), |old| (old.told, old.tracked_from));
                 if birth.forker.is_none() {
                     *birth =
@@ -457,6 +487,7 @@ impl Intake for Learner<'_> {
                 }
                 let verdict = self.intake.process(change);
                 *self.leaves_out |= verdict == Verdict::Excluded;
+                self.strays.note(id.pid, before, verdict);
                 self.known.insert(id.pid, Known { told, verdict, tracked_from, ..known });
                 verdict
             }
@@ -544,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_process_whose_exit_was_lost_is_gone_once_proc_is_read() {
-        let mut processes = Processes::new(Moment::default()).expect("/proc");
+        let mut processes = Processes::new(Moment::default(), false).expect("/proc");
         // Its pid is taken by another one.
         let ended = ProcessId { pid: std::process::id(), start_time: 1 };
         let known = Known {

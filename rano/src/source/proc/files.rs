@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::stat::{Stat, number};
+use super::threads::Life;
 use crate::process::ProcessId;
 
 /// A stat line has 52 numbers and a name of at most 64 bytes (kernel workers).
@@ -71,11 +72,11 @@ impl ProcFiles {
     }
 
     /// The process with that identity, if it lives.
-    pub(super) fn process_if(&self, id: ProcessId) -> Result<ProcessDirectory, Refusal> {
+    pub(super) fn process_if(&self, id: ProcessId) -> Result<(ProcessDirectory, Life), Refusal> {
         let process = self.process(id.pid)?;
         let mut buffer = stat_buffer();
-        let start_time = process.stat(&mut buffer)?.start_time;
-        if start_time == id.start_time { Ok(process) } else { Err(Refusal::Gone) }
+        let stat = process.stat(&mut buffer)?;
+        if stat.start_time == id.start_time { Ok((process, stat.life())) } else { Err(Refusal::Gone) }
     }
 
     pub(super) fn stat<'b>(&self, pid: u32, buffer: &'b mut StatBuffer) -> Result<Stat<'b>, Refusal> {
@@ -129,36 +130,68 @@ impl ProcessDirectory {
         Ok(&buffer[..length])
     }
 
-    /// Calls `each` with the number and the inode of every descriptor that is a socket.
-    pub(super) fn sockets(&self, mut each: impl FnMut(u32, u64)) -> Result<(), Refusal> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(&self.0, c"fd", flags, Mode::empty())?;
+    /// Calls `each` with the number and the inode of every descriptor that is a socket. Whether one is an `io_uring`,
+    /// which may hold sockets that have no descriptor.
+    pub(super) fn sockets(&self, mut each: impl FnMut(u32, u64)) -> Result<bool, Refusal> {
+        let directory = self.open_directory(c"fd")?;
         let mut buffer = [MaybeUninit::uninit(); 8192];
         let mut entries = RawDir::new(directory.as_fd(), &mut buffer);
+        let mut has_ring = false;
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let Some(descriptor) = number::<u32>(entry.file_name().to_bytes()) else { continue };
-            match inode_of(directory.as_fd(), entry.file_name(), b"socket:[") {
-                Ok(Some(inode)) => each(descriptor, inode),
-                // Something else, or closed since it was listed.
-                Ok(None) | Err(Refusal::Gone) => {}
+            let mut target = [0; 64];
+            match target_of(directory.as_fd(), entry.file_name(), &mut target) {
+                Ok(target) => match inode_in(target, b"socket:[") {
+                    Some(inode) => each(descriptor, inode),
+                    None => has_ring |= target == b"anon_inode:[io_uring]",
+                },
+                // Closed since it was listed.
+                Err(Refusal::Gone) => {}
                 Err(refusal) => return Err(refusal),
             }
         }
-        Ok(())
+        Ok(has_ring)
+    }
+
+    /// One of its threads, in the form of a process.
+    pub(super) fn thread(&self, thread: u32) -> Result<Self, Refusal> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut path = [0; 32];
+        write!(&mut path[..], "task/{thread}\0").expect("ten digits and a short prefix fit");
+        let path = CStr::from_bytes_until_nul(&path).expect("a NUL was written");
+        Ok(Self(rustix::fs::openat(&self.0, path, flags, Mode::empty())?))
+    }
+
+    /// The number of its descriptors, from Linux 6.2 on; 0 before.
+    pub(super) fn descriptors(&self) -> Result<i64, Refusal> {
+        Ok(rustix::fs::statat(&self.0, c"fd", rustix::fs::AtFlags::empty())?.st_size)
+    }
+
+    pub(super) fn open_directory(&self, path: &CStr) -> Result<OwnedFd, Refusal> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.0, path, flags, Mode::empty())?)
     }
 
     /// Inode number of the network namespace.
     pub(super) fn network_namespace(&self) -> Result<Option<u64>, Refusal> {
-        inode_of(self.0.as_fd(), c"ns/net", b"net:[")
+        let mut target = [0; 64];
+        Ok(inode_in(target_of(self.0.as_fd(), c"ns/net", &mut target)?, b"net:["))
     }
 }
 
+fn target_of<'b>(
+    directory: BorrowedFd<'_>,
+    link: &CStr,
+    target: &'b mut [u8; 64],
+) -> Result<&'b [u8], Refusal> {
+    let length = rustix::fs::readlinkat_raw(directory, link, &mut target[..])?;
+    Ok(&target[..length])
+}
+
 /// 123 of a link to `socket:[123]`.
-fn inode_of(directory: BorrowedFd<'_>, link: &CStr, prefix: &[u8]) -> Result<Option<u64>, Refusal> {
-    let mut target = [0; 64];
-    let length = rustix::fs::readlinkat_raw(directory, link, &mut target)?;
-    Ok(target[..length].strip_prefix(prefix).and_then(|rest| rest.strip_suffix(b"]")).and_then(number))
+fn inode_in(target: &[u8], prefix: &[u8]) -> Option<u64> {
+    target.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(b"]")).and_then(number)
 }
 
 fn read(directory: BorrowedFd<'_>, path: &CStr, limit: usize, into: &mut Vec<u8>) -> Result<(), Refusal> {

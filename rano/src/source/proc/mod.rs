@@ -9,12 +9,15 @@ pub mod inet;
 pub mod net_text;
 pub mod netlink;
 mod new_pids;
+mod nobodys;
+mod orphans;
 pub mod others;
 pub mod own;
 pub mod processes;
 pub mod sock_diag;
 pub mod sockets;
 mod stat;
+mod threads;
 pub mod throttle;
 pub mod unix;
 pub mod unix_ends;
@@ -28,15 +31,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::health::{Bounds, Gap, Gaps};
 use crate::process::ProcessId;
-use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, views};
 use crate::stop::Stop;
 
+use nobodys::Blind;
 use others::OtherNamespaces;
 use own::OwnNamespace;
 use processes::{ProcessScanner, Walk};
@@ -143,7 +147,10 @@ impl ProcSource {
         }
         // On a busy machine a look takes its time. What it found may have begun in it, after the answer that led there.
         let found = source::now();
-        self.attribute(&watched, newly_watched || is_round, &mut changes);
+        let nobodys = self.attribute(&watched, newly_watched || is_round, &mut changes);
+        if nobodys > 0 {
+            intake.unattributed(nobodys);
+        }
         for mut change in changes.drain(..) {
             if let SocketChange::Opened(opened) = &mut change
                 && opened.at == now
@@ -156,14 +163,16 @@ impl ProcSource {
         self.own.drain(intake);
     }
 
-    /// Finds the holders of new sockets, and with `all` of every socket without a watched owner.
-    fn attribute(&mut self, watched: &[ProcessId], all: bool, changes: &mut Vec<SocketChange>) {
+    /// Finds the holders of new sockets, and with `all` of every socket without a watched owner. How many may be a
+    /// watched process's that cannot be told.
+    fn attribute(&mut self, watched: &[ProcessId], all: bool, changes: &mut Vec<SocketChange>) -> u64 {
         let mut wanted = self.own.table.wanted(all);
         for table in self.others.tables.values() {
             wanted.extend(table.wanted(all));
         }
         let mut found: FxHashMap<SocketId, Holder> = FxHashMap::default();
         let mut complete = true;
+        let mut blind = Blind::default();
         if !wanted.is_empty() {
             for &process in watched {
                 let walk = self.scanner.fds(process, |_, inode| {
@@ -175,6 +184,9 @@ impl ProcSource {
                     }
                 });
                 complete &= walk != Walk::Failed;
+                if matches!(walk, Walk::Denied | Walk::Ring) {
+                    blind.note(walk, self.scanner.uid(process));
+                }
             }
         }
         self.broken_walks += u64::from(!complete);
@@ -184,6 +196,11 @@ impl ProcSource {
         let now = source::now();
         // What a walk that was broken off did not find may be there all the same: it is looked for again.
         let searched = complete.then_some(now);
+        let mut nobodys = 0;
+        if complete && !self.settings.only_unix {
+            let found: FxHashSet<SocketId> = found.keys().copied().collect();
+            nobodys = self.sort_out(&found, &blind, now, changes);
+        }
         self.own.table.settle(&found, searched, changes);
         for table in self.others.tables.values_mut() {
             table.settle(&found, searched, changes);
@@ -191,6 +208,7 @@ impl ProcSource {
         if self.settings.unix {
             self.find_peers(changes);
         }
+        nobodys
     }
 
     /// Who holds the other ends of unix sockets that are new: that takes a walk through everybody's descriptors.
@@ -245,6 +263,9 @@ impl ProcSource {
 
 /// A socket that several watched processes hold was opened by one and came to the others over fork or in a message.
 fn share(holder: &mut Holder, process: ProcessId) {
+    if holder.process == process {
+        return;
+    }
     holder.quality = OwnerQuality::Inherited;
     if (process.start_time, process.pid) < (holder.process.start_time, holder.process.pid) {
         holder.process = process;
@@ -294,9 +315,14 @@ impl Source for ProcSource {
         gaps.set(Gap::NotificationsLost, heard.lost + heard.queue_full + heard.malformed);
         gaps.set(Gap::OpenedUnwatched, heard.opened_unwatched);
         gaps.set(Gap::PermissionDenied, self.scanner.permission_denied() + self.others.refused);
-        gaps.set(Gap::Vanished, self.scanner.vanished());
-        let reasons: Vec<&str> =
-            [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
+        gaps.set(Gap::Vanished, self.scanner.vanished() + self.scanner.unplaced());
+        let reasons = [
+            self.instead.as_deref(),
+            self.own.reason.as_deref(),
+            views::own().outside(),
+            self.others.without(),
+        ];
+        let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         gaps.set(Gap::Unread, self.own.unread + self.others.unread + self.broken_walks);
         SourceHealth { kind: self.kind(), reason, gaps, bounds: Bounds::default() }

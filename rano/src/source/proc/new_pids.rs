@@ -75,7 +75,7 @@ fn last_pid(loadavg: &OwnedFd) -> Option<u32> {
 }
 
 /// `/proc` may show an outer pid namespace, whose last pid is not ours: then `NSpid` of `self` has several numbers.
-fn sees_own_namespace(files: &ProcFiles) -> bool {
+pub(super) fn sees_own_namespace(files: &ProcFiles) -> bool {
     let mut status = Vec::new();
     if files.read(c"self/status", 4096, &mut status).is_err() {
         return false;

@@ -25,9 +25,12 @@ pub struct OtherNamespaces {
     own: u32,
     ephemeral: RangeInclusive<u16>,
     udp: bool,
-    homes: FxHashMap<ProcessId, u32>,
+    /// Of each process the namespaces of its threads, each with a thread that is there.
+    homes: FxHashMap<ProcessId, Vec<(u32, u32)>>,
     pub tables: FxHashMap<u32, SocketTable>,
     missed: FxHashMap<u32, Missed>,
+    /// Some other namespace was looked into.
+    has_looked: bool,
     /// Looks that failed: namespace's processes gone or not ours to look at.
     pub refused: u64,
     /// Looks for which rano had too few descriptors or too little memory.
@@ -43,9 +46,16 @@ impl OtherNamespaces {
             homes: FxHashMap::default(),
             tables: FxHashMap::default(),
             missed: FxHashMap::default(),
+            has_looked: false,
             refused: 0,
             unread: 0,
         }
+    }
+
+    /// What is not known of what was seen, for people.
+    pub fn without(&self) -> Option<&'static str> {
+        self.has_looked
+            .then_some("in other network namespaces no bytes and no owners of short connections are seen")
     }
 
     /// Looks into the namespace of each watched process. `recheck`: a process may have moved since it was last asked
@@ -59,14 +69,15 @@ impl OtherNamespaces {
         now: Moment,
         out: &mut Vec<SocketChange>,
     ) -> u64 {
-        let mut representatives: FxHashMap<u32, ProcessId> = FxHashMap::default();
+        let mut representatives: FxHashMap<u32, (ProcessId, u32)> = FxHashMap::default();
         let mut homes = FxHashMap::default();
         for &process in watched {
-            let known = self.homes.get(&process).copied().filter(|_| !recheck);
-            if let Some(netns) = known.or_else(|| scanner.netns(process)) {
-                homes.insert(process, netns);
-                representatives.entry(netns).or_insert(process);
+            let known = self.homes.remove(&process).filter(|known| !recheck && !known.is_empty());
+            let known = known.unwrap_or_else(|| scanner.network_namespaces(process));
+            for &(netns, thread) in &known {
+                representatives.entry(netns).or_insert((process, thread));
             }
+            homes.insert(process, known);
         }
         self.homes = homes;
         representatives.remove(&self.own);
@@ -79,7 +90,8 @@ impl OtherNamespaces {
         });
         self.missed.retain(|netns, _| representatives.contains_key(netns));
         let mut missed = 0;
-        for (netns, process) in representatives {
+        self.has_looked |= !representatives.is_empty();
+        for (netns, (process, thread)) in representatives {
             if self.tables.len() >= MOST && !self.tables.contains_key(&netns) {
                 self.refused += 1;
                 continue;
@@ -88,9 +100,11 @@ impl OtherNamespaces {
                 .tables
                 .entry(netns)
                 .or_insert_with(|| SocketTable::new(netns, self.ephemeral.clone(), is_first));
-            let net = format!("/proc/{}/net", process.pid);
+            let net = format!("/proc/{}/task/{thread}/net", process.pid);
             let opens = gate::active_opens(Path::new(&net));
             if let Err(error) = read(table, Path::new(&net), self.udp, now, out) {
+                // The thread may have ended, and another be there.
+                self.homes.remove(&process);
                 match Errno::from_io_error(&error) {
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => self.unread += 1,
                     _ => self.refused += 1,

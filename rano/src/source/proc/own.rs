@@ -315,6 +315,7 @@ impl OwnNamespace {
             listening: false,
             peer: None,
             inode: 0,
+            uid: None,
         })
     }
 
@@ -327,6 +328,21 @@ impl OwnNamespace {
                 Side::Accepting => Role::Accept,
                 Side::Connecting | Side::Unknown => Role::Connect,
             },
+        }
+    }
+
+    /// Whether a connection that a look held is there no more, or nobody has it open any more.
+    pub fn is_gone(&mut self, seen: &Seen) -> bool {
+        let (Protocol::Tcp, Some(Address::Ip(local)), Some(Address::Ip(remote))) =
+            (seen.protocol, &seen.local, &seen.remote)
+        else {
+            return false;
+        };
+        let Some(dumper) = &mut self.dumper else { return false };
+        match dumper.find_tcp(*local, *remote, 0, Info::Without) {
+            Ok(Some(socket)) => socket.inode != seen.inode,
+            Ok(None) => true,
+            Err(_) => false,
         }
     }
 
@@ -390,5 +406,6 @@ pub fn seen(netns: u32, socket: &InetSocket) -> Option<Seen> {
         listening: tcp && socket.state == TcpState::Listen,
         peer: None,
         inode: socket.inode,
+        uid: Some(socket.uid),
     })
 }

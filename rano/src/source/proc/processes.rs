@@ -7,11 +7,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::files::{ProcFiles, ProcessDirectory, Refusal, stat_buffer};
-use super::new_pids::{NewPids, Search};
+use super::new_pids::{self, NewPids, Search};
+use super::orphans::{self, Candidate, Marking, Marks, Suspect};
 use super::stat::Stat;
+use super::threads::{self, Compare};
 use rustc_hash::FxHashMap;
 
 use crate::event::Moment;
+use crate::process::agents::Agent;
 use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
 use crate::source::Intake;
 
@@ -31,10 +34,15 @@ const DEEPEST_ANCESTRY: usize = 256;
 #[derive(Debug)]
 pub struct ProcessScanner {
     files: ProcFiles,
+    compare: Compare,
     new_pids: NewPids,
     table: BTreeMap<u32, Entry>,
     scans: u32,
     became_tracked: Vec<ProcessId>,
+    marking: Marking,
+    /// New in this scan.
+    suspects: Vec<Suspect>,
+    unplaced: u64,
     vanished: u64,
     permission_denied: u64,
     /// Reused from scan to scan.
@@ -47,6 +55,8 @@ pub struct ProcessScanner {
 struct Entry {
     start_time: u64,
     signature: u64,
+    /// When it was met.
+    session: u32,
     /// As in [`Stat`].
     program: Option<u64>,
     /// Number of the scan from which on it counts as settled.
@@ -73,6 +83,8 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Walk {
     Complete,
+    /// All descriptors, of which one is an `io_uring`: that may hold sockets without one.
+    Ring,
     /// The process is gone; what was found before is still true of it.
     Gone,
     /// Not allowed to look.
@@ -87,10 +99,14 @@ impl ProcessScanner {
         let files = ProcFiles::open_root(root)?;
         Ok(Self {
             new_pids: NewPids::new(&files),
+            compare: Compare::probe(files.own_pid().filter(|_| new_pids::sees_own_namespace(&files))),
             files,
             table: BTreeMap::new(),
             scans: 0,
             became_tracked: Vec::new(),
+            marking: Marking::built_in(),
+            suspects: Vec::new(),
+            unplaced: 0,
             vanished: 0,
             permission_denied: 0,
             pids: Vec::new(),
@@ -120,8 +136,11 @@ impl ProcessScanner {
 
     /// Calls `each` with descriptor number and inode of every socket the process has open.
     pub fn fds(&mut self, id: ProcessId, each: impl FnMut(u32, u64)) -> Walk {
-        match self.files.process_if(id).and_then(|process| process.sockets(each)) {
-            Ok(()) => Walk::Complete,
+        let compare = self.compare;
+        let found = self.files.process_if(id);
+        match found.and_then(|(process, life)| process.sockets_of_threads(id.pid, life, compare, each)) {
+            Ok(false) => Walk::Complete,
+            Ok(true) => Walk::Ring,
             Err(Refusal::Gone) => Walk::Gone,
             Err(Refusal::Failed) => Walk::Failed,
             Err(Refusal::Denied) => {
@@ -155,10 +174,22 @@ impl ProcessScanner {
         }
     }
 
+    /// Effective user of a process that is there.
+    pub fn uid(&self, id: ProcessId) -> Option<u32> {
+        self.files.process_if(id).ok()?.0.uid().ok()
+    }
+
     /// Inode number of the process's network namespace; `None` where it is gone or may not be asked.
     pub fn netns(&self, id: ProcessId) -> Option<u32> {
-        let process = self.files.process_if(id).ok()?;
-        process.network_namespace().ok().flatten().and_then(|inode| u32::try_from(inode).ok())
+        self.network_namespaces(id).first().map(|(netns, _)| *netns)
+    }
+
+    /// Inode numbers of the network namespaces in which threads of a process are, the main thread's first, each with
+    /// the number of a thread that is there. None where it is gone or may not be asked.
+    pub fn network_namespaces(&self, id: ProcessId) -> Vec<(u32, u32)> {
+        let Ok((process, life)) = self.files.process_if(id) else { return Vec::new() };
+        let found = process.network_namespaces(id.pid, life).unwrap_or_default();
+        found.into_iter().filter_map(|(inode, thread)| Some((u32::try_from(inode).ok()?, thread))).collect()
     }
 
     /// Who has that pid now.
@@ -185,10 +216,10 @@ impl ProcessScanner {
 
     /// Parent and image of a process that is there now.
     pub fn read(&mut self, id: ProcessId) -> Option<(u32, Image)> {
-        let process = self.files.process_if(id).ok()?;
+        let (process, _) = self.files.process_if(id).ok()?;
         let mut buffer = stat_buffer();
         let stat = process.stat(&mut buffer).ok()?;
-        let image = self.image(&process, &stat).ok()?;
+        let image = self.image(&process, id.pid, &stat).ok()?;
         Some((stat.parent, image))
     }
 
@@ -208,6 +239,11 @@ impl ProcessScanner {
     /// Processes that were listed and gone before they could be read.
     pub fn vanished(&self) -> u64 {
         self.vanished
+    }
+
+    /// Processes whose forker was gone before it was seen, and that may be a watched one's.
+    pub fn unplaced(&self) -> u64 {
+        self.unplaced
     }
 
     /// Processes whose descriptors, or whose very existence, we were not allowed to look at; each counted once.
@@ -245,6 +281,7 @@ impl ProcessScanner {
         }
         self.pids = pids;
         self.read_newly_tracked(now, intake);
+        self.place_orphans(now, intake);
         &self.became_tracked
     }
 
@@ -285,7 +322,14 @@ impl ProcessScanner {
                 entry.tracked = false;
                 intake.process(ProcessChange::Gone { id: entry.id(pid), at: now });
             }
-        } else if stat.signature != entry.signature {
+            return;
+        }
+        let headless = stat.life().is_headless.then(|| self.files.process(pid));
+        let stat = match headless {
+            Some(Ok(process)) => threads::complete(&process, pid, stat),
+            Some(Err(_)) | None => stat,
+        };
+        if stat.signature != entry.signature {
             self.read_again(pid, now, intake);
         }
     }
@@ -320,7 +364,7 @@ impl ProcessScanner {
         intake: &mut dyn Intake,
     ) -> Result<(), Refusal> {
         let mut buffer = stat_buffer();
-        let stat = process.stat(&mut buffer)?;
+        let stat = threads::complete(process, pid, process.stat(&mut buffer)?);
         if stat.is_thread() {
             return Ok(());
         }
@@ -338,21 +382,80 @@ impl ProcessScanner {
         if self.table.get(&stat.parent).is_some_and(|parent| parent.looked_at != self.scans) {
             self.look(stat.parent, now, intake);
         }
-        let image = self.image(process, &stat)?;
+        let image = self.image(process, pid, &stat)?;
         self.table.insert(pid, entry);
         let session = Some(stat.session).filter(|&leader| leader != 0 && leader != pid);
         let birth = Birth { session, ..Birth::default() };
         self.tell(pid, stat.parent, image, (birth, Occasion::Found), now, intake);
+        if let Some(entry) = self.table.get(&pid).filter(|entry| !entry.tracked) {
+            let above = self.table.get(&stat.parent).map(|parent| parent.session);
+            self.suspects.extend(Suspect::of(entry.id(pid), stat.parent, stat.session, above));
+        }
         Ok(())
+    }
+
+    /// Finds out whose the new processes are that seem to be nobody's.
+    fn place_orphans(&mut self, now: Moment, intake: &mut dyn Intake) {
+        let suspects = std::mem::take(&mut self.suspects);
+        if suspects.is_empty() || !self.table.values().any(|entry| entry.tracked) {
+            return;
+        }
+        for suspect in suspects {
+            let id = suspect.id;
+            if self.table.get(&id.pid).is_none_or(|entry| entry.tracked || entry.start_time != id.start_time)
+            {
+                continue;
+            }
+            let Ok((process, _)) = self.files.process_if(id) else { continue };
+            let Ok(uid) = process.uid() else { continue };
+            let may_be_ours = self.tracked().any(|tracked| self.uid(tracked) == Some(uid));
+            let forker = match self.marking.read(&process, &mut self.bytes) {
+                Marks::Of(agent) => {
+                    let agent = agent.clone();
+                    orphans::choose(suspect, &self.candidates(&agent, uid))
+                }
+                Marks::Nobodys | Marks::Unread if !suspect.is_orphan || !may_be_ours || self.scans == 1 => {
+                    continue;
+                }
+                Marks::Nobodys | Marks::Unread => None,
+            };
+            let Some(forker) = forker else {
+                self.unplaced += 1;
+                continue;
+            };
+            let birth = Birth { forker: Some(forker), ..Birth::default() };
+            let mut buffer = stat_buffer();
+            let Ok(stat) = process.stat(&mut buffer) else { continue };
+            let Ok(image) = self.image(&process, id.pid, &stat) else { continue };
+            self.tell(id.pid, stat.parent, image, (birth, Occasion::Found), now, intake);
+        }
+        self.read_newly_tracked(now, intake);
+    }
+
+    /// Watched processes of a user that run an agent.
+    fn candidates(&mut self, agent: &Agent, uid: u32) -> Vec<Candidate> {
+        let tracked: Vec<ProcessId> = self.tracked().collect();
+        let mut candidates = Vec::new();
+        for id in tracked {
+            if let Some((parent, image)) = self.read(id)
+                && image.uid == uid
+                && orphans::is_of(agent, &image)
+            {
+                let session = self.table.get(&id.pid).map_or(0, |entry| entry.session);
+                candidates.push(Candidate { id, parent, session });
+            }
+        }
+        candidates
     }
 
     /// Reads a known process's image anew and tells of it. Where that fails, the next look tries again.
     fn read_again(&mut self, pid: u32, now: Moment, intake: &mut dyn Intake) {
         let Some(id) = self.table.get(&pid).map(|entry| entry.id(pid)) else { return };
-        let Ok(process) = self.files.process_if(id) else { return };
+        let Ok((process, _)) = self.files.process_if(id) else { return };
         let mut buffer = stat_buffer();
         let Ok(stat) = process.stat(&mut buffer) else { return };
-        let Ok(image) = self.image(&process, &stat) else { return };
+        let stat = threads::complete(&process, pid, stat);
+        let Ok(image) = self.image(&process, pid, &stat) else { return };
         let mut occasion = Occasion::Found;
         if let Some(entry) = self.table.get_mut(&pid) {
             // Code, stack and arguments lie where they lay: only what stands in them, or the name, is another.
@@ -395,8 +498,11 @@ impl ProcessScanner {
     }
 
     /// The stat line was read before: an exec after that shows in the next signature.
-    fn image(&mut self, process: &ProcessDirectory, stat: &Stat<'_>) -> Result<Image, Refusal> {
+    fn image(&mut self, process: &ProcessDirectory, pid: u32, stat: &Stat<'_>) -> Result<Image, Refusal> {
         let uid = process.uid()?;
+        // The main thread gave back what it shared with the others when it ended.
+        let living = stat.life().is_headless.then(|| process.living_thread(pid).ok()).flatten();
+        let process = living.as_ref().unwrap_or(process);
         let mut target = [0; 4096];
         let exe = match process.link(c"exe", &mut target) {
             Ok(path) => String::from_utf8_lossy(path).into_owned(),
@@ -428,14 +534,15 @@ enum Reach {
 
 impl Entry {
     fn new(stat: &Stat<'_>, scan: u32) -> Self {
-        let Stat { start_time, signature, program, .. } = *stat;
-        Self { start_time, signature, program, ..Self::hidden(scan) }
+        let Stat { start_time, signature, program, session, .. } = *stat;
+        Self { start_time, signature, session, program, ..Self::hidden(scan) }
     }
 
     fn hidden(scan: u32) -> Self {
         Self {
             start_time: 0,
             signature: 0,
+            session: 0,
             program: None,
             settles: scan.wrapping_add(ROUND),
             looked_at: scan,

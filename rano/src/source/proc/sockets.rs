@@ -29,6 +29,8 @@ pub struct Seen {
     pub peer: Option<u64>,
     /// Zero where no descriptor refers to it: not accepted yet, or closed by its process and still winding down.
     pub inode: u64,
+    /// User that made it, where the look says.
+    pub uid: Option<u32>,
 }
 
 /// A process that holds a socket.
@@ -281,6 +283,43 @@ impl SocketTable {
             let opened = opening(known, role, Some(holder), self.netns);
             out.push(SocketChange::Opened(opened));
         }
+    }
+
+    /// New outgoing connections that are not among those whose holder was found.
+    pub fn unfound(&self, found: &FxHashSet<SocketId>) -> Vec<Seen> {
+        let fresh = self.fresh.iter().filter(|id| !found.contains(*id)).filter_map(|id| self.known.get(id));
+        let outgoing = fresh.filter(|known| {
+            known.owner == Owner::Unknown
+                && !known.preexisting
+                && matches!(known.seen.protocol, Protocol::Tcp | Protocol::Udp)
+                && self.role(&known.seen) == Role::Connect
+        });
+        outgoing.map(|known| known.seen.clone()).collect()
+    }
+
+    /// Nobody could look whose it is: its end tells of an orphan.
+    pub fn keep_unknown(&mut self, id: SocketId) {
+        self.fresh.retain(|fresh| *fresh != id);
+    }
+
+    /// Nobody knows whose it is, and it is there. Whether it was told, and not only to be counted.
+    pub fn give_to_nobody(
+        &mut self,
+        id: SocketId,
+        searched: Moment,
+        tell: bool,
+        out: &mut Vec<SocketChange>,
+    ) -> bool {
+        self.fresh.retain(|fresh| *fresh != id);
+        let netns = self.netns;
+        let Some(known) = self.known.get_mut(&id) else { return false };
+        if tell {
+            known.owner = Owner::Watched;
+            out.push(SocketChange::Opened(opening(known, Role::Connect, None, netns)));
+        } else {
+            known.owner = Owner::Other(searched);
+        }
+        tell
     }
 
     /// A socket as the last look showed it.

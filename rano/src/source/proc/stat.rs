@@ -4,6 +4,8 @@ use std::hash::Hasher as _;
 
 use rustc_hash::FxHasher;
 
+use super::threads::Life;
+
 /// One line of it, still in the buffer it was read into.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stat<'a> {
@@ -17,6 +19,8 @@ pub(super) struct Stat<'a> {
     /// Clock ticks after boot.
     pub(super) start_time: u64,
     exit_signal: &'a [u8],
+    /// Of where the program lies.
+    addresses: u64,
     /// Differs after an exec or a rename. Where the addresses are hidden for lack of permission (they read 0), it
     /// tells renames only.
     pub(super) signature: u64,
@@ -43,6 +47,7 @@ impl<'a> Stat<'a> {
             threads: 0,
             start_time: 0,
             exit_signal: b"",
+            addresses: 0,
             signature: 0,
             program: None,
         };
@@ -67,15 +72,39 @@ impl<'a> Stat<'a> {
                 _ => {}
             }
         }
-        stat.program = (!hidden).then_some(program.finish());
-        program.write(comm);
-        stat.signature = program.finish();
+        stat.addresses = program.finish();
+        stat.program = (!hidden).then_some(stat.addresses);
+        stat.sign();
         started.then_some(stat)
+    }
+
+    fn sign(&mut self) {
+        let mut signature = FxHasher::default();
+        signature.write_u64(self.addresses);
+        signature.write(self.comm);
+        self.signature = signature.finish();
+    }
+
+    /// The same under this name, as another thread has it.
+    pub(super) fn with_addresses_of(mut self, thread: &Stat<'_>) -> Self {
+        self.addresses = thread.addresses;
+        self.program = thread.program;
+        self.sign();
+        self
+    }
+
+    pub(super) fn life(&self) -> Life {
+        Life { is_headless: self.is_ended() && self.threads > 1, threads: self.threads }
+    }
+
+    /// The thread that the line is about has ended; others of its process need not have.
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
     }
 
     /// Every thread of it ended, so that it has no descriptors any more; only its parent did not notice yet.
     pub(super) fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X') && self.threads <= 1
+        self.is_ended() && self.threads <= 1
     }
 
     /// `/proc/<tid>` can be opened although it is not listed. Only threads other than the leader have the exit
@@ -135,7 +164,13 @@ mod tests {
     fn a_zombie_is_dead_once_its_other_threads_are() {
         let alone = line("a", "Z", 7).replace(" 20 ", " 1 ");
         assert!(Stat::parse(alone.as_bytes()).expect("valid").is_dead());
-        assert!(!Stat::parse(line("a", "Z", 7).as_bytes()).expect("valid").is_dead());
+        let headless = line("a", "Z", 7);
+        let headless = Stat::parse(headless.as_bytes()).expect("valid");
+        assert!(!headless.is_dead() && headless.life().is_headless);
+        let thread = line("worker", "S", 9);
+        let completed = headless.with_addresses_of(&Stat::parse(thread.as_bytes()).expect("valid"));
+        let before = line("a", "S", 9);
+        assert_eq!(completed.signature, Stat::parse(before.as_bytes()).expect("valid").signature);
     }
 
     #[test]

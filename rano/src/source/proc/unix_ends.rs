@@ -52,6 +52,7 @@ impl UnixEnds {
                 listening,
                 peer: socket.peer,
                 inode: socket.inode,
+                uid: None,
             })
         };
         self.sockets.iter().filter_map(seen).collect()

@@ -26,6 +26,7 @@ fn tcp(cookie: u64, local: &str, remote: &str, state: SocketState) -> Seen {
         listening: false,
         peer: None,
         inode: cookie + 1000,
+        uid: Some(5),
     }
 }
 

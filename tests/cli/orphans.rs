@@ -1,0 +1,88 @@
+//! Processes whose parent was gone before rano looked: whose they are, and what is said where nobody knows.
+
+use anyhow::{Result, ensure};
+
+use crate::support::actor::{Actor, Birth, Transport};
+use crate::support::namespace::User;
+use crate::support::scene::Scene;
+
+crate::tests![
+    an_orphan_is_its_agents_by_the_mark_in_its_environment,
+    an_orphan_that_was_there_before_is_too,
+    an_orphan_without_a_mark_is_counted,
+    an_orphan_of_either_of_two_agents_is_not_guessed,
+];
+
+/// What the agent sets for all that it starts.
+const MARK: &str = "CLAUDECODE";
+
+fn marked(scene: &Scene) -> Result<Actor> {
+    Actor::start_prepared(&scene.place, "claude", &[], |command| {
+        command.env(MARK, "1");
+    })
+}
+
+fn an_orphan_is_its_agents_by_the_mark_in_its_environment() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude = marked(&scene)?;
+    let rano = scene.observe(&["--source", "proc"])?;
+    let orphan = claude.bear(&claude.myself(), "download", Birth::Orphan)?;
+    let (_, tuple) = claude.connect_in(&orphan, Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    // And what it starts.
+    let child = claude.spawn(&orphan, "helper")?;
+    let (_, of_child) = claude.connect_in(&child, Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", of_child)?;
+    rano.interrupt()?.expect_code(0)?;
+    let rows = scene.database()?.events_of(Transport::Tcp, tuple)?;
+    let is_its = |row: &crate::support::database::EventRow| {
+        let ancestry = format!("claude:{}", claude.pid());
+        row.pid == Some(orphan.pid)
+            && row.provider == "anthropic"
+            && row.ancestry_path.as_deref().is_some_and(|path| path.contains(&ancestry))
+    };
+    ensure!(!rows.is_empty() && rows.iter().all(is_its), "{rows:#?}");
+    Ok(())
+}
+
+fn an_orphan_that_was_there_before_is_too() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude = marked(&scene)?;
+    let orphan = claude.bear(&claude.myself(), "download", Birth::Orphan)?;
+    let (_, tuple) = claude.connect_in(&orphan, Transport::Tcp, scene.tcp)?;
+    let rano = scene.observe(&["--source", "proc"])?;
+    rano.wait_for_event("connect", tuple)?;
+    rano.interrupt()?.expect_code(0)?;
+    Ok(())
+}
+
+fn an_orphan_without_a_mark_is_counted() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    let rano = scene.observe(&["--source", "proc"])?;
+    let orphan = claude.bear(&claude.myself(), "download", Birth::Orphan)?;
+    let (_, tuple) = claude.connect_in(&orphan, Transport::Tcp, scene.tcp)?;
+    scene.let_it_look(&rano)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    let database = scene.database()?;
+    ensure!(database.events_of(Transport::Tcp, tuple)?.is_empty(), "nobody knows whose it is");
+    ensure!(database.count("SELECT vanished FROM sessions")? > 0, "{finished:#?}");
+    Ok(())
+}
+
+fn an_orphan_of_either_of_two_agents_is_not_guessed() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude = marked(&scene)?;
+    let _other = marked(&scene)?;
+    let rano = scene.observe(&["--source", "proc"])?;
+    let orphan = claude.bear(&claude.myself(), "download", Birth::Orphan)?;
+    let (_, tuple) = claude.connect_in(&orphan, Transport::Tcp, scene.tcp)?;
+    scene.let_it_look(&rano)?;
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    let database = scene.database()?;
+    ensure!(database.events_of(Transport::Tcp, tuple)?.is_empty(), "it may be the other's");
+    ensure!(database.count("SELECT vanished FROM sessions")? > 0, "{finished:#?}");
+    Ok(())
+}
