@@ -30,6 +30,8 @@ pub const RING_BYTES: u32 = 4 << 20;
 pub const JUDGEMENTS_MAX: u32 = 1 << 16;
 /// Watched processes. Further ones have their verdict among the others.
 pub const TRACKED_MAX: u32 = 1 << 14;
+/// Marks of pids of watched processes. A power of two.
+pub const TRACKED_MARKS_MAX: u32 = 1 << 14;
 /// Open sockets of which the kernel programs keep the owner, unless the loader asks for another number.
 pub const OWNERS_MAX: u32 = 1 << 16;
 /// Groups of sockets that are told apart when it is asked whether any of them is followed. A power of two.
@@ -50,6 +52,12 @@ pub const CALLS_MAX: u32 = 1 << 14;
 #[inline]
 pub const fn group(key: u64) -> u32 {
     (key ^ key >> 14) as u32 & (FOLLOWED_GROUPS - 1)
+}
+
+/// The mark of a pid.
+#[inline]
+pub const fn tracked_mark(pid: u32) -> u32 {
+    pid & (TRACKED_MARKS_MAX - 1)
 }
 
 /// What every record begins with.

@@ -93,8 +93,8 @@ pub mod flags {
     pub const TOLD: u32 = 64;
     /// A datagram socket that is connected.
     pub const CONNECTED: u32 = 128;
-    /// Its local end was told.
-    pub const BOUND: u32 = 256;
+    /// A datagram was exchanged, or nobody would see one.
+    pub const TALKED: u32 = 256;
     /// A record of it found room before this one.
     pub const HEARD: u32 = 512;
     /// In a record of an end: the other side's FIN came, and is counted in the bytes received.
@@ -110,6 +110,8 @@ pub mod owner_words {
     pub const ESTABLISHED: usize = 1;
     /// The flags are the lower half.
     pub const FLAGS: usize = 3;
+    /// Two words.
+    pub const REMOTE: usize = 4;
     pub const SENT: usize = 6;
     pub const RECEIVED: usize = 7;
 }
@@ -129,7 +131,8 @@ pub struct Owner {
     pub exec_id: u32,
     /// See [`flags`].
     pub flags: u32,
-    /// Where a connect went, in the bytes of the address: a socket that found no route does not know it.
+    /// Where a connect went, in the bytes of the address: a socket that found no route does not know it. Of an
+    /// unconnected datagram socket where it sent to last.
     pub remote: [u64; 2],
     pub remote_port: u16,
     /// Payload of a datagram socket; see the record's fields.

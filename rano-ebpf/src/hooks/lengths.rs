@@ -5,7 +5,7 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 
-use crate::follow::{received, sent};
+use crate::datagrams::{received, sent};
 use crate::socket::Given;
 
 /// `sock_send_length(struct sock *sk, int ret, int flags)`

@@ -104,7 +104,6 @@ pub enum When {
     Listening,
     /// There are hooks of cgroups.
     WithCgroups,
-    ListeningWithCgroups,
     /// There are none.
     Alone,
     /// Names are to come from packets.
@@ -218,8 +217,8 @@ pub const FACTS: &[Fact] = &[
     ),
     fact(
         "post_bind",
-        When::ListeningWithCgroups,
-        "bound datagram sockets",
+        When::WithCgroups,
+        "datagram sockets that only receive",
         &[(Way::Cgroup, &[CgroupSocket("socket_bind4"), CgroupSocket("socket_bind6")])],
     ),
     fact(

@@ -15,7 +15,7 @@ use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
     FlowBytes, FlowKey, Judgement, JudgementWords, LeftOut, ListenerKey, ListenerWords, Loss, OFFSET_COUNT,
     OFFSETS_GLOBAL, OWNERS_MAX, Offset, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags,
-    group,
+    group, tracked_mark,
 };
 
 use rustc_hash::FxHashMap;
@@ -66,6 +66,7 @@ pub struct Programs {
     pub hooks: Hooks,
     judgements: HashMap<MapData, u32, JudgementWords>,
     tracked: HashMap<MapData, u32, JudgementWords>,
+    tracked_marks: Array<MapData, u64>,
     owners: HashMap<MapData, u64, OwnerWords>,
     followed_older: Array<MapData, u64>,
     flows: HashMap<MapData, [u64; 4], FlowBytes>,
@@ -118,7 +119,11 @@ impl Programs {
     /// Answers what is to become of a process. A verdict that is forgotten only means that it is told of again.
     pub fn judge(&mut self, pid: u32, judgement: Judgement) {
         let words = judgement.to_words();
-        if judgement.verdict == rano_common::Verdict::Tracked && self.tracked.insert(pid, words, 0).is_ok() {
+        let is_tracked = judgement.verdict == rano_common::Verdict::Tracked;
+        if is_tracked {
+            let _ = self.tracked_marks.set(tracked_mark(pid), 1, 0);
+        }
+        if is_tracked && self.tracked.insert(pid, words, 0).is_ok() {
             let _ = self.judgements.remove(&pid);
             return;
         }
@@ -206,7 +211,7 @@ impl Programs {
     /// Whether every record of a socket was lost, and where it goes is known.
     pub fn is_unheard(owner: &Owner) -> bool {
         let told = flags::HEARD | flags::PREEXISTING | flags::LISTENER | flags::ACCEPTED;
-        owner.flags & told == 0 && owner.flags & (flags::ATTEMPTED | flags::DATAGRAM) != 0
+        owner.flags & told == 0 && owner.flags & (flags::ATTEMPTED | flags::TALKED) != 0
     }
 
     /// Whose a socket is that is followed.
@@ -324,7 +329,6 @@ impl<'a> Loaded<'a> {
                 When::Always => true,
                 When::Listening => wanted.listening,
                 When::WithCgroups => hooks.cgroups,
-                When::ListeningWithCgroups => hooks.cgroups && wanted.listening,
                 When::Alone => !hooks.cgroups,
                 When::Names => wanted.names,
             };
@@ -491,10 +495,15 @@ impl<'a> Loaded<'a> {
             let mut hooked: Array<_, u32> = Array::try_from(take("ACCEPT_HOOKED")?)?;
             hooked.set(0, 1, 0).context("say that accept is hooked")?;
         }
+        if hooks.has(hooks::DATAGRAM_BYTES) {
+            let mut hooked: Array<_, u32> = Array::try_from(take("DATAGRAMS_HOOKED")?)?;
+            hooked.set(0, 1, 0).context("say that datagrams are seen")?;
+        }
         Ok(Programs {
             ring: RingBuf::try_from(take("EVENTS")?).context("open the ring buffer")?,
             judgements: HashMap::try_from(take("JUDGEMENTS")?)?,
             tracked: HashMap::try_from(take("TRACKED")?)?,
+            tracked_marks: Array::try_from(take("TRACKED_MARKS")?)?,
             owners: HashMap::try_from(take("OWNERS")?)?,
             followed_older: Array::try_from(take("FOLLOWED_OLDER")?)?,
             flows: HashMap::try_from(take("FLOWS")?)?,

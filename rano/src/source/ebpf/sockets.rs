@@ -19,9 +19,11 @@ const SYN_SENT: u8 = 2;
 const FLOWS_MAX: usize = 1 << 14;
 /// Those of one socket: anybody may have it answer.
 const FLOWS_OF_ONE: usize = FLOWS_MAX / 4;
-/// A connected datagram socket gets its local end after the hook; so long its first datagram is waited for, which has
-/// it.
+/// Where datagrams are not seen, a connected socket is told before it has its local end; so long that is waited for.
 const HOLD_NS: u64 = 50_000_000;
+
+/// From where came what came from nobody knows where.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What must be remembered from record to record: the flows of each datagram socket.
 pub struct Sockets {
@@ -134,6 +136,10 @@ impl Sockets {
             SocketKind::Attempt | SocketKind::Datagram => {
                 let Some(id) = flow else { return };
                 let is_connected = kind == SocketKind::Attempt;
+                if is_connected && (record.flags & flags::TALKED == 0 || record.remote_port == 0) {
+                    // It was connected elsewhere before, or not at all; its first datagram is still to come.
+                    return self.end(record, at, take, out);
+                }
                 let known = self.flows.get_mut(&record.cookie).and_then(|known| {
                     known.iter_mut().find(|known| known.id == id && known.is_connected == is_connected)
                 });
@@ -144,8 +150,7 @@ impl Sockets {
             }
             SocketKind::Bound => {
                 let Some(id) = flow else { return };
-                if record.flags & flags::HEARD == 0 && !self.knows(id) {
-                    // The attempt was lost.
+                if !self.knows(id) {
                     self.begin(Flow { id, is_connected: true, is_forgotten: false }, record, at, take, out);
                 } else if let Some(local) = local(record)
                     && !self.release_held(id, Some(&local), out)
@@ -215,6 +220,7 @@ impl Sockets {
         self.flow_count -= flows.len();
         let is_connected = flows.iter().any(|flow| flow.is_connected);
         // Came from nobody knows whom: that is only clear where there is but one.
+        let has_nameless = flows.iter().any(|flow| is_nameless(flow.id));
         let nameless = if is_connected { 0 } else { record.bytes_received };
         let is_released = record.header.kind == SocketKind::Released as u32;
         let local = local(record).filter(|local| is_connected && is_released && is_whole(Some(local)));
@@ -223,13 +229,12 @@ impl Sockets {
                 Some([record.bytes_sent, record.bytes_received])
             } else {
                 let counted = key(flow.id).and_then(&mut *take);
-                match counted {
-                    Some([sent, received]) if flows.len() == 1 => Some([sent, received + nameless]),
-                    counted => counted.filter(|_| nameless == 0),
-                }
+                let is_only = flows.len() == 1 || is_nameless(flow.id);
+                counted.map(|[sent, received]| [sent, received + if is_only { nameless } else { 0 }])
             };
-            self.flows_forgotten += u64::from(flow.is_forgotten);
-            let known = self.counts_datagrams && !flow.is_forgotten;
+            let is_forgotten = flow.is_forgotten || counted.is_none() && self.counts_datagrams;
+            self.flows_forgotten += u64::from(is_forgotten);
+            let known = self.counts_datagrams && !is_forgotten;
             let bytes = counted.filter(|_| known).map(|[sent, received]| Bytes { sent, received });
             if !self.release_held(flow.id, local.as_ref(), out)
                 && let Some(local) = local.clone().filter(|_| flow.is_connected)
@@ -237,6 +242,12 @@ impl Sockets {
                 out.push(SocketChange::Local { id: flow.id, local, at });
             }
             out.push(closed(flow.id, record, bytes, None, at));
+        }
+        if nameless > 0 && flows.len() > 1 && !has_nameless {
+            let id = SocketId::Flow { netns: record.netns, cookie: record.cookie, remote: NOWHERE };
+            out.push(opened(id, Protocol::Udp, None, record, at, self.source));
+            let bytes = Bytes { sent: 0, received: nameless };
+            out.push(closed(id, record, Some(bytes), None, at));
         }
     }
 
@@ -317,6 +328,11 @@ impl Sockets {
     }
 }
 
+/// Whether a flow is what came from nobody knows where.
+fn is_nameless(flow: SocketId) -> bool {
+    matches!(flow, SocketId::Flow { remote, .. } if remote.port() == 0 && remote.ip().is_unspecified())
+}
+
 /// The last record of a socket is the first that arrived.
 fn is_unheard(record: &SocketRecord) -> bool {
     record.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER) == 0
@@ -362,7 +378,7 @@ fn opened(
         role,
         protocol,
         local: local(record),
-        remote: remote(record).filter(|_| role != Role::Listen).map(Address::ip),
+        remote: remote(record).filter(|_| role != Role::Listen && !is_nameless(id)).map(Address::ip),
         state,
         owner: Some(identity(record.pid, record.owner_start_ns)),
         quality: if inherited { OwnerQuality::Inherited } else { OwnerQuality::Exact },
