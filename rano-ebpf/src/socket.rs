@@ -336,7 +336,8 @@ unsafe fn fill(record: *mut SocketRecord, socket: &impl Fields, told: &Told) {
         (*record).local_port = socket.get(Offset::SockLocalPort);
         (*record).remote_port = u16::from_be(port);
         (*record).family = family;
-        (*record).protocol = if is_datagram { socket.get::<u16>(Offset::SockProtocol) as u8 } else { IPPROTO_TCP };
+        (*record).protocol =
+            if is_datagram { socket.get::<u16>(Offset::SockProtocol) as u8 } else { IPPROTO_TCP };
         (*record).state_before = told.state_before;
         (*record).padding = 0;
         let kind = told.kind as u32;

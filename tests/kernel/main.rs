@@ -11,6 +11,7 @@ mod support;
 
 mod cgroup;
 mod connections;
+mod datagrams;
 mod facts;
 mod flood;
 mod flooder;
@@ -24,6 +25,7 @@ mod odd_sockets;
 mod privileges;
 mod swarm;
 mod taken_away;
+mod talker;
 mod tricks;
 mod trickster;
 mod verifier;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         connections::all(),
+        datagrams::all(),
         facts::all(),
         floods::all(),
         flood::all(),
@@ -67,6 +70,7 @@ fn played() -> Option<ExitCode> {
         .or_else(odd_client::play_if_asked)
         .or_else(flooder::play_if_asked)
         .or_else(trickster::play_if_asked)
+        .or_else(talker::play_if_asked)
         .or_else(verifier::play_if_asked)
         .or_else(support::actor::play_if_asked)
 }

@@ -228,9 +228,10 @@ impl Sockets {
             let counted = if flow.is_connected {
                 Some([record.bytes_sent, record.bytes_received])
             } else {
-                let counted = key(flow.id).and_then(&mut *take);
-                let is_only = flows.len() == 1 || is_nameless(flow.id);
-                counted.map(|[sent, received]| [sent, received + if is_only { nameless } else { 0 }])
+                let counted =
+                    if is_nameless(flow.id) { Some([0; 2]) } else { key(flow.id).and_then(&mut *take) };
+                let has_rest = if has_nameless { is_nameless(flow.id) } else { flows.len() == 1 };
+                counted.map(|[sent, received]| [sent, received + if has_rest { nameless } else { 0 }])
             };
             let is_forgotten = flow.is_forgotten || counted.is_none() && self.counts_datagrams;
             self.flows_forgotten += u64::from(is_forgotten);
@@ -551,17 +552,74 @@ pub(super) mod tests {
         assert_eq!(changes(&mut sockets, SocketKind::Datagram, &first).len(), 1);
         assert_eq!(changes(&mut sockets, SocketKind::Datagram, &first), [], "known");
         assert_eq!(changes(&mut sockets, SocketKind::Datagram, &second).len(), 1);
-        assert_eq!(changes(&mut sockets, SocketKind::Released, &first).len(), 2);
+        let end = SocketRecord { bytes_received: 0, ..first };
+        assert_eq!(changes(&mut sockets, SocketKind::Released, &end).len(), 2);
         assert_eq!((sockets.flows.len(), sockets.flow_count), (0, 0));
     }
 
     #[test]
     fn a_datagram_socket_connected_elsewhere_ends_its_flows() {
         let mut sockets = sockets();
-        let first = record(SocketKind::Attempt, flags::DATAGRAM);
-        changes(&mut sockets, SocketKind::Attempt, &first);
-        let again = changes(&mut sockets, SocketKind::Attempt, &SocketRecord { remote_port: 53, ..first });
-        assert!(matches!(&again[..], [SocketChange::Closed(_), SocketChange::Opened(_)]), "{again:?}");
+        let first = record(SocketKind::Bound, flags::DATAGRAM | flags::CONNECTED | flags::TALKED);
+        changes(&mut sockets, SocketKind::Bound, &first);
+        let elsewhere = record(SocketKind::Attempt, flags::DATAGRAM | flags::CONNECTED | flags::HEARD);
+        let elsewhere = SocketRecord { remote_port: 53, ..elsewhere };
+        let again = changes(&mut sockets, SocketKind::Attempt, &elsewhere);
+        assert!(matches!(&again[..], [SocketChange::Closed(_)]), "nothing was sent there yet: {again:?}");
+    }
+
+    #[test]
+    fn where_datagrams_are_not_seen_a_connect_begins_a_flow_unless_its_port_is_0() {
+        let mut sockets = sockets();
+        let attempt = record(SocketKind::Attempt, flags::DATAGRAM | flags::CONNECTED | flags::TALKED);
+        let probe = SocketRecord { remote_port: 0, ..attempt };
+        assert_eq!(changes(&mut sockets, SocketKind::Attempt, &probe), []);
+        let told = changes(&mut sockets, SocketKind::Attempt, &attempt);
+        assert!(matches!(&told[..], [SocketChange::Opened(_)]), "{told:?}");
+    }
+
+    #[test]
+    fn what_came_from_nobody_knows_where_has_no_remote_end() {
+        let mut sockets = sockets();
+        let from_somebody = record(SocketKind::Datagram, flags::DATAGRAM | flags::TALKED);
+        let nameless = SocketRecord { remote_port: 0, remote: [0; 16], ..from_somebody };
+        let told = changes(&mut sockets, SocketKind::Datagram, &nameless);
+        let [SocketChange::Opened(opened)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(opened.remote, None);
+        changes(&mut sockets, SocketKind::Datagram, &from_somebody);
+        let end = record(SocketKind::Released, flags::DATAGRAM | flags::TALKED | flags::HEARD);
+        let ended = changes(&mut sockets, SocketKind::Released, &end);
+        let received = |change: &SocketChange| match change {
+            SocketChange::Closed(closed) => closed.bytes.map(|bytes| bytes.received),
+            other => panic!("{other:?}"),
+        };
+        // Of a flow the map says [3, 4]; the socket's record 21.
+        let mut received: Vec<_> = ended.iter().map(received).collect();
+        received.sort_unstable();
+        assert_eq!(received, [Some(4), Some(21)]);
+    }
+
+    #[test]
+    fn what_came_from_one_of_several_is_a_flow_of_its_own() {
+        let mut sockets = sockets();
+        let first = record(SocketKind::Datagram, flags::DATAGRAM | flags::TALKED);
+        changes(&mut sockets, SocketKind::Datagram, &first);
+        changes(&mut sockets, SocketKind::Datagram, &SocketRecord { remote_port: 53, ..first });
+        let end = record(SocketKind::Released, flags::DATAGRAM | flags::TALKED | flags::HEARD);
+        let ended = changes(&mut sockets, SocketKind::Released, &end);
+        assert_eq!(ended.len(), 4, "{ended:?}");
+        assert_eq!(last_closed(&ended).bytes, Some(Bytes { sent: 0, received: 21 }));
+    }
+
+    #[test]
+    fn a_flow_that_the_programs_forgot_is_counted() {
+        let mut sockets = sockets();
+        changes(&mut sockets, SocketKind::Datagram, &record(SocketKind::Datagram, flags::DATAGRAM));
+        let end = record(SocketKind::Released, flags::DATAGRAM | flags::TALKED | flags::HEARD);
+        let mut out = Vec::new();
+        let at = Moment { boot_ns: 9_000_000, unix_ms: 9 };
+        sockets.changes(SocketKind::Released, &end, at, &mut |_| None, &mut out);
+        assert_eq!((last_closed(&out).bytes, sockets.flows_forgotten), (None, 1));
     }
 
     #[test]
@@ -586,8 +644,8 @@ pub(super) mod tests {
     #[test]
     fn a_flow_that_is_gone_is_kept_no_more() {
         let mut sockets = sockets();
-        let attempt = record(SocketKind::Attempt, flags::DATAGRAM | flags::CONNECTED);
-        changes(&mut sockets, SocketKind::Attempt, &attempt);
+        let first = record(SocketKind::Bound, flags::DATAGRAM | flags::CONNECTED);
+        changes(&mut sockets, SocketKind::Bound, &first);
         let id = sockets.flows().next().expect("it is kept");
         assert!(sockets.knows(id) && sockets.is_connected(id));
         sockets.gone(id, &mut |_| None, &mut Vec::new());

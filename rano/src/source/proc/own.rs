@@ -298,7 +298,7 @@ impl OwnNamespace {
     fn unseen(&self, id: SocketId, destroyed: &Destroyed) -> Option<Seen> {
         // Of a connection that was disconnected before its end only the other address is left.
         let remote = destroyed.remote.or_else(|| Some(SocketAddr::new(destroyed.disconnected_from?, 0)))?;
-        if destroyed.protocol == Protocol::Udp && !self.settings.udp {
+        if destroyed.protocol == Protocol::Udp && (!self.settings.udp || remote.port() == 0) {
             return None;
         }
         let state = match destroyed.protocol {

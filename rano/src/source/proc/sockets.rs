@@ -58,6 +58,8 @@ struct Known {
     first_seen: Moment,
     /// Known to have come from a listener, though none is there any more.
     served: bool,
+    /// Who has it, while it is not shown: a connect of a datagram socket sends nothing, so one more look must hold it.
+    held: Option<Holder>,
 }
 
 /// Sockets whose end was told although no notification came. One may come all the same, any time later: a connection
@@ -97,6 +99,10 @@ pub struct SocketTable {
     /// Not looked for yet.
     fresh: Vec<SocketId>,
     given_up: GivenUp,
+    /// Datagram sockets that a second look held.
+    lasting: Vec<(SocketId, Holder)>,
+    /// A socket waits for that.
+    holds_back: bool,
 }
 
 impl SocketTable {
@@ -112,6 +118,8 @@ impl SocketTable {
             missing: Vec::new(),
             fresh: Vec::new(),
             given_up: GivenUp::new(GIVEN_UP_MAX),
+            lasting: Vec::new(),
+            holds_back: false,
         }
     }
 
@@ -126,11 +134,20 @@ impl SocketTable {
     /// A look begins; each socket it holds is passed to [`Self::see`], then [`Self::end_look`] follows.
     pub fn begin_look(&mut self) {
         self.look = self.look.wrapping_add(1);
+        self.holds_back = false;
     }
 
     pub fn see(&mut self, seen: Seen, now: Moment, out: &mut Vec<SocketChange>) {
+        if is_probe(&seen) {
+            return;
+        }
         if let Some(known) = self.known.get_mut(&seen.id) {
             known.look = self.look;
+            if known.seen.remote == seen.remote
+                && let Some(holder) = known.held.take()
+            {
+                self.lasting.push((seen.id, holder));
+            }
             if known.seen == seen {
                 return;
             }
@@ -168,6 +185,7 @@ impl SocketTable {
             preexisting: self.preexisting,
             first_seen: now,
             served: false,
+            held: None,
             seen,
         };
         self.known.insert(known.seen.id, known);
@@ -205,6 +223,12 @@ impl SocketTable {
             }
         }
         self.preexisting = false;
+        for (id, holder) in std::mem::take(&mut self.lasting) {
+            if let Some(known) = self.known.get(&id) {
+                let opened = opening(known, self.role(&known.seen), Some(holder), self.netns);
+                out.push(SocketChange::Opened(opened));
+            }
+        }
     }
 
     fn is_absent(&self, known: &Known, looked_at: &[Protocol]) -> bool {
@@ -213,7 +237,7 @@ impl SocketTable {
 
     /// A look is owed, because something is known to be missing or unresolved that only a look can settle.
     pub fn needs_look(&self) -> bool {
-        !self.missing.is_empty()
+        !self.missing.is_empty() || self.holds_back
     }
 
     /// Something new is to be attributed.
@@ -278,6 +302,12 @@ impl SocketTable {
             };
             let known = self.known.get_mut(&id).expect("it was listed just now");
             known.owner = Owner::Watched;
+            let may_be_silent = known.seen.protocol == Protocol::Udp && role == Role::Connect;
+            if may_be_silent && known.seen.remote.is_some() && !known.preexisting {
+                known.held = Some(holder);
+                self.holds_back = true;
+                continue;
+            }
             let opened = opening(known, role, Some(holder), self.netns);
             out.push(SocketChange::Opened(opened));
         }
@@ -336,7 +366,7 @@ impl SocketTable {
     fn forget(&mut self, id: SocketId, now: Moment, out: &mut Vec<SocketChange>) {
         let Some(known) = self.remove(id) else { return };
         self.given_up.insert(id, ());
-        if known.owner == Owner::Watched {
+        if known.owner == Owner::Watched && known.held.is_none() {
             let established = known.seen.state != Some(SocketState::Connecting);
             out.push(closing(id, now, None, established.then_some(true)));
         }
@@ -405,6 +435,11 @@ fn opening(known: &Known, role: Role, holder: Option<Holder>, netns: u32) -> Ope
         preexisting: known.preexisting,
         ..unattributed(&known.seen, role, known.first_seen, netns)
     }
+}
+
+/// A datagram socket that is connected to port 0 sends nothing: somebody asks which address would be used.
+fn is_probe(seen: &Seen) -> bool {
+    seen.protocol == Protocol::Udp && matches!(&seen.remote, Some(Address::Ip(remote)) if remote.port() == 0)
 }
 
 fn port(seen: &Seen) -> Option<(Protocol, u16)> {

@@ -1,0 +1,212 @@
+//! Clients of sockets other than TCP's: the test executable under an agent's name plays one, says in a line of JSON what
+//! it exchanged with whom, and ends.
+
+use std::io;
+use std::mem::size_of_val;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::support::namespace::Place;
+use crate::support::stage;
+use crate::support::trial::skip;
+
+/// Set in a client; the value says what to do.
+const MARKER: &str = "RANO_TEST_TALK";
+const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What to do with sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Talk {
+    /// Connects to several places and sends nothing.
+    Probe,
+    /// A question to any address of this host, answered.
+    ToAny,
+    /// A question that another port answers.
+    OtherPort,
+    /// Bound, and only ever receives; asks from where.
+    Receive,
+    /// The same, with `recv`, which does not say.
+    ReceiveNameless,
+    /// An IPv6 socket connected to an IPv4 address.
+    Mapped,
+    /// A datagram from four calls, unconnected.
+    Corked,
+    /// The same, connected.
+    CorkedConnected,
+    /// Connected to one place, then to another.
+    Again,
+}
+
+/// What was exchanged with one other end: its port, bytes sent, bytes received. In any order.
+pub type Exchanged = Vec<(Option<u16>, i64, i64)>;
+
+/// Plays one, as `claude`; skips where the machine cannot do it. Its pid, and what it exchanged.
+pub fn play(place: &Place, talk: Talk) -> Result<(u32, Exchanged)> {
+    let mut command = Command::new(stage::actor("claude")?);
+    command.env_clear().env(MARKER, serde_json::to_string(&talk)?).current_dir("/");
+    place.apply(&mut command);
+    let ran = command.output().with_context(|| format!("play {talk:?}"))?;
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    let answer: Result<(u32, Exchanged), String> = serde_json::from_str(&said)
+        .with_context(|| format!("{said} {}", String::from_utf8_lossy(&ran.stderr)))?;
+    answer.map_err(|why| skip(format!("{talk:?}: {why}")))
+}
+
+pub fn play_if_asked() -> Option<ExitCode> {
+    let talk = std::env::var(MARKER).ok()?;
+    let answer = serde_json::from_str(&talk)
+        .context("what to do")
+        .and_then(act)
+        .map(|exchanged| (std::process::id(), exchanged));
+    let answer = answer.map_err(|error| format!("{error:#}"));
+    println!("{}", serde_json::to_string(&answer).unwrap_or_default());
+    Some(ExitCode::SUCCESS)
+}
+
+fn bound() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(LOCALHOST)?;
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(socket)
+}
+
+fn port(socket: &UdpSocket) -> io::Result<Option<u16>> {
+    Ok(Some(socket.local_addr()?.port()))
+}
+
+/// One that the kernel gives a port when it sends.
+fn unbound(family: i32) -> io::Result<UdpSocket> {
+    // SAFETY: the descriptor is new.
+    let socket = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(socket) });
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(socket)
+}
+
+/// Sends with `MSG_MORE`, to `to` if it is not connected.
+fn send_more(socket: &UdpSocket, piece: &[u8], to: Option<SocketAddr>) -> Result<()> {
+    let (name, length) = match to {
+        Some(SocketAddr::V4(to)) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: to.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from(*to.ip()).to_be() },
+                sin_zero: [0; 8],
+            };
+            (Some(name), size_of_val(&name))
+        }
+        Some(SocketAddr::V6(_)) => bail!("IPv4 here"),
+        None => (None, 0),
+    };
+    let name = name.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both pointers are to as many bytes as is said.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            piece.as_ptr().cast(),
+            piece.len(),
+            libc::MSG_MORE,
+            name.cast(),
+            libc::socklen_t::try_from(length)?,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
+}
+
+fn act(talk: Talk) -> Result<Exchanged> {
+    let mut buffer = [0; 256];
+    match talk {
+        Talk::Probe => {
+            for to in ["127.0.0.1:0", "127.0.0.1:9", "127.0.0.1:53", "127.0.0.2:65535"] {
+                unbound(libc::AF_INET)?.connect(to)?;
+            }
+            for to in ["[::1]:0", "[::1]:443"] {
+                let _ = unbound(libc::AF_INET6).map(|socket| socket.connect(to));
+            }
+            Ok(Vec::new())
+        }
+        Talk::ToAny => {
+            let (client, server) = (unbound(libc::AF_INET)?, bound()?);
+            let (to, from) = (port(&server)?, &mut buffer);
+            for _ in 0..3 {
+                client.send_to(&[1; 10], (Ipv4Addr::UNSPECIFIED, to.unwrap_or(0)))?;
+                let (_, asker) = server.recv_from(from)?;
+                server.send_to(&[2; 12], asker)?;
+                client.recv_from(from)?;
+            }
+            Ok(vec![(to, 30, 36), (port(&client)?, 36, 30)])
+        }
+        Talk::OtherPort => {
+            let (client, server, other) = (bound()?, bound()?, bound()?);
+            client.send_to(&[1; 10], server.local_addr()?)?;
+            server.recv_from(&mut buffer)?;
+            for _ in 0..2 {
+                other.send_to(&[2; 20], client.local_addr()?)?;
+                client.recv_from(&mut buffer)?;
+            }
+            let from = port(&client)?;
+            Ok(vec![(port(&server)?, 10, 0), (port(&other)?, 0, 40), (from, 0, 10), (from, 40, 0)])
+        }
+        Talk::Receive | Talk::ReceiveNameless => {
+            let (client, server) = (bound()?, bound()?);
+            for _ in 0..3 {
+                client.send_to(&[1; 7], server.local_addr()?)?;
+                if talk == Talk::Receive {
+                    server.recv_from(&mut buffer)?;
+                } else {
+                    server.recv(&mut buffer)?;
+                }
+            }
+            let from = if talk == Talk::Receive { port(&client)? } else { None };
+            Ok(vec![(port(&server)?, 21, 0), (from, 0, 21)])
+        }
+        Talk::Mapped => {
+            let (client, server) = (unbound(libc::AF_INET6)?, bound()?);
+            client.connect((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), server.local_addr()?.port()))?;
+            for _ in 0..2 {
+                client.send(&[1; 30])?;
+                let (_, asker) = server.recv_from(&mut buffer)?;
+                server.send_to(&[2; 40], asker)?;
+                client.recv(&mut buffer)?;
+            }
+            Ok(vec![(port(&server)?, 60, 80), (port(&client)?, 80, 60)])
+        }
+        Talk::Corked | Talk::CorkedConnected => {
+            let (client, server) = (unbound(libc::AF_INET)?, bound()?);
+            let to = Some(server.local_addr()?).filter(|_| talk == Talk::Corked);
+            if to.is_none() {
+                client.connect(server.local_addr()?)?;
+            }
+            for _ in 0..3 {
+                send_more(&client, &[1; 25], to)?;
+            }
+            match to {
+                Some(to) => client.send_to(&[1; 25], to)?,
+                None => client.send(&[1; 25])?,
+            };
+            let (length, _) = server.recv_from(&mut buffer)?;
+            anyhow::ensure!(length == 100, "{length} bytes arrived");
+            Ok(vec![(port(&server)?, 100, 0), (port(&client)?, 0, 100)])
+        }
+        Talk::Again => {
+            let (client, first, second) = (unbound(libc::AF_INET)?, bound()?, bound()?);
+            let mut exchanged = Vec::new();
+            for (server, bytes) in [(&first, 11), (&second, 22)] {
+                client.connect(server.local_addr()?)?;
+                client.send(&buffer[..bytes])?;
+                server.recv_from(&mut [0; 64])?;
+                let bytes = i64::try_from(bytes)?;
+                exchanged.extend([(port(server)?, bytes, 0), (port(&client)?, 0, bytes)]);
+            }
+            Ok(exchanged)
+        }
+    }
+}
