@@ -17,7 +17,7 @@ pub use process::{ARGUMENT_CLASSES, ForkRecord, ImageRecord, PATH, ProcessKind, 
 pub use settings::{SETTING_COUNT, SETTINGS_GLOBAL, Setting};
 pub use socket::{SocketKind, SocketRecord};
 pub use words::{
-    FlowBytes, Judgement, JudgementWords, ListenerWords, Owner, OwnerWords, Verdict, flags, owner_words,
+    DestinationWords, FlowBytes, Judgement, JudgementWords, ListenerWords, Owner, OwnerWords, Verdict, flags, owner_words,
 };
 
 /// Version of the record layout. The loader refuses an object that was built for another one.
@@ -42,6 +42,8 @@ pub const FLOWS_MAX: u32 = 1 << 14;
 pub const HELLOS_MAX: u32 = 1 << 10;
 /// What excluded processes exchange datagrams with, so that it is counted once.
 pub const LEFT_OUT_FLOWS_MAX: u32 = 1 << 12;
+/// Sockets of other kinds than TCP and UDP of which it is remembered where the last packet went.
+pub const DESTINATIONS_MAX: u32 = 1 << 10;
 /// Places at which somebody listens.
 pub const LISTENERS_MAX: u32 = 1 << 12;
 /// Threads that are in the middle of a call.

@@ -101,6 +101,10 @@ pub mod flags {
     pub const FIN: u32 = 1024;
     /// Its opener was not judged yet, or somebody else's packet opened it: such sockets leave half of the room.
     pub const LIMITED: u32 = 2048;
+    /// Of another kind than TCP and UDP: its key is the inode of its file, marked.
+    pub const OTHER: u32 = 8192;
+    /// It was connected by somebody else, and is its first watched user's.
+    pub const ADOPTED: u32 = 16_384;
     /// There was no room to follow it: nothing more is told of it.
     pub const UNFOLLOWED: u32 = 4096;
 }
@@ -118,6 +122,9 @@ pub mod owner_words {
 
 /// What went to one destination of an unconnected datagram socket, and came from it: sent, received.
 pub type FlowBytes = [u64; 2];
+
+/// Where a packet went: the address in two words, IPv4 as its mapped IPv6 address, and the port.
+pub type DestinationWords = [u64; 3];
 
 /// Who listens: the socket's cookie, start, pid and exec id of the owner. A pid of 0: several do.
 pub type ListenerWords = [u64; 3];

@@ -8,8 +8,10 @@ use crate::follow::{
     add, flags_of, mark, owned, owner_of, remember, remember_new, settled, tell_on, words_of,
 };
 use crate::maps::{DATAGRAMS_HOOKED, FLOWS, LEFT_OUT_FLOWS, TALKS, left_out, lost};
-use crate::socket::{Destination, Given, IPPROTO_UDP, IPPROTO_UDPLITE, Pointee, Told, bytes, mapped};
-use crate::task::{Identity, caller, caller_or, thread};
+use crate::socket::{
+    Destination, Given, IPPROTO_UDP, IPPROTO_UDPLITE, Pointee, Told, bytes, destination, mapped,
+};
+use crate::task::{Identity, caller, caller_or, may_be_watched, thread};
 
 /// `MSG_PEEK`: what is received stays to be received.
 const PEEK: u32 = 2;
@@ -76,7 +78,7 @@ pub fn datagram_goes<T: Pointee>(socket: *const T, key: u64, destination: Destin
             }
         }
     }
-    if !are_seen() && !begins(socket, key, flow) {
+    if !are_seen() && !begins(socket, key, flow, 0) {
         return;
     }
     aim(key, destination);
@@ -139,10 +141,18 @@ pub fn received(sk: Given, returned: i32, flags: u32) {
 #[inline(always)]
 fn exchanged(sk: Given, returned: i32, place: usize, call_flags: u32) {
     let protocol: u16 = sk.get(Offset::SockProtocol).unwrap_or(0);
-    if !is_of_datagrams(u32::from(protocol)) {
-        return;
+    if is_of_datagrams(u32::from(protocol)) {
+        exchanged_by(sk, returned, place, call_flags);
     }
+}
+
+/// The same, of a socket of datagrams.
+#[inline(always)]
+pub fn exchanged_by(sk: Given, returned: i32, place: usize, call_flags: u32) {
     let Some(key) = sk.key() else { return };
+    if words_of(key).is_none() && may_be_watched() && returned >= 0 {
+        adopt(sk, key);
+    }
     let Some(words) = words_of(key) else { return };
     let thread = thread();
     // SAFETY: nobody else looks for this thread's entry.
@@ -169,14 +179,25 @@ fn exchanged(sk: Given, returned: i32, place: usize, call_flags: u32) {
         }
     };
     let at = place - owner_words::SENT;
-    if !count(flow, at, bytes) && begins(socket, key, flow) {
+    if !count(flow, at, bytes) && begins(socket, key, flow, 0) {
         let _ = count(flow, at, bytes);
+    }
+}
+
+/// A watched process uses a socket that somebody else opened.
+#[inline(always)]
+fn adopt(sk: Given, key: u64) {
+    let destination = destination(sk.address());
+    let connected = if destination.1 == 0 { 0 } else { flags::CONNECTED };
+    if let Some(identity) = caller() {
+        let flags = flags::DATAGRAM | flags::INHERITED | connected;
+        let _ = remember_new(key, owned(identity, flags, destination));
     }
 }
 
 /// Whether the flow was told before.
 #[inline(always)]
-fn count(flow: FlowKey, at: usize, bytes: u64) -> bool {
+pub fn count(flow: FlowKey, at: usize, bytes: u64) -> bool {
     let Some(counted) = FLOWS.get_ptr_mut(flow) else { return false };
     // SAFETY: the kernel returned a pointer to two words, and `at` is one of them.
     add(unsafe { &raw mut (*counted)[at & 1] }, bytes);
@@ -186,7 +207,7 @@ fn count(flow: FlowKey, at: usize, bytes: u64) -> bool {
 /// The first datagram of an unconnected socket to or from there: it is the caller's, who may have the socket from
 /// somebody else. Whether it is told.
 #[inline(always)]
-fn begins<T: Pointee>(socket: *const T, key: u64, flow: FlowKey) -> bool {
+pub fn begins<T: Pointee>(socket: *const T, key: u64, flow: FlowKey, kind: u32) -> bool {
     // SAFETY: nothing but the presence is looked at.
     if unsafe { FLOWS.get(flow) }.is_some() {
         return true;
@@ -194,7 +215,7 @@ fn begins<T: Pointee>(socket: *const T, key: u64, flow: FlowKey) -> bool {
     let Some(identity) = caller_or(|| datagrams_left_out(flow)) else { return false };
     let destination = (flow.remote, flow.remote_port as u16);
     let heard = owner_of(key).map_or(0, |known| known.flags & flags::HEARD);
-    let owner = owned(identity, flags::DATAGRAM | flags::TALKED | heard, destination);
+    let owner = owned(identity, flags::DATAGRAM | flags::TALKED | kind | heard, destination);
     let told = Told { remote: Some(destination), ..Told::new(SocketKind::Datagram, key, owner) };
     // Otherwise it is told with its next datagram.
     let is_told = tell_on(socket, told);
@@ -238,7 +259,7 @@ fn reached((remote, port): Destination) -> Destination {
 
 /// Where a socket is connected, or sent to last.
 #[inline(always)]
-fn last(owner: &Owner) -> Destination {
+pub fn last(owner: &Owner) -> Destination {
     // SAFETY: both are sixteen bytes, of which any are valid.
     (unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(owner.remote) }, owner.remote_port)
 }
@@ -251,7 +272,7 @@ fn to_last(key: u64, words: &OwnerWords) -> FlowKey {
 
 /// Remembers where an unconnected socket sends to.
 #[inline(always)]
-fn aim(key: u64, (remote, port): Destination) {
+pub fn aim(key: u64, (remote, port): Destination) {
     let Some(words) = words_of(key) else { return };
     // SAFETY: the kernel returned a pointer to the value; the remote end is two words of it, and the port the third
     // quarter of the one with the flags, which others change beside it.

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
-    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords,
+    CALLS_MAX, DESTINATIONS_MAX, DestinationWords, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords,
     LEFT_OUT_FLOWS_MAX, LISTENERS_MAX, LeftOut, ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX,
     Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting, TRACKED_MARKS_MAX, TRACKED_MAX,
 };
@@ -48,6 +48,10 @@ pub static FLOWS: LruHashMap<FlowKey, FlowBytes> = LruHashMap::with_max_entries(
 /// By thread: with whom the datagram is exchanged that is just being sent or received.
 #[map]
 pub static TALKS: LruHashMap<u64, FlowKey> = LruHashMap::with_max_entries(CALLS_MAX, 0);
+
+/// By cookie: where the last packet of a socket went that is neither TCP's nor UDP's.
+#[map]
+pub static DESTINATIONS: LruHashMap<u64, DestinationWords> = LruHashMap::with_max_entries(DESTINATIONS_MAX, 0);
 
 /// By thread: the socket with which a function was called that has not returned, and its flags.
 #[map]

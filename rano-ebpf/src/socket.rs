@@ -193,6 +193,17 @@ pub fn draft<T: Pointee>(socket: *const T, told: Told) -> Option<Draft> {
     Some(Draft { room })
 }
 
+/// A pointer from a context as a plain address, which is what the verifier takes it for once it has been through memory.
+#[inline(always)]
+pub fn address<T>(socket: *const T) -> usize {
+    let mut place = 0_usize;
+    // SAFETY: a pointer has the size of a number.
+    unsafe {
+        core::ptr::write_volatile((&raw mut place).cast::<*const T>(), socket);
+        core::ptr::read_volatile(&raw const place)
+    }
+}
+
 /// What a pointer to a socket points to, as the verifier has it.
 pub trait Pointee {
     /// Always a TCP socket in full, of a context that lets it be had with its type.

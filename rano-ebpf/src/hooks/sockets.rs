@@ -13,11 +13,13 @@ use crate::datagrams::{
 use crate::follow::{released, stream_begins};
 use crate::listen::listens;
 use crate::maps::{left_out, setting};
-use crate::socket::{Destination, bytes, mapped};
+use crate::others::inode;
+use crate::socket::{Destination, IPPROTO_TCP, address, bytes, mapped};
 use crate::task::caller_or;
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
+const IPPROTO_MPTCP: u32 = 262;
 /// `TCP_CLOSE` (include/net/tcp_states.h): not on its way yet.
 const CLOSE: u32 = 7;
 /// Let the call go on.
@@ -154,7 +156,13 @@ fn bind(ctx: &SockContext) -> i32 {
 /// Runs before the protocol's own close.
 #[cgroup_sock(sock_release)]
 pub fn socket_release(ctx: SockContext) -> i32 {
-    // SAFETY: the context is of a type this helper takes.
-    released(ctx.sock, unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
+    // SAFETY: the context is valid while the program runs; the verifier checks the access.
+    let protocol = unsafe { (*ctx.sock).protocol };
+    if protocol == u32::from(IPPROTO_TCP) || is_of_datagrams(protocol) || protocol == IPPROTO_MPTCP {
+        // SAFETY: the context is of a type this helper takes.
+        released(ctx.sock, unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
+    } else if let Some(key) = inode(address(ctx.sock)) {
+        released(ctx.sock, key);
+    }
     ALLOW
 }

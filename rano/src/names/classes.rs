@@ -130,12 +130,11 @@ pub fn built_in_entries() -> Vec<ClassEntry> {
 fn by_address(remote: &Address) -> Option<Class> {
     let remote = match remote {
         Address::Path(_) => return Some(Class::Ipc),
-        Address::Ip(remote) => remote,
+        Address::Ip(remote) if DNS_PORTS.contains(&remote.port()) => return Some(Class::Dns),
+        Address::Ip(remote) => remote.ip(),
+        Address::Host(ip) => *ip,
     };
-    if DNS_PORTS.contains(&remote.port()) {
-        return Some(Class::Dns);
-    }
-    match reach(remote.ip()) {
+    match reach(remote) {
         Reach::Host => Some(Class::Localhost),
         Reach::Site => Some(Class::Private),
         Reach::World => None,

@@ -209,6 +209,15 @@ impl Tracker {
             Protocol::Tcp => true,
             Protocol::Udp => self.scope.udp,
             Protocol::Unix => self.scope.unix,
+            Protocol::Ip(_)
+            | Protocol::UdpLite
+            | Protocol::Sctp
+            | Protocol::Dccp
+            | Protocol::Packet
+            | Protocol::Vsock
+            | Protocol::Tipc
+            | Protocol::Rds
+            | Protocol::Xdp => self.scope.other,
         };
         let role = match opened.role {
             Role::Connect => true,

@@ -108,6 +108,8 @@ pub enum When {
     Alone,
     /// Names are to come from packets.
     Names,
+    /// What is found by its use.
+    Uses,
 }
 
 /// Something to learn.
@@ -332,6 +334,18 @@ pub const FACTS: &[Fact] = &[
         ],
     ),
     fact(
+        USES,
+        When::Uses,
+        "transports beside TCP and UDP, sockets that came from somebody else",
+        &[(
+            Way::RawTracepoint,
+            &[
+                RawTracepoint("other_sent", "sock_send_length"),
+                RawTracepoint("other_received", "sock_recv_length"),
+            ],
+        )],
+    ),
+    fact(
         ACCEPT,
         When::Listening,
         "who accepts (it is taken to be who listens)",
@@ -347,6 +361,7 @@ pub const FACTS: &[Fact] = &[
 ];
 
 pub const DATAGRAM_BYTES: &str = "udp_length";
+pub const USES: &str = "sock_length";
 pub const ACCEPT: &str = "accept";
 
 /// The former from Linux 6.13 on.
@@ -384,6 +399,11 @@ impl Hooks {
 
     pub fn has(&self, name: &str) -> bool {
         self.attached.iter().any(|(attached, _)| *attached == name)
+    }
+
+    /// The way in which a fact is learned.
+    pub fn way(&self, name: &str) -> Option<Way> {
+        self.attached.iter().find(|(attached, _)| *attached == name).map(|(_, way)| *way)
     }
 
     /// Why the rung is not a better one, by rung from the best.

@@ -50,6 +50,8 @@ pub struct Wanted {
     pub rung: Option<SourceKind>,
     /// Listeners, and what they accept.
     pub listening: bool,
+    /// Transports beside TCP and UDP, and sockets that came from somebody else.
+    pub uses: bool,
     /// Room for records in the ring buffer; 0 for the usual.
     pub ring_bytes: u32,
     /// Sockets that are followed at a time; 0 for the usual.
@@ -211,7 +213,7 @@ impl Programs {
     /// Whether every record of a socket was lost, and where it goes is known.
     pub fn is_unheard(owner: &Owner) -> bool {
         let told = flags::HEARD | flags::PREEXISTING | flags::LISTENER | flags::ACCEPTED;
-        owner.flags & told == 0 && owner.flags & (flags::ATTEMPTED | flags::TALKED) != 0
+        owner.flags & (told | flags::OTHER) == 0 && owner.flags & (flags::ATTEMPTED | flags::TALKED) != 0
     }
 
     /// Whose a socket is that is followed.
@@ -331,6 +333,7 @@ impl<'a> Loaded<'a> {
                 When::WithCgroups => hooks.cgroups,
                 When::Alone => !hooks.cgroups,
                 When::Names => wanted.names,
+                When::Uses => wanted.uses,
             };
             // A way that did not work for the rung's mark does not work for others.
             let rung = hooks.rung;
@@ -339,7 +342,10 @@ impl<'a> Loaded<'a> {
                 Some(SourceKind::EbpfKprobe) if wanted.rung.is_none() => rung != SourceKind::EbpfTracepoint,
                 Some(of_way) => of_way == rung,
             };
-            if is_wanted {
+            if is_wanted && fact.name == hooks::USES && hooks.way(hooks::DATAGRAM_BYTES) == Some(Way::RawTracepoint) {
+                // The same programs.
+                hooks.attached.push((fact.name, Way::RawTracepoint));
+            } else if is_wanted {
                 let _ = self.learn(fact, hooks, allowed);
             }
         }

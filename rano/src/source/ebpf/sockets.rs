@@ -31,6 +31,8 @@ pub struct Sockets {
     flow_count: usize,
     /// Connected datagram sockets of which the local end is awaited, with the time until when; in order.
     held: VecDeque<(u64, Opened)>,
+    /// The first record of sockets beyond IP, of whose end none tells.
+    beyond_ip: FxHashMap<u64, SocketRecord>,
     /// Whether the kernel programs count the bytes of datagrams.
     counts_datagrams: bool,
     /// The rung that tells.
@@ -47,6 +49,9 @@ pub struct Sockets {
 struct Flow {
     id: SocketId,
     is_connected: bool,
+    /// Of another kind than UDP's: all of its bytes are those of its flows.
+    is_other: bool,
+    protocol: Protocol,
     /// Told again: what was counted before is gone.
     is_forgotten: bool,
 }
@@ -60,6 +65,7 @@ impl Sockets {
             flows: FxHashMap::default(),
             flow_count: 0,
             held: VecDeque::new(),
+            beyond_ip: FxHashMap::default(),
             counts_datagrams,
             source,
             ephemeral,
@@ -99,7 +105,9 @@ impl Sockets {
                 out.push(open(Some(state)));
                 out.push(closed(id, record, established.then(|| bytes(record)), Some(established), at));
             }
-            SocketKind::Released if record.flags & (flags::PREEXISTING | flags::LISTENER) != 0 => {
+            SocketKind::Released
+                if record.flags & (flags::PREEXISTING | flags::LISTENER | flags::ADOPTED) != 0 =>
+            {
                 out.push(closed(id, record, Some(bytes(record)), Some(true), at));
             }
             SocketKind::Released if record.flags & flags::ACCEPTED != 0 => {
@@ -126,12 +134,14 @@ impl Sockets {
         out: &mut Vec<SocketChange>,
     ) {
         let itself = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
-        let remote = remote(record);
+        let is_other = record.flags & flags::OTHER != 0;
+        let protocol = protocol(record);
+        let remote = remote(record).or(is_other.then_some(NOWHERE));
         let flow = remote.map(|remote| SocketId::Flow { netns: record.netns, cookie: record.cookie, remote });
         match kind {
             SocketKind::Attempt | SocketKind::Datagram if record.flags & flags::UNFOLLOWED != 0 => {
                 let Some(id) = flow else { return };
-                out.push(attempted(opened(id, Protocol::Udp, None, record, at, self.source)));
+                out.push(attempted(opened(id, protocol, None, record, at, self.source)));
             }
             SocketKind::Attempt | SocketKind::Datagram => {
                 let Some(id) = flow else { return };
@@ -145,13 +155,21 @@ impl Sockets {
                 });
                 match known {
                     Some(known) => known.is_forgotten |= !is_connected,
-                    None => self.begin(Flow { id, is_connected, is_forgotten: false }, record, at, take, out),
+                    None => {
+                        if is_other && !is_of_ip(record) {
+                            self.beyond_ip.entry(record.cookie).or_insert(*record);
+                        }
+                        let flow = Flow { id, is_connected, is_other, protocol, is_forgotten: false };
+                        self.begin(flow, record, at, take, out);
+                    }
                 }
             }
             SocketKind::Bound => {
                 let Some(id) = flow else { return };
                 if !self.knows(id) {
-                    self.begin(Flow { id, is_connected: true, is_forgotten: false }, record, at, take, out);
+                    let flow =
+                        Flow { id, is_connected: true, is_other, protocol, is_forgotten: false };
+                    self.begin(flow, record, at, take, out);
                 } else if let Some(local) = local(record)
                     && !self.release_held(id, Some(&local), out)
                 {
@@ -172,7 +190,7 @@ impl Sockets {
             SocketKind::Released => {
                 if let Some(id) = flow.filter(|id| is_unheard(record) && !self.knows(*id)) {
                     // Nothing is known of its beginning.
-                    out.push(opened(id, Protocol::Udp, None, record, at, self.source));
+                    out.push(opened(id, protocol, None, record, at, self.source));
                     out.push(SocketChange::Gone { id, at });
                 }
                 self.end(record, at, take, out);
@@ -181,7 +199,7 @@ impl Sockets {
                 }
             }
             SocketKind::Listening if !self.was_bound_by_kernel(record) => {
-                out.push(opened(itself, Protocol::Udp, None, record, at, self.source));
+                out.push(opened(itself, protocol, None, record, at, self.source));
             }
             SocketKind::Listening | SocketKind::Established | SocketKind::Closed | SocketKind::Accepted => {}
         }
@@ -206,7 +224,7 @@ impl Sockets {
         } else {
             self.flows_full += 1;
         }
-        match opened(flow.id, Protocol::Udp, None, record, at, self.source) {
+        match opened(flow.id, flow.protocol, None, record, at, self.source) {
             SocketChange::Opened(opened) if flow.is_connected && !is_whole(opened.local.as_ref()) => {
                 self.held.push_back((record.header.at_ns.saturating_add(HOLD_NS), opened));
             }
@@ -229,7 +247,7 @@ impl Sockets {
                 Some([record.bytes_sent, record.bytes_received])
             } else {
                 let counted =
-                    if is_nameless(flow.id) { Some([0; 2]) } else { key(flow.id).and_then(&mut *take) };
+                    if is_nameless(flow.id) && !flow.is_other { Some([0; 2]) } else { key(flow.id).and_then(&mut *take) };
                 let has_rest = if has_nameless { is_nameless(flow.id) } else { flows.len() == 1 };
                 counted.map(|[sent, received]| [sent, received + if has_rest { nameless } else { 0 }])
             };
@@ -249,6 +267,18 @@ impl Sockets {
             out.push(opened(id, Protocol::Udp, None, record, at, self.source));
             let bytes = Bytes { sent: 0, received: nameless };
             out.push(closed(id, record, Some(bytes), None, at));
+        }
+    }
+
+    /// Sockets of whose end no record tells, with their processes.
+    pub fn beyond_ip(&self) -> Vec<(u64, u32)> {
+        self.beyond_ip.iter().map(|(cookie, record)| (*cookie, record.pid)).collect()
+    }
+
+    /// One of them is gone.
+    pub fn end_beyond_ip(&mut self, cookie: u64, at: Moment, take: TakeFlow<'_>, out: &mut Vec<SocketChange>) {
+        if let Some(record) = self.beyond_ip.remove(&cookie) {
+            self.end(&record, at, take, out);
         }
     }
 
@@ -329,6 +359,35 @@ impl Sockets {
     }
 }
 
+/// The inode of a socket of another kind than TCP's and UDP's, by its key.
+pub fn inode(key: u64) -> u64 {
+    key & !(1 << 63)
+}
+
+fn is_of_ip(record: &SocketRecord) -> bool {
+    matches!(i32::from(record.family), libc::AF_INET | libc::AF_INET6)
+}
+
+/// What a record of datagrams and the like is of.
+fn protocol(record: &SocketRecord) -> Protocol {
+    if record.flags & flags::OTHER == 0 {
+        let is_lite = i32::from(record.protocol) == libc::IPPROTO_UDPLITE;
+        return if is_lite { Protocol::UdpLite } else { Protocol::Udp };
+    }
+    match i32::from(record.family) {
+        libc::AF_PACKET => Protocol::Packet,
+        libc::AF_RDS => Protocol::Rds,
+        libc::AF_TIPC => Protocol::Tipc,
+        libc::AF_VSOCK => Protocol::Vsock,
+        libc::AF_XDP => Protocol::Xdp,
+        _ => match i32::from(record.protocol) {
+            libc::IPPROTO_SCTP => Protocol::Sctp,
+            libc::IPPROTO_DCCP => Protocol::Dccp,
+            _ => Protocol::Ip(record.protocol),
+        },
+    }
+}
+
 /// Whether a flow is what came from nobody knows where.
 fn is_nameless(flow: SocketId) -> bool {
     matches!(flow, SocketId::Flow { remote, .. } if remote.port() == 0 && remote.ip().is_unspecified())
@@ -378,8 +437,10 @@ fn opened(
         id,
         role,
         protocol,
-        local: local(record),
-        remote: remote(record).filter(|_| role != Role::Listen && !is_nameless(id)).map(Address::ip),
+        local: local(record).filter(|_| protocol.has_ports()),
+        remote: remote(record).filter(|_| role != Role::Listen && !is_nameless(id)).map(|remote| {
+            if protocol.has_ports() { Address::ip(remote) } else { Address::Host(remote.ip()) }
+        }),
         state,
         owner: Some(identity(record.pid, record.owner_start_ns)),
         quality: if inherited { OwnerQuality::Inherited } else { OwnerQuality::Exact },

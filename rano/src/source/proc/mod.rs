@@ -47,6 +47,8 @@ use sockets::Holder;
 pub struct ProcSettings {
     pub interval: Duration,
     pub udp: bool,
+    /// Transports beside TCP and UDP.
+    pub other: bool,
     pub listening: bool,
     pub unix: bool,
     /// Connections without an owner are passed on and not only counted.

@@ -11,6 +11,9 @@ use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState, 
 use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 
+/// Stands for every transport beside TCP, UDP and unix sockets where it is said what a look held.
+pub const OTHERS: Protocol = Protocol::Ip(255);
+
 /// How late a notification may be: the kernel makes them on a workqueue, and on a busy machine that waits its turn. One
 /// that comes after its socket was given up would be taken for another connection.
 const GRACE: Duration = Duration::from_millis(500);
@@ -202,7 +205,7 @@ impl SocketTable {
     ) {
         for (id, since) in std::mem::take(&mut self.missing) {
             let Some(known) = self.known.get(&id).filter(|known| known.look != self.look) else { continue };
-            if !looked_at.contains(&known.seen.protocol) || now.since(since) < GRACE {
+            if !holds(looked_at, known.seen.protocol) || now.since(since) < GRACE {
                 self.missing.push((id, since));
             } else {
                 self.forget(id, since, out);
@@ -232,7 +235,7 @@ impl SocketTable {
     }
 
     fn is_absent(&self, known: &Known, looked_at: &[Protocol]) -> bool {
-        known.look != self.look && looked_at.contains(&known.seen.protocol)
+        known.look != self.look && holds(looked_at, known.seen.protocol)
     }
 
     /// A look is owed, because something is known to be missing or unresolved that only a look can settle.
@@ -350,7 +353,7 @@ impl SocketTable {
             }
             Protocol::Udp if seen.remote.is_none() && !self.was_bound_by_kernel(seen) => Role::Listen,
             Protocol::Unix if seen.remote.is_none() => Role::Accept,
-            Protocol::Tcp | Protocol::Udp | Protocol::Unix => Role::Connect,
+            _ => Role::Connect,
         }
     }
 
@@ -358,7 +361,7 @@ impl SocketTable {
     fn was_bound_by_kernel(&self, seen: &Seen) -> bool {
         match &seen.local {
             Some(Address::Ip(local)) => local.ip().is_unspecified() && self.ephemeral.contains(&local.port()),
-            Some(Address::Path(_)) | None => false,
+            Some(Address::Host(_) | Address::Path(_)) | None => false,
         }
     }
 
@@ -437,6 +440,11 @@ fn opening(known: &Known, role: Role, holder: Option<Holder>, netns: u32) -> Ope
     }
 }
 
+/// Whether a look held the sockets of a protocol.
+fn holds(looked_at: &[Protocol], protocol: Protocol) -> bool {
+    looked_at.contains(if protocol.is_other() { &OTHERS } else { &protocol })
+}
+
 /// A datagram socket that is connected to port 0 sends nothing: somebody asks which address would be used.
 fn is_probe(seen: &Seen) -> bool {
     seen.protocol == Protocol::Udp && matches!(&seen.remote, Some(Address::Ip(remote)) if remote.port() == 0)
@@ -445,7 +453,7 @@ fn is_probe(seen: &Seen) -> bool {
 fn port(seen: &Seen) -> Option<(Protocol, u16)> {
     match &seen.local {
         Some(Address::Ip(local)) => Some((seen.protocol, local.port())),
-        Some(Address::Path(_)) | None => None,
+        Some(Address::Host(_) | Address::Path(_)) | None => None,
     }
 }
 
