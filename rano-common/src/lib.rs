@@ -17,7 +17,8 @@ pub use process::{ARGUMENT_CLASSES, ForkRecord, ImageRecord, PATH, ProcessKind, 
 pub use settings::{SETTING_COUNT, SETTINGS_GLOBAL, Setting};
 pub use socket::{SocketKind, SocketRecord};
 pub use words::{
-    DestinationWords, FlowBytes, Judgement, JudgementWords, ListenerWords, Owner, OwnerWords, Verdict, flags, owner_words,
+    DestinationWords, FlowBytes, Judgement, JudgementWords, ListenerWords, Owner, OwnerWords, Verdict, flags,
+    owner_words,
 };
 
 /// Version of the record layout. The loader refuses an object that was built for another one.
@@ -30,8 +31,8 @@ pub const RING_BYTES: u32 = 4 << 20;
 pub const JUDGEMENTS_MAX: u32 = 1 << 16;
 /// Watched processes. Further ones have their verdict among the others.
 pub const TRACKED_MAX: u32 = 1 << 14;
-/// Marks of pids of watched processes. A power of two.
-pub const TRACKED_MARKS_MAX: u32 = 1 << 14;
+/// Marks of pids of processes that may be watched. A power of two.
+pub const TRACKED_MARKS_MAX: u32 = 1 << 16;
 /// Open sockets of which the kernel programs keep the owner, unless the loader asks for another number.
 pub const OWNERS_MAX: u32 = 1 << 16;
 /// Groups of sockets that are told apart when it is asked whether any of them is followed. A power of two.

@@ -3,9 +3,10 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
-    CALLS_MAX, DESTINATIONS_MAX, DestinationWords, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords,
-    LEFT_OUT_FLOWS_MAX, LISTENERS_MAX, LeftOut, ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX,
-    Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting, TRACKED_MARKS_MAX, TRACKED_MAX,
+    CALLS_MAX, DESTINATIONS_MAX, DestinationWords, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey,
+    JUDGEMENTS_MAX, JudgementWords, LEFT_OUT_FLOWS_MAX, LISTENERS_MAX, LeftOut, ListenerKey, ListenerWords,
+    Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting,
+    TRACKED_MARKS_MAX, TRACKED_MAX,
 };
 
 #[map]
@@ -20,7 +21,8 @@ pub static JUDGEMENTS: LruHashMap<u32, JudgementWords> = LruHashMap::with_max_en
 #[map]
 pub static TRACKED: HashMap<u32, JudgementWords> = HashMap::with_max_entries(TRACKED_MAX, 0);
 
-/// Not 0: some process was watched whose pid has this mark. A look at it costs a tenth of one for a verdict.
+/// Not 0: a process whose pid has this mark is watched, or was not judged since its exec. A look at it costs a tenth of
+/// one for a verdict.
 #[map]
 pub static TRACKED_MARKS: Array<u64> = Array::with_max_entries(TRACKED_MARKS_MAX, 0);
 
@@ -51,7 +53,8 @@ pub static TALKS: LruHashMap<u64, FlowKey> = LruHashMap::with_max_entries(CALLS_
 
 /// By cookie: where the last packet of a socket went that is neither TCP's nor UDP's.
 #[map]
-pub static DESTINATIONS: LruHashMap<u64, DestinationWords> = LruHashMap::with_max_entries(DESTINATIONS_MAX, 0);
+pub static DESTINATIONS: LruHashMap<u64, DestinationWords> =
+    LruHashMap::with_max_entries(DESTINATIONS_MAX, 0);
 
 /// By thread: the socket with which a function was called that has not returned, and its flags.
 #[map]

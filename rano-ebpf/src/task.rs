@@ -124,15 +124,21 @@ impl Identity {
         self.judge_as_fork(verdict, forker.unwrap_or(0));
     }
 
+    /// It may be watched.
+    #[inline(always)]
+    pub fn mark(&self) {
+        if let Some(mark) = TRACKED_MARKS.get_ptr_mut(tracked_mark(self.pid)) {
+            // SAFETY: the kernel returned a pointer to the value, which is 0 or 1.
+            unsafe { *mark = 1 };
+        }
+    }
+
     #[inline(always)]
     pub fn judge_as_fork(&self, verdict: Verdict, forker: u32) {
         let judgement = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict, forker };
         let words = judgement.to_words();
-        if matches!(verdict, Verdict::Tracked)
-            && let Some(mark) = TRACKED_MARKS.get_ptr_mut(tracked_mark(self.pid))
-        {
-            // SAFETY: the kernel returned a pointer to the value, which only ever becomes 1.
-            unsafe { *mark = 1 };
+        if matches!(verdict, Verdict::Tracked | Verdict::Asked) {
+            self.mark();
         }
         if matches!(verdict, Verdict::Tracked) && TRACKED.insert(self.pid, words, BPF_ANY as u64).is_ok() {
             return;

@@ -13,6 +13,7 @@ mod cgroup;
 mod connections;
 mod datagrams;
 mod facts;
+mod families;
 mod flood;
 mod flooder;
 mod floods;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         connections::all(),
         datagrams::all(),
         facts::all(),
+        families::all(),
         floods::all(),
         flood::all(),
         ladder::all(),

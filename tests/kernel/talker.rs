@@ -40,6 +40,18 @@ pub enum Talk {
     CorkedConnected,
     /// Connected to one place, then to another.
     Again,
+    /// An echo request by a raw socket, answered.
+    IcmpRaw,
+    /// The same by a ping socket.
+    Ping,
+    /// A packet of OSPF.
+    RawProtocol,
+    /// With a header of its own.
+    RawHeader,
+    UdpLite,
+    UdpLiteConnected,
+    /// A frame to the loopback device.
+    Packet,
 }
 
 /// What was exchanged with one other end: its port, bytes sent, bytes received. In any order.
@@ -124,6 +136,13 @@ fn send_more(socket: &UdpSocket, piece: &[u8], to: Option<SocketAddr>) -> Result
 fn act(talk: Talk) -> Result<Exchanged> {
     let mut buffer = [0; 256];
     match talk {
+        Talk::IcmpRaw => icmp(libc::SOCK_RAW),
+        Talk::Ping => icmp(libc::SOCK_DGRAM),
+        Talk::RawProtocol => send_raw(89, &[1; 30]),
+        Talk::RawHeader => send_raw(libc::IPPROTO_RAW, &header(20)),
+        Talk::UdpLite => lite(false),
+        Talk::UdpLiteConnected => lite(true),
+        Talk::Packet => packet(),
         Talk::Probe => {
             for to in ["127.0.0.1:0", "127.0.0.1:9", "127.0.0.1:53", "127.0.0.2:65535"] {
                 unbound(libc::AF_INET)?.connect(to)?;
@@ -209,4 +228,113 @@ fn act(talk: Talk) -> Result<Exchanged> {
             Ok(exchanged)
         }
     }
+}
+
+fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<UdpSocket> {
+    // SAFETY: the descriptor is new.
+    let socket = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    let socket = UdpSocket::from(unsafe { OwnedFd::from_raw_fd(socket) });
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(socket)
+}
+
+/// Eight bytes of header and 48 more; a raw socket reads the IP header too.
+fn icmp(kind: i32) -> Result<Exchanged> {
+    if kind == libc::SOCK_DGRAM {
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")?;
+    }
+    let socket = socket(libc::AF_INET, kind, libc::IPPROTO_ICMP)?;
+    let mut request = [0; 56];
+    request[0] = 8;
+    // The checksum of so many zeros behind the type.
+    request[2] = 0xf7;
+    request[3] = 0xff;
+    let mut received = 0;
+    socket.send_to(&request, (Ipv4Addr::LOCALHOST, 0))?;
+    let mut buffer = [0; 256];
+    loop {
+        let length = socket.recv(&mut buffer)?;
+        received += i64::try_from(length)?;
+        // A raw socket hears its own request on this host, too.
+        let kind = if kind == libc::SOCK_RAW { buffer[20] } else { buffer[0] };
+        if kind == 0 {
+            return Ok(vec![(None, 56, received)]);
+        }
+    }
+}
+
+fn send_raw(protocol: i32, content: &[u8]) -> Result<Exchanged> {
+    let socket = socket(libc::AF_INET, libc::SOCK_RAW, protocol)?;
+    socket.send_to(content, (Ipv4Addr::new(127, 0, 0, 9), 0))?;
+    Ok(vec![(None, i64::try_from(content.len())?, 0)])
+}
+
+/// Of an experimental protocol (RFC 3692), with so many bytes behind it.
+fn header(rest: u8) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 20 + rest, 0, 0, 0, 0, 64, 253, 0, 0, 0, 0, 0, 0, 127, 0, 0, 9];
+    packet.resize(20 + usize::from(rest), 7);
+    packet
+}
+
+fn lite(connected: bool) -> Result<Exchanged> {
+    let server = socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)?;
+    let client = socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)?;
+    bind(&server)?;
+    let to = server.local_addr()?;
+    for _ in 0..2 {
+        if connected {
+            client.connect(to)?;
+            client.send(&[1; 21])?;
+        } else {
+            client.send_to(&[1; 21], to)?;
+        }
+        server.recv_from(&mut [0; 64])?;
+    }
+    Ok(vec![(Some(to.port()), 42, 0)])
+}
+
+/// To 127.0.0.1, port of the kernel's choice.
+fn bind(socket: &UdpSocket) -> Result<()> {
+    let name = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be() },
+        sin_zero: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&name))?;
+    // SAFETY: the pointer is to as many bytes as is said.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&name).cast(), length) };
+    if bound < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
+}
+
+fn packet() -> Result<Exchanged> {
+    let socket = socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0)?;
+    let name = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as libc::sa_family_t,
+        // For experiments (IEEE 802).
+        sll_protocol: 0x88b5_u16.to_be(),
+        sll_ifindex: 1,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: [0; 8],
+    };
+    let (content, length) = ([7; 40], libc::socklen_t::try_from(size_of_val(&name))?);
+    // SAFETY: both pointers are to as many bytes as is said.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            content.as_ptr().cast(),
+            content.len(),
+            0,
+            std::ptr::from_ref(&name).cast(),
+            length,
+        )
+    };
+    anyhow::ensure!(sent == 40, "{}", io::Error::last_os_error());
+    Ok(vec![(None, 40, 0)])
 }

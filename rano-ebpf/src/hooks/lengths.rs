@@ -5,9 +5,10 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use rano_common::{Offset, owner_words};
 
-use crate::datagrams::{exchanged_by, is_of_datagrams};
+use crate::datagrams::exchanged_by;
+use crate::follow::has_owner;
 use crate::others::used;
-use crate::socket::Given;
+use crate::socket::{Given, IPPROTO_UDP, IPPROTO_UDPLITE};
 use crate::task::may_be_watched;
 
 /// `sock_send_length(struct sock *sk, int ret, int flags)`
@@ -44,7 +45,7 @@ pub fn other_received(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn any(sk: Given, place: usize, returned: i32, flags: u32) {
     let protocol: u16 = sk.get(Offset::SockProtocol).unwrap_or(0);
-    if is_of_datagrams(u32::from(protocol)) {
+    if protocol == u16::from(IPPROTO_UDP) || is_hooked_lite(sk, protocol) {
         exchanged_by(sk, returned, place, flags);
     } else if may_be_watched() {
         used(sk, protocol, place, returned, flags);
@@ -57,7 +58,13 @@ fn but_udp(sk: Given, place: usize, returned: i32, flags: u32) {
         return;
     }
     let protocol: u16 = sk.get(Offset::SockProtocol).unwrap_or(0);
-    if !is_of_datagrams(u32::from(protocol)) {
+    if protocol != u16::from(IPPROTO_UDP) && !is_hooked_lite(sk, protocol) {
         used(sk, protocol, place, returned, flags);
     }
+}
+
+/// No hook tells that a UDP-Lite socket connects; one that sends to where a call says is followed as UDP's are.
+#[inline(always)]
+fn is_hooked_lite(sk: Given, protocol: u16) -> bool {
+    protocol == u16::from(IPPROTO_UDPLITE) && sk.key().is_some_and(has_owner)
 }

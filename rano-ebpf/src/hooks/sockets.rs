@@ -14,7 +14,7 @@ use crate::follow::{released, stream_begins};
 use crate::listen::listens;
 use crate::maps::{left_out, setting};
 use crate::others::inode;
-use crate::socket::{Destination, IPPROTO_TCP, address, bytes, mapped};
+use crate::socket::{Destination, IPPROTO_TCP, IPPROTO_UDP, address, bytes, mapped};
 use crate::task::caller_or;
 
 const SOCK_STREAM: u32 = 1;
@@ -158,10 +158,15 @@ fn bind(ctx: &SockContext) -> i32 {
 pub fn socket_release(ctx: SockContext) -> i32 {
     // SAFETY: the context is valid while the program runs; the verifier checks the access.
     let protocol = unsafe { (*ctx.sock).protocol };
+    // SAFETY: the context is of a type this helper takes.
+    let key = || unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     if protocol == u32::from(IPPROTO_TCP) || is_of_datagrams(protocol) || protocol == IPPROTO_MPTCP {
-        // SAFETY: the context is of a type this helper takes.
-        released(ctx.sock, unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
-    } else if let Some(key) = inode(address(ctx.sock)) {
+        released(ctx.sock, key());
+    }
+    if protocol == u32::from(IPPROTO_TCP) || protocol == u32::from(IPPROTO_UDP) {
+        return ALLOW;
+    }
+    if let Some(key) = inode(address(ctx.sock)) {
         released(ctx.sock, key);
     }
     ALLOW

@@ -72,7 +72,14 @@ impl Default for Setup {
             targets: Targets::default(),
             providers: Providers::default(),
             redaction: Redaction::On,
-            scope: Scope { udp: true, other: true, listening: false, unix: false, unattributed: false, pending: false },
+            scope: Scope {
+                udp: true,
+                other: true,
+                listening: false,
+                unix: false,
+                unattributed: false,
+                pending: false,
+            },
             polling: ProcSettings {
                 interval: INTERVAL,
                 udp: true,

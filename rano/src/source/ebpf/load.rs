@@ -18,7 +18,7 @@ use rano_common::{
     group, tracked_mark,
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::btf::Btf;
 use super::cgroup;
@@ -69,6 +69,8 @@ pub struct Programs {
     judgements: HashMap<MapData, u32, JudgementWords>,
     tracked: HashMap<MapData, u32, JudgementWords>,
     tracked_marks: Array<MapData, u64>,
+    /// Marks of all that were watched.
+    marked: FxHashSet<u32>,
     owners: HashMap<MapData, u64, OwnerWords>,
     followed_older: Array<MapData, u64>,
     flows: HashMap<MapData, [u64; 4], FlowBytes>,
@@ -123,7 +125,9 @@ impl Programs {
         let words = judgement.to_words();
         let is_tracked = judgement.verdict == rano_common::Verdict::Tracked;
         if is_tracked {
-            let _ = self.tracked_marks.set(tracked_mark(pid), 1, 0);
+            self.mark(pid);
+        } else if !self.marked.contains(&tracked_mark(pid)) {
+            let _ = self.tracked_marks.set(tracked_mark(pid), 0, 0);
         }
         if is_tracked && self.tracked.insert(pid, words, 0).is_ok() {
             let _ = self.judgements.remove(&pid);
@@ -131,6 +135,13 @@ impl Programs {
         }
         let _ = self.judgements.insert(pid, words, 0);
         let _ = self.tracked.remove(&pid);
+    }
+
+    /// A process is watched. Its mark stays, whoever else has it.
+    pub fn mark(&mut self, pid: u32) {
+        if self.marked.insert(tracked_mark(pid)) {
+            let _ = self.tracked_marks.set(tracked_mark(pid), 1, 0);
+        }
     }
 
     /// Asks for the end of a socket that is older than the programs, unless they follow it already.
@@ -342,7 +353,10 @@ impl<'a> Loaded<'a> {
                 Some(SourceKind::EbpfKprobe) if wanted.rung.is_none() => rung != SourceKind::EbpfTracepoint,
                 Some(of_way) => of_way == rung,
             };
-            if is_wanted && fact.name == hooks::USES && hooks.way(hooks::DATAGRAM_BYTES) == Some(Way::RawTracepoint) {
+            if is_wanted
+                && fact.name == hooks::USES
+                && hooks.way(hooks::DATAGRAM_BYTES) == Some(Way::RawTracepoint)
+            {
                 // The same programs.
                 hooks.attached.push((fact.name, Way::RawTracepoint));
             } else if is_wanted {
@@ -510,6 +524,7 @@ impl<'a> Loaded<'a> {
             judgements: HashMap::try_from(take("JUDGEMENTS")?)?,
             tracked: HashMap::try_from(take("TRACKED")?)?,
             tracked_marks: Array::try_from(take("TRACKED_MARKS")?)?,
+            marked: FxHashSet::default(),
             owners: HashMap::try_from(take("OWNERS")?)?,
             followed_older: Array::try_from(take("FOLLOWED_OLDER")?)?,
             flows: HashMap::try_from(take("FLOWS")?)?,

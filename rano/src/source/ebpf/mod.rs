@@ -267,7 +267,8 @@ impl EbpfSource {
         }
         let Self { programs, sockets, .. } = self;
         sockets.changes(kind, record, at, &mut |flow| programs.take_flow(flow), &mut self.changes);
-        if record.flags & flags::OTHER != 0 && self.beyond_due_ns.is_none() && !sockets.beyond_ip().is_empty() {
+        if record.flags & flags::OTHER != 0 && self.beyond_due_ns.is_none() && !sockets.beyond_ip().is_empty()
+        {
             self.beyond_due_ns = Some(at.boot_ns + BEYOND_IP_NS);
         }
         if changed {

@@ -167,8 +167,7 @@ impl Sockets {
             SocketKind::Bound => {
                 let Some(id) = flow else { return };
                 if !self.knows(id) {
-                    let flow =
-                        Flow { id, is_connected: true, is_other, protocol, is_forgotten: false };
+                    let flow = Flow { id, is_connected: true, is_other, protocol, is_forgotten: false };
                     self.begin(flow, record, at, take, out);
                 } else if let Some(local) = local(record)
                     && !self.release_held(id, Some(&local), out)
@@ -246,8 +245,11 @@ impl Sockets {
             let counted = if flow.is_connected {
                 Some([record.bytes_sent, record.bytes_received])
             } else {
-                let counted =
-                    if is_nameless(flow.id) && !flow.is_other { Some([0; 2]) } else { key(flow.id).and_then(&mut *take) };
+                let counted = if is_nameless(flow.id) && !flow.is_other {
+                    Some([0; 2])
+                } else {
+                    key(flow.id).and_then(&mut *take)
+                };
                 let has_rest = if has_nameless { is_nameless(flow.id) } else { flows.len() == 1 };
                 counted.map(|[sent, received]| [sent, received + if has_rest { nameless } else { 0 }])
             };
@@ -276,7 +278,13 @@ impl Sockets {
     }
 
     /// One of them is gone.
-    pub fn end_beyond_ip(&mut self, cookie: u64, at: Moment, take: TakeFlow<'_>, out: &mut Vec<SocketChange>) {
+    pub fn end_beyond_ip(
+        &mut self,
+        cookie: u64,
+        at: Moment,
+        take: TakeFlow<'_>,
+        out: &mut Vec<SocketChange>,
+    ) {
         if let Some(record) = self.beyond_ip.remove(&cookie) {
             self.end(&record, at, take, out);
         }
@@ -383,6 +391,7 @@ fn protocol(record: &SocketRecord) -> Protocol {
         _ => match i32::from(record.protocol) {
             libc::IPPROTO_SCTP => Protocol::Sctp,
             libc::IPPROTO_DCCP => Protocol::Dccp,
+            libc::IPPROTO_UDPLITE => Protocol::UdpLite,
             _ => Protocol::Ip(record.protocol),
         },
     }
