@@ -1,13 +1,15 @@
 //! Sockets that are neither TCP's nor UDP's, and connections that a watched process has from somebody else: each is
 //! found by its use. A socket of these kinds is known by its inode, because nothing gives most of them a cookie.
 
-use rano_common::{DestinationWords, FlowKey, Offset, Owner, OwnerWords, SocketKind, flags, owner_words};
+use rano_common::{
+    DestinationWords, FlowKey, Offset, Owner, OwnerWords, SocketKind, Verdict, flags, owner_words,
+};
 
 use crate::datagrams::{aim, begins, count, last};
 use crate::follow::{flags_of, owned, remember, remember_new, tell_on, words_of};
 use crate::maps::DESTINATIONS;
 use crate::socket::{AF_INET6, Destination, Given, IPPROTO_TCP, Told, mapped};
-use crate::task::{caller, read, read_at};
+use crate::task::{Identity, caller, read, read_at};
 
 /// `MSG_PEEK`
 const PEEK: u32 = 2;
@@ -109,14 +111,24 @@ fn adopt_known(sk: Given, key: u64, words: &OwnerWords) {
     let known = Owner::from_words(*words);
     let Some(identity) = caller() else { return };
     let is_same = known.pid == identity.pid && known.start_ns == identity.start_ns;
-    if identity.is_undecided || !is_same || known.exec_id == identity.exec_id {
+    // The same process runs another program by now; or it was found that nobody watches its opener.
+    let is_new = if is_same { known.exec_id != identity.exec_id } else { is_ignored(&known) };
+    if identity.is_undecided || !is_new {
         return;
     }
-    // The same process runs another program by now.
-    let owner = Owner { exec_id: identity.exec_id, flags: known.flags | flags::INHERITED, ..known };
+    let flags = known.flags | flags::INHERITED;
+    let (pid, exec_id, start_ns) = (identity.pid, identity.exec_id, identity.start_ns);
+    let owner = Owner { pid, exec_id, start_ns, flags, ..known };
     if remember(key, owner) {
         let _ = tell_on(sk.address() as *const u8, Told::new(SocketKind::Established, key, owner));
     }
+}
+
+#[inline(always)]
+fn is_ignored(owner: &Owner) -> bool {
+    let (pid, exec_id, start_ns) = (owner.pid, owner.exec_id, owner.start_ns);
+    let opener = Identity { pid, exec_id, start_ns, is_undecided: false };
+    matches!(opener.verdict(), Some(Verdict::Ignored))
 }
 
 #[inline(always)]

@@ -151,7 +151,7 @@ impl Summary {
             writeln!(out, "    {warning}history{warning:#} goes on in {}", Escaped(&path))?;
         }
         if complete {
-            writeln!(out, "    nothing missed")?;
+            writeln!(out, "    nothing missed ({})", Escaped(&self.health.watched.to_string()))?;
         }
         Ok(())
     }
@@ -182,6 +182,8 @@ impl Summary {
             source: &'static str,
             source_reason: Option<&'a str>,
             names: &'a str,
+            transports: &'a [&'static str],
+            views: &'a [String],
             #[serde(skip_serializing_if = "Option::is_none")]
             history_moved: Option<std::borrow::Cow<'a, str>>,
             missed: BTreeMap<&'static str, u64>,
@@ -223,6 +225,8 @@ impl Summary {
             source: self.health.kind.name(),
             source_reason: self.health.reason.as_deref(),
             names: &self.names,
+            transports: &self.health.watched.transports,
+            views: &self.health.watched.views,
             history_moved: self.history_moved.as_ref().map(|path| path.to_string_lossy()),
             missed: self
                 .health

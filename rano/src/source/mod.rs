@@ -11,6 +11,7 @@ pub mod proc;
 pub mod reopening;
 #[cfg(feature = "cli")]
 pub mod replay;
+mod transports;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};

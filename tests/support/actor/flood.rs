@@ -58,7 +58,9 @@ impl Flood {
                 for _ in 0..count {
                     socket.connect(next())?;
                     // That nobody listened at the last place may be told here.
-                    let _ = socket.send(b"x");
+                    if socket.send(b"x").is_err() {
+                        let _ = socket.send(b"x");
+                    }
                 }
             }
             Self::Renames => {

@@ -5,6 +5,7 @@ use self::Attach::{
     CgroupAddress, CgroupPacket, CgroupSocket, Entry, Exit, ExitOf, Probe, RawTracepoint, SockOps,
 };
 use crate::event::SourceKind;
+use crate::health::WITHOUT_USES;
 
 /// One program, and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,7 +337,7 @@ pub const FACTS: &[Fact] = &[
     fact(
         USES,
         When::Uses,
-        "transports beside TCP and UDP, sockets that came from somebody else",
+        WITHOUT_USES,
         &[(
             Way::RawTracepoint,
             &[

@@ -26,7 +26,7 @@ use crate::health::{Bound, Bounds, Gap, Gaps};
 use crate::privileges;
 use crate::process::{ProcessId, Verdict};
 use crate::source::proc::{ProcSettings, ephemeral_ports};
-use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, transports};
 use crate::stop::Stop;
 
 use compare::Comparison;
@@ -492,10 +492,13 @@ impl Source for EbpfSource {
         if let Some(unix) = &self.unix {
             unix.add_gaps(&mut gaps);
         }
-        let reason = self.programs.hooks.reason();
+        let mut reason = self.programs.hooks.reason();
         let mut bounds = Bounds::default();
+        let sees_uses = self.programs.hooks.has(hooks::USES);
+        let wanted = (self.settings.polling.udp, self.settings.polling.other);
+        let watched = transports::watched((self.kind(), sees_uses), wanted, &mut bounds, &mut reason);
         bounds.add(Bound::Arguments, self.processes.arguments_cut);
-        SourceHealth { kind: self.kind(), reason, gaps, bounds }
+        SourceHealth { kind: self.kind(), reason, gaps, bounds, watched }
     }
 
     fn now(&self) -> Moment {

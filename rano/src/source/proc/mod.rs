@@ -34,7 +34,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::health::{Bounds, Gap, Gaps};
 use crate::process::ProcessId;
-use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, transports};
 use crate::stop::Stop;
 
 use others::OtherNamespaces;
@@ -299,9 +299,12 @@ impl Source for ProcSource {
         gaps.set(Gap::Vanished, self.scanner.vanished());
         let reasons: Vec<&str> =
             [&self.instead, &self.own.reason].into_iter().flatten().map(|s| &**s).collect();
-        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        let mut reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        let mut bounds = Bounds::default();
+        let wanted = (self.settings.udp, self.settings.other);
+        let watched = transports::watched((self.kind(), false), wanted, &mut bounds, &mut reason);
         gaps.set(Gap::Unread, self.own.unread + self.others.unread + self.broken_walks);
-        SourceHealth { kind: self.kind(), reason, gaps, bounds: Bounds::default() }
+        SourceHealth { kind: self.kind(), reason, gaps, bounds, watched }
     }
 
     fn now(&self) -> Moment {
