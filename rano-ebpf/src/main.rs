@@ -1,4 +1,5 @@
-//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `datagrams`, `others`, `listen`, and `hooks/`, one family a file.
+//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `datagrams`, `others`, `listen`, and `hooks/`,
+//! one family a file.
 //! Compiled for the BPF target only; no std, no allocation, no parsing beyond finding what to copy.
 #![no_std]
 #![no_main]

@@ -193,7 +193,7 @@ pub fn draft<T: Pointee>(socket: *const T, told: Told) -> Option<Draft> {
     Some(Draft { room })
 }
 
-/// A pointer from a context as a plain address, which is what the verifier takes it for once it has been through memory.
+/// A pointer from a context as a plain address, which it is to the verifier once it has been through memory.
 #[inline(always)]
 pub fn address<T>(socket: *const T) -> usize {
     let mut place = 0_usize;

@@ -1,5 +1,5 @@
-//! Transports beside TCP and UDP: that a watched process uses one is told, with where to, if that is known, and how many
-//! bytes.
+//! Transports beside TCP and UDP: that a watched process uses one is told, with where to, if that is known, and how
+//! many bytes.
 
 use anyhow::{Result, ensure};
 

@@ -1,5 +1,5 @@
-//! Clients of sockets other than TCP's: the test executable under an agent's name plays one, says in a line of JSON what
-//! it exchanged with whom, and ends.
+//! Clients of sockets other than TCP's: the test executable under an agent's name plays one, says in a line of JSON
+//! what it exchanged with whom, and ends.
 
 use std::io;
 use std::mem::size_of_val;

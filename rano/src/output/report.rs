@@ -11,12 +11,12 @@ use super::fold::wrapped;
 use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
 use super::table::{Align, Column, Table, bar, grouped};
+use crate::event::SourceKind;
 use crate::filter::Filter;
 use crate::health::{Gap, Gaps, UNSEEN, WITHOUT_USES, Watched};
 use crate::process::LeftOut;
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
 use crate::store::query::sessions::StoredSession;
-use crate::words::SourceKind;
 
 /// Blocks of the longest bar.
 const BAR: usize = 16;

@@ -12,6 +12,7 @@ pub mod names;
 pub mod older;
 pub mod orphans;
 pub mod processes;
+mod refusals;
 pub mod sockets;
 pub mod unix;
 
