@@ -165,6 +165,12 @@ pub fn forget_verdict(pid: u32) {
     let _ = TRACKED.remove(pid);
 }
 
+/// Who the caller is, if it is known that they are watched. Nobody is told of.
+#[inline(always)]
+pub fn watched() -> Option<Identity> {
+    Identity::current().filter(|identity| matches!(identity.verdict(), Some(Verdict::Tracked)))
+}
+
 /// Who the caller is, unless it is ignored or left out. A process that was never judged is told of first.
 #[inline(always)]
 pub fn caller() -> Option<Identity> {

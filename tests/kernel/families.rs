@@ -3,9 +3,11 @@
 
 use anyhow::{Result, ensure};
 
+use crate::support::namespace::User;
 use crate::support::scene::Scene;
 use crate::support::trial::skip;
-use crate::talker::{Talk, play};
+use crate::support::{PATIENCE, wait_for_end};
+use crate::talker::{Talk, play, stay};
 
 crate::tests![
     icmp_is_told,
@@ -13,6 +15,7 @@ crate::tests![
     udp_lite_is_told,
     frames_are_told,
     other_transports_can_be_left_out,
+    polling_shows_those_that_last,
 ];
 
 const EBPF: [&str; 3] = ["--source", "ebpf", "--no-dns"];
@@ -73,5 +76,30 @@ fn frames_are_told() -> Result<()> {
 fn other_transports_can_be_left_out() -> Result<()> {
     let (told, _) = told(Talk::Ping, &["--no-other"])?;
     ensure!(told.is_empty(), "{told:?}");
+    Ok(())
+}
+
+/// What is in `/proc/net` while it lasts, and its end; of datagram sockets those that may send.
+fn polling_shows_those_that_last() -> Result<()> {
+    let mut scene = Scene::new(User::Root)?;
+    let rano = scene.observe(&["--source", "proc", "--no-dns"])?;
+    let mut player = stay(&scene.place, Talk::Hold)?;
+    let pid = player.id();
+    for (kind, protocol) in
+        [("connect", "89"), ("connect", "packet"), ("connect", "udp"), ("close", "packet")]
+    {
+        if kind == "close" {
+            drop(player.stdin.take());
+        }
+        let (kind, of, column) = (format!(" {kind} "), format!("| pid={pid} |"), format!("| {protocol} |"));
+        let is_it = |line: &str| line.contains(&kind) && line.contains(&of) && line.contains(&column);
+        rano.stdout.wait_for(&format!("{kind} of {protocol}"), is_it)?;
+    }
+    ensure!(wait_for_end(&player, PATIENCE)?, "the player does not end");
+    player.wait()?;
+    scene.let_it_look(&rano)?;
+    rano.interrupt()?.expect_code(0)?;
+    let query = format!("SELECT count(*) FROM events WHERE pid = {pid} AND event = 'connect'");
+    ensure!(scene.database()?.count(&query)? == 3, "a socket that is connected to port 0 is nothing");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::mem::size_of_val;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -52,6 +52,9 @@ pub enum Talk {
     UdpLiteConnected,
     /// A frame to the loopback device.
     Packet,
+    /// A raw socket, a packet socket, a connected UDP socket and one that is connected to port 0; until its standard
+    /// input ends.
+    Hold,
 }
 
 /// What was exchanged with one other end: its port, bytes sent, bytes received. In any order.
@@ -67,6 +70,15 @@ pub fn play(place: &Place, talk: Talk) -> Result<(u32, Exchanged)> {
     let answer: Result<(u32, Exchanged), String> = serde_json::from_str(&said)
         .with_context(|| format!("{said} {}", String::from_utf8_lossy(&ran.stderr)))?;
     answer.map_err(|why| skip(format!("{talk:?}: {why}")))
+}
+
+/// Plays one that stays until its standard input is dropped.
+pub fn stay(place: &Place, talk: Talk) -> Result<Child> {
+    let mut command = Command::new(stage::actor("claude")?);
+    command.env_clear().env(MARKER, serde_json::to_string(&talk)?).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    place.apply(&mut command);
+    command.spawn().with_context(|| format!("play {talk:?}"))
 }
 
 pub fn play_if_asked() -> Option<ExitCode> {
@@ -143,6 +155,7 @@ fn act(talk: Talk) -> Result<Exchanged> {
         Talk::UdpLite => lite(false),
         Talk::UdpLiteConnected => lite(true),
         Talk::Packet => packet(),
+        Talk::Hold => hold(),
         Talk::Probe => {
             for to in ["127.0.0.1:0", "127.0.0.1:9", "127.0.0.1:53", "127.0.0.2:65535"] {
                 unbound(libc::AF_INET)?.connect(to)?;
@@ -337,4 +350,14 @@ fn packet() -> Result<Exchanged> {
     };
     anyhow::ensure!(sent == 40, "{}", io::Error::last_os_error());
     Ok(vec![(None, 40, 0)])
+}
+
+fn hold() -> Result<Exchanged> {
+    let _raw = socket(libc::AF_INET, libc::SOCK_RAW, 89)?;
+    let _packet = socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0)?;
+    let (connected, probe) = (unbound(libc::AF_INET)?, unbound(libc::AF_INET)?);
+    connected.connect("127.0.0.1:9")?;
+    probe.connect("127.0.0.1:0")?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(Vec::new())
 }

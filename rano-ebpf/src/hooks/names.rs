@@ -200,11 +200,10 @@ fn datagram(ctx: &SkBuffContext) -> Option<()> {
 /// Of a socket that is neither TCP's nor UDP's: where it goes, which the call that sends does not say afterwards.
 #[inline(always)]
 fn other(ctx: &SkBuffContext, packet: &Packet) -> Option<()> {
-    let remote: [u32; 4] = if packet.transport == IPV6_HEADER {
-        load(ctx, 24)?
-    } else {
-        [0, 0, 0xffff_u32.to_be(), load(ctx, 16)?]
-    };
+    // An IPv4 header may be as long as one of IPv6.
+    let version: u8 = load(ctx, 0)?;
+    let remote: [u32; 4] =
+        if version >> 4 == 6 { load(ctx, 24)? } else { [0, 0, 0xffff_u32.to_be(), load(ctx, 16)?] };
     let has_ports = packet.protocol == IPPROTO_SCTP || packet.protocol == IPPROTO_DCCP;
     let port = if has_ports { packet.destination_port() } else { 0 };
     let halves = |at: usize| u64::from(remote[at]) | u64::from(remote[at + 1]) << 32;

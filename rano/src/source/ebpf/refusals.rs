@@ -4,7 +4,10 @@ use anyhow::Result;
 use aya::programs::ProgramError;
 
 /// Tries names until one works; the reason is that of the last.
-pub fn first(functions: &[&str], mut attach: impl FnMut(&str) -> Result<(), ProgramError>) -> Result<()> {
+pub(super) fn first(
+    functions: &[&str],
+    mut attach: impl FnMut(&str) -> Result<(), ProgramError>,
+) -> Result<()> {
     let mut outcome = Ok(());
     for function in functions {
         outcome = attach(function).map_err(brief);
@@ -16,14 +19,14 @@ pub fn first(functions: &[&str], mut attach: impl FnMut(&str) -> Result<(), Prog
 }
 
 /// Whether the first thing that was asked of the kernel was refused for lack of privileges.
-pub fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(super) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<std::io::Error>())
         .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// The reason without the verifier's log, of which only the last words matter to a reader.
-pub fn brief(error: ProgramError) -> anyhow::Error {
+pub(super) fn brief(error: ProgramError) -> anyhow::Error {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
