@@ -11,7 +11,7 @@ use crate::maps::{DATAGRAMS_HOOKED, FLOWS, LEFT_OUT_FLOWS, TALKS, left_out, lost
 use crate::socket::{
     Destination, Given, IPPROTO_UDP, IPPROTO_UDPLITE, Pointee, Told, bytes, destination, mapped,
 };
-use crate::task::{Identity, caller, caller_or, may_be_watched, thread, watched};
+use crate::task::{Identity, caller, caller_or, may_be_watched, thread, user};
 
 /// `MSG_PEEK`: what is received stays to be received.
 const PEEK: u32 = 2;
@@ -189,7 +189,7 @@ pub fn exchanged_by(sk: Given, returned: i32, place: usize, call_flags: u32) {
 fn adopt(sk: Given, key: u64) {
     let destination = destination(sk.address());
     let connected = if destination.1 == 0 { 0 } else { flags::CONNECTED };
-    if let Some(identity) = watched() {
+    if let Some(identity) = user() {
         let flags = flags::DATAGRAM | flags::INHERITED | connected;
         let _ = remember_new(key, owned(identity, flags, destination));
     }

@@ -160,7 +160,7 @@ fn tell_end<T: Pointee>(socket: *const T, told: Told) {
 /// The last of a socket could not be told.
 #[inline(always)]
 fn unheard(owner: Owner) {
-    if owner.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER) == 0 {
+    if owner.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER | flags::ADOPTED) == 0 {
         lost(Loss::Unheard);
     }
 }

@@ -9,7 +9,7 @@ use crate::datagrams::{aim, begins, count, last};
 use crate::follow::{flags_of, owned, remember, remember_new, tell_on, words_of};
 use crate::maps::DESTINATIONS;
 use crate::socket::{AF_INET6, Destination, Given, IPPROTO_TCP, Told, mapped};
-use crate::task::{Identity, caller, read, read_at, watched};
+use crate::task::{Identity, caller, read, read_at, user};
 
 /// `MSG_PEEK`
 const PEEK: u32 = 2;
@@ -109,10 +109,14 @@ fn adopt_known(sk: Given, key: u64, words: &OwnerWords) {
         return;
     }
     let known = Owner::from_words(*words);
-    let Some(identity) = watched() else { return };
+    let Some(identity) = user() else { return };
     let is_same = known.pid == identity.pid && known.start_ns == identity.start_ns;
     // The same process runs another program by now; or it was found that nobody watches its opener.
-    let is_new = if is_same { known.exec_id != identity.exec_id } else { is_ignored(&known) };
+    let is_new = if is_same {
+        !identity.is_undecided && known.exec_id != identity.exec_id
+    } else {
+        is_ignored(&known)
+    };
     if !is_new {
         return;
     }
@@ -133,7 +137,7 @@ fn is_ignored(owner: &Owner) -> bool {
 
 #[inline(always)]
 fn adopt_new(sk: Given, key: u64) {
-    let Some(identity) = watched() else { return };
+    let Some(identity) = user() else { return };
     if !reached_out(sk) {
         return;
     }

@@ -165,10 +165,15 @@ pub fn forget_verdict(pid: u32) {
     let _ = TRACKED.remove(pid);
 }
 
-/// Who the caller is, if it is known that they are watched. Nobody is told of.
+/// Who the caller is, unless it is ignored or left out. Nobody is told of.
 #[inline(always)]
-pub fn watched() -> Option<Identity> {
-    Identity::current().filter(|identity| matches!(identity.verdict(), Some(Verdict::Tracked)))
+pub fn user() -> Option<Identity> {
+    let identity = Identity::current()?;
+    match identity.verdict() {
+        Some(Verdict::Ignored | Verdict::Excluded) => None,
+        Some(Verdict::Tracked) => Some(identity),
+        Some(Verdict::Asked | Verdict::Undecided) | None => Some(Identity { is_undecided: true, ..identity }),
+    }
 }
 
 /// Who the caller is, unless it is ignored or left out. A process that was never judged is told of first.
