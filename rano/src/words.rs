@@ -45,14 +45,15 @@ const RAW: u8 = 255;
 const DECIMALS: [&str; 256] = decimals();
 
 const fn decimals() -> [&'static str; 256] {
+    const TEN: &[u8; 10] = b"0123456789";
     /// Three digits each.
     const DIGITS: [u8; 768] = {
         let mut digits = [0; 768];
         let mut number = 0;
         while number < 256 {
-            digits[number * 3] = b'0' + (number / 100) as u8;
-            digits[number * 3 + 1] = b'0' + (number / 10 % 10) as u8;
-            digits[number * 3 + 2] = b'0' + (number % 10) as u8;
+            digits[number * 3] = TEN[number / 100];
+            digits[number * 3 + 1] = TEN[number / 10 % 10];
+            digits[number * 3 + 2] = TEN[number % 10];
             number += 1;
         }
         digits

@@ -22,8 +22,10 @@ const EBPF: [&str; 3] = ["--source", "ebpf", "--no-dns"];
 
 /// Protocol, remote address and port, as far as there are any, bytes sent and received of one that ended.
 type Told = (String, Option<String>, Option<u16>, i64, i64);
+/// Bytes sent and received.
+type Exchanged = Vec<(i64, i64)>;
 
-fn told(talk: Talk, arguments: &[&str]) -> Result<(Vec<Told>, Vec<(i64, i64)>)> {
+fn told(talk: Talk, arguments: &[&str]) -> Result<(Vec<Told>, Exchanged)> {
     let mut scene = crate::scene()?;
     let rano = scene.observe(&[&EBPF[..], arguments].concat())?;
     let (pid, exchanged) = play(&scene.place, talk)?;

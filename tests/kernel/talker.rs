@@ -120,7 +120,7 @@ fn send_more(socket: &UdpSocket, piece: &[u8], to: Option<SocketAddr>) -> Result
     let (name, length) = match to {
         Some(SocketAddr::V4(to)) => {
             let name = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_family: libc::sa_family_t::try_from(libc::AF_INET)?,
                 sin_port: to.port().to_be(),
                 sin_addr: libc::in_addr { s_addr: u32::from(*to.ip()).to_be() },
                 sin_zero: [0; 8],
@@ -313,7 +313,7 @@ fn lite(connected: bool) -> Result<Exchanged> {
 /// To 127.0.0.1, port of the kernel's choice.
 fn bind(socket: &UdpSocket) -> Result<()> {
     let name = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_family: libc::sa_family_t::try_from(libc::AF_INET)?,
         sin_port: 0,
         sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be() },
         sin_zero: [0; 8],
@@ -327,7 +327,7 @@ fn bind(socket: &UdpSocket) -> Result<()> {
 fn packet() -> Result<Exchanged> {
     let socket = socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0)?;
     let name = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as libc::sa_family_t,
+        sll_family: libc::sa_family_t::try_from(libc::AF_PACKET)?,
         // For experiments (IEEE 802).
         sll_protocol: 0x88b5_u16.to_be(),
         sll_ifindex: 1,

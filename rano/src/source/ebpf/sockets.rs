@@ -153,16 +153,15 @@ impl Sockets {
                 let known = self.flows.get_mut(&record.cookie).and_then(|known| {
                     known.iter_mut().find(|known| known.id == id && known.is_connected == is_connected)
                 });
-                match known {
-                    Some(known) => known.is_forgotten |= !is_connected,
-                    None => {
-                        if is_other && !is_of_ip(record) {
-                            self.beyond_ip.entry(record.cookie).or_insert(*record);
-                        }
-                        let flow = Flow { id, is_connected, is_other, protocol, is_forgotten: false };
-                        self.begin(flow, record, at, take, out);
-                    }
+                if let Some(known) = known {
+                    known.is_forgotten |= !is_connected;
+                    return;
                 }
+                if is_other && !is_of_ip(record) {
+                    self.beyond_ip.entry(record.cookie).or_insert(*record);
+                }
+                let flow = Flow { id, is_connected, is_other, protocol, is_forgotten: false };
+                self.begin(flow, record, at, take, out);
             }
             SocketKind::Bound => {
                 let Some(id) = flow else { return };

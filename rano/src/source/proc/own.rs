@@ -190,16 +190,16 @@ impl OwnNamespace {
             (other, _) if other.is_other() => {
                 let mut found = Vec::new();
                 let found_too = std::cell::RefCell::new(&mut found);
-                let dumped = net_text::others(
+                let held = net_text::others(
                     net,
                     |socket| found_too.borrow_mut().extend(seen(netns, socket)),
                     |inode| found_too.borrow_mut().push(packet_socket(netns, inode)),
                 );
-                let dumped = dumped.context("read /proc/net/raw and others")?;
+                let held = held.context("read /proc/net/raw and others")?;
                 for seen in found {
                     table.see(seen, now, out);
                 }
-                dumped
+                held
             }
             (_, dumper) => {
                 let mut ends = UnixEnds::default();
