@@ -164,24 +164,32 @@ fn a_socket_is_its_openers_whoever_uses_it() -> Result<()> {
     )
 }
 
-/// What a stranger connected is the agent's from its first use by the agent on, where that can be seen.
+/// What a stranger connected is the agent's from its first use by the agent on, where that can be seen. While the
+/// stranger itself is not judged yet, nobody knows that it is none of the agent's: then it is played again.
 fn a_socket_that_a_stranger_connected_is_its_first_watched_users() -> Result<()> {
-    let (scene, cases) = play(&[], &[Trick::GivenConnected])?;
-    let reason = scene.database()?.text("SELECT coalesce(source_reason, '') FROM sessions")?;
-    if reason.contains("sockets that came from somebody else") {
-        return Err(skip(reason));
+    let mut told = Vec::new();
+    for _ in 0..10 {
+        let (scene, cases) = play(&[], &[Trick::GivenConnected])?;
+        let reason = scene.database()?.text("SELECT coalesce(source_reason, '') FROM sessions")?;
+        if reason.contains("sockets that came from somebody else") {
+            return Err(skip(reason));
+        }
+        told.clear();
+        for Case { played, .. } in &cases {
+            let [(_, port)] = played.connected[..] else { bail!("{:?}", played.connected) };
+            let query = format!(
+                "SELECT coalesce(group_concat(event || ' ' || owner_quality), '') FROM \
+                 (SELECT * FROM events WHERE local_port = {port} AND pid = {} ORDER BY id)",
+                played.agent
+            );
+            told.push(scene.database()?.text(&query)?);
+        }
+        if told.iter().all(|told| told == "connect inherited,close inherited") {
+            return Ok(());
+        }
+        ensure!(told.iter().all(|told| told.is_empty() || told.contains("inherited")), "{told:?}");
     }
-    for Case { user, played, .. } in &cases {
-        let [(_, port)] = played.connected[..] else { bail!("{:?}", played.connected) };
-        let query = format!(
-            "SELECT coalesce(group_concat(event || ' ' || owner_quality), '') FROM \
-             (SELECT * FROM events WHERE local_port = {port} AND pid = {} ORDER BY id)",
-            played.agent
-        );
-        let told = scene.database()?.text(&query)?;
-        ensure!(told == "connect inherited,close inherited", "{user:?}: {told}");
-    }
-    Ok(())
+    bail!("{told:?}")
 }
 
 fn a_flood_of_processes_and_programs_is_told() -> Result<()> {
