@@ -17,7 +17,8 @@ pub use process::{ARGUMENT_CLASSES, ForkRecord, ImageRecord, PATH, ProcessKind, 
 pub use settings::{SETTING_COUNT, SETTINGS_GLOBAL, Setting};
 pub use socket::{SocketKind, SocketRecord};
 pub use words::{
-    FlowBytes, Judgement, JudgementWords, ListenerWords, Owner, OwnerWords, Verdict, flags, owner_words,
+    DestinationWords, FlowBytes, Judgement, JudgementWords, ListenerWords, Owner, OwnerWords, Verdict, flags,
+    owner_words,
 };
 
 /// Version of the record layout. The loader refuses an object that was built for another one.
@@ -30,6 +31,8 @@ pub const RING_BYTES: u32 = 4 << 20;
 pub const JUDGEMENTS_MAX: u32 = 1 << 16;
 /// Watched processes. Further ones have their verdict among the others.
 pub const TRACKED_MAX: u32 = 1 << 14;
+/// Marks of pids of processes that may be watched. A power of two.
+pub const TRACKED_MARKS_MAX: u32 = 1 << 16;
 /// Open sockets of which the kernel programs keep the owner, unless the loader asks for another number.
 pub const OWNERS_MAX: u32 = 1 << 16;
 /// Groups of sockets that are told apart when it is asked whether any of them is followed. A power of two.
@@ -40,6 +43,8 @@ pub const FLOWS_MAX: u32 = 1 << 14;
 pub const HELLOS_MAX: u32 = 1 << 10;
 /// What excluded processes exchange datagrams with, so that it is counted once.
 pub const LEFT_OUT_FLOWS_MAX: u32 = 1 << 12;
+/// Sockets of other kinds than TCP and UDP of which it is remembered where the last packet went.
+pub const DESTINATIONS_MAX: u32 = 1 << 10;
 /// Places at which somebody listens.
 pub const LISTENERS_MAX: u32 = 1 << 12;
 /// Threads that are in the middle of a call.
@@ -50,6 +55,12 @@ pub const CALLS_MAX: u32 = 1 << 14;
 #[inline]
 pub const fn group(key: u64) -> u32 {
     (key ^ key >> 14) as u32 & (FOLLOWED_GROUPS - 1)
+}
+
+/// The mark of a pid.
+#[inline]
+pub const fn tracked_mark(pid: u32) -> u32 {
+    pid & (TRACKED_MARKS_MAX - 1)
 }
 
 /// What every record begins with.

@@ -68,10 +68,15 @@ offsets! {
     SockError = "sock", "sk_err";
     SockProtocol = "sock", "sk_protocol";
     SockUid = "sock", "sk_uid";
+    SockSocket = "sock", "sk_socket";
+    SocketInode = "socket_alloc", "vfs_inode", "i_ino";
     MessageName = "msghdr", "msg_name";
     TcpBytesSent = "tcp_sock", "bytes_sent";
     TcpBytesRetransmitted = "tcp_sock", "bytes_retrans";
     TcpBytesReceived = "tcp_sock", "bytes_received";
+    TcpBytesAcknowledged = "tcp_sock", "bytes_acked";
+    TcpSendNext = "tcp_sock", "snd_nxt";
+    TcpSendFirst = "tcp_sock", "snd_una";
 }
 
 #[cfg(test)]

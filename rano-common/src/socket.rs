@@ -8,7 +8,7 @@ use crate::Header;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum SocketKind {
-    /// TCP: the SYN is about to be sent. UDP: connected.
+    /// TCP: the SYN is about to be sent. UDP: connected, and what was told of the socket before has ended.
     Attempt = 1,
     Established = 2,
     /// TCP: the state became `CLOSE`, from `state_before`.
@@ -16,12 +16,13 @@ pub enum SocketKind {
     /// The last descriptor of a socket was closed that told nothing else: UDP, older than the observation, or a TCP
     /// attempt that found no route.
     Released = 4,
-    /// The first datagram of an unconnected socket to this destination.
+    /// The first datagram of an unconnected socket to this destination, or from there; to nowhere, port 0: it came from
+    /// nobody knows where.
     Datagram = 5,
     /// A connect that got no further than the call: no route, no port. `error` is what it returned, 0 where that was
     /// not seen.
     Failed = 6,
-    /// The local end of a connected datagram socket is known: the connect succeeded.
+    /// The first datagram of a connected socket, in either direction: with its local end.
     Bound = 7,
     /// A listener's connection was taken.
     Accepted = 8,

@@ -93,14 +93,18 @@ pub mod flags {
     pub const TOLD: u32 = 64;
     /// A datagram socket that is connected.
     pub const CONNECTED: u32 = 128;
-    /// Its local end was told.
-    pub const BOUND: u32 = 256;
+    /// A datagram was exchanged, or nobody would see one.
+    pub const TALKED: u32 = 256;
     /// A record of it found room before this one.
     pub const HEARD: u32 = 512;
     /// In a record of an end: the other side's FIN came, and is counted in the bytes received.
     pub const FIN: u32 = 1024;
     /// Its opener was not judged yet, or somebody else's packet opened it: such sockets leave half of the room.
     pub const LIMITED: u32 = 2048;
+    /// Of another kind than TCP and UDP: its key is the inode of its file, marked.
+    pub const OTHER: u32 = 8192;
+    /// It was connected by somebody else, and is its first watched user's.
+    pub const ADOPTED: u32 = 16_384;
     /// There was no room to follow it: nothing more is told of it.
     pub const UNFOLLOWED: u32 = 4096;
 }
@@ -110,12 +114,17 @@ pub mod owner_words {
     pub const ESTABLISHED: usize = 1;
     /// The flags are the lower half.
     pub const FLAGS: usize = 3;
+    /// Two words.
+    pub const REMOTE: usize = 4;
     pub const SENT: usize = 6;
     pub const RECEIVED: usize = 7;
 }
 
 /// What went to one destination of an unconnected datagram socket, and came from it: sent, received.
 pub type FlowBytes = [u64; 2];
+
+/// Where a packet went: the address in two words, IPv4 as its mapped IPv6 address, and the port.
+pub type DestinationWords = [u64; 3];
 
 /// Who listens: the socket's cookie, start, pid and exec id of the owner. A pid of 0: several do.
 pub type ListenerWords = [u64; 3];
@@ -129,7 +138,8 @@ pub struct Owner {
     pub exec_id: u32,
     /// See [`flags`].
     pub flags: u32,
-    /// Where a connect went, in the bytes of the address: a socket that found no route does not know it.
+    /// Where a connect went, in the bytes of the address: a socket that found no route does not know it. Of an
+    /// unconnected datagram socket where it sent to last.
     pub remote: [u64; 2],
     pub remote_port: u16,
     /// Payload of a datagram socket; see the record's fields.

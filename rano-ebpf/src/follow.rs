@@ -3,23 +3,17 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
-use rano_common::{
-    FlowKey, LeftOut, Loss, Offset, Owner, OwnerWords, Setting, SocketKind, flags, group, owner_words,
-};
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
+use rano_common::{Loss, Owner, OwnerWords, Setting, SocketKind, flags, group, owner_words};
 
+use crate::datagrams::are_seen;
 use crate::emit::now;
-use crate::maps::{
-    FLOWS, FOLLOWED, FOLLOWED_OLDER, LEFT_OUT_FLOWS, LIMITED, LISTENERS, OWNERS, TALKS, left_out, lost,
-    setting,
-};
-use crate::socket::{Destination, Given, IPPROTO_UDP, Pointee, Told, draft, tell};
-use crate::task::{Identity, caller_or, thread};
+use crate::maps::{FOLLOWED, FOLLOWED_OLDER, LIMITED, LISTENERS, OWNERS, lost, setting};
+use crate::socket::{Destination, Given, Pointee, Told, draft, tell};
+use crate::task::Identity;
 
 /// `EINPROGRESS`: neither success nor failure.
 const IN_PROGRESS: i32 = -115;
-/// `MSG_PEEK`: what is received stays to be received.
-const PEEK: u32 = 2;
 
 #[inline(always)]
 pub fn owned(identity: Identity, flags: u32, (remote, remote_port): Destination) -> Owner {
@@ -59,7 +53,7 @@ pub fn remember(key: u64, owner: Owner) -> bool {
 
 /// Unless it has an owner, or there is no room.
 #[inline(always)]
-fn remember_new(key: u64, owner: Owner) -> bool {
+pub fn remember_new(key: u64, owner: Owner) -> bool {
     let is_limited = owner.flags & flags::LIMITED != 0;
     if is_limited && !has_room_for_limited() {
         return false;
@@ -131,7 +125,7 @@ pub fn owner_of(key: u64) -> Option<Owner> {
 }
 
 #[inline(always)]
-fn words_of(key: u64) -> Option<*mut OwnerWords> {
+pub fn words_of(key: u64) -> Option<*mut OwnerWords> {
     if may_have_owner(key) { OWNERS.get_ptr_mut(key) } else { None }
 }
 
@@ -166,7 +160,7 @@ fn tell_end<T: Pointee>(socket: *const T, told: Told) {
 /// The last of a socket could not be told.
 #[inline(always)]
 fn unheard(owner: Owner) {
-    if owner.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER) == 0 {
+    if owner.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER | flags::ADOPTED) == 0 {
         lost(Loss::Unheard);
     }
 }
@@ -200,144 +194,16 @@ pub fn begin<T: Pointee>(socket: *const T, key: u64, identity: Identity, destina
     }
 }
 
-/// A datagram socket connects.
 #[inline(always)]
-pub fn datagrams_begin<T: Pointee>(socket: *const T, key: u64, identity: Identity, destination: Destination) {
-    let before = owner_of(key);
-    let kept =
-        before.map_or(0, |before| before.flags & (flags::LISTENER | flags::PREEXISTING | flags::HEARD));
-    let (sent, received) = before.map_or((0, 0), |before| (before.sent, before.received));
-    let (sent, received) = (settled(sent), settled(received));
-    let owner = owned(identity, flags::DATAGRAM | flags::CONNECTED | kept, destination);
-    let is_followed = remember(key, owner);
-    let flags = if is_followed { owner.flags } else { owner.flags | flags::UNFOLLOWED };
-    let owner = Owner { flags, sent, received, ..owner };
-    let _ = tell_on(socket, Told { remote: Some(destination), ..Told::new(SocketKind::Attempt, key, owner) });
-}
-
-/// A datagram goes from an unconnected socket.
-#[inline(always)]
-pub fn datagram_goes<T: Pointee>(socket: *const T, key: u64, destination: Destination) {
-    let flow = FlowKey { cookie: key, remote: destination.0, remote_port: u64::from(destination.1) };
-    // SAFETY: nothing but the presence is looked at.
-    if unsafe { FLOWS.get(flow) }.is_none() {
-        let Some(identity) = caller_or(|| datagrams_left_out(flow)) else { return };
-        let known = owner_of(key);
-        let heard = known.map_or(0, |known| known.flags & flags::HEARD);
-        let mut owner = owned(identity, flags::DATAGRAM | heard, destination);
-        // One that is known keeps what is known of it.
-        if known.is_none() && !remember_new(key, owner) {
-            lost(Loss::OwnersFull);
-            owner.flags |= flags::UNFOLLOWED;
-        }
-        let told = Told { remote: Some(destination), ..Told::new(SocketKind::Datagram, key, owner) };
-        if !tell_on(socket, told) {
-            // It is told with its next datagram.
-            return;
-        }
-        let _ = FLOWS.insert(flow, [0; 2], BPF_ANY as u64);
-    }
-    let _ = TALKS.insert(thread(), flow, BPF_ANY as u64);
-}
-
-/// An excluded process sends from a socket to a destination. Counted once, as it would be told.
-#[inline(always)]
-pub fn datagrams_left_out(flow: FlowKey) {
-    if LEFT_OUT_FLOWS.insert(flow, 0, BPF_NOEXIST as u64).is_ok() {
-        left_out(LeftOut::Datagrams);
-    }
-}
-
-/// A datagram came to a socket, whose caller asked from where.
-#[inline(always)]
-pub fn datagram_came(key: u64, (remote, port): Destination) {
-    let Some(owner) = owner_of(key) else { return };
-    if owner.flags & (flags::DATAGRAM | flags::CONNECTED) == flags::DATAGRAM {
-        let flow = FlowKey { cookie: key, remote, remote_port: u64::from(port) };
-        let _ = TALKS.insert(thread(), flow, BPF_ANY as u64);
-    }
-}
-
-/// A call that sends returned.
-#[inline(always)]
-pub fn sent(sk: Given, returned: i32) {
-    exchanged(sk, returned, owner_words::SENT, 0);
-}
-
-/// The same, where only the thread is known: what it sends to was remembered.
-#[inline(always)]
-pub fn sent_by(thread: u64, returned: i32) {
-    // SAFETY: nobody else looks for this thread's entry.
-    let Some(flow) = unsafe { TALKS.get(thread) }.copied() else { return };
-    let _ = TALKS.remove(thread);
-    if returned >= 0
-        && let Some(counted) = FLOWS.get_ptr_mut(flow)
-    {
-        // SAFETY: the kernel returned a pointer to two words.
-        add(unsafe { &raw mut (*counted)[0] }, returned as u64);
-    }
-}
-
-/// A call that receives returned.
-#[inline(always)]
-pub fn received(sk: Given, returned: i32, flags: u32) {
-    exchanged(sk, returned, owner_words::RECEIVED, flags);
-}
-
-#[inline(always)]
-fn exchanged(sk: Given, returned: i32, place: usize, call_flags: u32) {
-    let protocol: u16 = sk.get(Offset::SockProtocol).unwrap_or(0);
-    if protocol != u16::from(IPPROTO_UDP) {
-        return;
-    }
-    let Some(key) = sk.key() else { return };
-    let Some(words) = words_of(key) else { return };
-    let thread = thread();
-    // SAFETY: nobody else looks for this thread's entry.
-    let talk = unsafe { TALKS.get(thread) }.copied();
-    if talk.is_some() {
-        let _ = TALKS.remove(thread);
-    }
-    if returned < 0 || call_flags & PEEK != 0 {
-        return;
-    }
-    let bytes = returned as u64;
-    match talk {
-        Some(flow) if flow.cookie == key => {
-            if let Some(counted) = FLOWS.get_ptr_mut(flow) {
-                let at = place - owner_words::SENT;
-                // SAFETY: the kernel returned a pointer to two words, and `at` is one of them.
-                add(unsafe { &raw mut (*counted)[at] }, bytes);
-            }
-        }
-        // SAFETY: the kernel returned a pointer to the value, and `place` is within it.
-        _ => add(unsafe { &raw mut (*words)[place] }, bytes),
-    }
-    bound(sk, key, words);
-}
-
-#[inline(always)]
-fn add(to: *mut u64, bytes: u64) {
+pub fn add(to: *mut u64, bytes: u64) {
     // SAFETY: it points to an aligned word of a map; several CPUs may add at once. What it was before is not asked for:
     // kernels before 5.12 cannot say.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(to, bytes) };
 }
 
-/// The local end of a connected datagram socket is known; told once.
-#[inline(always)]
-fn bound(sk: Given, key: u64, words: *mut OwnerWords) {
-    // SAFETY: the kernel returned a pointer to the value.
-    let words = unsafe { &mut *words };
-    if flags_of(words) & (flags::CONNECTED | flags::BOUND) == flags::CONNECTED {
-        let owner = Owner::from_words(*words);
-        words[owner_words::FLAGS] |= u64::from(flags::BOUND);
-        let _ = tell_on(sk.address() as *const u8, Told::new(SocketKind::Bound, key, owner));
-    }
-}
-
 /// Without reading the rest of it.
 #[inline(always)]
-fn flags_of(words: &OwnerWords) -> u32 {
+pub fn flags_of(words: &OwnerWords) -> u32 {
     words[owner_words::FLAGS] as u32
 }
 
@@ -353,11 +219,16 @@ fn tried(owner: Owner) -> Destination {
 pub fn connect_returned(sk: Given, key: u64, returned: i32) -> bool {
     let Some(words) = words_of(key) else { return false };
     if returned == 0 {
-        bound(sk, key, words);
         return true;
     }
-    // SAFETY: the kernel returned a pointer to the value.
-    let words = unsafe { *words };
+    // SAFETY: the kernel returned a pointer to the value, which is this socket's as long as the call lasts.
+    let words = unsafe { &mut *words };
+    if flags_of(words) & flags::DATAGRAM != 0 && are_seen() {
+        // Nothing was sent, and nothing was told.
+        words[owner_words::FLAGS] &= !u64::from(flags::CONNECTED);
+        return true;
+    }
+    let words = *words;
     if flags_of(&words) & flags::ATTEMPTED == 0 {
         // What was attempted tells of its end itself.
         connect_failed(sk, key, Owner::from_words(words), returned);
@@ -425,7 +296,10 @@ pub fn released<T: Pointee>(socket: *const T, key: u64) {
         return;
     }
     let owner = Owner::from_words(*words);
-    tell_release(socket, key, owner);
+    let told = flags::HEARD | flags::TALKED | flags::PREEXISTING | flags::LISTENER;
+    if owner.flags & (flags::DATAGRAM | told) != flags::DATAGRAM {
+        tell_release(socket, key, owner);
+    }
     forget(key, owner);
 }
 
@@ -454,7 +328,7 @@ fn tell_release<T: Pointee>(socket: *const T, key: u64, owner: Owner) {
 /// A number that is there on every way that leads here. Otherwise the compiler may keep it in a place on the stack that
 /// was not written where nobody needs it, and read that place before it decides; the verifier before 5.18 refuses that.
 #[inline(always)]
-fn settled(number: u64) -> u64 {
+pub fn settled(number: u64) -> u64 {
     // SAFETY: it is a number on the stack.
     unsafe { core::ptr::read_volatile(&raw const number) }
 }

@@ -1,4 +1,5 @@
-//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `listen`, and `hooks/`, one family a file.
+//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `datagrams`, `others`, `listen`, and `hooks/`,
+//! one family a file.
 //! Compiled for the BPF target only; no std, no allocation, no parsing beyond finding what to copy.
 #![no_std]
 #![no_main]
@@ -6,11 +7,13 @@
 #![allow(internal_features, reason = "the library has no atomic addition for this target, which has one")]
 #![expect(unreachable_pub, reason = "programs have no outside: `pub` marks what a file offers the others")]
 
+mod datagrams;
 mod emit;
 mod follow;
 mod hooks;
 mod listen;
 mod maps;
+mod others;
 mod socket;
 mod task;
 

@@ -3,9 +3,10 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use rano_common::{
-    CALLS_MAX, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey, JUDGEMENTS_MAX, JudgementWords,
-    LEFT_OUT_FLOWS_MAX, LISTENERS_MAX, LeftOut, ListenerKey, ListenerWords, Loss, OFFSET_COUNT, OWNERS_MAX,
-    Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting, TRACKED_MAX,
+    CALLS_MAX, DESTINATIONS_MAX, DestinationWords, FLOWS_MAX, FOLLOWED_GROUPS, FlowBytes, FlowKey,
+    JUDGEMENTS_MAX, JudgementWords, LEFT_OUT_FLOWS_MAX, LISTENERS_MAX, LeftOut, ListenerKey, ListenerWords,
+    Loss, OFFSET_COUNT, OWNERS_MAX, Offset, OwnerWords, RING_BYTES, SETTING_COUNT, Setting,
+    TRACKED_MARKS_MAX, TRACKED_MAX,
 };
 
 #[map]
@@ -19,6 +20,11 @@ pub static JUDGEMENTS: LruHashMap<u32, JudgementWords> = LruHashMap::with_max_en
 /// The same of watched processes, which others' forks do not push out.
 #[map]
 pub static TRACKED: HashMap<u32, JudgementWords> = HashMap::with_max_entries(TRACKED_MAX, 0);
+
+/// Not 0: a process whose pid has this mark is watched, or was not judged since its exec. A look at it costs a tenth of
+/// one for a verdict.
+#[map]
+pub static TRACKED_MARKS: Array<u64> = Array::with_max_entries(TRACKED_MARKS_MAX, 0);
 
 /// By socket cookie, or without hooks of cgroups by the socket's address.
 #[map]
@@ -45,6 +51,11 @@ pub static FLOWS: LruHashMap<FlowKey, FlowBytes> = LruHashMap::with_max_entries(
 #[map]
 pub static TALKS: LruHashMap<u64, FlowKey> = LruHashMap::with_max_entries(CALLS_MAX, 0);
 
+/// By cookie: where the last packet of a socket went that is neither TCP's nor UDP's.
+#[map]
+pub static DESTINATIONS: LruHashMap<u64, DestinationWords> =
+    LruHashMap::with_max_entries(DESTINATIONS_MAX, 0);
+
 /// By thread: the socket with which a function was called that has not returned, and its flags.
 #[map]
 pub static CALLS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(CALLS_MAX, 0);
@@ -55,6 +66,10 @@ pub static LISTENERS: HashMap<ListenerKey, ListenerWords> = HashMap::with_max_en
 /// 1 once the function that accepts is hooked: it then tells, and not the handshake.
 #[map]
 pub static ACCEPT_HOOKED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// 1 once it is seen how many bytes a call on a datagram socket exchanged: a flow then begins with its first datagram.
+#[map]
+pub static DATAGRAMS_HOOKED: Array<u32> = Array::with_max_entries(1, 0);
 
 /// What excluded processes exchange datagrams with. A forgotten one is counted again.
 #[map]

@@ -17,6 +17,7 @@ pub const AF_INET6: u16 = 10;
 const SOCK_DONE: u64 = 1 << 1;
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
+pub const IPPROTO_UDPLITE: u8 = 136;
 
 /// Address and port; IPv4 as its mapped IPv6 address.
 pub type Destination = ([u8; 16], u16);
@@ -192,6 +193,17 @@ pub fn draft<T: Pointee>(socket: *const T, told: Told) -> Option<Draft> {
     Some(Draft { room })
 }
 
+/// A pointer from a context as a plain address, which it is to the verifier once it has been through memory.
+#[inline(always)]
+pub fn address<T>(socket: *const T) -> usize {
+    let mut place = 0_usize;
+    // SAFETY: a pointer has the size of a number.
+    unsafe {
+        core::ptr::write_volatile((&raw mut place).cast::<*const T>(), socket);
+        core::ptr::read_volatile(&raw const place)
+    }
+}
+
 /// What a pointer to a socket points to, as the verifier has it.
 pub trait Pointee {
     /// Always a TCP socket in full, of a context that lets it be had with its type.
@@ -335,7 +347,8 @@ unsafe fn fill(record: *mut SocketRecord, socket: &impl Fields, told: &Told) {
         (*record).local_port = socket.get(Offset::SockLocalPort);
         (*record).remote_port = u16::from_be(port);
         (*record).family = family;
-        (*record).protocol = if is_datagram { IPPROTO_UDP } else { IPPROTO_TCP };
+        (*record).protocol =
+            if is_datagram { socket.get::<u16>(Offset::SockProtocol) as u8 } else { IPPROTO_TCP };
         (*record).state_before = told.state_before;
         (*record).padding = 0;
         let kind = told.kind as u32;

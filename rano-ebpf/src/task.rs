@@ -3,15 +3,17 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
-    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user},
+    generated::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_user,
+    },
 };
 use rano_common::{
     ForkRecord, Header, ImageRecord, Judgement, JudgementWords, Loss, Offset, PATH, ProcessKind,
-    ProcessRecord, Setting, Verdict,
+    ProcessRecord, Setting, Verdict, tracked_mark,
 };
 
 use crate::emit::{Share, now, reserve, submit};
-use crate::maps::{JUDGEMENTS, TRACKED, lost, offset, setting};
+use crate::maps::{JUDGEMENTS, TRACKED, TRACKED_MARKS, lost, offset, setting};
 
 /// A process and the image it runs.
 #[derive(Clone, Copy)]
@@ -132,10 +134,22 @@ impl Identity {
         self.judge_as_fork(verdict, forker.unwrap_or(0));
     }
 
+    /// It may be watched.
+    #[inline(always)]
+    pub fn mark(&self) {
+        if let Some(mark) = TRACKED_MARKS.get_ptr_mut(tracked_mark(self.pid)) {
+            // SAFETY: the kernel returned a pointer to the value, which is 0 or 1.
+            unsafe { *mark = 1 };
+        }
+    }
+
     #[inline(always)]
     pub fn judge_as_fork(&self, verdict: Verdict, forker: u32) {
         let judgement = Judgement { start_ns: self.start_ns, exec_id: self.exec_id, verdict, forker };
         let words = judgement.to_words();
+        if matches!(verdict, Verdict::Tracked | Verdict::Asked) {
+            self.mark();
+        }
         if matches!(verdict, Verdict::Tracked) && TRACKED.insert(self.pid, words, BPF_ANY as u64).is_ok() {
             return;
         }
@@ -189,11 +203,35 @@ fn number_in(leader: usize, namespace: u32) -> u32 {
     0
 }
 
+/// Whether the current process may be a watched one: of most it is seen at once that they are not. Not for programs on
+/// cgroups, which have this helper only from Linux 6.2 on.
+#[inline(always)]
+pub fn may_be_watched() -> bool {
+    if setting(Setting::PidNamespace) != 0 {
+        // The marks go by other numbers than the kernel's: whoever asks looks closer.
+        return true;
+    }
+    // SAFETY: takes nothing, returns a number.
+    let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    TRACKED_MARKS.get(tracked_mark(pid)).is_some_and(|mark| *mark != 0)
+}
+
 /// Whoever has that pid is gone.
 #[inline(always)]
 pub fn forget_verdict(pid: u32) {
     let _ = JUDGEMENTS.remove(pid);
     let _ = TRACKED.remove(pid);
+}
+
+/// Who the caller is, unless it is ignored or left out. Nobody is told of.
+#[inline(always)]
+pub fn user() -> Option<Identity> {
+    let identity = Identity::current()?;
+    match identity.verdict() {
+        Some(Verdict::Ignored | Verdict::Excluded) => None,
+        Some(Verdict::Tracked) => Some(identity),
+        Some(Verdict::Asked | Verdict::Undecided) | None => Some(Identity { is_undecided: true, ..identity }),
+    }
 }
 
 /// Who the caller is, unless it is ignored or left out. A process that was never judged is told of first.

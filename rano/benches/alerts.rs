@@ -116,7 +116,8 @@ fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
     let providers = [("anthropic", "claude"), ("openai", "codex"), ("google", "gemini")].map(entry);
     let rules = Rules::new(Targets { descendants: true, ..Targets::default() }, Vec::new());
     let tree = Tree::new(rules, Providers::new(providers), Redaction::On);
-    let scope = Scope { udp: true, listening: false, unix: false, unattributed: false, pending: false };
+    let scope =
+        Scope { udp: true, other: true, listening: false, unix: false, unattributed: false, pending: false };
     let settings = StatsSettings {
         interval: Duration::from_secs(2),
         width: 40,

@@ -240,7 +240,9 @@ impl<'a> Run<'a> {
         let port = u16::try_from(32_768 + self.random.below(28_232)).expect("a port");
         let local = match &endpoint.remote {
             Address::Ip(SocketAddr::V6(_)) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x23)),
-            Address::Ip(SocketAddr::V4(_)) | Address::Path(_) => IpAddr::V4(Ipv4Addr::new(192, 168, 1, 23)),
+            Address::Ip(SocketAddr::V4(_)) | Address::Host(_) | Address::Path(_) => {
+                IpAddr::V4(Ipv4Addr::new(192, 168, 1, 23))
+            }
         };
         let protocol = if skewed.is_multiple_of(20) { Protocol::Udp } else { Protocol::Tcp };
         let connection = Connection {

@@ -45,6 +45,7 @@ fn say(what: &str, connection: &Connection) {
 fn text(address: &Address) -> String {
     match address {
         Address::Ip(address) => address.to_string(),
+        Address::Host(ip) => ip.to_string(),
         Address::Path(path) => path.to_string(),
     }
 }

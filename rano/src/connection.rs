@@ -121,7 +121,7 @@ impl Connection {
     /// The kind of its latest event.
     pub fn last_event(&self) -> EventKind {
         match self.first_event() {
-            EventKind::Connect if self.ended.is_some() => EventKind::Close,
+            EventKind::Connect | EventKind::Accept if self.ended.is_some() => EventKind::Close,
             first => first,
         }
     }

@@ -141,10 +141,12 @@ pub enum Bound {
     Cooldowns,
     /// Connects to names and addresses that went from the rankings, because there were too many.
     Rankings,
+    /// Transports that the kernel has and the source cannot see.
+    Transports,
 }
 
 impl Bound {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Arguments,
         Self::OtherNames,
         Self::LateNames,
@@ -152,6 +154,7 @@ impl Bound {
         Self::UnknownEndpoints,
         Self::Cooldowns,
         Self::Rankings,
+        Self::Transports,
     ];
 
     /// Key in JSON.
@@ -164,6 +167,7 @@ impl Bound {
             Self::UnknownEndpoints => "unknown_endpoints",
             Self::Cooldowns => "cooldowns",
             Self::Rankings => "rankings",
+            Self::Transports => "transports_unseen",
         }
     }
 
@@ -180,6 +184,9 @@ impl Bound {
             }
             Self::UnknownEndpoints => "unknown endpoints: reported without waiting for their names",
             Self::Cooldowns => "cooldowns: alerts that may be repeated early, there were too many at once",
+            Self::Transports => {
+                "transports unseen: kinds of sockets that this kernel has and this source cannot see"
+            }
             Self::Rankings => "rankings: connects to rare names and addresses, which were too many to rank",
         }
     }
@@ -187,7 +194,7 @@ impl Bound {
     /// What was seen of it is not all there was, and no [`Gap`] says so.
     pub const fn is_gap(self) -> bool {
         match self {
-            Self::Arguments | Self::OtherNames => true,
+            Self::Arguments | Self::OtherNames | Self::Transports => true,
             Self::LateNames
             | Self::AwaitedAnswers
             | Self::UnknownEndpoints
@@ -242,6 +249,60 @@ impl Gaps {
     }
 }
 
+/// What was watched. That nothing was missed is said of this alone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Watched {
+    /// Words of transports.
+    pub transports: Vec<&'static str>,
+    /// Transports that were asked for, and that the kernel has, but the source does not see: each is a gap.
+    pub unseen: Vec<&'static str>,
+    /// Whose processes, for people.
+    pub views: Vec<String>,
+}
+
+/// Transports beside TCP and UDP, by the words of them that every look at `/proc/net` holds, and the rest.
+const IN_PROC: [&str; 4] = ["icmp", "raw", "packet", "udplite"];
+const OTHERS: [&str; 6] = ["sctp", "dccp", "vsock", "tipc", "rds", "xdp"];
+
+impl Watched {
+    /// By a source of that kind. `sees_uses`: it sees sockets by their use. `present`: transports beside TCP and UDP
+    /// that this kernel has.
+    pub fn by(kind: SourceKind, udp: bool, other: bool, sees_uses: bool, present: &[&'static str]) -> Self {
+        let mut transports = vec!["tcp"];
+        transports.extend(udp.then_some("udp"));
+        if other {
+            match kind {
+                SourceKind::Proc => transports.extend(IN_PROC),
+                _ if sees_uses => transports.extend(IN_PROC.into_iter().chain(OTHERS)),
+                _ => {}
+            }
+        }
+        let is_unseen = |word: &&'static str| other && !transports.contains(word);
+        let unseen = present.iter().copied().filter(is_unseen).collect();
+        Self { transports, unseen, views: Vec::new() }
+    }
+
+    /// What is to be said of the transports that are not seen.
+    pub fn reason(&self) -> Option<String> {
+        (!self.unseen.is_empty()).then(|| format!("{UNSEEN}{}", self.unseen.join(", ")))
+    }
+}
+
+/// What the kernel's programs do not see where they cannot see sockets by their use.
+pub const WITHOUT_USES: &str = "transports beside TCP and UDP, sockets that came from somebody else";
+/// Before the list of what a source cannot see.
+pub const UNSEEN: &str = "not seen: ";
+
+impl std::fmt::Display for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.transports.join(", "))?;
+        if !self.views.is_empty() {
+            write!(f, "; {}", self.views.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
 /// What is known of a source's trustworthiness.
 #[derive(Debug, Clone)]
 pub struct SourceHealth {
@@ -250,4 +311,27 @@ pub struct SourceHealth {
     pub reason: Option<String>,
     pub gaps: Gaps,
     pub bounds: Bounds,
+    pub watched: Watched,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every transport of the kernel is in the list, is a gap, or was left out on purpose.
+    #[test]
+    fn what_is_not_watched_is_a_gap() {
+        let present: Vec<&str> = IN_PROC.into_iter().chain(OTHERS).collect();
+        for kind in SourceKind::ALL {
+            for sees_uses in [false, true] {
+                let watched = Watched::by(kind, true, true, sees_uses, &present);
+                for word in &present {
+                    let is_listed = watched.transports.contains(word);
+                    assert!(is_listed != watched.unseen.contains(word), "{kind:?} {sees_uses} {word}");
+                }
+            }
+            let left_out = Watched::by(kind, false, false, true, &present);
+            assert_eq!((left_out.to_string().as_str(), left_out.unseen.len()), ("tcp", 0));
+        }
+    }
 }

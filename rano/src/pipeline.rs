@@ -33,6 +33,8 @@ use tracker::Tracker;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
     pub udp: bool,
+    /// Transports beside TCP and UDP.
+    pub other: bool,
     /// Accepts and listeners.
     pub listening: bool,
     pub unix: bool,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connection::Connection;
-use crate::event::{Address, Bytes, Class, EventKind, KnownName};
+use crate::event::{Address, Bytes, Class, EventKind, KnownName, Role};
 use crate::process::LeftOut;
 
 use pairs::{Pairs, Path};
@@ -90,7 +90,9 @@ impl Totals {
             }
             EventKind::Close => {
                 self.closes += 1;
-                self.active = self.active.saturating_sub(1);
+                if connection.role == Role::Connect {
+                    self.active = self.active.saturating_sub(1);
+                }
                 if let Some(duration) = connection.duration() {
                     self.timed += 1;
                     self.duration_sum += duration;

@@ -56,6 +56,49 @@ impl Source {
         [(Self::Auto, "auto"), (Self::Ebpf, "ebpf"), (Self::Proc, "proc")];
 }
 
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// `IPPROTO_RAW`: the sender writes the headers.
+const RAW: u8 = 255;
+
+/// Each number that fits a byte, as text.
+const DECIMALS: [&str; 256] = decimals();
+
+const fn decimals() -> [&'static str; 256] {
+    const TEN: &[u8; 10] = b"0123456789";
+    /// Three digits each.
+    const DIGITS: [u8; 768] = {
+        let mut digits = [0; 768];
+        let mut number = 0;
+        while number < 256 {
+            digits[number * 3] = TEN[number / 100];
+            digits[number * 3 + 1] = TEN[number / 10 % 10];
+            digits[number * 3 + 2] = TEN[number % 10];
+            number += 1;
+        }
+        digits
+    };
+    let mut texts = [""; 256];
+    let mut number = 0;
+    while number < 256 {
+        let width = if number < 10 {
+            1
+        } else if number < 100 {
+            2
+        } else {
+            3
+        };
+        let (_, from) = DIGITS.split_at(number * 3 + 3 - width);
+        let (text, _) = from.split_at(width);
+        texts[number] = match std::str::from_utf8(text) {
+            Ok(text) => text,
+            Err(_) => "",
+        };
+        number += 1;
+    }
+    texts
+}
+
 /// Transport of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,18 +109,71 @@ pub enum Protocol {
     Udp,
     /// Sockets of this host alone.
     Unix,
+    /// Packets of IP of that protocol (`/etc/protocols`), by raw and ping sockets.
+    Ip(u8),
+    /// UDP with partial checksums.
+    UdpLite,
+    /// Streams of messages over IP.
+    Sctp,
+    /// Datagrams over IP with congestion control.
+    Dccp,
+    /// Frames of a device.
+    Packet,
+    /// Between a virtual machine and its host.
+    Vsock,
+    /// Within a cluster.
+    Tipc,
+    /// Reliable datagrams.
+    Rds,
+    /// Frames of a device, past the kernel's own network layers.
+    Xdp,
 }
 
 impl Protocol {
-    /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Unix];
+    /// Each of them; of those of IP the ones that have a word.
+    pub const ALL: [Self; 13] = [
+        Self::Tcp,
+        Self::Udp,
+        Self::Unix,
+        Self::Ip(ICMP),
+        Self::Ip(RAW),
+        Self::UdpLite,
+        Self::Sctp,
+        Self::Dccp,
+        Self::Packet,
+        Self::Vsock,
+        Self::Tipc,
+        Self::Rds,
+        Self::Xdp,
+    ];
 
-    /// The word used in every format.
+    /// Neither TCP, nor UDP, nor a unix socket.
+    pub const fn is_other(self) -> bool {
+        !matches!(self, Self::Tcp | Self::Udp | Self::Unix)
+    }
+
+    /// Whether its ends have ports.
+    pub const fn has_ports(self) -> bool {
+        !matches!(self, Self::Ip(_))
+    }
+
+    /// The word used in every format; a protocol of IP that has none goes by its number.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Unix => "unix",
+            Self::Ip(ICMP | ICMPV6) => "icmp",
+            Self::Ip(0 | RAW) => "raw",
+            Self::Ip(number) => DECIMALS[number as usize],
+            Self::UdpLite => "udplite",
+            Self::Sctp => "sctp",
+            Self::Dccp => "dccp",
+            Self::Packet => "packet",
+            Self::Vsock => "vsock",
+            Self::Tipc => "tipc",
+            Self::Rds => "rds",
+            Self::Xdp => "xdp",
         }
     }
 }
@@ -100,6 +196,8 @@ pub enum Role {
 pub enum Address {
     /// An IPv4 or IPv6 end. IPv4-mapped IPv6 is stored as IPv4 (see [`Address::ip`]).
     Ip(SocketAddr),
+    /// An end of a transport without ports.
+    Host(IpAddr),
     /// A unix socket's path; abstract names start with `@`. Raw: escape before showing.
     Path(Arc<str>),
 }
@@ -120,6 +218,7 @@ impl Address {
     pub fn ip_addr(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
+            Self::Host(ip) => Some(*ip),
             Self::Path(_) => None,
         }
     }

@@ -72,7 +72,7 @@ fn the_sections_stand_in_their_order() -> Result<()> {
         "  start     2026-01-18T05:30:00Z\n",
         "  exit      clean\n",
         "  host      box\n",
-        "  nothing missed\n",
+        "  nothing missed (tcp, udp, ",
     ] {
         ensure!(text.contains(line), "{line:?} is missing in\n{text}");
     }

@@ -92,11 +92,16 @@ fn listeners_and_accepts_are_told_when_asked_for() -> Result<()> {
     let (connection, tuple) = client.connect(Transport::Tcp, address)?;
     let served = Tuple { local: tuple.remote, remote: tuple.local };
     rano.wait_for_event("accept", served)?;
+    let totals = client.exchange(connection, 3000, 7000)?;
     client.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("close", served)?;
     end(&mut scene, rano)?;
     let database = scene.database()?;
     let rows = database.events_of(Transport::Tcp, served)?;
-    let [accept] = &rows[..] else { anyhow::bail!("{rows:#?}") };
+    let [accept, close] = &rows[..] else { anyhow::bail!("{rows:#?}") };
+    ensure!((&*accept.event, &*close.event) == ("accept", "close"), "{rows:#?}");
+    let bytes = (Some(totals.received.try_into()?), Some(totals.sent.try_into()?));
+    ensure!((close.bytes_sent, close.bytes_recv) == bytes && close.duration_ms.is_some(), "{rows:#?}");
     ensure!(accept.pid == Some(claude.pid()), "{rows:#?}");
     let inherited = reason(&scene)?.contains("who accepts");
     ensure!(accept.owner_quality == if inherited { "inherited" } else { "exact" }, "{rows:#?}");

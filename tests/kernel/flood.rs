@@ -208,8 +208,11 @@ fn connections_whose_beginning_was_lost_are_found_out() -> Result<()> {
     for &place in everybody() {
         let mut watch = Watch::start(place, TINY, &[])?;
         let Servers { tcp, udp, .. } = watch.servers;
-        let (held, connected) =
-            watch.unheard(|agent| Ok((agent.hold(tcp, 5)?, agent.connect(Transport::Udp, udp)?)))?;
+        let (held, connected) = watch.unheard(|agent| {
+            let connected = agent.connect(Transport::Udp, udp)?;
+            agent.exchange(connected.0, 20, 20)?;
+            Ok((agent.hold(tcp, 5)?, connected))
+        })?;
         for &tuple in held.iter().chain([&connected.1]) {
             watch.rano.wait_for_event("connect", tuple)?;
         }

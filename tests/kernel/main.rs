@@ -11,7 +11,9 @@ mod support;
 
 mod cgroup;
 mod connections;
+mod datagrams;
 mod facts;
+mod families;
 mod flood;
 mod flooder;
 mod floods;
@@ -24,6 +26,7 @@ mod odd_sockets;
 mod privileges;
 mod swarm;
 mod taken_away;
+mod talker;
 mod tricks;
 mod trickster;
 mod verifier;
@@ -42,7 +45,9 @@ fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = [
         connections::all(),
+        datagrams::all(),
         facts::all(),
+        families::all(),
         floods::all(),
         flood::all(),
         ladder::all(),
@@ -69,6 +74,7 @@ fn played() -> Option<ExitCode> {
         .or_else(odd_client::play_if_asked)
         .or_else(flooder::play_if_asked)
         .or_else(trickster::play_if_asked)
+        .or_else(talker::play_if_asked)
         .or_else(verifier::play_if_asked)
         .or_else(support::actor::play_if_asked)
 }

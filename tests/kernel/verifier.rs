@@ -54,6 +54,7 @@ fn polling() -> ProcSettings {
     ProcSettings {
         interval: Duration::from_secs(1),
         udp: true,
+        other: true,
         listening: true,
         unix: false,
         unattributed: false,

@@ -9,14 +9,12 @@ use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe};
 use aya_ebpf::programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext};
 use rano_common::{LeftOut, Loss, Offset, Setting};
 
-use crate::follow::{
-    attempted, connect_failed, connect_returned, datagram_goes, has_owner, owned, received, released,
-    remember, sent, sent_by,
-};
+use crate::datagrams::{datagram_goes, received, sent, sent_by};
+use crate::follow::{attempted, connect_failed, connect_returned, has_owner, owned, released, remember};
 use crate::listen::accepted;
 use crate::maps::{CALLS, left_out, lost, setting};
 use crate::socket::{AF_INET6, Destination, Given, destination, mapped};
-use crate::task::{caller, caller_or, read, read_at, thread};
+use crate::task::{caller, caller_or, may_be_watched, read, read_at, thread};
 
 /// Programs on the entry of a function: the body takes the socket, which is the first argument, and those that are
 /// named.
@@ -172,7 +170,8 @@ impl Family {
 #[inline(always)]
 fn enter(sk: Given, second: usize, family: Family) {
     let Some(key) = sk.key() else { return };
-    if (has_owner(key) || setting(Setting::Alone) != 0)
+    // What a thread sends first makes its socket followed on the way.
+    if (has_owner(key) || may_be_watched() || setting(Setting::Alone) != 0)
         && family.takes(sk)
         && CALLS.insert(thread(), [sk.address() as u64, second as u64], BPF_ANY as u64).is_err()
     {

@@ -18,13 +18,15 @@ use rano_common::{
 };
 
 use crate::emit::{Share, discard, has_room, now, reserve, submit};
-use crate::maps::{OWNERS, lost};
+use crate::maps::{DESTINATIONS, OWNERS, lost};
 use crate::socket::{IPPROTO_TCP, IPPROTO_UDP};
 use crate::task::read;
 
 /// Let the packet go on.
 const ALLOW: i32 = 1;
 const DNS: u32 = 53;
+const IPPROTO_DCCP: u8 = 33;
+const IPPROTO_SCTP: u8 = 132;
 /// Segments with payload at the beginning of a connection that are looked at; a `ClientHello` is in them.
 const FIRST_SEGMENTS: u32 = 32;
 /// Of a DNS connection in one direction; one that goes on for longer is a transfer of zones.
@@ -173,7 +175,7 @@ fn datagram(ctx: &SkBuffContext) -> Option<()> {
     }
     let packet = Packet::of(ctx)?;
     if packet.protocol != IPPROTO_UDP {
-        return None;
+        return other(ctx, &packet);
     }
     if packet.destination_port() == DNS {
         return copy(ctx, full_socket(ctx)?, PacketKind::Sent, 0);
@@ -193,6 +195,21 @@ fn datagram(ctx: &SkBuffContext) -> Option<()> {
     // SAFETY: nothing but the presence is looked at.
     unsafe { OWNERS.get(cookie(ctx)) }?;
     copy(ctx, full_socket(ctx)?, PacketKind::Sent, 0)
+}
+
+/// Of a socket that is neither TCP's nor UDP's: where it goes, which the call that sends does not say afterwards.
+#[inline(always)]
+fn other(ctx: &SkBuffContext, packet: &Packet) -> Option<()> {
+    // An IPv4 header may be as long as one of IPv6.
+    let version: u8 = load(ctx, 0)?;
+    let remote: [u32; 4] =
+        if version >> 4 == 6 { load(ctx, 24)? } else { [0, 0, 0xffff_u32.to_be(), load(ctx, 16)?] };
+    let has_ports = packet.protocol == IPPROTO_SCTP || packet.protocol == IPPROTO_DCCP;
+    let port = if has_ports { packet.destination_port() } else { 0 };
+    let halves = |at: usize| u64::from(remote[at]) | u64::from(remote[at + 1]) << 32;
+    let words = [halves(0), halves(2), u64::from(port)];
+    let _ = DESTINATIONS.insert(cookie(ctx), words, BPF_ANY as u64);
+    None
 }
 
 /// The socket a packet belongs to, of which little may be read.

@@ -52,6 +52,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     if identity.is_outside() {
         return 0;
     }
+    identity.mark();
     // Of a script this is the interpreter, as in /proc/<pid>/exe.
     let path: usize = read(binary as usize, Offset::BprmInterp).unwrap_or(0);
     let _ = tell_image(task as usize, identity, ProcessKind::Exec, path);

@@ -5,18 +5,21 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
-use rano_common::{FlowKey, LeftOut, flags};
+use rano_common::{FlowKey, LeftOut, Setting, flags};
 
-use crate::follow::{
-    datagram_came, datagram_goes, datagrams_begin, datagrams_left_out, released, stream_begins,
+use crate::datagrams::{
+    bound, datagram_came, datagram_goes, datagrams_begin, datagrams_left_out, is_of_datagrams,
 };
+use crate::follow::{released, stream_begins};
 use crate::listen::listens;
-use crate::maps::left_out;
-use crate::socket::{Destination, IPPROTO_UDP, bytes, mapped};
+use crate::maps::{left_out, setting};
+use crate::others::inode;
+use crate::socket::{Destination, IPPROTO_TCP, IPPROTO_UDP, address, bytes, mapped};
 use crate::task::caller_or;
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
+const IPPROTO_MPTCP: u32 = 262;
 /// `TCP_CLOSE` (include/net/tcp_states.h): not on its way yet.
 const CLOSE: u32 = 7;
 /// Let the call go on.
@@ -74,8 +77,9 @@ fn destination6(ctx: &SockAddrContext) -> Destination {
 #[inline(always)]
 fn connect(ctx: &SockAddrContext, destination: Destination) -> i32 {
     // SAFETY: the context is valid while the program runs; the verifier checks the access.
-    let kind = unsafe { (*ctx.sock_addr).type_ };
-    if kind != SOCK_STREAM && kind != SOCK_DGRAM {
+    let (kind, protocol) = unsafe { ((*ctx.sock_addr).type_, (*ctx.sock_addr).protocol) };
+    // A ping socket is one of datagrams, too.
+    if kind != SOCK_STREAM && (kind != SOCK_DGRAM || !is_of_datagrams(protocol)) {
         return ALLOW;
     }
     let Some(identity) = caller_or(|| excluded(ctx, destination)) else { return ALLOW };
@@ -123,7 +127,6 @@ fn receive(ctx: &SockAddrContext, from: Destination) -> i32 {
     ALLOW
 }
 
-/// Attached where listeners are to be told; so is the next.
 #[cgroup_sock(post_bind4)]
 pub fn socket_bind4(ctx: SockContext) -> i32 {
     bind(&ctx)
@@ -138,9 +141,14 @@ pub fn socket_bind6(ctx: SockContext) -> i32 {
 #[inline(always)]
 fn bind(ctx: &SockContext) -> i32 {
     // SAFETY: the context is valid while the program runs; the verifier checks the access.
-    if unsafe { (*ctx.sock).protocol } == u32::from(IPPROTO_UDP) {
+    if is_of_datagrams(unsafe { (*ctx.sock).protocol }) {
         // SAFETY: the context is of a type this helper takes.
-        listens(ctx.sock, unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }, flags::DATAGRAM);
+        let key = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        if setting(Setting::Listening) != 0 {
+            listens(ctx.sock, key, flags::DATAGRAM);
+        } else {
+            bound(key);
+        }
     }
     ALLOW
 }
@@ -148,7 +156,18 @@ fn bind(ctx: &SockContext) -> i32 {
 /// Runs before the protocol's own close.
 #[cgroup_sock(sock_release)]
 pub fn socket_release(ctx: SockContext) -> i32 {
+    // SAFETY: the context is valid while the program runs; the verifier checks the access.
+    let protocol = unsafe { (*ctx.sock).protocol };
     // SAFETY: the context is of a type this helper takes.
-    released(ctx.sock, unsafe { bpf_get_socket_cookie(ctx.as_ptr()) });
+    let key = || unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if protocol == u32::from(IPPROTO_TCP) || is_of_datagrams(protocol) || protocol == IPPROTO_MPTCP {
+        released(ctx.sock, key());
+    }
+    if protocol == u32::from(IPPROTO_TCP) || protocol == u32::from(IPPROTO_UDP) {
+        return ALLOW;
+    }
+    if let Some(key) = inode(address(ctx.sock)) {
+        released(ctx.sock, key);
+    }
     ALLOW
 }

@@ -128,6 +128,7 @@ fn names(configuration: &Configuration) -> NameSettings {
 fn scope(settings: &Settings) -> Scope {
     Scope {
         udp: settings.udp,
+        other: settings.other,
         listening: settings.listening,
         unix: settings.unix,
         unattributed: settings.unattributed,

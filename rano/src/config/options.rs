@@ -142,6 +142,11 @@ options! {
         Spelling { key: "include_udp", effect: Set, help: "Show UDP, which is the default" },
         Spelling { key: "no_udp", effect: Invert, help: "Leave out UDP" },
     ]);
+    /// Show transports beside TCP and UDP: ICMP, raw and packet sockets, SCTP, UDP-Lite, vsock and the like
+    other: bool = option(Capture).default("true").spelled(&[
+        Spelling { key: "include_other", effect: Set, help: "Show other transports too, which is the default" },
+        Spelling { key: "no_other", effect: Invert, help: "Leave out transports beside TCP and UDP" },
+    ]);
     /// Show listening sockets and accepted connections too
     listening: bool = option(Capture).default("false").spelled(&[
         Spelling { key: "include_listening", effect: Set, help: "Show listening sockets and accepted connections too" },

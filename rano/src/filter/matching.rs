@@ -55,7 +55,7 @@ impl<'a> Facts<'a> {
             NumberKey::Pid => self.process.map(|process| u64::from(process.id.pid)),
             NumberKey::Port => match self.connection.remote.as_ref()? {
                 Address::Ip(address) => Some(u64::from(address.port())),
-                Address::Path(_) => None,
+                Address::Host(_) | Address::Path(_) => None,
             },
             NumberKey::Sent => self.connection.bytes.map(|bytes| bytes.sent),
             NumberKey::Received => self.connection.bytes.map(|bytes| bytes.received),
@@ -78,6 +78,7 @@ impl<'a> Facts<'a> {
             || self.process.is_some_and(|process| holds(&process.exe) || holds(&process.cmdline))
             || match &self.connection.remote {
                 Some(Address::Ip(address)) => holds(&address.to_string()),
+                Some(Address::Host(ip)) => holds(&ip.to_string()),
                 Some(Address::Path(path)) => holds(path),
                 None => false,
             }

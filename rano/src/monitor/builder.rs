@@ -83,6 +83,13 @@ impl Builder {
         self
     }
 
+    /// Transports beside TCP and UDP: ICMP, raw and packet sockets, SCTP and the like. They are, unless this says
+    /// otherwise.
+    pub fn other(mut self, wanted: bool) -> Self {
+        self.setup.scope.other = wanted;
+        self
+    }
+
     /// Listeners too, and what they accept.
     pub fn listening(mut self, wanted: bool) -> Self {
         self.setup.scope.listening = wanted;

@@ -59,10 +59,18 @@ impl Default for Setup {
             targets: Targets::default(),
             providers: Providers::default(),
             redaction: Redaction::On,
-            scope: Scope { udp: true, listening: false, unix: false, unattributed: false, pending: false },
+            scope: Scope {
+                udp: true,
+                other: true,
+                listening: false,
+                unix: false,
+                unattributed: false,
+                pending: false,
+            },
             polling: ProcSettings {
                 interval: INTERVAL,
                 udp: true,
+                other: true,
                 listening: false,
                 unix: false,
                 unattributed: false,
@@ -96,11 +104,12 @@ impl Setup {
     /// What is shown, and so what is looked for.
     pub(crate) fn set_scope(&mut self, scope: Scope) {
         self.scope = scope;
-        let Scope { udp, listening, unix, unattributed, pending } = scope;
+        let Scope { udp, other, listening, unix, unattributed, pending } = scope;
         let ProcSettings { interval, only_unix, receive_buffer, .. } = self.polling;
         self.polling = ProcSettings {
             interval,
             udp,
+            other,
             listening,
             unix,
             unattributed,

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::error::Error;
 use super::watch::{ConnectionEvent, Watch};
 use crate::connection::Connection;
-use crate::event::{Bytes, ConnectionId, Event, EventKind, Moment, SourceKind};
+use crate::event::{Bytes, ConnectionId, Event, EventKind, Moment, Role, SourceKind};
 use crate::health::Gaps;
 use crate::process::{LeftOut, Process, ProcessId};
 use crate::sink::{Sink, SinkReport};
@@ -80,7 +80,9 @@ impl Totals {
             }
             EventKind::Close => {
                 self.closes += 1;
-                self.active = self.active.saturating_sub(1);
+                if connection.role == Role::Connect {
+                    self.active = self.active.saturating_sub(1);
+                }
             }
             EventKind::Fail => self.fails += 1,
             EventKind::Accept => self.accepts += 1,

@@ -107,7 +107,7 @@ impl Socket {
             protocol: opened.protocol,
             remote: match &opened.remote {
                 Some(Address::Ip(remote)) if remote.port() != 0 => Some(*remote),
-                Some(Address::Ip(_) | Address::Path(_)) | None => None,
+                Some(Address::Ip(_) | Address::Host(_) | Address::Path(_)) | None => None,
             },
             opened_ns,
             exact,

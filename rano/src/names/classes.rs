@@ -72,14 +72,17 @@ impl Classes {
     }
 
     fn by_address(&self, remote: &Address) -> Option<Class> {
-        let remote = match remote {
+        let ip = match remote {
             Address::Path(_) => return Some(Class::Ipc),
-            Address::Ip(remote) => remote,
+            Address::Host(ip) => ip.to_canonical(),
+            Address::Ip(remote) => {
+                let ip = remote.ip().to_canonical();
+                if self.answers_for_names(ip, remote.port()) {
+                    return Some(Class::Dns);
+                }
+                ip
+            }
         };
-        let ip = remote.ip().to_canonical();
-        if self.answers_for_names(ip, remote.port()) {
-            return Some(Class::Dns);
-        }
         match reach(ip) {
             Reach::Host => Some(Class::Localhost),
             Reach::Site => Some(Class::Private),

@@ -347,7 +347,7 @@ fn sight(
 fn socket(protocol: Protocol, netns: u32, cookie: u64, remote: SocketAddr) -> Party {
     Party::Socket(match protocol {
         Protocol::Udp => SocketId::Flow { netns, cookie, remote },
-        Protocol::Tcp | Protocol::Unix => SocketId::Cookie { netns, cookie },
+        _ => SocketId::Cookie { netns, cookie },
     })
 }
 

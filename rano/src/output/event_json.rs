@@ -108,7 +108,7 @@ fn append(line: &mut Vec<u8>, what: &What<'_>, connection: &Connection, run_id: 
     let ip = |address: &Option<Address>| address.as_ref()?.ip_addr().map(|ip| ip.to_string());
     let port = |address: &Option<Address>| match address {
         Some(Address::Ip(address)) => Some(address.port()),
-        Some(Address::Path(_)) | None => None,
+        Some(Address::Host(_) | Address::Path(_)) | None => None,
     };
     let json = EventJson {
         v: VERSION,

@@ -51,6 +51,7 @@ impl fmt::Display for Address {
             }
             Self::Ip(std::net::SocketAddr::V6(address)) => write!(f, "[{}]:{}", address.ip(), address.port()),
             Self::Ip(std::net::SocketAddr::V4(address)) => write!(f, "{address}"),
+            Self::Host(ip) => write!(f, "{ip}"),
             Self::Path(path) => f.write_str(path),
         }
     }

@@ -12,8 +12,9 @@ use super::human::{Size, timestamp_millis, timestamp_seconds};
 use super::style::Styles;
 use super::table::{Align, Column, Table, bar, grouped};
 use crate::event::DomainSource;
+use crate::event::SourceKind;
 use crate::filter::Filter;
-use crate::health::{Gap, Gaps};
+use crate::health::{Gap, Gaps, UNSEEN, WITHOUT_USES, Watched};
 use crate::process::LeftOut;
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
 use crate::store::query::sessions::StoredSession;
@@ -349,8 +350,32 @@ fn completeness(out: &mut String, report: &Report, look: &Look<'_>) {
         }
     }
     if gaps.present().next().is_none() {
-        out.push_str(if report.sessions.is_empty() { "  nothing observed\n" } else { "  nothing missed\n" });
+        if report.sessions.is_empty() {
+            out.push_str("  nothing observed\n");
+        } else if let Some(watched) = watched(&report.sessions) {
+            for (place, line) in wrapped(&watched, look.width.saturating_sub(4)).iter().enumerate() {
+                writeln!(out, "{}{line}", if place == 0 { "  " } else { "    " }).expect("it is a String");
+            }
+        }
     }
+}
+
+/// That nothing was missed, and of what; `None` where a source could not see some transport of its kernel.
+fn watched(sessions: &[StoredSession]) -> Option<String> {
+    let mut common: Option<Watched> = None;
+    for session in sessions {
+        let reason = session.source_reason.as_deref().unwrap_or_default();
+        if reason.contains(UNSEEN) {
+            return None;
+        }
+        let kind = SourceKind::ALL.into_iter().find(|kind| kind.name() == session.source)?;
+        let one = Watched::by(kind, true, true, !reason.contains(WITHOUT_USES), &[]);
+        match &mut common {
+            Some(common) => common.transports.retain(|word| one.transports.contains(word)),
+            None => common = Some(one),
+        }
+    }
+    common.map(|common| format!("nothing missed ({common})"))
 }
 
 fn sources(sessions: &[StoredSession]) -> Vec<(&str, Option<&str>)> {

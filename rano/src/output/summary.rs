@@ -167,7 +167,7 @@ impl Summary {
         if !self.has_watched {
             writeln!(out, "    {warning}no process ever matched{warning:#}")?;
         } else if complete {
-            writeln!(out, "    nothing missed")?;
+            writeln!(out, "    nothing missed ({})", Escaped(&self.health.watched.to_string()))?;
         }
         Ok(())
     }
@@ -201,6 +201,8 @@ impl Summary {
             source_reason: Option<&'a str>,
             names: &'a str,
             matched: bool,
+            transports: &'a [&'static str],
+            views: &'a [String],
             #[serde(skip_serializing_if = "Option::is_none")]
             history_moved: Option<std::borrow::Cow<'a, str>>,
             missed: BTreeMap<&'static str, u64>,
@@ -245,6 +247,8 @@ impl Summary {
             source_reason: self.health.reason.as_deref(),
             names: &self.names,
             matched: self.has_watched,
+            transports: &self.health.watched.transports,
+            views: &self.health.watched.views,
             history_moved: self.history_moved.as_ref().map(|path| path.to_string_lossy()),
             missed: self
                 .health

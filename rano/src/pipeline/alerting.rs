@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::live::Entry;
 use super::outlet::Outlet;
 use crate::alerts::{Candidate, Due, Judge, Reason};
-use crate::event::{EventKind, Moment};
+use crate::event::{EventKind, Moment, Role};
 use crate::update::{Alert, Update};
 
 /// Without a judge nothing is worth an alert.
@@ -54,6 +54,8 @@ impl Alerting {
                 let others = entry.naming.take_unjudged();
                 judge.connected(connection, at, active, socket, &others, &mut entry.alerts)
             }
+            // What was accepted was not counted among the open ones.
+            EventKind::Close if connection.role != Role::Connect => Vec::new(),
             EventKind::Close => judge.closed(connection, at, &mut entry.alerts),
             EventKind::Fail => judge.failed(connection, at, &entry.naming.take_unjudged(), &mut entry.alerts),
             EventKind::Accept | EventKind::Listen => Vec::new(),

@@ -41,7 +41,7 @@ impl Sink for Kept {
 const CLAUDE: ProcessId = ProcessId { pid: 42, start_time: 7 };
 const ID: SocketId = SocketId::Cookie { netns: 1, cookie: 1 };
 const EVERYTHING: Scope =
-    Scope { udp: true, listening: true, unix: true, unattributed: true, pending: false };
+    Scope { udp: true, other: true, listening: true, unix: true, unattributed: true, pending: false };
 
 fn at(ms: u64) -> Moment {
     Moment { boot_ns: ms * 1_000_000, unix_ms: i64::try_from(ms).unwrap() }

@@ -209,6 +209,15 @@ impl Tracker {
             Protocol::Tcp => true,
             Protocol::Udp => self.scope.udp,
             Protocol::Unix => self.scope.unix,
+            Protocol::Ip(_)
+            | Protocol::UdpLite
+            | Protocol::Sctp
+            | Protocol::Dccp
+            | Protocol::Packet
+            | Protocol::Vsock
+            | Protocol::Tipc
+            | Protocol::Rds
+            | Protocol::Xdp => self.scope.other,
         };
         let role = match opened.role {
             Role::Connect => true,
@@ -257,7 +266,8 @@ impl Tracker {
             let since = entry.connection.since;
             self.rooms.event(EventKind::Connect, since, &mut entry);
         }
-        let kind = if entry.is_connected { EventKind::Close } else { EventKind::Fail };
+        let was_open = entry.is_connected || entry.connection.role == Role::Accept;
+        let kind = if was_open { EventKind::Close } else { EventKind::Fail };
         let connection = entry.change();
         connection.bytes =
             closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());
@@ -279,7 +289,7 @@ impl Tracker {
     fn gone(&mut self, id: SocketId, at: Moment) {
         let unknown = Closed { id, at, bytes: None, error: None, established: None, duration: None };
         let Some(mut entry) = self.take_out(&unknown) else { return };
-        if !entry.is_connected {
+        if !entry.is_connected && entry.connection.role == Role::Connect {
             entry.is_connected = true;
             let since = entry.connection.since;
             self.rooms.event(EventKind::Connect, since, &mut entry);
@@ -293,7 +303,7 @@ impl Tracker {
         self.rooms.naming.closed(closed);
         self.live.forget_excluded(closed.id);
         let entry = self.live.remove(closed.id)?;
-        if entry.connection.role != Role::Connect {
+        if entry.connection.role == Role::Listen {
             self.rooms.out.send(&Update::Left(entry.connection.id));
             return None;
         }
@@ -305,6 +315,9 @@ impl Tracker {
         connection.state = Some(SocketState::Closed).filter(|_| connection.protocol == Protocol::Tcp);
         connection.ended = Some(end);
         self.rooms.event(kind, end.at, &mut entry);
+        if entry.connection.role != Role::Connect {
+            return;
+        }
         let Rooms { naming, out, .. } = &mut self.rooms;
         if naming.ended(&mut entry, kind, end.at, out) {
             for mut gone in self.live.linger(entry, end.at) {

@@ -349,6 +349,7 @@ fn polling() -> (Rung, Check) {
     let settings = ProcSettings {
         interval: Duration::from_secs(1),
         udp: true,
+        other: true,
         listening: false,
         unix: false,
         unattributed: false,

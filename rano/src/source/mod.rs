@@ -12,6 +12,7 @@ pub mod reopening;
 #[cfg(feature = "cli")]
 pub mod replay;
 pub mod views;
+mod transports;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::event::{Moment, Protocol, SourceKind};
-use crate::health::{Bounds, Gaps};
+use crate::health::{Bounds, Gaps, Watched};
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::{Intake, Open, Pumped, RawEvent, SocketChange, Source, SourceHealth};
@@ -133,7 +133,13 @@ impl Source for Replay {
 
     fn health(&self) -> SourceHealth {
         let reason = Some("a recording".to_owned());
-        SourceHealth { kind: self.kind(), reason, gaps: Gaps::default(), bounds: Bounds::default() }
+        SourceHealth {
+            kind: self.kind(),
+            reason,
+            gaps: Gaps::default(),
+            bounds: Bounds::default(),
+            watched: Watched::default(),
+        }
     }
 
     fn now(&self) -> Moment {

@@ -70,6 +70,7 @@ impl Host {
     fn of(address: Option<&Address>) -> Option<Self> {
         match address? {
             Address::Ip(address) => Some(Self::Ip(address.ip())),
+            Address::Host(ip) => Some(Self::Ip(*ip)),
             Address::Path(path) if path.is_empty() => None,
             Address::Path(path) => Some(Self::Path(Arc::clone(path))),
         }

@@ -285,6 +285,6 @@ fn moment(unix_ms: i64) -> i64 {
 fn port(address: Option<&Address>) -> Option<u16> {
     match address? {
         Address::Ip(address) => Some(address.port()),
-        Address::Path(_) => None,
+        Address::Host(_) | Address::Path(_) => None,
     }
 }

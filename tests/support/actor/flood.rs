@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, connect, send, socket_with};
 use serde::{Deserialize, Serialize};
 
 /// What is done many times.
@@ -50,12 +50,17 @@ impl Flood {
                 for _ in 0..count {
                     let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
                     connect(&socket, &to)?;
+                    send(&socket, b"x", SendFlags::empty())?;
                 }
             }
             Self::Reconnects => {
                 let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
                 for _ in 0..count {
                     socket.connect(next())?;
+                    // That nobody listened at the last place may be told here.
+                    if socket.send(b"x").is_err() {
+                        let _ = socket.send(b"x");
+                    }
                 }
             }
             Self::Renames => {

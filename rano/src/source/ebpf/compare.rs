@@ -274,7 +274,9 @@ fn record(cookie: u64, owner: Owner, netns: u32, now_ns: u64) -> Again {
     let is_datagram = owner.flags & flags::DATAGRAM != 0;
     let kind = if is_datagram && owner.flags & flags::CONNECTED == 0 {
         SocketKind::Datagram
-    } else if is_datagram || owner.established_ns == 0 {
+    } else if is_datagram {
+        SocketKind::Bound
+    } else if owner.established_ns == 0 {
         SocketKind::Attempt
     } else {
         SocketKind::Established

@@ -5,6 +5,7 @@ use self::Attach::{
     CgroupAddress, CgroupPacket, CgroupSocket, Entry, Exit, ExitOf, Probe, RawTracepoint, SockOps,
 };
 use crate::event::SourceKind;
+use crate::health::WITHOUT_USES;
 use crate::source::views;
 
 /// One program, and where it goes.
@@ -105,11 +106,12 @@ pub enum When {
     Listening,
     /// There are hooks of cgroups.
     WithCgroups,
-    ListeningWithCgroups,
     /// There are none.
     Alone,
     /// Names are to come from packets.
     Names,
+    /// What is found by its use.
+    Uses,
 }
 
 /// Something to learn.
@@ -219,8 +221,8 @@ pub const FACTS: &[Fact] = &[
     ),
     fact(
         "post_bind",
-        When::ListeningWithCgroups,
-        "bound datagram sockets",
+        When::WithCgroups,
+        "datagram sockets that only receive",
         &[(Way::Cgroup, &[CgroupSocket("socket_bind4"), CgroupSocket("socket_bind6")])],
     ),
     fact(
@@ -334,6 +336,18 @@ pub const FACTS: &[Fact] = &[
         ],
     ),
     fact(
+        USES,
+        When::Uses,
+        WITHOUT_USES,
+        &[(
+            Way::RawTracepoint,
+            &[
+                RawTracepoint("other_sent", "sock_send_length"),
+                RawTracepoint("other_received", "sock_recv_length"),
+            ],
+        )],
+    ),
+    fact(
         ACCEPT,
         When::Listening,
         "who accepts (it is taken to be who listens)",
@@ -349,6 +363,7 @@ pub const FACTS: &[Fact] = &[
 ];
 
 pub const DATAGRAM_BYTES: &str = "udp_length";
+pub const USES: &str = "sock_length";
 pub const ACCEPT: &str = "accept";
 
 /// The former from Linux 6.13 on.
@@ -394,6 +409,11 @@ impl Hooks {
 
     pub fn has(&self, name: &str) -> bool {
         self.attached.iter().any(|(attached, _)| *attached == name)
+    }
+
+    /// The way in which a fact is learned.
+    pub fn way(&self, name: &str) -> Option<Way> {
+        self.attached.iter().find(|(attached, _)| *attached == name).map(|(_, way)| *way)
     }
 
     /// Why the rung is not a better one, by rung from the best.

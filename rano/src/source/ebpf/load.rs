@@ -7,19 +7,22 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, KProbe,
-    Program, ProgramError, ProgramType, RawTracePoint, SockOps,
+    Program, ProgramType, RawTracePoint, SockOps,
 };
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
 use rano_common::{
     FlowBytes, FlowKey, Judgement, JudgementWords, LeftOut, ListenerKey, ListenerWords, Loss, OFFSETS_GLOBAL,
-    OWNERS_MAX, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags, group,
+    OWNERS_MAX, Owner, OwnerWords, SETTING_COUNT, SETTINGS_GLOBAL, Setting, flags, group, tracked_mark,
 };
+
+use rustc_hash::FxHashSet;
 
 use super::cgroup::{self, Group};
 use super::hooks::{self, Attach, Fact, Hooks, PacketWay, Refused, Way, When};
 use super::kernel::Kernel;
 use super::misses;
+use super::refusals::{brief, first, is_refusal};
 use crate::event::SourceKind;
 use crate::source::views;
 
@@ -46,6 +49,8 @@ pub struct Wanted {
     pub rung: Option<SourceKind>,
     /// Listeners, and what they accept.
     pub listening: bool,
+    /// Transports beside TCP and UDP, and sockets that came from somebody else.
+    pub uses: bool,
     /// Room for records in the ring buffer; 0 for the usual.
     pub ring_bytes: u32,
     /// Sockets that are followed at a time; 0 for the usual.
@@ -62,6 +67,9 @@ pub struct Programs {
     pub hooks: Hooks,
     judgements: HashMap<MapData, u32, JudgementWords>,
     tracked: HashMap<MapData, u32, JudgementWords>,
+    tracked_marks: Array<MapData, u64>,
+    /// Marks of all that were watched.
+    marked: FxHashSet<u32>,
     owners: HashMap<MapData, u64, OwnerWords>,
     followed_older: Array<MapData, u64>,
     flows: HashMap<MapData, [u64; 4], FlowBytes>,
@@ -114,12 +122,25 @@ impl Programs {
     /// Answers what is to become of a process. A verdict that is forgotten only means that it is told of again.
     pub fn judge(&mut self, pid: u32, judgement: Judgement) {
         let words = judgement.to_words();
-        if judgement.verdict == rano_common::Verdict::Tracked && self.tracked.insert(pid, words, 0).is_ok() {
+        let is_tracked = judgement.verdict == rano_common::Verdict::Tracked;
+        if is_tracked {
+            self.mark(pid);
+        } else if !self.marked.contains(&tracked_mark(pid)) {
+            let _ = self.tracked_marks.set(tracked_mark(pid), 0, 0);
+        }
+        if is_tracked && self.tracked.insert(pid, words, 0).is_ok() {
             let _ = self.judgements.remove(&pid);
             return;
         }
         let _ = self.judgements.insert(pid, words, 0);
         let _ = self.tracked.remove(&pid);
+    }
+
+    /// A process is watched. Its mark stays, whoever else has it.
+    pub fn mark(&mut self, pid: u32) {
+        if self.marked.insert(tracked_mark(pid)) {
+            let _ = self.tracked_marks.set(tracked_mark(pid), 1, 0);
+        }
     }
 
     /// Asks for the end of a socket that is older than the programs, unless they follow it already.
@@ -200,7 +221,7 @@ impl Programs {
     /// Whether every record of a socket was lost, and where it goes is known.
     pub fn is_unheard(owner: &Owner) -> bool {
         let told = flags::HEARD | flags::PREEXISTING | flags::LISTENER | flags::ACCEPTED;
-        owner.flags & told == 0 && owner.flags & (flags::ATTEMPTED | flags::DATAGRAM) != 0
+        owner.flags & (told | flags::OTHER) == 0 && owner.flags & (flags::ATTEMPTED | flags::TALKED) != 0
     }
 
     /// Whose a socket is that is followed.
@@ -296,9 +317,9 @@ impl<'a> Loaded<'a> {
                 When::Always => true,
                 When::Listening => wanted.listening,
                 When::WithCgroups => hooks.cgroups,
-                When::ListeningWithCgroups => hooks.cgroups && wanted.listening,
                 When::Alone => !hooks.cgroups,
                 When::Names => wanted.names,
+                When::Uses => wanted.uses,
             };
             // A way that did not work for the rung's mark does not work for others.
             let rung = hooks.rung;
@@ -307,7 +328,13 @@ impl<'a> Loaded<'a> {
                 Some(SourceKind::EbpfKprobe) if wanted.rung.is_none() => rung != SourceKind::EbpfTracepoint,
                 Some(of_way) => of_way == rung,
             };
-            if is_wanted {
+            if is_wanted
+                && fact.name == hooks::USES
+                && hooks.way(hooks::DATAGRAM_BYTES) == Some(Way::RawTracepoint)
+            {
+                // The same programs.
+                hooks.attached.push((fact.name, Way::RawTracepoint));
+            } else if is_wanted {
                 let _ = self.learn(fact, hooks, allowed);
             }
         }
@@ -466,10 +493,16 @@ impl<'a> Loaded<'a> {
             let mut hooked: Array<_, u32> = Array::try_from(take("ACCEPT_HOOKED")?)?;
             hooked.set(0, 1, 0).context("say that accept is hooked")?;
         }
+        if hooks.has(hooks::DATAGRAM_BYTES) {
+            let mut hooked: Array<_, u32> = Array::try_from(take("DATAGRAMS_HOOKED")?)?;
+            hooked.set(0, 1, 0).context("say that datagrams are seen")?;
+        }
         Ok(Programs {
             ring: RingBuf::try_from(take("EVENTS")?).context("open the ring buffer")?,
             judgements: HashMap::try_from(take("JUDGEMENTS")?)?,
             tracked: HashMap::try_from(take("TRACKED")?)?,
+            tracked_marks: Array::try_from(take("TRACKED_MARKS")?)?,
+            marked: FxHashSet::default(),
             owners: HashMap::try_from(take("OWNERS")?)?,
             followed_older: Array::try_from(take("FOLLOWED_OLDER")?)?,
             flows: HashMap::try_from(take("FLOWS")?)?,
@@ -510,62 +543,6 @@ impl Typed {
             socket: gives(ProgramType::SockOps, BpfHelper::BPF_FUNC_skc_to_tcp_sock),
         }
     }
-}
-
-/// Tries names until one works; the reason is that of the last.
-fn first(functions: &[&str], mut attach: impl FnMut(&str) -> Result<(), ProgramError>) -> Result<()> {
-    let mut outcome = Ok(());
-    for function in functions {
-        outcome = attach(function).map_err(brief);
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    outcome
-}
-
-/// Whether the first thing that was asked of the kernel was refused for lack of privileges.
-fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-}
-
-/// The reason without the verifier's log, of which only the last words matter to a reader.
-fn brief(error: ProgramError) -> anyhow::Error {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let said = log.lines().rev().find(|line| !is_statistics(line)).unwrap_or_default().trim();
-            match (said.is_empty(), errno(&io_error)) {
-                (true, errno) => anyhow::anyhow!("refused: {errno}"),
-                (false, errno) => anyhow::anyhow!("refused: {said} ({errno})"),
-            }
-        }
-        ProgramError::SyscallError(error) => anyhow::anyhow!("{}", errno(&error.io_error)),
-        // aya looks up how to open one.
-        ProgramError::KProbeError(error)
-            if error.to_string().contains("event_source/devices/kprobe/type") =>
-        {
-            anyhow::anyhow!("not in this kernel")
-        }
-        other => other.into(),
-    }
-}
-
-fn errno(error: &std::io::Error) -> String {
-    match error.raw_os_error().and_then(crate::errno::name) {
-        Some(name) => name.to_owned(),
-        None if error.kind() == std::io::ErrorKind::NotFound => "not in this kernel".to_owned(),
-        None => error.to_string(),
-    }
-}
-
-fn is_statistics(line: &str) -> bool {
-    ["", "verification time", "stack depth", "processed"].iter().any(|begin| match *begin {
-        "" => line.trim().is_empty(),
-        begin => line.starts_with(begin),
-    })
 }
 
 #[cfg(test)]

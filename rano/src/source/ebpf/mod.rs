@@ -13,6 +13,7 @@ pub mod names;
 pub mod older;
 pub mod orphans;
 pub mod processes;
+mod refusals;
 pub mod sockets;
 pub mod unix;
 
@@ -27,7 +28,7 @@ use crate::health::{Bound, Bounds, Gap, Gaps};
 use crate::privileges;
 use crate::process::{ProcessId, Verdict};
 use crate::source::proc::{ProcSettings, ephemeral_ports};
-use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, views};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, transports, views};
 use crate::stop::Stop;
 
 use compare::Comparison;
@@ -44,6 +45,8 @@ use unix::UnixSockets;
 const COALESCE: Duration = Duration::from_millis(20);
 /// Records that are read at once, before the rest of the program has its turn.
 const BATCH: usize = 8192;
+/// How often it is looked for sockets beyond IP that are gone.
+const BEYOND_IP_NS: u64 = 500_000_000;
 /// After a look through /proc there is none for so many times as long.
 const SCAN_IDLE_PARTS: u64 = 9;
 
@@ -88,6 +91,8 @@ pub struct EbpfSource {
     /// Boot clock: when it is to be read again, if it is, and when at the earliest.
     scan_due_ns: Option<u64>,
     scan_not_before_ns: u64,
+    /// Boot clock: when it is looked which sockets beyond IP are gone, if there are any.
+    beyond_due_ns: Option<u64>,
     changes: Vec<SocketChange>,
     /// The one that is being read.
     record: Vec<u8>,
@@ -109,6 +114,7 @@ impl EbpfSource {
         let wanted = Wanted {
             rung: settings.rung,
             listening: settings.polling.listening,
+            uses: settings.polling.other,
             ring_bytes: settings.ring_bytes,
             owners_max: settings.owners_max,
             names: settings.names,
@@ -137,6 +143,7 @@ impl EbpfSource {
             lost_at_scan: 0,
             scan_due_ns: None,
             scan_not_before_ns: 0,
+            beyond_due_ns: None,
             changes: Vec::new(),
             record: Vec::new(),
         })
@@ -271,6 +278,10 @@ impl EbpfSource {
         }
         let Self { programs, sockets, .. } = self;
         sockets.changes(kind, record, at, &mut |flow| programs.take_flow(flow), &mut self.changes);
+        if record.flags & flags::OTHER != 0 && self.beyond_due_ns.is_none() && !sockets.beyond_ip().is_empty()
+        {
+            self.beyond_due_ns = Some(at.boot_ns + BEYOND_IP_NS);
+        }
         if changed {
             // It is not waited for what will not be told.
             let owner = processes::identity(record.pid, record.owner_start_ns);
@@ -345,6 +356,24 @@ impl EbpfSource {
         }
     }
 
+    /// No hook tells of the end of a socket beyond IP: it is gone when its process has it no more.
+    fn look_beyond_ip(&mut self, intake: &mut dyn Intake) {
+        let now = source::now();
+        for (cookie, pid) in self.sockets.beyond_ip() {
+            if older::sockets_of(pid).is_ok_and(|inodes| inodes.contains(&sockets::inode(cookie))) {
+                continue;
+            }
+            let Self { programs, sockets, changes, .. } = self;
+            sockets.end_beyond_ip(cookie, now, &mut |flow| programs.take_flow(flow), changes);
+            let _ = programs.unfollow(cookie);
+        }
+        let is_any = !self.sockets.beyond_ip().is_empty();
+        self.beyond_due_ns = is_any.then_some(now.boot_ns + BEYOND_IP_NS);
+        for change in self.changes.drain(..) {
+            intake.socket(change);
+        }
+    }
+
     fn wait(&self, patience: Duration, for_records: bool, stop: &Stop) -> Result<bool> {
         let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
         let stop_fd = stop.fd();
@@ -406,7 +435,12 @@ impl Source for EbpfSource {
                 self.compare(intake);
                 return Ok(Pumped::More);
             }
+            if self.beyond_due_ns.is_some_and(|due| due <= now) {
+                self.look_beyond_ip(intake);
+                return Ok(Pumped::More);
+            }
             let due = [
+                self.beyond_due_ns,
                 self.sockets.next_due(),
                 self.unix.as_ref().map(UnixSockets::next_due),
                 self.comparison.next_due(),
@@ -430,6 +464,7 @@ impl Source for EbpfSource {
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
         self.programs.detach();
         while self.drain(intake, None) == BATCH {}
+        self.look_beyond_ip(intake);
         self.release(u64::MAX, None, intake);
         if self.comparison.is_pending() {
             self.compare(intake);
@@ -469,10 +504,14 @@ impl Source for EbpfSource {
         if let Some(unix) = &self.unix {
             unix.add_gaps(&mut gaps);
         }
-        let reason = self.programs.hooks.reason();
+        let mut reason = self.programs.hooks.reason();
         let mut bounds = Bounds::default();
+        let sees_uses = self.programs.hooks.has(hooks::USES);
+        let wanted = (self.settings.polling.udp, self.settings.polling.other);
+        let kind = (self.kind(), sees_uses, self.programs.hooks.outside().is_none());
+        let watched = transports::watched(kind, wanted, &mut bounds, &mut reason);
         bounds.add(Bound::Arguments, self.processes.arguments_cut);
-        SourceHealth { kind: self.kind(), reason, gaps, bounds }
+        SourceHealth { kind: self.kind(), reason, gaps, bounds, watched }
     }
 
     fn now(&self) -> Moment {

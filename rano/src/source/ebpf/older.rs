@@ -43,9 +43,13 @@ impl OlderSockets {
     /// Looks once. Processes that it meets go to `intake`; the sockets wait for [`Self::tell`].
     pub fn look(polling: ProcSettings, intake: &mut dyn Intake) -> Result<Self> {
         let mut gathering = Gathering { inner: intake, found: Vec::new() };
-        let mut poll =
-            ProcSource::start(ProcSettings { once: true, unix: polling.unix && polling.once, ..polling })
-                .context("look for sockets")?;
+        let mut poll = ProcSource::start(ProcSettings {
+            once: true,
+            unix: polling.unix && polling.once,
+            other: polling.other && polling.once,
+            ..polling
+        })
+        .context("look for sockets")?;
         poll.pump(source::now(), &Stop::new()?, &mut gathering)?;
         let mut older = Self { found: gathering.found, cookies: FxHashMap::default() };
         for opened in &older.found {
@@ -168,7 +172,7 @@ impl OlderSockets {
 }
 
 /// Inodes of the sockets of which a process has a descriptor.
-fn sockets_of(pid: u32) -> Result<FxHashSet<u64>> {
+pub fn sockets_of(pid: u32) -> Result<FxHashSet<u64>> {
     let process = procfs::process::Process::new(i32::try_from(pid)?)?;
     let mut inodes = FxHashSet::default();
     for descriptor in process.fd()? {

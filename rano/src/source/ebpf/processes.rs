@@ -200,6 +200,8 @@ impl Processes {
         // A fork has its forker's verdict already.
         if kind != ProcessKind::Fork || inherited != Some(verdict) {
             self.answer(id.pid, programs);
+        } else if verdict == Verdict::Tracked {
+            programs.mark(id.pid);
         }
         self.spread(at, programs, intake);
     }

@@ -19,9 +19,11 @@ const SYN_SENT: u8 = 2;
 const FLOWS_MAX: usize = 1 << 14;
 /// Those of one socket: anybody may have it answer.
 const FLOWS_OF_ONE: usize = FLOWS_MAX / 4;
-/// A connected datagram socket gets its local end after the hook; so long its first datagram is waited for, which has
-/// it.
+/// Where datagrams are not seen, a connected socket is told before it has its local end; so long that is waited for.
 const HOLD_NS: u64 = 50_000_000;
+
+/// From where came what came from nobody knows where.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What must be remembered from record to record: the flows of each datagram socket.
 pub struct Sockets {
@@ -29,6 +31,8 @@ pub struct Sockets {
     flow_count: usize,
     /// Connected datagram sockets of which the local end is awaited, with the time until when; in order.
     held: VecDeque<(u64, Opened)>,
+    /// The first record of sockets beyond IP, of whose end none tells.
+    beyond_ip: FxHashMap<u64, SocketRecord>,
     /// Whether the kernel programs count the bytes of datagrams.
     counts_datagrams: bool,
     /// The rung that tells.
@@ -45,6 +49,9 @@ pub struct Sockets {
 struct Flow {
     id: SocketId,
     is_connected: bool,
+    /// Of another kind than UDP's: all of its bytes are those of its flows.
+    is_other: bool,
+    protocol: Protocol,
     /// Told again: what was counted before is gone.
     is_forgotten: bool,
 }
@@ -58,6 +65,7 @@ impl Sockets {
             flows: FxHashMap::default(),
             flow_count: 0,
             held: VecDeque::new(),
+            beyond_ip: FxHashMap::default(),
             counts_datagrams,
             source,
             ephemeral,
@@ -97,7 +105,9 @@ impl Sockets {
                 out.push(open(Some(state)));
                 out.push(closed(id, record, established.then(|| bytes(record)), Some(established), at));
             }
-            SocketKind::Released if record.flags & (flags::PREEXISTING | flags::LISTENER) != 0 => {
+            SocketKind::Released
+                if record.flags & (flags::PREEXISTING | flags::LISTENER | flags::ADOPTED) != 0 =>
+            {
                 out.push(closed(id, record, Some(bytes(record)), Some(true), at));
             }
             SocketKind::Released if record.flags & flags::ACCEPTED != 0 => {
@@ -124,29 +134,40 @@ impl Sockets {
         out: &mut Vec<SocketChange>,
     ) {
         let itself = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
-        let remote = remote(record);
+        let is_other = record.flags & flags::OTHER != 0;
+        let protocol = protocol(record);
+        let remote = remote(record).or(is_other.then_some(NOWHERE));
         let flow = remote.map(|remote| SocketId::Flow { netns: record.netns, cookie: record.cookie, remote });
         match kind {
             SocketKind::Attempt | SocketKind::Datagram if record.flags & flags::UNFOLLOWED != 0 => {
                 let Some(id) = flow else { return };
-                out.push(attempted(opened(id, Protocol::Udp, None, record, at, self.source)));
+                out.push(attempted(opened(id, protocol, None, record, at, self.source)));
             }
             SocketKind::Attempt | SocketKind::Datagram => {
                 let Some(id) = flow else { return };
                 let is_connected = kind == SocketKind::Attempt;
+                if is_connected && (record.flags & flags::TALKED == 0 || record.remote_port == 0) {
+                    // It was connected elsewhere before, or not at all; its first datagram is still to come.
+                    return self.end(record, at, take, out);
+                }
                 let known = self.flows.get_mut(&record.cookie).and_then(|known| {
                     known.iter_mut().find(|known| known.id == id && known.is_connected == is_connected)
                 });
-                match known {
-                    Some(known) => known.is_forgotten |= !is_connected,
-                    None => self.begin(Flow { id, is_connected, is_forgotten: false }, record, at, take, out),
+                if let Some(known) = known {
+                    known.is_forgotten |= !is_connected;
+                    return;
                 }
+                if is_other && !is_of_ip(record) {
+                    self.beyond_ip.entry(record.cookie).or_insert(*record);
+                }
+                let flow = Flow { id, is_connected, is_other, protocol, is_forgotten: false };
+                self.begin(flow, record, at, take, out);
             }
             SocketKind::Bound => {
                 let Some(id) = flow else { return };
-                if record.flags & flags::HEARD == 0 && !self.knows(id) {
-                    // The attempt was lost.
-                    self.begin(Flow { id, is_connected: true, is_forgotten: false }, record, at, take, out);
+                if !self.knows(id) {
+                    let flow = Flow { id, is_connected: true, is_other, protocol, is_forgotten: false };
+                    self.begin(flow, record, at, take, out);
                 } else if let Some(local) = local(record)
                     && !self.release_held(id, Some(&local), out)
                 {
@@ -167,7 +188,7 @@ impl Sockets {
             SocketKind::Released => {
                 if let Some(id) = flow.filter(|id| is_unheard(record) && !self.knows(*id)) {
                     // Nothing is known of its beginning.
-                    out.push(opened(id, Protocol::Udp, None, record, at, self.source));
+                    out.push(opened(id, protocol, None, record, at, self.source));
                     out.push(SocketChange::Gone { id, at });
                 }
                 self.end(record, at, take, out);
@@ -176,7 +197,7 @@ impl Sockets {
                 }
             }
             SocketKind::Listening if !self.was_bound_by_kernel(record) => {
-                out.push(opened(itself, Protocol::Udp, None, record, at, self.source));
+                out.push(opened(itself, protocol, None, record, at, self.source));
             }
             SocketKind::Listening | SocketKind::Established | SocketKind::Closed | SocketKind::Accepted => {}
         }
@@ -201,7 +222,7 @@ impl Sockets {
         } else {
             self.flows_full += 1;
         }
-        match opened(flow.id, Protocol::Udp, None, record, at, self.source) {
+        match opened(flow.id, flow.protocol, None, record, at, self.source) {
             SocketChange::Opened(opened) if flow.is_connected && !is_whole(opened.local.as_ref()) => {
                 self.held.push_back((record.header.at_ns.saturating_add(HOLD_NS), opened));
             }
@@ -215,6 +236,7 @@ impl Sockets {
         self.flow_count -= flows.len();
         let is_connected = flows.iter().any(|flow| flow.is_connected);
         // Came from nobody knows whom: that is only clear where there is but one.
+        let has_nameless = flows.iter().any(|flow| is_nameless(flow.id));
         let nameless = if is_connected { 0 } else { record.bytes_received };
         let is_released = record.header.kind == SocketKind::Released as u32;
         let local = local(record).filter(|local| is_connected && is_released && is_whole(Some(local)));
@@ -222,14 +244,17 @@ impl Sockets {
             let counted = if flow.is_connected {
                 Some([record.bytes_sent, record.bytes_received])
             } else {
-                let counted = key(flow.id).and_then(&mut *take);
-                match counted {
-                    Some([sent, received]) if flows.len() == 1 => Some([sent, received + nameless]),
-                    counted => counted.filter(|_| nameless == 0),
-                }
+                let counted = if is_nameless(flow.id) && !flow.is_other {
+                    Some([0; 2])
+                } else {
+                    key(flow.id).and_then(&mut *take)
+                };
+                let has_rest = if has_nameless { is_nameless(flow.id) } else { flows.len() == 1 };
+                counted.map(|[sent, received]| [sent, received + if has_rest { nameless } else { 0 }])
             };
-            self.flows_forgotten += u64::from(flow.is_forgotten);
-            let known = self.counts_datagrams && !flow.is_forgotten;
+            let is_forgotten = flow.is_forgotten || counted.is_none() && self.counts_datagrams;
+            self.flows_forgotten += u64::from(is_forgotten);
+            let known = self.counts_datagrams && !is_forgotten;
             let bytes = counted.filter(|_| known).map(|[sent, received]| Bytes { sent, received });
             if !self.release_held(flow.id, local.as_ref(), out)
                 && let Some(local) = local.clone().filter(|_| flow.is_connected)
@@ -237,6 +262,30 @@ impl Sockets {
                 out.push(SocketChange::Local { id: flow.id, local, at });
             }
             out.push(closed(flow.id, record, bytes, None, at));
+        }
+        if nameless > 0 && flows.len() > 1 && !has_nameless {
+            let id = SocketId::Flow { netns: record.netns, cookie: record.cookie, remote: NOWHERE };
+            out.push(opened(id, Protocol::Udp, None, record, at, self.source));
+            let bytes = Bytes { sent: 0, received: nameless };
+            out.push(closed(id, record, Some(bytes), None, at));
+        }
+    }
+
+    /// Sockets of whose end no record tells, with their processes.
+    pub fn beyond_ip(&self) -> Vec<(u64, u32)> {
+        self.beyond_ip.iter().map(|(cookie, record)| (*cookie, record.pid)).collect()
+    }
+
+    /// One of them is gone.
+    pub fn end_beyond_ip(
+        &mut self,
+        cookie: u64,
+        at: Moment,
+        take: TakeFlow<'_>,
+        out: &mut Vec<SocketChange>,
+    ) {
+        if let Some(record) = self.beyond_ip.remove(&cookie) {
+            self.end(&record, at, take, out);
         }
     }
 
@@ -317,6 +366,41 @@ impl Sockets {
     }
 }
 
+/// The inode of a socket of another kind than TCP's and UDP's, by its key.
+pub fn inode(key: u64) -> u64 {
+    key & !(1 << 63)
+}
+
+fn is_of_ip(record: &SocketRecord) -> bool {
+    matches!(i32::from(record.family), libc::AF_INET | libc::AF_INET6)
+}
+
+/// What a record of datagrams and the like is of.
+fn protocol(record: &SocketRecord) -> Protocol {
+    if record.flags & flags::OTHER == 0 {
+        let is_lite = i32::from(record.protocol) == libc::IPPROTO_UDPLITE;
+        return if is_lite { Protocol::UdpLite } else { Protocol::Udp };
+    }
+    match i32::from(record.family) {
+        libc::AF_PACKET => Protocol::Packet,
+        libc::AF_RDS => Protocol::Rds,
+        libc::AF_TIPC => Protocol::Tipc,
+        libc::AF_VSOCK => Protocol::Vsock,
+        libc::AF_XDP => Protocol::Xdp,
+        _ => match i32::from(record.protocol) {
+            libc::IPPROTO_SCTP => Protocol::Sctp,
+            libc::IPPROTO_DCCP => Protocol::Dccp,
+            libc::IPPROTO_UDPLITE => Protocol::UdpLite,
+            _ => Protocol::Ip(record.protocol),
+        },
+    }
+}
+
+/// Whether a flow is what came from nobody knows where.
+fn is_nameless(flow: SocketId) -> bool {
+    matches!(flow, SocketId::Flow { remote, .. } if remote.port() == 0 && remote.ip().is_unspecified())
+}
+
 /// The last record of a socket is the first that arrived.
 fn is_unheard(record: &SocketRecord) -> bool {
     record.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER) == 0
@@ -361,8 +445,10 @@ fn opened(
         id,
         role,
         protocol,
-        local: local(record),
-        remote: remote(record).filter(|_| role != Role::Listen).map(Address::ip),
+        local: local(record).filter(|_| protocol.has_ports()),
+        remote: remote(record).filter(|_| role != Role::Listen && !is_nameless(id)).map(|remote| {
+            if protocol.has_ports() { Address::ip(remote) } else { Address::Host(remote.ip()) }
+        }),
         state,
         owner: Some(identity(record.pid, record.owner_start_ns)),
         quality: if inherited { OwnerQuality::Inherited } else { OwnerQuality::Exact },
@@ -426,155 +512,4 @@ fn address(record: &SocketRecord, bytes: &[u8; 16], port: u16) -> Option<SocketA
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use rano_common::Header;
-
-    use super::*;
-
-    pub(in crate::rooms::source::ebpf) fn record(kind: SocketKind, flags: u32) -> SocketRecord {
-        let mut local = [0; 16];
-        local[..4].copy_from_slice(&[127, 0, 0, 1]);
-        SocketRecord {
-            header: Header { kind: kind as u32, size: 120, at_ns: 9_000_000 },
-            cookie: 7,
-            owner_start_ns: 50_000_000,
-            established_ns: 0,
-            bytes_sent: 10,
-            bytes_received: 21,
-            pid: 42,
-            exec_id: 1,
-            flags,
-            netns: 4,
-            error: 0,
-            local_port: 40_000,
-            remote_port: 443,
-            family: 2,
-            protocol: 6,
-            state_before: 0,
-            padding: 0,
-            local,
-            remote: local,
-        }
-    }
-
-    fn sockets() -> Sockets {
-        Sockets::new(SourceKind::EbpfFentry, true, 32_768..=60_999)
-    }
-
-    fn changes(sockets: &mut Sockets, kind: SocketKind, record: &SocketRecord) -> Vec<SocketChange> {
-        let mut out = Vec::new();
-        let at = Moment { boot_ns: 9_000_000, unix_ms: 9 };
-        sockets.changes(kind, record, at, &mut |_| Some([3, 4]), &mut out);
-        out
-    }
-
-    fn last_closed(changes: &[SocketChange]) -> &Closed {
-        match changes.last() {
-            Some(SocketChange::Closed(closed)) => closed,
-            other => panic!("no end: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn an_end_alone_is_a_whole_connection() {
-        let last_ack = 9;
-        let record = SocketRecord {
-            established_ns: 4_000_000,
-            state_before: last_ack,
-            ..record(SocketKind::Closed, flags::ATTEMPTED | flags::FIN)
-        };
-        let changes = changes(&mut sockets(), SocketKind::Closed, &record);
-        let SocketChange::Opened(opened) = &changes[0] else { panic!("{changes:?}") };
-        assert_eq!(opened.owner, Some(crate::process::ProcessId { pid: 42, start_time: 5 }));
-        assert_eq!(opened.state, Some(SocketState::Established));
-        let closed = last_closed(&changes);
-        assert_eq!(
-            closed.bytes,
-            Some(Bytes { sent: 10, received: 20 }),
-            "the other side's FIN is no payload"
-        );
-        assert_eq!((closed.established, closed.duration), (Some(true), Some(Duration::from_millis(5))));
-    }
-
-    #[test]
-    fn an_attempt_that_was_answered_with_a_reset_has_its_reason_and_no_bytes() {
-        let refused = SocketRecord { error: 111, state_before: SYN_SENT, ..record(SocketKind::Closed, 0) };
-        let changes = changes(&mut sockets(), SocketKind::Closed, &refused);
-        let closed = last_closed(&changes);
-        assert_eq!((closed.error, closed.established, closed.bytes), (Some(111), Some(false), None));
-    }
-
-    #[test]
-    fn one_that_found_no_room_is_an_attempt_of_which_nothing_is_kept() {
-        let mut sockets = sockets();
-        let stream = record(SocketKind::Attempt, flags::UNFOLLOWED);
-        let told = changes(&mut sockets, SocketKind::Attempt, &stream);
-        let [SocketChange::Attempted(opened)] = &told[..] else { panic!("{told:?}") };
-        assert_eq!(opened.state, Some(SocketState::Connecting));
-        let datagram = record(SocketKind::Datagram, flags::UNFOLLOWED | flags::DATAGRAM);
-        let told = changes(&mut sockets, SocketKind::Datagram, &datagram);
-        assert!(matches!(told[..], [SocketChange::Attempted(_)]), "{told:?}");
-        assert_eq!(sockets.flow_count, 0);
-    }
-
-    #[test]
-    fn one_socket_does_not_take_all_the_room_for_flows() {
-        let mut sockets = sockets();
-        let first = record(SocketKind::Datagram, flags::DATAGRAM);
-        for port in 1..=u16::try_from(FLOWS_OF_ONE).unwrap() + 10 {
-            changes(&mut sockets, SocketKind::Datagram, &SocketRecord { remote_port: port, ..first });
-        }
-        assert_eq!((sockets.flow_count, sockets.flows_full), (FLOWS_OF_ONE, 10));
-    }
-
-    #[test]
-    fn datagrams_to_two_ends_are_two_flows_that_end_with_the_socket() {
-        let mut sockets = sockets();
-        let first = record(SocketKind::Datagram, flags::DATAGRAM);
-        let second = SocketRecord { remote_port: 53, ..first };
-        assert_eq!(changes(&mut sockets, SocketKind::Datagram, &first).len(), 1);
-        assert_eq!(changes(&mut sockets, SocketKind::Datagram, &first), [], "known");
-        assert_eq!(changes(&mut sockets, SocketKind::Datagram, &second).len(), 1);
-        assert_eq!(changes(&mut sockets, SocketKind::Released, &first).len(), 2);
-        assert_eq!((sockets.flows.len(), sockets.flow_count), (0, 0));
-    }
-
-    #[test]
-    fn a_datagram_socket_connected_elsewhere_ends_its_flows() {
-        let mut sockets = sockets();
-        let first = record(SocketKind::Attempt, flags::DATAGRAM);
-        changes(&mut sockets, SocketKind::Attempt, &first);
-        let again = changes(&mut sockets, SocketKind::Attempt, &SocketRecord { remote_port: 53, ..first });
-        assert!(matches!(&again[..], [SocketChange::Closed(_), SocketChange::Opened(_)]), "{again:?}");
-    }
-
-    #[test]
-    fn a_flow_of_which_only_the_end_arrived_is_told_without_a_duration() {
-        let flags = flags::DATAGRAM | flags::CONNECTED;
-        let told = changes(&mut sockets(), SocketKind::Released, &record(SocketKind::Released, flags));
-        assert!(matches!(told[..], [SocketChange::Opened(_), SocketChange::Gone { .. }]), "{told:?}");
-        let heard = record(SocketKind::Released, flags | flags::HEARD);
-        assert_eq!(changes(&mut sockets(), SocketKind::Released, &heard), []);
-    }
-
-    #[test]
-    fn a_local_end_of_a_flow_that_nobody_heard_of_begins_it() {
-        let mut sockets = sockets();
-        let bound = record(SocketKind::Bound, flags::DATAGRAM | flags::CONNECTED);
-        let told = changes(&mut sockets, SocketKind::Bound, &bound);
-        assert!(matches!(told[..], [SocketChange::Opened(_)]), "{told:?}");
-        let end = record(SocketKind::Released, flags::DATAGRAM | flags::CONNECTED | flags::HEARD);
-        assert!(last_closed(&changes(&mut sockets, SocketKind::Released, &end)).bytes.is_some());
-    }
-
-    #[test]
-    fn a_flow_that_is_gone_is_kept_no_more() {
-        let mut sockets = sockets();
-        let attempt = record(SocketKind::Attempt, flags::DATAGRAM | flags::CONNECTED);
-        changes(&mut sockets, SocketKind::Attempt, &attempt);
-        let id = sockets.flows().next().expect("it is kept");
-        assert!(sockets.knows(id) && sockets.is_connected(id));
-        sockets.gone(id, &mut |_| None, &mut Vec::new());
-        assert_eq!((sockets.flows().count(), sockets.flow_count), (0, 0));
-    }
-}
+pub(super) mod tests;

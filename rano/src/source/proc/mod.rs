@@ -37,7 +37,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::health::{Bounds, Gap, Gaps};
 use crate::process::ProcessId;
-use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, views};
+use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, transports, views};
 use crate::stop::Stop;
 
 use nobodys::Blind;
@@ -51,6 +51,8 @@ use sockets::Holder;
 pub struct ProcSettings {
     pub interval: Duration,
     pub udp: bool,
+    /// Transports beside TCP and UDP.
+    pub other: bool,
     pub listening: bool,
     pub unix: bool,
     /// Connections without an owner are passed on and not only counted.
@@ -323,9 +325,13 @@ impl Source for ProcSource {
             self.others.without(),
         ];
         let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
-        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        let mut reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        let mut bounds = Bounds::default();
+        let wanted = (self.settings.udp, self.settings.other);
+        let kind = (self.kind(), false, views::own().outside().is_none());
+        let watched = transports::watched(kind, wanted, &mut bounds, &mut reason);
         gaps.set(Gap::Unread, self.own.unread + self.others.unread + self.broken_walks);
-        SourceHealth { kind: self.kind(), reason, gaps, bounds: Bounds::default() }
+        SourceHealth { kind: self.kind(), reason, gaps, bounds, watched }
     }
 
     fn now(&self) -> Moment {

@@ -24,6 +24,53 @@ pub fn udp(net: &Path, each: impl FnMut(&InetSocket)) -> io::Result<Dumped> {
     inet(net, Protocol::Udp, ["udp", "udp6"], each)
 }
 
+/// Every socket of another transport of the namespace whose `/proc/<pid>/net` is `net`: raw, ping and UDP-Lite sockets,
+/// and packet sockets, of which there is the inode alone. A kernel may lack each of these tables.
+pub fn others(
+    net: &Path,
+    mut each: impl FnMut(&InetSocket),
+    mut packet: impl FnMut(u64),
+) -> io::Result<Dumped> {
+    const RAW: Protocol = Protocol::Ip(255);
+    const TABLES: [(&str, Protocol); 6] = [
+        ("raw", RAW),
+        ("raw6", RAW),
+        ("icmp", Protocol::Ip(1)),
+        ("icmp6", Protocol::Ip(58)),
+        ("udplite", Protocol::UdpLite),
+        ("udplite6", Protocol::UdpLite),
+    ];
+    let mut total = Dumped::default();
+    let mut read = |name: &str, understand: &mut dyn FnMut(&[u8]) -> bool| -> io::Result<()> {
+        let file = match File::open(net.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        let dumped = lines(file, understand)?;
+        total.sockets += dumped.sockets;
+        total.skipped += dumped.skipped;
+        Ok(())
+    };
+    for (name, protocol) in TABLES {
+        read(name, &mut |line| {
+            let Some(mut socket) = parse_inet(line, protocol) else { return false };
+            if protocol == RAW {
+                // Its protocol stands where others have their port.
+                socket.protocol = u8::try_from(socket.local.port()).map_or(RAW, Protocol::Ip);
+            }
+            each(&socket);
+            true
+        })?;
+    }
+    read("packet", &mut |line| parse_packet(line).map(&mut packet).is_some())?;
+    Ok(total)
+}
+
+/// `ffff8881001f7000 3      3    0003   2     1 0        0      12345 `: the inode is the last.
+fn parse_packet(line: &[u8]) -> Option<u64> {
+    decimal(words(line).nth(8)?)
+}
+
 /// Every unix socket of the namespace whose `/proc/<pid>/net` is `net`; their other ends are not told.
 pub fn unix(net: &Path, mut each: impl FnMut(&UnixSocket)) -> io::Result<Dumped> {
     lines(File::open(net.join("unix"))?, |line| parse_unix(line).inspect(&mut each).is_some())

@@ -10,9 +10,9 @@ use rustix::io::Errno;
 
 use super::gate::{self, Missed};
 use super::net_text;
-use super::own::seen;
+use super::own::{packet_socket, seen};
 use super::processes::ProcessScanner;
-use super::sockets::SocketTable;
+use super::sockets::{OTHERS, SocketTable};
 use crate::event::{Moment, Protocol};
 use crate::process::ProcessId;
 use crate::source::SocketChange;
@@ -135,6 +135,17 @@ fn read(
     };
     let tcp = net_text::tcp(net, &mut each).map(|_| looked_at.push(Protocol::Tcp));
     let udp = if udp { net_text::udp(net, &mut each).map(|_| looked_at.push(Protocol::Udp)) } else { Ok(()) };
+    let mut found = Vec::new();
+    let found_too = std::cell::RefCell::new(&mut found);
+    let others = net_text::others(
+        net,
+        |socket| found_too.borrow_mut().extend(seen(netns, socket)),
+        |inode| found_too.borrow_mut().push(packet_socket(netns, inode)),
+    );
+    let others = others.map(|_| looked_at.push(OTHERS));
+    for seen in found {
+        table.see(seen, now, out);
+    }
     table.end_look(&looked_at, &[], now, out);
-    tcp.and(udp)
+    tcp.and(udp).and(others)
 }

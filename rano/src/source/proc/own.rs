@@ -15,7 +15,7 @@ use super::gate::{Activity, Gate, Missed, OWN_NAMESPACE};
 use super::inet::{InetSocket, States, TcpState};
 use super::net_text;
 use super::sock_diag::{DiagError, Dumped, Dumper, Info};
-use super::sockets::{self, Ended, Seen, SocketTable};
+use super::sockets::{self, Ended, OTHERS, Seen, SocketTable};
 use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
 use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
@@ -117,6 +117,10 @@ impl OwnNamespace {
         if self.settings.unix {
             looked_at.push(Protocol::Unix);
         }
+        // No counter tells of these.
+        if self.settings.other && (thorough || !looked_at.is_empty()) {
+            looked_at.push(OTHERS);
+        }
         if looked_at.is_empty() {
             return 0;
         }
@@ -183,7 +187,21 @@ impl OwnNamespace {
             (Protocol::Udp, Some(dumper)) => dumper.udp(States::ALL, each)?,
             (Protocol::Tcp, None) => net_text::tcp(net, each).context("read /proc/net/tcp")?,
             (Protocol::Udp, None) => net_text::udp(net, each).context("read /proc/net/udp")?,
-            (Protocol::Unix, dumper) => {
+            (other, _) if other.is_other() => {
+                let mut found = Vec::new();
+                let found_too = std::cell::RefCell::new(&mut found);
+                let held = net_text::others(
+                    net,
+                    |socket| found_too.borrow_mut().extend(seen(netns, socket)),
+                    |inode| found_too.borrow_mut().push(packet_socket(netns, inode)),
+                );
+                let held = held.context("read /proc/net/raw and others")?;
+                for seen in found {
+                    table.see(seen, now, out);
+                }
+                held
+            }
+            (_, dumper) => {
                 let mut ends = UnixEnds::default();
                 let add = |socket: &UnixSocket| ends.add(socket);
                 let mut held = match dumper {
@@ -298,13 +316,13 @@ impl OwnNamespace {
     fn unseen(&self, id: SocketId, destroyed: &Destroyed) -> Option<Seen> {
         // Of a connection that was disconnected before its end only the other address is left.
         let remote = destroyed.remote.or_else(|| Some(SocketAddr::new(destroyed.disconnected_from?, 0)))?;
-        if destroyed.protocol == Protocol::Udp && !self.settings.udp {
+        if destroyed.protocol == Protocol::Udp && (!self.settings.udp || remote.port() == 0) {
             return None;
         }
         let state = match destroyed.protocol {
             Protocol::Tcp if closing::never_established(destroyed) => Some(SocketState::Connecting),
             Protocol::Tcp => Some(SocketState::Established),
-            Protocol::Udp | Protocol::Unix => None,
+            _ => None,
         };
         Some(Seen {
             id,
@@ -379,6 +397,21 @@ fn listen(settings: ProcSettings) -> Result<DestroyListener> {
     })
 }
 
+/// One of frames of a device; where they go is not known.
+pub fn packet_socket(netns: u32, inode: u64) -> Seen {
+    Seen {
+        id: SocketId::Inode { netns, inode },
+        protocol: Protocol::Packet,
+        local: None,
+        remote: None,
+        state: None,
+        listening: false,
+        peer: None,
+        inode,
+        uid: None,
+    }
+}
+
 /// A socket as the table keeps it; `None` for what is no socket of a process.
 pub fn seen(netns: u32, socket: &InetSocket) -> Option<Seen> {
     let id = match socket.cookie {
@@ -387,6 +420,9 @@ pub fn seen(netns: u32, socket: &InetSocket) -> Option<Seen> {
         None => return None,
     };
     let tcp = socket.protocol == Protocol::Tcp;
+    let has_ports = socket.protocol.has_ports();
+    let address =
+        |end: SocketAddr| if has_ports { Address::ip(end) } else { Address::Host(end.ip().to_canonical()) };
     let state = match socket.state {
         TcpState::Listen => None,
         TcpState::SynSent | TcpState::SynRecv | TcpState::NewSynRecv => Some(SocketState::Connecting),
@@ -400,8 +436,8 @@ pub fn seen(netns: u32, socket: &InetSocket) -> Option<Seen> {
     Some(Seen {
         id,
         protocol: socket.protocol,
-        local: Some(Address::ip(socket.local)),
-        remote: socket.remote.map(Address::ip),
+        local: Some(address(socket.local)),
+        remote: socket.remote.map(address),
         state: state.filter(|_| tcp),
         listening: tcp && socket.state == TcpState::Listen,
         peer: None,

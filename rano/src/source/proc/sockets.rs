@@ -11,6 +11,9 @@ use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState, 
 use crate::process::ProcessId;
 use crate::source::{Closed, Opened, Role, SocketChange, SocketId};
 
+/// Stands for every transport beside TCP, UDP and unix sockets where it is said what a look held.
+pub const OTHERS: Protocol = Protocol::Ip(255);
+
 /// How late a notification may be: the kernel makes them on a workqueue, and on a busy machine that waits its turn. One
 /// that comes after its socket was given up would be taken for another connection.
 const GRACE: Duration = Duration::from_millis(500);
@@ -60,6 +63,8 @@ struct Known {
     first_seen: Moment,
     /// Known to have come from a listener, though none is there any more.
     served: bool,
+    /// Who has it, while it is not shown: a connect of a datagram socket sends nothing, so one more look must hold it.
+    held: Option<Holder>,
 }
 
 /// Sockets whose end was told although no notification came. One may come all the same, any time later: a connection
@@ -99,6 +104,10 @@ pub struct SocketTable {
     /// Not looked for yet.
     fresh: Vec<SocketId>,
     given_up: GivenUp,
+    /// Datagram sockets that a second look held.
+    lasting: Vec<(SocketId, Holder)>,
+    /// A socket waits for that.
+    holds_back: bool,
 }
 
 impl SocketTable {
@@ -114,6 +123,8 @@ impl SocketTable {
             missing: Vec::new(),
             fresh: Vec::new(),
             given_up: GivenUp::new(GIVEN_UP_MAX),
+            lasting: Vec::new(),
+            holds_back: false,
         }
     }
 
@@ -128,11 +139,20 @@ impl SocketTable {
     /// A look begins; each socket it holds is passed to [`Self::see`], then [`Self::end_look`] follows.
     pub fn begin_look(&mut self) {
         self.look = self.look.wrapping_add(1);
+        self.holds_back = false;
     }
 
     pub fn see(&mut self, seen: Seen, now: Moment, out: &mut Vec<SocketChange>) {
+        if is_probe(&seen) {
+            return;
+        }
         if let Some(known) = self.known.get_mut(&seen.id) {
             known.look = self.look;
+            if known.seen.remote == seen.remote
+                && let Some(holder) = known.held.take()
+            {
+                self.lasting.push((seen.id, holder));
+            }
             if known.seen == seen {
                 return;
             }
@@ -170,6 +190,7 @@ impl SocketTable {
             preexisting: self.preexisting,
             first_seen: now,
             served: false,
+            held: None,
             seen,
         };
         self.known.insert(known.seen.id, known);
@@ -186,7 +207,7 @@ impl SocketTable {
     ) {
         for (id, since) in std::mem::take(&mut self.missing) {
             let Some(known) = self.known.get(&id).filter(|known| known.look != self.look) else { continue };
-            if !looked_at.contains(&known.seen.protocol) || now.since(since) < GRACE {
+            if !holds(looked_at, known.seen.protocol) || now.since(since) < GRACE {
                 self.missing.push((id, since));
             } else {
                 self.forget(id, since, out);
@@ -207,15 +228,21 @@ impl SocketTable {
             }
         }
         self.preexisting = false;
+        for (id, holder) in std::mem::take(&mut self.lasting) {
+            if let Some(known) = self.known.get(&id) {
+                let opened = opening(known, self.role(&known.seen), Some(holder), self.netns);
+                out.push(SocketChange::Opened(opened));
+            }
+        }
     }
 
     fn is_absent(&self, known: &Known, looked_at: &[Protocol]) -> bool {
-        known.look != self.look && looked_at.contains(&known.seen.protocol)
+        known.look != self.look && holds(looked_at, known.seen.protocol)
     }
 
     /// A look is owed, because something is known to be missing or unresolved that only a look can settle.
     pub fn needs_look(&self) -> bool {
-        !self.missing.is_empty()
+        !self.missing.is_empty() || self.holds_back
     }
 
     /// Something new is to be attributed.
@@ -280,6 +307,12 @@ impl SocketTable {
             };
             let known = self.known.get_mut(&id).expect("it was listed just now");
             known.owner = Owner::Watched;
+            let may_be_silent = known.seen.protocol == Protocol::Udp && role == Role::Connect;
+            if may_be_silent && known.seen.remote.is_some() && !known.preexisting {
+                known.held = Some(holder);
+                self.holds_back = true;
+                continue;
+            }
             let opened = opening(known, role, Some(holder), self.netns);
             out.push(SocketChange::Opened(opened));
         }
@@ -359,7 +392,7 @@ impl SocketTable {
             }
             Protocol::Udp if seen.remote.is_none() && !self.was_bound_by_kernel(seen) => Role::Listen,
             Protocol::Unix if seen.remote.is_none() => Role::Accept,
-            Protocol::Tcp | Protocol::Udp | Protocol::Unix => Role::Connect,
+            _ => Role::Connect,
         }
     }
 
@@ -367,7 +400,7 @@ impl SocketTable {
     fn was_bound_by_kernel(&self, seen: &Seen) -> bool {
         match &seen.local {
             Some(Address::Ip(local)) => local.ip().is_unspecified() && self.ephemeral.contains(&local.port()),
-            Some(Address::Path(_)) | None => false,
+            Some(Address::Host(_) | Address::Path(_)) | None => false,
         }
     }
 
@@ -375,7 +408,7 @@ impl SocketTable {
     fn forget(&mut self, id: SocketId, now: Moment, out: &mut Vec<SocketChange>) {
         let Some(known) = self.remove(id) else { return };
         self.given_up.insert(id, ());
-        if known.owner == Owner::Watched {
+        if known.owner == Owner::Watched && known.held.is_none() {
             let established = known.seen.state != Some(SocketState::Connecting);
             out.push(closing(id, now, None, established.then_some(true)));
         }
@@ -446,10 +479,20 @@ fn opening(known: &Known, role: Role, holder: Option<Holder>, netns: u32) -> Ope
     }
 }
 
+/// Whether a look held the sockets of a protocol.
+fn holds(looked_at: &[Protocol], protocol: Protocol) -> bool {
+    looked_at.contains(if protocol.is_other() { &OTHERS } else { &protocol })
+}
+
+/// A datagram socket that is connected to port 0 sends nothing: somebody asks which address would be used.
+fn is_probe(seen: &Seen) -> bool {
+    seen.protocol == Protocol::Udp && matches!(&seen.remote, Some(Address::Ip(remote)) if remote.port() == 0)
+}
+
 fn port(seen: &Seen) -> Option<(Protocol, u16)> {
     match &seen.local {
         Some(Address::Ip(local)) => Some((seen.protocol, local.port())),
-        Some(Address::Path(_)) | None => None,
+        Some(Address::Host(_) | Address::Path(_)) | None => None,
     }
 }
 

@@ -175,7 +175,9 @@ fn unconnected_datagram_sockets_are_told_apart_by_their_port() {
 fn a_datagram_socket_connected_elsewhere_is_another_connection() {
     let mut table = table();
     look(&mut table, &[udp(1, "127.0.0.1:40000", "127.0.0.1:53")], at(1));
-    let changes = look(&mut table, &[udp(1, "127.0.0.1:40000", "127.0.0.1:443")], at(2));
+    let elsewhere = [udp(1, "127.0.0.1:40000", "127.0.0.1:443")];
+    let mut changes = look(&mut table, &elsewhere, at(2));
+    changes.extend(look(&mut table, &elsewhere, at(3)));
     assert!(matches!(&changes[..], [SocketChange::Closed(_), SocketChange::Opened(_)]), "{changes:?}");
 }
 
@@ -197,4 +199,19 @@ fn a_look_at_one_protocol_says_nothing_about_another() {
         table.end_look(&[Protocol::Udp], &NOTIFIED, at(ms), &mut out);
     }
     assert_eq!(out, []);
+}
+
+#[test]
+fn a_connected_datagram_socket_is_shown_once_a_second_look_holds_it() {
+    let mut table = table();
+    look(&mut table, &[], at(1));
+    let lasting = udp(1, "127.0.0.1:40000", "127.0.0.1:53");
+    let probe = udp(2, "127.0.0.1:40001", "127.0.0.1:0");
+    let brief = udp(3, "127.0.0.1:40002", "127.0.0.1:443");
+    assert_eq!(look(&mut table, &[lasting.clone(), probe.clone(), brief], at(2)), []);
+    assert!(table.needs_look());
+    let changes = look(&mut table, &[lasting.clone(), probe.clone()], at(3));
+    let [SocketChange::Opened(opened)] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!((opened.id, opened.at), (id(1), at(2)));
+    assert_eq!(look(&mut table, &[lasting, probe], at(4)), []);
 }
