@@ -8,7 +8,7 @@ use crate::connection::Connection;
 pub use crate::moment::Moment;
 pub use crate::words::{
     Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, OwnerQuality, Protocol, Role,
-    SocketState, SourceKind,
+    SocketState, Source, SourceKind,
 };
 
 /// An understood event, with its connection as it stood then.

@@ -8,12 +8,12 @@ use super::spec::Effect::{Invert, Override, Set};
 use super::spec::Group::{Alerts, Capture, Configuration, History, Names, Output, Stats, Targets};
 use super::spec::{Spelling, option, options};
 use super::value::{Kind, Setting, Value, choices};
+use crate::event::Source;
 use crate::filter::Filter;
 use crate::glob::Glob;
 use crate::output::style::Theme;
 use crate::process::agents;
 use crate::totals::View;
-use crate::words::Source;
 
 choices! {
     /// Where names of addresses are to come from.

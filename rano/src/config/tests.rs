@@ -10,9 +10,9 @@ use super::spec::{Effect, OptionSpec};
 use super::value::Value;
 use super::*;
 use crate::commands::command;
+use crate::event::Source;
 use crate::output::style::Theme;
 use crate::totals::View;
-use crate::words::Source;
 
 /// A home with `work` in it, files, variables and a command line.
 pub(crate) struct World {

@@ -9,11 +9,11 @@ use super::error::Error;
 use super::names::NameMode;
 use super::setup::Setup;
 use crate::event::Class;
+use crate::event::Source;
 use crate::names::classes::{Authority, ClassEntry};
 use crate::process::agents;
 use crate::process::matching::{Origin, Wanted};
 use crate::process::provider::{ProviderEntry, Providers};
-use crate::words::Source;
 
 /// Events that wait for the slowest reader.
 const CAPACITY: usize = 4096;

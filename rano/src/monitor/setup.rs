@@ -9,6 +9,7 @@ use rustix::thread::CapabilitySet;
 
 use super::names::{NameSettings, NameSources};
 use crate::alerts::Judge;
+use crate::event::Source;
 use crate::event::SourceKind;
 use crate::health::SourceHealth;
 use crate::pipeline::{Names, Pipeline, Scope};
@@ -27,7 +28,6 @@ use crate::source::replay::Replay;
 use crate::stop::Stop;
 use crate::summary::Summary;
 use crate::totals::View;
-use crate::words::Source;
 
 /// How often a polling source looks.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::event::Address;
-use crate::words::Source;
+use crate::event::Source;
 
 /// A monitor of this process that polls.
 fn monitor() -> Monitor {
