@@ -88,11 +88,11 @@ impl Totals {
                 self.classes.entry(connection.class).or_default().connects += 1;
                 self.tallies.connected(connection);
             }
+            // That of an accepted one ends nothing that was counted.
+            EventKind::Close if connection.role != Role::Connect => {}
             EventKind::Close => {
                 self.closes += 1;
-                if connection.role == Role::Connect {
-                    self.active = self.active.saturating_sub(1);
-                }
+                self.active = self.active.saturating_sub(1);
                 if let Some(duration) = connection.duration() {
                     self.timed += 1;
                     self.duration_sum += duration;

@@ -22,6 +22,8 @@ static CORNERS: AtomicU32 = AtomicU32::new(0);
 
 /// A cgroup of the test's own; removed when dropped, if those in it have ended.
 pub struct Corner {
+    /// Of agents that nobody else has.
+    pub name: String,
     path: PathBuf,
     mount: CString,
     procs: CString,
@@ -43,7 +45,7 @@ impl Corner {
         fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
         let mount = CString::new(mount.as_os_str().as_bytes())?;
         let procs = CString::new(path.join("cgroup.procs").as_os_str().as_bytes())?;
-        Ok(Self { path, mount, procs })
+        Ok(Self { name: format!("c{}-{number}-", std::process::id()), path, mount, procs })
     }
 
     /// Makes `command` start in it, or moves into it what was started.

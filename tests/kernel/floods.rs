@@ -40,12 +40,14 @@ const TOO_MANY: usize = 700;
 /// A rano that follows few sockets, after its first look.
 fn observe_corner(scene: &Scene, corner: &Corner) -> Result<(Rano, Actor)> {
     let room = ROOM.to_string();
-    observe(scene, corner, &["--owners-max", &room, "--domain-mode", "ptr"])
+    // Sockets that are used are looked at wherever they are: those of other tests' agents would take the room.
+    let only = ["--pattern", &corner.name, "--owners-max", &room, "--domain-mode", "ptr"];
+    observe(scene, corner, &corner.name, &only)
 }
 
 /// A rano that sees nothing new but what is in `corner`.
-fn observe(scene: &Scene, corner: &Corner, arguments: &[&str]) -> Result<(Rano, Actor)> {
-    let mut marker = scene.agent("gemini")?;
+fn observe(scene: &Scene, corner: &Corner, marker: &str, arguments: &[&str]) -> Result<(Rano, Actor)> {
+    let mut marker = scene.agent(marker)?;
     let (_, older) = marker.connect(Transport::Tcp, scene.tcp)?;
     let fixed = ["--source", "ebpf", "--no-dns", "--stats-interval-ms", "0"];
     let mut launch = scene.launch()?.args(fixed).args(arguments);
@@ -62,7 +64,7 @@ fn keeper(scene: &mut Scene) -> Result<SocketAddr> {
 
 /// One whose verdict the kernel programs have.
 fn known_agent(scene: &Scene, corner: &Corner, rano: &Rano, user: User) -> Result<Flooder> {
-    let mut claude = Flooder::start(&scene.place.with_user(user), "claude", Some(corner))?;
+    let mut claude = Flooder::start(&scene.place.with_user(user), &corner.name, Some(corner))?;
     claude.connect(&[scene.tcp])?;
     let pid = format!(" | pid={} | ", claude.pid());
     rano.stdout.wait_for("the agent", |line| line.contains("+ connect") && line.contains(&pid))?;
@@ -312,7 +314,7 @@ fn endpoints(user: User, agents: &[(&str, u32)], then: Option<&str>) -> Result<(
     let mut scene = crate::scene()?;
     let port = world(&mut scene)?;
     let corner = Corner::new()?;
-    let (rano, _marker) = observe(&scene, &corner, &[])?;
+    let (rano, _marker) = observe(&scene, &corner, "gemini", &[])?;
     let place = scene.place.with_user(user);
     let mut pids = Vec::new();
     let mut first = u32::from(Ipv4Addr::from(WORLD)) + 256;

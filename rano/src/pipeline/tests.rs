@@ -161,8 +161,9 @@ fn close_without_open_is_ignored_and_nothing_is_opened_twice() {
 fn the_serving_end_counts_as_neither_connect_nor_close() {
     let served = SocketChange::Opened(opened(Role::Accept, SocketState::Established, Some(CLAUDE)));
     let (events, pipeline) = run(EVERYTHING, vec![served, closed(None)]);
-    assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [Accept]);
-    assert_eq!((pipeline.rooms.totals.connects, pipeline.rooms.totals.active), (0, 0));
+    assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), [Accept, Close]);
+    let totals = &pipeline.rooms.totals;
+    assert_eq!((totals.connects, totals.closes, totals.active, totals.accepts), (0, 0, 0, 1));
 }
 
 #[test]
