@@ -38,7 +38,8 @@ impl Pairs {
     pub(super) fn note(&mut self, kind: EventKind, connection: &Connection) {
         if kind == EventKind::Connect
             && connection.role == Role::Connect
-            && let Some((local, remote)) = within(connection)
+            && stays(connection)
+            && let Some((local, remote)) = tuple(connection)
         {
             self.ends.insert((connection.netns, local, remote), ());
         }
@@ -46,21 +47,29 @@ impl Pairs {
 
     /// Of a connection that ended.
     pub(super) fn path(&mut self, connection: &Connection) -> Path {
-        let Some((local, remote)) = within(connection) else { return Path::Away };
-        let is_twin =
-            connection.role == Role::Accept && self.ends.contains(&(connection.netns, remote, local));
+        if !stays(connection) {
+            return Path::Away;
+        }
+        let is_twin = connection.role == Role::Accept
+            && tuple(connection)
+                .is_some_and(|(local, remote)| self.ends.contains(&(connection.netns, remote, local)));
         if is_twin { Path::Twin } else { Path::Within }
     }
 }
 
-/// Both ends of a connection that does not leave the machine.
-fn within(connection: &Connection) -> Option<(SocketAddr, SocketAddr)> {
-    let (Some(Address::Ip(local)), Some(Address::Ip(remote))) = (&connection.local, &connection.remote)
-    else {
-        return None;
-    };
+fn tuple(connection: &Connection) -> Option<(SocketAddr, SocketAddr)> {
+    match (&connection.local, &connection.remote) {
+        (Some(Address::Ip(local)), Some(Address::Ip(remote))) => Some((*local, *remote)),
+        _ => None,
+    }
+}
+
+/// Whether it does not leave the machine. Of a socket that is bound to no address, the other end says so.
+fn stays(connection: &Connection) -> bool {
+    let Some(remote) = connection.remote_ip() else { return false };
+    let local = connection.local.as_ref().and_then(Address::ip_addr);
     let is_host = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
-    (is_host(remote.ip().to_canonical()) || local.ip() == remote.ip()).then_some((*local, *remote))
+    is_host(remote.to_canonical()) || local == Some(remote)
 }
 
 #[cfg(test)]
@@ -93,6 +102,8 @@ mod tests {
         let server = connection(Role::Accept, "127.0.0.1:80", "127.0.0.1:9", 1, (30, 7));
         let elsewhere = connection(Role::Accept, "127.0.0.1:80", "127.0.0.1:9", 2, (100, 0));
         let own = connection(Role::Connect, "10.0.0.1:8", "10.0.0.1:80", 1, (500, 0));
+        let mut ping = connection(Role::Connect, "0.0.0.0:1", "127.0.0.1:1", 1, (0, 4));
+        (ping.local, ping.remote) = (None, Some(Address::Host(IpAddr::from([127, 0, 0, 1]))));
         for ends in [[&client, &server], [&server, &client]] {
             let mut totals = Totals::default();
             for connection in [&away, &client, &elsewhere, &own] {
@@ -101,11 +112,12 @@ mod tests {
                 totals.count(kind, connection);
             }
             totals.count(EventKind::Accept, &server);
+            totals.count(EventKind::Close, &ping);
             for connection in [&away, &elsewhere, &own].into_iter().chain(ends) {
                 totals.count(EventKind::Close, connection);
             }
             assert_eq!(totals.bytes, Bytes { sent: 1000, received: 1 });
-            assert_eq!(totals.loopback, Bytes { sent: 607, received: 30 });
+            assert_eq!(totals.loopback, Bytes { sent: 607, received: 34 });
         }
     }
 }
