@@ -169,9 +169,8 @@ impl Family {
 /// Remembers a call until it returns, if its socket is followed.
 #[inline(always)]
 fn enter(sk: Given, second: usize, family: Family) {
-    let Some(key) = sk.key() else { return };
-    // What a thread sends first makes its socket followed on the way.
-    if (has_owner(key) || may_be_watched() || setting(Setting::Alone) != 0)
+    // What a thread sends first makes its socket followed on the way, and may give it its cookie.
+    if (sk.key().is_some_and(has_owner) || may_be_watched() || setting(Setting::Alone) != 0)
         && family.takes(sk)
         && CALLS.insert(thread(), [sk.address() as u64, second as u64], BPF_ANY as u64).is_err()
     {
