@@ -333,37 +333,49 @@ fn more_destinations_than_are_kept_end_with_their_socket() -> Result<()> {
 }
 
 fn every_flood_is_accounted_for() -> Result<()> {
-    const HALF: i64 = 1000;
     for &place in everybody() {
         for flood in [Flood::Connections, Flood::Sockets, Flood::Destinations, Flood::Reconnects] {
-            let mut watch = Watch::start(place, TINY, &[])?;
-            let Servers { drain, udp, .. } = watch.servers;
-            let (to, half) = (if flood == Flood::Connections { drain } else { udp }, HALF.try_into()?);
-            watch.unread(|agent| agent.flood(flood, to, half))?;
-            watch.agent.flood(flood, to, half)?;
-            watch.wait_for_active(0)?;
-            let scene = watch.end(0)?;
-            ensure_lost(&scene)?;
-            let database = scene.database()?;
-            let shown = "SELECT count(*) FROM events WHERE event IN ('connect', 'fail') AND NOT preexisting";
-            let shown = database.count(shown)?;
-            let counted = database.count("SELECT unattributed + kernel_unfollowed FROM sessions")?;
-            let dropped = database.count("SELECT kernel_dropped FROM sessions")?;
-            let adds_up = match flood {
-                // Each has a socket of its own, which is told or counted.
-                Flood::Connections | Flood::Sockets => shown + counted == 2 * HALF,
-                // One socket has them all, and each record that was lost is one of them.
-                Flood::Destinations
-                | Flood::Reconnects
-                | Flood::Renames
-                | Flood::Disguises
-                | Flood::Processes => shown + dropped >= 2 * HALF,
-            };
-            ensure!(
-                adds_up,
-                "{flood:?} {place:?}: {shown} shown, {counted} counted, {dropped} records were lost"
-            );
+            // What others' processes begin to use while nobody judges them counts too, if there is no room for it.
+            let is_exact =
+                (0..4).try_fold(
+                    false,
+                    |is_exact, _| {
+                        if is_exact { Ok(true) } else { is_accounted_for(flood, place) }
+                    },
+                );
+            ensure!(is_exact?, "{flood:?} {place:?}: more was counted each time");
         }
     }
     Ok(())
+}
+
+/// Whether it adds up exactly; an error where something is missing.
+fn is_accounted_for(flood: Flood, place: (User, &str)) -> Result<bool> {
+    const HALF: i64 = 1000;
+    let mut watch = Watch::start(place, TINY, &[])?;
+    let Servers { drain, udp, .. } = watch.servers;
+    let (to, half) = (if flood == Flood::Connections { drain } else { udp }, HALF.try_into()?);
+    watch.unread(|agent| agent.flood(flood, to, half))?;
+    watch.agent.flood(flood, to, half)?;
+    watch.wait_for_active(0)?;
+    let scene = watch.end(0)?;
+    ensure_lost(&scene)?;
+    let database = scene.database()?;
+    let shown = "SELECT count(*) FROM events WHERE event IN ('connect', 'fail') AND NOT preexisting";
+    let shown = database.count(shown)?;
+    let counted = database.count("SELECT unattributed + kernel_unfollowed FROM sessions")?;
+    let dropped = database.count("SELECT kernel_dropped FROM sessions")?;
+    let (known, is_exact) = match flood {
+        // Each has a socket of its own, which is told or counted.
+        Flood::Connections | Flood::Sockets => (shown + counted, shown + counted == 2 * HALF),
+        // One socket has them all, and each record that was lost is one of them.
+        Flood::Destinations | Flood::Reconnects | Flood::Renames | Flood::Disguises | Flood::Processes => {
+            (shown + dropped, true)
+        }
+    };
+    ensure!(
+        known >= 2 * HALF,
+        "{flood:?} {place:?}: {shown} shown, {counted} counted, {dropped} records were lost"
+    );
+    Ok(is_exact)
 }
