@@ -58,12 +58,14 @@ const STRICTLY: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
 
 /// What is the same on every rung is shown on one of the oldest and of the newest kernel.
 const EVERYTHING: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
-const SAME_ON_EVERY_RUNG: [&str; 9] =
-    ["flood", "floods", "ladder", "lockdown", "loss", "names", "privileges", "taken_away", "tricks"];
+const SAME_ON_EVERY_RUNG: [&str; 10] =
+    ["flood", "floods", "ladder", "lockdown", "loss", "names", "privileges", "taken_away", "tricks", "views"];
 /// What differs by rung is shown on each of these, and the kernels between have to see the most common.
 const ENDS: [&str; 2] = ["5.10", "6.18"];
-const ALL_BUT_THE_COMMON: [&str; 11] = [
+const ALL_BUT_THE_COMMON: [&str; 14] = [
+    "datagrams",
     "facts",
+    "families",
     "flood",
     "floods",
     "ladder",
@@ -74,6 +76,7 @@ const ALL_BUT_THE_COMMON: [&str; 11] = [
     "privileges",
     "taken_away",
     "tricks",
+    "views",
 ];
 /// What only a kernel that was booted for it shows, and floods, which take an emulated machine ten minutes: `--full`
 /// has them.
