@@ -256,13 +256,17 @@ pub struct Watched {
     pub transports: Vec<&'static str>,
     /// Transports that were asked for, and that the kernel has, but the source does not see: each is a gap.
     pub unseen: Vec<&'static str>,
+    /// What the user did not ask for, for people.
+    pub left_out: Vec<&'static str>,
     /// Whose processes, for people.
     pub views: Vec<String>,
 }
 
 /// Transports beside TCP and UDP, by the words of them that every look at `/proc/net` holds, and the rest.
 const IN_PROC: [&str; 4] = ["icmp", "raw", "packet", "udplite"];
-const OTHERS: [&str; 6] = ["sctp", "dccp", "vsock", "tipc", "rds", "xdp"];
+const OTHERS: [&str; 5] = ["sctp", "dccp", "vsock", "tipc", "rds"];
+/// Frames that leave a process by no call, which no source sees.
+const NEVER: &str = "but not frames by XDP or TUN";
 
 impl Watched {
     /// By a source of that kind. `sees_uses`: it sees sockets by their use. `present`: transports beside TCP and UDP
@@ -279,23 +283,55 @@ impl Watched {
         }
         let is_unseen = |word: &&'static str| other && !transports.contains(word);
         let unseen = present.iter().copied().filter(is_unseen).collect();
-        Self { transports, unseen, views: Vec::new() }
+        let left_out = [(udp, LEFT_OUT_UDP), (other, LEFT_OUT_OTHER)];
+        let left_out =
+            left_out.into_iter().filter(|(is_asked, _)| !is_asked).map(|(_, words)| words).collect();
+        Self { transports, unseen, left_out, views: Vec::new() }
     }
 
-    /// What is to be said of the transports that are not seen.
-    pub fn reason(&self) -> Option<String> {
-        (!self.unseen.is_empty()).then(|| format!("{UNSEEN}{}", self.unseen.join(", ")))
+    /// As a stored session says it was: by the reason that its source gave.
+    pub fn recorded(kind: SourceKind, is_root: bool, reason: &str) -> Self {
+        let [udp, other, sees_uses, is_all] =
+            [LEFT_OUT_UDP, LEFT_OUT_OTHER, WITHOUT_USES, OUTSIDE].map(|part| !reason.contains(part));
+        Self::by(kind, udp, other, sees_uses, &[]).of(kind, is_root, is_all)
+    }
+
+    /// The same, with whose processes they are. `is_all`: nothing lies outside of the source's view.
+    #[must_use]
+    pub fn of(mut self, kind: SourceKind, is_root: bool, is_all: bool) -> Self {
+        let whose = match (is_root || kind != SourceKind::Proc, is_all) {
+            (true, true) => "every process of this machine",
+            (true, false) => "every process of these namespaces",
+            (false, true) => "the processes of this user",
+            (false, false) => "the processes of this user in these namespaces",
+        };
+        self.views.push(whose.to_owned());
+        self
+    }
+
+    /// What is to be said of the transports that are not seen, and of those that nobody asked for.
+    pub fn reasons(&self) -> impl Iterator<Item = String> + '_ {
+        let unseen = (!self.unseen.is_empty()).then(|| format!("{UNSEEN}{}", self.unseen.join(", ")));
+        self.left_out.iter().map(|&words| words.to_owned()).chain(unseen)
     }
 }
 
 /// What the kernel's programs do not see where they cannot see sockets by their use.
 pub const WITHOUT_USES: &str = "transports beside TCP and UDP, sockets that came from somebody else";
+/// What the user left out.
+const LEFT_OUT_UDP: &str = "left out: udp";
+const LEFT_OUT_OTHER: &str = "left out: transports beside TCP and UDP";
+/// In what a source says of processes that are beyond its view.
+pub const OUTSIDE: &str = "outside of this";
 /// Before the list of what a source cannot see.
 pub const UNSEEN: &str = "not seen: ";
 
 impl std::fmt::Display for Watched {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.transports.join(", "))?;
+        if self.transports.contains(&"packet") {
+            write!(f, ", {NEVER}")?;
+        }
         if !self.views.is_empty() {
             write!(f, "; {}", self.views.join(", "))?;
         }
@@ -333,5 +369,19 @@ mod tests {
             let left_out = Watched::by(kind, false, false, true, &present);
             assert_eq!((left_out.to_string().as_str(), left_out.unseen.len()), ("tcp", 0));
         }
+    }
+
+    /// Whoever reads a stored session is told what that session was told.
+    #[test]
+    fn what_was_watched_is_known_from_the_reason() {
+        for kind in SourceKind::ALL {
+            for (udp, other, is_root) in [(true, true, true), (false, true, false), (true, false, true)] {
+                let watched = Watched::by(kind, udp, other, true, &[]).of(kind, is_root, true);
+                let reason = watched.reasons().collect::<Vec<_>>().join("; ");
+                assert_eq!(Watched::recorded(kind, is_root, &reason), watched, "{reason}");
+            }
+        }
+        let inside = Watched::recorded(SourceKind::EbpfFentry, true, &format!("processes {OUTSIDE} cgroup"));
+        assert!(!inside.to_string().contains("machine"), "{inside}");
     }
 }

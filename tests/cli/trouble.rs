@@ -221,8 +221,15 @@ fn a_filesystem_without_shared_mappings_is_named_and_keeps_no_file() -> Result<(
     finished.expect_code(3)?;
     ensure!(finished.stderr.contains("no shared mappings"), "{}", finished.stderr);
     ensure!(finished.stderr.contains("hint: name a file on a local filesystem"), "{}", finished.stderr);
-    let left = fs::read_dir(scene.directory())?.filter_map(Result::ok).map(|entry| entry.file_name());
-    ensure!(!left.into_iter().any(|name| name.to_string_lossy().contains("sqlite")), "a half-made file");
+    ensure_no_file(&scene)
+}
+
+/// No history was left behind, not even a half-made one.
+fn ensure_no_file(scene: &Scene) -> Result<()> {
+    for entry in fs::read_dir(scene.directory())? {
+        let name = entry?.file_name();
+        ensure!(!name.to_string_lossy().contains("sqlite"), "{} was left", name.display());
+    }
     Ok(())
 }
 
@@ -258,9 +265,7 @@ fn a_limit_of_file_sizes_from_the_start_ends_nothing_and_leaves_no_file() -> Res
     finished.expect_code(3)?;
     ensure!(finished.stderr.contains("limit of file sizes"), "{}", finished.stderr);
     ensure!(finished.stdout.contains("1 sqlite dropped"), "{}", finished.stdout);
-    let left = fs::read_dir(scene.directory())?.filter_map(Result::ok).map(|entry| entry.file_name());
-    ensure!(!left.into_iter().any(|name| name.to_string_lossy().contains("sqlite")), "a half-made file");
-    Ok(())
+    ensure_no_file(&scene)
 }
 
 /// Noticed with the next batch, even if that is the last one; the batch is written again.

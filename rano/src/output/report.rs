@@ -14,7 +14,7 @@ use super::table::{Align, Column, Table, bar, grouped};
 use crate::event::DomainSource;
 use crate::event::SourceKind;
 use crate::filter::Filter;
-use crate::health::{Gap, Gaps, UNSEEN, WITHOUT_USES, Watched};
+use crate::health::{Gap, Gaps, UNSEEN, Watched};
 use crate::process::LeftOut;
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
 use crate::store::query::sessions::StoredSession;
@@ -369,9 +369,14 @@ fn watched(sessions: &[StoredSession]) -> Option<String> {
             return None;
         }
         let kind = SourceKind::ALL.into_iter().find(|kind| kind.name() == session.source)?;
-        let one = Watched::by(kind, true, true, !reason.contains(WITHOUT_USES), &[]);
+        let one = Watched::recorded(kind, session.user == "root", reason);
         match &mut common {
-            Some(common) => common.transports.retain(|word| one.transports.contains(word)),
+            Some(common) => {
+                common.transports.retain(|word| one.transports.contains(word));
+                common.views.extend(one.views);
+                common.views.sort_unstable();
+                common.views.dedup();
+            }
             None => common = Some(one),
         }
     }

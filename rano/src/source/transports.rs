@@ -10,7 +10,7 @@ use crate::words::SourceKind;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// By the kernel's names, with the words for them. A module that is loaded later is seen when this is asked again.
-const KNOWN: [(&str, &str); 10] = [
+const KNOWN: [(&str, &str); 9] = [
     ("PING", "icmp"),
     ("RAW", "raw"),
     ("PACKET", "packet"),
@@ -20,7 +20,6 @@ const KNOWN: [(&str, &str); 10] = [
     ("AF_VSOCK", "vsock"),
     ("TIPC", "tipc"),
     ("RDS", "rds"),
-    ("XDP", "xdp"),
 ];
 
 /// Transports beside TCP and UDP that the kernel has, asked again after a while.
@@ -47,17 +46,10 @@ pub(super) fn watched(
     bounds: &mut Bounds,
     reason: &mut Option<String>,
 ) -> Watched {
-    let mut watched = Watched::by(kind, udp, other, sees_uses, &present());
-    let whose = match (rustix::process::geteuid().is_root() || kind != SourceKind::Proc, is_all) {
-        (true, true) => "every process of this machine",
-        (true, false) => "every process of these namespaces",
-        (false, true) => "the processes of this user",
-        (false, false) => "the processes of this user in these namespaces",
-    };
-    watched.views.push(whose.to_owned());
+    let is_root = rustix::process::geteuid().is_root();
+    let watched = Watched::by(kind, udp, other, sees_uses, &present()).of(kind, is_root, is_all);
     bounds.add(Bound::Transports, watched.unseen.len() as u64);
-    if let Some(unseen) = watched.reason() {
-        *reason = Some(reason.take().map_or(unseen.clone(), |reason| format!("{reason}; {unseen}")));
-    }
+    let reasons: Vec<String> = reason.take().into_iter().chain(watched.reasons()).collect();
+    *reason = (!reasons.is_empty()).then(|| reasons.join("; "));
     watched
 }

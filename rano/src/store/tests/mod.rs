@@ -34,7 +34,7 @@ use crate::update::{Counters, Progress, Renamed, Update};
 const NOON: i64 = 1_768_678_200_123;
 
 /// Long enough for a busy machine, short enough to see a test that hangs.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A store that commits only when told to, by a full batch of its own or by the end.
 fn patient(path: &Path) -> StoreOptions {
