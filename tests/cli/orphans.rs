@@ -1,6 +1,7 @@
 //! Processes whose parent was gone before rano looked: whose they are, and what is said where nobody knows.
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 
 use crate::support::actor::{Actor, Birth, Transport};
 use crate::support::namespace::User;
@@ -74,7 +75,10 @@ fn an_orphan_of_either_of_two_agents_is_not_guessed() -> Result<()> {
 
 /// An orphan of `claude` connects: nobody is told to have done so, and it is counted.
 fn ensure_counted_only(scene: &mut Scene, claude: &mut Actor, rano: Rano) -> Result<()> {
+    // A look while its forker is there would know whose it is.
+    rano.stop()?;
     let orphan = claude.bear(&claude.myself(), "download", Birth::Orphan)?;
+    rano.signal(Signal::CONT)?;
     let (_, tuple) = claude.connect_in(&orphan, Transport::Tcp, scene.tcp)?;
     scene.let_it_look(&rano)?;
     let finished = rano.interrupt()?;

@@ -80,7 +80,7 @@ const LOCKED_DOWN: (&str, [(&str, &[&str]); 2]) = (
 
 pub(crate) fn scenarios<'a>(kernels: &'a [Kernel], rungs: &[String], size: Size) -> Vec<Scenario<'a>> {
     let mut scenarios = Vec::new();
-    let patience = Duration::from_secs(if size == Size::Full { 3600 } else { 900 });
+    let patience = Duration::from_secs(if size == Size::Full { 3600 } else { 1500 });
     for kernel in kernels {
         for rung in RUNGS.into_iter().filter(|rung| wants(rungs, rung)) {
             let skip: &[&[&str]] = if size == Size::Full {
