@@ -65,9 +65,9 @@ const EVERYTHING: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
 const SAME_ON_EVERY_RUNG: &[&str] = &["ladder", "loss", "names", "privileges", "taken_away", "tricks"];
 /// What differs by rung, and takes minutes: on those two only, unless the table is asked for.
 const SLOW: &[&str] = &["datagrams", "families"];
-/// What differs by rung is shown on each of these, and the kernels between have to see the most common.
-const ENDS: [&str; 2] = ["5.10", "6.18"];
+/// What differs by rung and is uncommon: on those two, and on one guest of the rung that they leave out.
 const UNCOMMON: &[&str] = &["facts", "odd_sockets"];
+const THIRD_RUNG: (&str, &str) = ("6.18", "tracepoint");
 
 /// Shown on one kernel.
 const LOCKED_DOWN: (&str, [(&str, &[&str]); 2]) = (
@@ -89,7 +89,7 @@ pub(crate) fn scenarios<'a>(kernels: &'a [Kernel], rungs: &[String], size: Size)
                 &[ONLY_WHERE_BOOTED, LONG]
             } else if size == Size::Table {
                 &[ONLY_WHERE_BOOTED, LONG, SAME_ON_EVERY_RUNG]
-            } else if ENDS.contains(&kernel.series) {
+            } else if THIRD_RUNG == (kernel.series, rung) {
                 &[ONLY_WHERE_BOOTED, LONG, SAME_ON_EVERY_RUNG, SLOW]
             } else {
                 &[ONLY_WHERE_BOOTED, LONG, SAME_ON_EVERY_RUNG, SLOW, UNCOMMON]
@@ -129,6 +129,8 @@ pub(crate) fn scenarios<'a>(kernels: &'a [Kernel], rungs: &[String], size: Size)
             }));
         }
     }
+    // The longest first: what is left for the end should be short.
+    scenarios.sort_by_key(|scenario| (scenario.tests.is_some(), scenario.skip.len()));
     scenarios
 }
 
