@@ -273,7 +273,8 @@ fn connections_made_while_rano_starts_are_seen_once() -> Result<()> {
     let scene = crate::scene()?;
     let mut claude = scene.agent("claude")?;
     let mut tuples = claude.hold(scene.tcp, 20)?;
-    let rano = scene.launch()?.args(EBPF).args(["--stats-interval-ms", "0"]).start()?;
+    let settings = ["--stats-interval-ms", "0", "--db-queue-max", "1000000"];
+    let rano = scene.launch()?.args(EBPF).args(settings).start()?;
     // Until it has told of what was there before.
     while !rano.stdout.text().contains("connect") {
         tuples.extend(claude.hold(scene.tcp, 2)?);
@@ -293,7 +294,11 @@ fn connections_made_while_rano_starts_are_seen_once() -> Result<()> {
          AND local_port NOT IN (SELECT local_port FROM events WHERE event = 'close' AND pid = {0}) LIMIT 20)",
         claude.pid()
     ))?;
-    ensure!(closes.is_ok() && unended == "none", "of {}, without an end: {unended}", tuples.len());
+    ensure!(
+        closes.is_ok() && unended == "none",
+        "of {}, without an end: {unended}; {closes:?}",
+        tuples.len()
+    );
     let connects = scene.database()?.text(&format!(
         "SELECT count(*) || ' ' || count(DISTINCT local_port) FROM events WHERE pid = {} AND event = 'connect'",
         claude.pid()
