@@ -26,14 +26,17 @@ fn features() -> &'static [&'static str] {
     if crate::system::has_libpcap() { &["--features", "rano/pcap"] } else { &[] }
 }
 
-/// Builds rano for use and returns where it lies.
-pub(crate) fn build_rano() -> Result<PathBuf> {
-    let status =
-        cargo(&["build", "--release", "--package", "rano"]).args(features()).status().context("run cargo")?;
-    if !status.success() {
+/// Profiles of Cargo.toml: for who builds it to use it, and as it is shipped.
+pub(crate) const RELEASE: &str = "release";
+pub(crate) const DIST: &str = "dist";
+
+/// Builds rano and returns where it lies.
+pub(crate) fn build_rano(profile: &str) -> Result<PathBuf> {
+    let mut command = cargo(&["build", "--profile", profile, "--package", "rano"]);
+    if !command.args(features()).status().context("run cargo")?.success() {
         bail!("rano does not build");
     }
-    let path = target_directory().join("release/rano");
+    let path = target_directory().join(profile).join("rano");
     path.canonicalize().with_context(|| format!("find the built {}", path.display()))
 }
 
@@ -72,7 +75,7 @@ pub(crate) fn target_directory() -> PathBuf {
 
 /// Becomes rano; returns only what went wrong.
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
-    let rano = build_rano()?;
+    let rano = build_rano(RELEASE)?;
     Err(Command::new(&rano).args(arguments).exec()).with_context(|| format!("start {}", rano.display()))
 }
 

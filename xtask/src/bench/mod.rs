@@ -72,7 +72,7 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
         );
         return Ok(ExitCode::from(2));
     }
-    let rano = cargo::build_rano()?;
+    let rano = cargo::build_rano(cargo::DIST)?;
     println!("{}", measure::machine()?);
     let mut failed = 0;
     let mut run = 0;

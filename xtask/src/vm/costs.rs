@@ -19,7 +19,7 @@ const BENCH: &str = "/usr/bin/xtask";
 const RANO: &str = "/usr/bin/rano";
 
 pub(crate) fn measure(home: &Path, scenarios: &[Scenario<'_>]) -> Result<ExitCode> {
-    let rano = cargo::build_rano()?;
+    let rano = cargo::build_rano(cargo::DIST)?;
     let mut image = Image::base()?;
     image.program(&std::env::current_exe().context("find this program")?, Path::new(BENCH))?;
     image.program(&rano, Path::new(RANO))?;
