@@ -41,20 +41,20 @@ pub struct Context {
 const ABOUT: &str = "See which process of which AI agent talks to whom";
 
 const LONG_ABOUT: &str = "\
-rano watches the network connections of AI command-line agents and of what they start: which process opened what, on \
-whose behalf, for how long and how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
-Everything is kept in a SQLite database. Payloads are never looked at.";
+rano shows which process of an AI command-line agent opens which network connection: for which agent, to which name \
+and address, for how long, with how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
+It keeps the history in a SQLite database. It never stores content.";
 
 const EXAMPLES: [(&str, &str); 9] = [
     ("rano", "watch every agent that rano knows until Ctrl-C"),
     ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
-    ("rano --pid 4711 --json", "one process and what it starts, as JSON lines"),
-    ("rano --once", "what is open now"),
-    ("rano agents", "which agents it knows"),
-    ("rano report --since 24h", "what happened in the last day"),
-    ("rano export --format csv", "the history, for other programs"),
-    ("rano config show", "what is set, and where it comes from"),
-    ("rano completions bash", "a completion script for the shell"),
+    ("rano --pid 4711 --json", "watch one process and its children, print JSON lines"),
+    ("rano --once", "show what is open now"),
+    ("rano agents", "list the agents that rano knows"),
+    ("rano report --since 24h", "report on the last day"),
+    ("rano export --format csv", "write the history for other programs"),
+    ("rano config show", "show every setting and its origin"),
+    ("rano completions bash", "print a completion script for the shell"),
 ];
 
 /// The whole command line. Help, man page and completions are made from it too.
@@ -77,7 +77,7 @@ fn command_with(hidden: bool) -> Command {
             Arg::new("list_presets")
                 .long("list-presets")
                 .action(ArgAction::SetTrue)
-                .help("List the presets there are")
+                .help("List all presets")
                 .help_heading(Group::Configuration.title()),
         )
         .args_override_self(true)

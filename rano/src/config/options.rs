@@ -116,26 +116,27 @@ const COUNT_MAX: u64 = 1_000_000_000;
 options! {
     /// Watch processes that match this text; repeatable
     pattern: Vec<String> = option(Targets).value_name("SUBSTR").default_from(agents::names).details(
-        "Upper and lower case are the same. A text you give matches anywhere in a process's name or command line; \
-         without one, every agent is watched that `rano agents` lists, and these are told by names only: an editor on \
+        "Case does not matter. Your text matches anywhere in a process's name or command line. Without one, rano \
+         watches every agent that `rano agents` lists. It recognises these by name only: an editor on \
          claude.md is no agent.");
-    /// Leave out processes that run what matches this text; repeatable
+    /// Leave out processes whose program matches this text; repeatable
     exclude_pattern: Vec<Exclude> = option(Targets).value_name("SUBSTR").details(
-        "Matches executable, argv[0] or script, by name or, with a / in it, by path; cmd:TEXT matches the whole command \
-         line. Decided when a process begins to run a program: another name changes nothing. What an excluded process \
-         starts is left out too, unless it matches a pattern itself. Processes and connections left out are counted.");
+        "Matches the executable, argv[0] or script: by name, or by path if the text has a /. cmd:TEXT matches the \
+         whole command line. rano decides when a process starts a program; a later change of name changes nothing. \
+         Children of an excluded process are left out too, unless they match a pattern. rano counts \
+         what it leaves out.");
     /// Watch this process; repeatable
     pid: Vec<u32> = option(Targets).value_name("PID").range(1, i32::MAX as u64).details(
         "Replaces the default patterns, but not given ones.");
-    /// Watch what a watched process starts
+    /// Watch the children of watched processes
     descendants: bool = option(Targets).default("true").spelled(&[
-        Spelling { key: "no_descendants", effect: Invert, help: "Watch matching processes only, not what they start" },
+        Spelling { key: "no_descendants", effect: Invert, help: "Watch matching processes only, not their children" },
     ]);
 
     /// Where events come from
     source: Source = option(Capture).value_name("SOURCE").default("auto").details(
-        "auto takes the best one that works here and says which one and why.");
-    /// Time between two looks at the sockets, in milliseconds
+        "auto takes the best source that works here and says why.");
+    /// Time between two polls, in milliseconds
     interval_ms: u64 = option(Capture).value_name("MS").range(10, HOUR_MS).default("1000");
     /// Show UDP
     udp: bool = option(Capture).default("true").spelled(&[
@@ -155,78 +156,80 @@ options! {
     unix: bool = option(Capture).default("false").spelled(&[
         Spelling { key: "include_unix", effect: Set, help: "Show unix sockets too" },
     ]);
-    /// Show connections whose owner is not known too
+    /// Show connections without a known owner too
     unattributed: bool = option(Capture).default("false").spelled(&[
         Spelling {
-            key: "include_unattributed", effect: Set, help: "Show connections whose owner is not known too",
+            key: "include_unattributed", effect: Set, help: "Show connections without a known owner too",
         },
-    ]).details("They are counted in any case. On a shared machine most of them are other people's.");
-    /// Look once, print what is open and exit
+    ]).details("rano counts them in any case. On a shared machine most of them belong to other users.");
+    /// Print what is open now, and exit
     once: bool = option(Capture).default("false");
 
-    /// Where the names of addresses come from
+    /// Where names of addresses come from
     domain_mode: DomainMode = option(Names).value_name("MODE").default("auto").spelled(&[
-        Spelling { key: "domain_mode", effect: Set, help: "Where the names of addresses come from" },
+        Spelling { key: "domain_mode", effect: Set, help: "Where names of addresses come from" },
         Spelling { key: "pcap", effect: Override("pcap"), help: "Take names from packets on all devices: --domain-mode pcap" },
     ]).details(
-        "ebpf and pcap read DNS answers and what connections say first (TLS, QUIC); ptr asks for the name of each \
-         address. auto is ebpf where kernel programs are the source, else ptr. What cannot run says why and gives way \
-         to the next: ebpf, pcap, ptr.");
-    /// Ask for names of addresses that nothing else names
+        "ebpf and pcap read DNS answers and the first bytes of TLS and QUIC connections; ptr looks up the name of \
+         each address. auto means ebpf where kernel programs are the source, otherwise ptr. If a mode cannot run, \
+         rano says why and takes the next: ebpf, pcap, ptr.");
+    /// Look up names of addresses that have no better name
     dns: bool = option(Names).default("true").spelled(&[
-        Spelling { key: "no_dns", effect: Invert, help: "Ask for no names; those that are seen in packets stay" },
+        Spelling {
+            key: "no_dns", effect: Invert, help: "Do no reverse look-ups; names seen in packets are still used",
+        },
     ]);
-    /// Ask for names of private addresses and those of this machine too
+    /// Look up private addresses and those of this machine too
     ptr_private: bool = option(Names).default("false").advanced();
     /// Take names from a capture file
     pcap_file: Option<PathBuf> = option(Names).value_name("FILE").not_in_file().hidden();
 
     /// Write events as JSON lines
     json: bool = option(Output).default("false");
-    /// Show only events that this holds of
+    /// Show only events that match this filter
     filter: Option<Filter> = option(Output).value_name("EXPR").details(
-        "As type:llm_api, 'domain:*.example.com port:443' or 'process:curl | sent:>1M': docs/filters.md. On standard \
-         output and in log files; history, stats, alerts and the summary keep everything.");
+        "For example type:llm_api, 'domain:*.example.com port:443' or 'process:curl | sent:>1M'; docs/filters.md has \
+         all keys. It applies to standard output and log files; history, stats, alerts and summary keep everything.");
     /// Show no events, only the summary at the end
     summary_only: bool = option(Output).default("false");
     /// Append events and the summary to a file
     log_file: Option<PathBuf> = option(Output).value_name("FILE").needs_parent();
     /// Write events and the summary to a new file in a directory
     log_dir: Option<PathBuf> = option(Output).value_name("DIR");
-    /// Shape of log files; auto is as on standard output
+    /// Format of log files; auto is the same as standard output
     log_format: LogFormat = option(Output).value_name("FORMAT").default("auto").advanced();
     /// When to use colours
     color: ColorChoice = option(Output).value_name("WHEN").default("auto").spelled(&[
         Spelling { key: "color", effect: Set, help: "When to use colours" },
         Spelling { key: "no_color", effect: Override("never"), help: "Use no colours" },
-    ]).details("auto uses them on a terminal. The variable NO_COLOR is obeyed.");
+    ]).details("auto uses them on a terminal, unless the variable NO_COLOR is set.");
     /// Colours to use
     theme: Theme = option(Output).value_name("THEME").default("vivid");
-    /// Say at the start what is watched, and how
+    /// Print at the start what is watched, and how
     banner: bool = option(Output).default("true").spelled(&[
-        Spelling { key: "no_banner", effect: Invert, help: "Do not say at the start what is watched, and how" },
+        Spelling { key: "no_banner", effect: Invert, help: "Print no banner at the start" },
     ]);
-    /// Take secrets out of command lines before they are shown or stored
+    /// Remove secrets from command lines before showing or storing them
     redact: bool = option(Output).default("true").advanced().spelled(&[
-        Spelling { key: "no_redact", effect: Invert, help: "Leave secrets in the command lines that are shown or stored" },
+        Spelling { key: "no_redact", effect: Invert, help: "Keep secrets in command lines" },
     ]);
 
-    /// Database that keeps the history
+    /// Database of the history
     sqlite: Option<PathBuf> = option(History).value_name("FILE").default("observer.sqlite").spelled(&[
-        Spelling { key: "sqlite", effect: Set, help: "Database that keeps the history" },
+        Spelling { key: "sqlite", effect: Set, help: "Database of the history" },
         Spelling { key: "no_sqlite", effect: Override(""), help: "Keep no history" },
     ]);
     /// Name of this session in the history
     session_name: Option<String> = option(History).value_name("NAME");
     /// Remove sessions that ended longer ago than this (24h, 30d, 8w)
     retain: Option<Duration> = option(History).value_name("SPAN").details(
-        "Whole sessions are removed, at the start and a little at a time; those that go on, in any rano, are left alone. \
-         The file keeps its size: the room is used again.");
-    /// Events that are written in one transaction
+        "rano removes whole sessions, a little at a time. It leaves running sessions alone, also those of other \
+         ranos. The file keeps its size; SQLite uses the space again.");
+    /// Events in one transaction
     db_batch_size: usize = option(History).value_name("N").range(1, 1_000_000).default("200").advanced();
-    /// Longest time until an event is written, in milliseconds
+    /// Longest time before an event is written, in milliseconds
     db_flush_ms: u64 = option(History).value_name("MS").range(0, HOUR_MS).default("1000").advanced();
-    /// Events that may wait to be written; more are dropped and counted
+    /// Events that may wait to be written; further ones are dropped and counted
     db_queue_max: usize = option(History).value_name("N").range(1, 10_000_000).default("10000").advanced();
 
     /// Time between two live stats, in milliseconds; 0 for none
@@ -237,47 +240,47 @@ options! {
     stats_top: usize = option(Stats).value_name("N").range(1, 10_000).default("5");
     /// What the live stats count by; repeatable
     stats_view: Vec<View> = option(Stats).value_name("VIEW").default("provider").details(
-        "Several stand one below the other, or take turns with --stats-cycle-ms.");
-    /// Time each view is shown for, in milliseconds; 0 for all at once
+        "Several views are shown one below the other, or in turn with --stats-cycle-ms.");
+    /// Time to show each view, in milliseconds; 0 shows all at once
     stats_cycle_ms: u64 = option(Stats).value_name("MS").range(0, HOUR_MS).default("0").details(
         "Without --stats-view all views take turns.");
 
-    /// Warn of a name that matches this glob; repeatable
+    /// Alert on a name that matches this glob; repeatable
     alert_domain: Vec<Glob> = option(Alerts).value_name("GLOB").details(
-        "* stands for any text, ? for one character, [ab] for one of these. Upper and lower case are the same, and names \
-         in other scripts match in either spelling. *.example.com does not match example.com itself. Every name that \
-         is known of a connection is compared, also one that comes late.");
-    /// Warn when more connections than this are active
+        "* matches any text, ? one character, [ab] one of these. Case does not matter, and names in other scripts \
+         match in either spelling. *.example.com does not match example.com itself. rano compares every name that it \
+         knows of a connection, late ones too.");
+    /// Alert when more connections than this are active
     alert_max_connections: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
-    /// Warn when more connections of one provider than this are active
+    /// Alert when one provider has more active connections than this
     alert_max_per_provider: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
-    /// Warn of a connection that is open longer than this, in milliseconds
+    /// Alert on a connection that stays open longer than this, in milliseconds
     alert_duration_ms: Option<u64> = option(Alerts).value_name("MS").range(0, 365 * 24 * HOUR_MS);
-    /// Warn of an address that has no name
+    /// Alert on an address without a name
     alert_unknown_domain: bool = option(Alerts).default("false").details(
-        "A name may become known after the connection: the warning waits for it for two seconds.");
-    /// Ring the terminal's bell with each alert
+        "A name may arrive after the connection; the alert waits two seconds for it.");
+    /// Ring the terminal bell with each alert
     alert_bell: bool = option(Alerts).default("false");
-    /// Time in which an alert is not repeated, in milliseconds
+    /// Time before an alert may repeat, in milliseconds
     alert_cooldown_ms: u64 = option(Alerts).value_name("MS").range(0, 24 * HOUR_MS).default("10000").details(
-        "Per kind and subject: the name, the provider, the address. What is held back is counted in the summary, and its \
-         connection marked in the history all the same.");
-    /// Give alerts that were asked for
+        "For each kind of alert and its subject: the name, the provider or the address. The summary counts alerts \
+         that were held back; the history marks their connections all the same.");
+    /// Turn alerts on
     alerts: bool = option(Alerts).default("true").spelled(&[
-        Spelling { key: "no_alerts", effect: Invert, help: "Give no alerts, whatever asks for them" },
+        Spelling { key: "no_alerts", effect: Invert, help: "Turn all alerts off" },
     ]);
 
     /// Read this config file instead of the usual one
     config: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file().spelled(&[
         Spelling { key: "config", effect: Set, help: "Read this config file instead of the usual one" },
-        Spelling { key: "no_config", effect: Override(""), help: "Read no file that is not named on the command line" },
+        Spelling { key: "no_config", effect: Override(""), help: "Read only files named on the command line" },
     ]);
     /// Read providers, endpoints and agents from this file too
     config_toml: Option<PathBuf> = option(Configuration).value_name("FILE").not_in_file();
 
-    /// Take options from a preset; repeatable, the later one wins
+    /// Take options from a preset; repeatable, the last one wins
     preset: Vec<String> = option(Configuration).value_name("NAME").not_in_file().details(
-        "Presets count more than the config file and less than variables and flags. --list-presets lists them.");
+        "A preset overrides the config file; variables and flags override a preset. --list-presets lists them.");
 
     /// Play recorded raw events instead of observing
     replay: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().hidden();

@@ -64,7 +64,11 @@ fn tables(shown: &[Shown]) -> String {
         }
     }
     let rows = instructions(shown, &series);
-    let _ = writeln!(text, "### Instructions that the verifier processes\n\n{}", table("program", &series, &rows));
+    let _ = writeln!(
+        text,
+        "### Instructions that the verifier processes\n\n{}",
+        table("program", &series, &rows)
+    );
     text
 }
 
