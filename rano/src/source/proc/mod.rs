@@ -16,7 +16,7 @@ pub mod own;
 pub mod processes;
 pub mod sock_diag;
 pub mod sockets;
-mod stat;
+pub(super) mod stat;
 mod threads;
 pub mod throttle;
 pub mod unix;
@@ -61,6 +61,8 @@ pub struct ProcSettings {
     pub only_unix: bool,
     /// One poll, then the source is exhausted.
     pub once: bool,
+    /// The end of every socket is told, whoever's it is: another source knows whose.
+    pub every_end: bool,
     /// Bytes to ask for as receive buffer of the notifications; 0 leaves it to the system.
     pub receive_buffer: usize,
 }
@@ -82,6 +84,8 @@ pub struct ProcSource {
     scanner: ProcessScanner,
     polls: u32,
     next_poll_ns: u64,
+    /// How long the last look took.
+    look_took_ns: u64,
     /// Notifications are not waited for before this time.
     quiet_until_ns: u64,
     /// Searches through descriptors that broke off.
@@ -110,6 +114,7 @@ impl ProcSource {
             settings,
             polls: 0,
             next_poll_ns: 0,
+            look_took_ns: 0,
             quiet_until_ns: 0,
             broken_walks: 0,
             changes: Vec::new(),
@@ -127,6 +132,35 @@ impl ProcSource {
     /// Boot clock.
     pub fn next_poll_ns(&self) -> u64 {
         self.next_poll_ns
+    }
+
+    /// The next look is made by then (boot clock).
+    pub fn look_by(&mut self, due_ns: u64) {
+        self.next_poll_ns = self.next_poll_ns.min(due_ns);
+    }
+
+    /// Looks so far, and how long the last one took.
+    pub fn looks(&self) -> (u32, u64) {
+        (self.polls, self.look_took_ns)
+    }
+
+    pub fn own_netns(&self) -> u32 {
+        self.own.table.netns()
+    }
+
+    pub fn processes(&self) -> &ProcessScanner {
+        &self.scanner
+    }
+
+    /// The last look held a socket.
+    pub fn holds(&self, id: SocketId) -> bool {
+        self.own.table.seen(id).is_some() || self.others.tables.values().any(|table| table.seen(id).is_some())
+    }
+
+    /// Every end was told so far.
+    pub fn heard_every_end(&self) -> bool {
+        let heard = self.own.health();
+        heard.listening && heard.lost + heard.queue_full + heard.opened_unwatched == 0
     }
 
     fn poll(&mut self, intake: &mut dyn Intake) {
@@ -284,6 +318,7 @@ impl Source for ProcSource {
             let now = source::now().boot_ns;
             if now >= self.next_poll_ns {
                 self.poll(intake);
+                self.look_took_ns = source::now().boot_ns.saturating_sub(now);
                 // Polls that were slept through are not made up for.
                 let interval = nanos(self.settings.interval);
                 let due = self.next_poll_ns.saturating_add(interval);

@@ -16,6 +16,7 @@ use super::inet::{InetSocket, States, TcpState};
 use super::net_text;
 use super::sock_diag::{DiagError, Dumped, Dumper, Info};
 use super::sockets::{self, Ended, OTHERS, Seen, SocketTable};
+use super::throttle::RateLimits;
 use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
 use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
@@ -273,17 +274,21 @@ impl OwnNamespace {
                 continue;
             }
             let id = SocketId::Cookie { netns: self.table.netns(), cookie: destroyed.cookie };
+            let every_end = self.settings.every_end;
             let orphan = match self.table.ended(id, destroyed.at) {
                 Ended::Watched => {
                     intake.socket(self.closing(id, destroyed));
                     continue;
                 }
-                Ended::Other => continue,
-                Ended::Orphan(seen) => seen,
-                Ended::Unseen => match self.unseen(id, destroyed) {
-                    Some(seen) => seen,
-                    None => continue,
-                },
+                Ended::Other if !every_end => continue,
+                Ended::Orphan(seen) => Some(seen),
+                Ended::Unseen | Ended::Other => self.unseen(id, destroyed),
+            };
+            let Some(orphan) = orphan else {
+                if every_end {
+                    intake.socket(self.closing(id, destroyed));
+                }
+                continue;
             };
             let role = self.role(&orphan, destroyed);
             if self.settings.unattributed {
@@ -389,11 +394,18 @@ impl OwnNamespace {
 }
 
 fn listen(settings: ProcSettings) -> Result<DestroyListener> {
-    DestroyListener::start(DestroySettings {
+    let usual = DestroySettings {
         udp: settings.udp,
         receive_buffer: settings.receive_buffer,
         net: PathBuf::from(OWN_NAMESPACE),
         ..DestroySettings::default()
+    };
+    DestroyListener::start(if settings.every_end {
+        // For as long as a command runs, each of its connections is worth what it costs.
+        let rate = RateLimits { per_second: 50_000, burst: 500_000, ..usual.rate };
+        DestroySettings { queue: 1 << 17, rate, ..usual }
+    } else {
+        usual
     })
 }
 
