@@ -157,6 +157,21 @@ impl ProcSource {
         self.own.table.seen(id).is_some() || self.others.tables.values().any(|table| table.seen(id).is_some())
     }
 
+    /// Takes what notifications come within `patience` of the first.
+    pub fn hear(&mut self, patience: Duration, intake: &mut dyn Intake) {
+        if let Some(fd) = self.own.wake_fd() {
+            let patience = Timespec::try_from(patience).unwrap_or_default();
+            // Interrupted or not, what is there is taken.
+            let _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&patience));
+        }
+        self.own.drain(intake);
+    }
+
+    /// Looks once more, as at an interval.
+    pub fn look_again(&mut self, intake: &mut dyn Intake) {
+        self.poll(intake);
+    }
+
     /// Every end was told so far.
     pub fn heard_every_end(&self) -> bool {
         let heard = self.own.health();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -21,6 +22,9 @@ use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
 use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
 use crate::source::{Intake, Role, SocketChange, SocketId};
+
+/// Who waits for every end waits this long for the notification of it: with it come the bytes.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Our own namespace.
 pub struct OwnNamespace {
@@ -65,9 +69,13 @@ impl OwnNamespace {
             .inspect_err(|error| reasons.push(format!("reading /proc/net as text ({error})")))
             .ok();
         let gate = Gate::open(Path::new(OWN_NAMESPACE)).ok();
+        let mut table = SocketTable::new(netns, ephemeral, true);
+        if settings.every_end {
+            table.wait_for_notifications(PATIENCE);
+        }
         Self {
             settings,
-            table: SocketTable::new(netns, ephemeral, true),
+            table,
             dumper,
             gate,
             before: None,

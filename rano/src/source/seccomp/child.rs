@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -124,15 +125,19 @@ impl Child {
         };
         let pid = i32::try_from(who.pid).ok().and_then(Pid::from_raw).context("a pid")?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
+        rustix::io::ioctl_fionbio(&self.records, true).context("read records without waiting")?;
+        let Self { supervisor, records, pending, go, .. } = self;
         let shared = Arc::new(Shared {
-            supervisor: self.supervisor,
+            records,
+            stop: stop.clone(),
+            waits,
+            supervisor,
             who,
             pidfd,
             bell: Bell::new()?,
-            state: Mutex::default(),
+            state: Mutex::new(State { pending, ..State::default() }),
         });
-        let Self { records, pending, go, .. } = self;
-        let listener = Listener { shared: Arc::clone(&shared), records, pending, stop: stop.clone(), waits };
+        let listener = Listener { shared: Arc::clone(&shared) };
         let listen = move || {
             privileges::keep_only(CapabilitySet::empty());
             listener.run();
@@ -178,6 +183,9 @@ pub struct Running {
 }
 
 struct Shared {
+    records: OwnedFd,
+    stop: Stop,
+    waits: bool,
     supervisor: u32,
     who: Who,
     /// Of the command's process.
@@ -188,6 +196,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// What was read and is no whole record yet.
+    pending: Vec<u8>,
     records: Vec<Record>,
     /// Records that found no room, here or in the pipe.
     lost: u64,
@@ -249,8 +259,9 @@ impl Handle {
         &self.0.bell
     }
 
-    /// What was told since the last time, oldest first.
+    /// What was told since the last time, oldest first: everything that the supervisor has told by now.
     pub(super) fn take(&self) -> Vec<Record> {
+        self.0.read();
         std::mem::take(&mut self.0.state().records)
     }
 
@@ -259,69 +270,104 @@ impl Handle {
     }
 }
 
-/// The thread that reads the records.
+/// The thread that reads the records, also while the pipeline is held up.
 struct Listener {
     shared: Arc<Shared>,
-    records: OwnedFd,
-    pending: Vec<u8>,
-    stop: Stop,
-    waits: bool,
 }
 
 impl Listener {
-    fn run(mut self) {
-        while let Some(record) = next(self.records.as_fd(), &mut self.pending) {
-            self.take(record);
-        }
-        self.shared.state().is_over = true;
-        self.shared.bell.ring();
-        self.stop.raise();
-    }
-
-    fn take(&self, record: Record) {
-        let outcome = match record {
-            Record::Stopped => return self.stand_still(),
-            Record::Ended { status } => Outcome::of(status),
-            Record::NotRun { errno } => Outcome::NotRun(Errno::from_raw_os_error(errno)),
-            Record::Lost { count } => {
-                self.shared.state().lost += count;
+    fn run(self) {
+        loop {
+            let mut fds = [PollFd::new(&self.shared.records, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            self.shared.read();
+            if self.shared.state().is_over {
                 return;
             }
-            record => {
-                let mut state = self.shared.state();
-                if state.records.len() < WAITING_MAX {
-                    state.records.push(record);
-                } else {
-                    state.lost += 1;
-                }
-                drop(state);
-                return self.shared.bell.ring();
+        }
+    }
+}
+
+impl Shared {
+    /// Reads what is there.
+    fn read(&self) {
+        let mut state = self.state();
+        let mut buffer = [0; 16 * record::LONGEST];
+        let mut is_over = false;
+        while !is_over {
+            match rustix::io::read(&self.records, &mut buffer) {
+                Ok(0) => is_over = true,
+                Ok(count) => state.pending.extend_from_slice(&buffer[..count]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => is_over = true,
             }
-        };
-        // Why it could not run is told before it ends.
-        self.shared.state().outcome.get_or_insert(outcome);
-        self.shared.bell.ring();
-        if !self.waits {
+        }
+        let mut read = 0;
+        let mut has_stopped = false;
+        loop {
+            match record::read(state.pending.get(read..).unwrap_or_default()) {
+                Ok(Some((record, length))) => {
+                    read += length;
+                    has_stopped |= record == Record::Stopped;
+                    state.take(record);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    is_over = true;
+                    break;
+                }
+            }
+        }
+        state.pending.drain(..read);
+        state.is_over |= is_over;
+        let has_news = read > 0 || is_over;
+        let is_end = state.is_over || state.outcome.is_some() && !self.waits;
+        drop(state);
+        if has_news {
+            self.bell.ring();
+        }
+        if is_end {
             self.stop.raise();
+        }
+        if has_stopped {
+            self.stand_still();
         }
     }
 
     /// The shell that waits for rano must see that its job stands still, though the command stopped itself alone. It goes
     /// on together with rano; the supervisor wakes rano if somebody wakes the command.
     fn stand_still(&self) {
-        let has_terminal = rustix::fs::open(
-            c"/dev/tty",
-            rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY,
-            rustix::fs::Mode::empty(),
-        )
-        .is_ok();
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let has_terminal = rustix::fs::open(c"/dev/tty", flags, Mode::empty()).is_ok();
         // A stop that reached both at once is over by now.
-        if !has_terminal || !caller::stands_still(self.shared.who.pid) {
+        if !has_terminal || !caller::stands_still(self.who.pid) {
             return;
         }
         let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP);
-        if let Some(pidfd) = &self.shared.pidfd {
+        if let Some(pidfd) = &self.pidfd {
             let _ = pidfd_send_signal(pidfd, Signal::CONT);
+        }
+    }
+}
+
+impl State {
+    fn take(&mut self, record: Record) {
+        match record {
+            Record::Stopped => {}
+            Record::Ended { status } => {
+                // Why it could not run is told before it ends.
+                self.outcome.get_or_insert(Outcome::of(status));
+            }
+            Record::NotRun { errno } => {
+                self.outcome.get_or_insert(Outcome::NotRun(Errno::from_raw_os_error(errno)));
+            }
+            Record::Lost { count } => self.lost += count,
+            record if self.records.len() < WAITING_MAX => self.records.push(record),
+            _ => self.lost += 1,
         }
     }
 }

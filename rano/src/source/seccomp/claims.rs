@@ -6,9 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::bounded::FastBounded;
 use crate::event::{Address, Moment, OwnerQuality, Protocol, SocketState, SourceKind};
-use crate::names::{Evidence, Party};
-use crate::process::{ProcessChange, ProcessId, Verdict};
-use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
+use crate::process::ProcessId;
+use crate::source::{Closed, Intake, Opened, Role, SocketChange, SocketId};
 
 /// Sockets that are known at a time; the oldest make room.
 const CLAIMS_MAX: usize = 1 << 16;
@@ -53,6 +52,16 @@ pub(super) enum Fate {
     Unknown,
 }
 
+/// What a claim makes of a socket that a table shows.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// With its owner.
+    Claimed(Opened),
+    Unclaimed(Opened),
+    /// Nothing new.
+    Told,
+}
+
 /// All that was claimed and has not ended.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -78,6 +87,7 @@ impl Claims {
     /// Somebody connects a socket. A call that a signal interrupted is told twice.
     pub(super) fn connect(
         &mut self,
+        now_ns: u64,
         id: SocketId,
         owner: ProcessId,
         at: Moment,
@@ -99,7 +109,7 @@ impl Claims {
         }
         let claim = Claim { owner, at, protocol, remote, netns, told: Told::Nothing, flows: Vec::new() };
         self.table.insert(id, claim);
-        self.waiting.push_back((at.boot_ns.saturating_add(PATIENCE_NS), id));
+        self.waiting.push_back((now_ns.saturating_add(PATIENCE_NS), id));
     }
 
     /// Somebody sends a datagram. `ends`: of the socket, as the kernel has them.
@@ -138,9 +148,54 @@ impl Claims {
         intake.socket(SocketChange::Opened(opened));
     }
 
-    /// What the kernel's tables tell.
-    pub(super) fn fill<'a>(&'a mut self, intake: &'a mut dyn Intake, unattributed: bool) -> Fill<'a> {
-        Fill { claims: self, intake, unattributed }
+    pub(super) fn knows(&self, id: SocketId) -> bool {
+        self.table.contains(&id)
+    }
+
+    /// A table shows a socket, or a notification tells that there was one.
+    pub(super) fn opened(&mut self, opened: Opened) -> Seen {
+        let Some(claim) = self.table.get_mut(&opened.id) else { return Seen::Unclaimed(opened) };
+        if !claim.flows.is_empty() {
+            return Seen::Told;
+        }
+        if claim.protocol == Protocol::Udp && opened.owner.is_none() && claim.told == Told::Nothing {
+            return Seen::Told;
+        }
+        let (remote, differs) = claim.settle(opened.remote.as_ref());
+        self.address_changed += u64::from(differs && claim.told != Told::Opening);
+        let at = if claim.at.boot_ns < opened.at.boot_ns { claim.at } else { opened.at };
+        claim.told = Told::Opening;
+        Seen::Claimed(Opened {
+            role: Role::Connect,
+            remote: Some(remote),
+            owner: Some(claim.owner),
+            quality: OwnerQuality::Exact,
+            at,
+            source: SourceKind::Seccomp,
+            ..opened
+        })
+    }
+
+    /// A socket has ended.
+    pub(super) fn closed(&mut self, closed: Closed, intake: &mut dyn Intake) {
+        let Some(mut claim) = self.table.remove(&closed.id) else {
+            return intake.socket(SocketChange::Closed(closed));
+        };
+        for remote in std::mem::take(&mut claim.flows) {
+            if let Some(id) = flow(closed.id, remote) {
+                intake.socket(SocketChange::Closed(Closed { id, ..closed.clone() }));
+            }
+        }
+        match (claim.told, claim.protocol) {
+            (Told::Nothing, Protocol::Udp) => self.silent += 1,
+            (Told::Nothing, _) => {
+                let is_established = closed.established == Some(true);
+                let state = if is_established { SocketState::Established } else { SocketState::Connecting };
+                intake.socket(SocketChange::Opened(claim.opened(closed.id, Some(state))));
+            }
+            (Told::Opening | Told::Failure, _) => {}
+        }
+        intake.socket(SocketChange::Closed(closed));
     }
 
     /// The sockets that are no longer waited for.
@@ -160,6 +215,19 @@ impl Claims {
     /// Boot clock: when the next one is.
     pub(super) fn next_due(&self) -> Option<u64> {
         self.waiting.front().map(|(due, _)| *due)
+    }
+
+    /// Sockets of TCP whose end is owed, but for those that `are_there`.
+    pub(super) fn owed(&self, netns: u32, are_there: impl Fn(SocketId) -> bool) -> bool {
+        let is_owed = |id: &SocketId| {
+            matches!(id, SocketId::Cookie { netns: its, .. } if *its == netns)
+                && self
+                    .table
+                    .get(id)
+                    .is_some_and(|claim| claim.protocol == Protocol::Tcp && claim.told != Told::Failure)
+                && !are_there(*id)
+        };
+        self.table.keys().any(is_owed)
     }
 
     pub(super) fn protocol(&self, id: SocketId) -> Option<Protocol> {
@@ -246,109 +314,4 @@ impl Claim {
 fn is_anywhere(address: SocketAddr) -> bool {
     let ip: IpAddr = address.ip().to_canonical();
     ip.is_unspecified()
-}
-
-/// An intake that knows whose the sockets are. Those of others are not passed on.
-pub(super) struct Fill<'a> {
-    claims: &'a mut Claims,
-    intake: &'a mut dyn Intake,
-    /// Those of nobody are.
-    unattributed: bool,
-}
-
-impl Fill<'_> {
-    fn opened(&mut self, opened: Opened) {
-        let Some(claim) = self.claims.table.get_mut(&opened.id) else {
-            if opened.owner.is_some() || self.unattributed {
-                self.intake.socket(SocketChange::Opened(opened));
-            }
-            return;
-        };
-        if !claim.flows.is_empty() {
-            return;
-        }
-        if claim.protocol == Protocol::Udp && opened.owner.is_none() && claim.told == Told::Nothing {
-            return;
-        }
-        let (remote, differs) = claim.settle(opened.remote.as_ref());
-        self.claims.address_changed += u64::from(differs && claim.told != Told::Opening);
-        let at = if claim.at.boot_ns < opened.at.boot_ns { claim.at } else { opened.at };
-        claim.told = Told::Opening;
-        let opened = Opened {
-            role: Role::Connect,
-            remote: Some(remote),
-            owner: Some(claim.owner),
-            quality: OwnerQuality::Exact,
-            at,
-            source: SourceKind::Seccomp,
-            ..opened
-        };
-        self.intake.socket(SocketChange::Opened(opened));
-    }
-
-    fn closed(&mut self, closed: Closed) {
-        let Some(mut claim) = self.claims.table.remove(&closed.id) else {
-            return self.intake.socket(SocketChange::Closed(closed));
-        };
-        for remote in std::mem::take(&mut claim.flows) {
-            if let Some(id) = flow(closed.id, remote) {
-                self.intake.socket(SocketChange::Closed(Closed { id, ..closed.clone() }));
-            }
-        }
-        match (claim.told, claim.protocol) {
-            (Told::Nothing, Protocol::Udp) => self.claims.silent += 1,
-            (Told::Nothing, _) => {
-                let is_established = closed.established == Some(true);
-                let state = if is_established { SocketState::Established } else { SocketState::Connecting };
-                self.intake.socket(SocketChange::Opened(claim.opened(closed.id, Some(state))));
-            }
-            (Told::Opening | Told::Failure, _) => {}
-        }
-        self.intake.socket(SocketChange::Closed(closed));
-    }
-}
-
-impl Intake for Fill<'_> {
-    fn process(&mut self, change: ProcessChange) -> Verdict {
-        self.intake.process(change)
-    }
-
-    fn socket(&mut self, change: SocketChange) {
-        match change {
-            SocketChange::Opened(opened) => self.opened(opened),
-            SocketChange::Closed(closed) => self.closed(closed),
-            SocketChange::Attempted(_)
-            | SocketChange::State { .. }
-            | SocketChange::Local { .. }
-            | SocketChange::Named { .. }
-            | SocketChange::Gone { .. } => self.intake.socket(change),
-        }
-    }
-
-    fn evidence(&mut self, evidence: Evidence) {
-        self.intake.evidence(evidence);
-    }
-
-    /// What nobody claimed is none of the command's.
-    fn unattributed(&mut self, _count: u64) {}
-
-    fn left_out(&mut self, connections: u64) {
-        self.intake.left_out(connections);
-    }
-
-    fn newly_tracked(&mut self) -> Vec<ProcessId> {
-        self.intake.newly_tracked()
-    }
-
-    fn verdict(&self, id: ProcessId) -> Verdict {
-        self.intake.verdict(id)
-    }
-
-    fn watches(&self, party: Party) -> bool {
-        self.intake.watches(party)
-    }
-
-    fn open(&self, protocol: Protocol) -> Vec<Open> {
-        self.intake.open(protocol)
-    }
 }
