@@ -328,8 +328,14 @@ impl OwnNamespace {
     /// A socket that no look held; `None` if it was no connection.
     fn unseen(&self, id: SocketId, destroyed: &Destroyed) -> Option<Seen> {
         // Of a connection that was disconnected before its end only the other address is left.
-        let remote = destroyed.remote.or_else(|| Some(SocketAddr::new(destroyed.disconnected_from?, 0)))?;
-        if destroyed.protocol == Protocol::Udp && (!self.settings.udp || remote.port() == 0) {
+        let remote = destroyed.remote.or_else(|| Some(SocketAddr::new(destroyed.disconnected_from?, 0)));
+        let is_nothing = match remote {
+            Some(remote) if destroyed.protocol == Protocol::Udp => !self.settings.udp || remote.port() == 0,
+            Some(_) => false,
+            None => true,
+        };
+        // Who asks for every end knows more.
+        if is_nothing && !(self.settings.every_end && destroyed.protocol == Protocol::Udp) {
             return None;
         }
         let state = match destroyed.protocol {
@@ -341,7 +347,7 @@ impl OwnNamespace {
             id,
             protocol: destroyed.protocol,
             local: Some(Address::ip(destroyed.local)),
-            remote: Some(Address::ip(remote)),
+            remote: remote.filter(|_| !is_nothing).map(Address::ip),
             state,
             listening: false,
             peer: None,

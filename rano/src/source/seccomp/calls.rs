@@ -206,10 +206,16 @@ impl Fill<'_> {
 
     fn opened(&mut self, opened: Opened) {
         self.catch_up(opened.id);
+        let at = opened.at;
         match self.calls.claims.opened(opened) {
             Seen::Claimed(opened) => self.intake.socket(SocketChange::Opened(opened)),
             Seen::Unclaimed(opened) if opened.owner.is_some() || self.calls.unattributed => {
                 self.intake.socket(SocketChange::Opened(opened));
+            }
+            Seen::Bound(flows, local) => {
+                for id in flows {
+                    self.intake.socket(SocketChange::Local { id, local: local.clone(), at });
+                }
             }
             Seen::Unclaimed(_) | Seen::Told => {}
         }

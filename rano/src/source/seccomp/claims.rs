@@ -29,6 +29,8 @@ pub(super) struct Claim {
     told: Told,
     /// Receivers of datagrams.
     flows: Vec<SocketAddr>,
+    /// Their local end was told.
+    has_local: bool,
 }
 
 /// What the pipeline knows of a socket.
@@ -58,6 +60,8 @@ pub(super) enum Seen {
     /// With its owner.
     Claimed(Opened),
     Unclaimed(Opened),
+    /// The local end of datagram flows.
+    Bound(Vec<SocketId>, Address),
     /// Nothing new.
     Told,
 }
@@ -107,7 +111,16 @@ impl Claims {
             }
             Some(_) | None => {}
         }
-        let claim = Claim { owner, at, protocol, remote, netns, told: Told::Nothing, flows: Vec::new() };
+        let claim = Claim {
+            owner,
+            at,
+            protocol,
+            remote,
+            netns,
+            told: Told::Nothing,
+            flows: Vec::new(),
+            has_local: false,
+        };
         self.table.insert(id, claim);
         self.waiting.push_back((now_ns.saturating_add(PATIENCE_NS), id));
     }
@@ -125,7 +138,16 @@ impl Claims {
     ) {
         let is_connected = peer == Some(remote);
         if !self.table.contains(&id) {
-            let claim = Claim { owner, at, protocol, remote, netns, told: Told::Nothing, flows: Vec::new() };
+            let claim = Claim {
+                owner,
+                at,
+                protocol,
+                remote,
+                netns,
+                told: Told::Nothing,
+                flows: Vec::new(),
+                has_local: false,
+            };
             self.table.insert(id, claim);
         }
         let Some(claim) = self.table.get_mut(&id) else { return };
@@ -156,7 +178,14 @@ impl Claims {
     pub(super) fn opened(&mut self, opened: Opened) -> Seen {
         let Some(claim) = self.table.get_mut(&opened.id) else { return Seen::Unclaimed(opened) };
         if !claim.flows.is_empty() {
-            return Seen::Told;
+            return match (&opened.local, opened.id) {
+                (Some(local), id) if !claim.has_local => {
+                    claim.has_local = true;
+                    let flows = claim.flows.iter().filter_map(|remote| flow(id, *remote)).collect();
+                    Seen::Bound(flows, local.clone())
+                }
+                _ => Seen::Told,
+            };
         }
         if claim.protocol == Protocol::Udp && opened.owner.is_none() && claim.told == Told::Nothing {
             return Seen::Told;
@@ -181,13 +210,14 @@ impl Claims {
         let Some(mut claim) = self.table.remove(&closed.id) else {
             return intake.socket(SocketChange::Closed(closed));
         };
+        let has_sent = !claim.flows.is_empty();
         for remote in std::mem::take(&mut claim.flows) {
             if let Some(id) = flow(closed.id, remote) {
                 intake.socket(SocketChange::Closed(Closed { id, ..closed.clone() }));
             }
         }
         match (claim.told, claim.protocol) {
-            (Told::Nothing, Protocol::Udp) => self.silent += 1,
+            (Told::Nothing, Protocol::Udp) => self.silent += u64::from(!has_sent),
             (Told::Nothing, _) => {
                 let is_established = closed.established == Some(true);
                 let state = if is_established { SocketState::Established } else { SocketState::Connecting };
