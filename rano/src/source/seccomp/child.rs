@@ -347,7 +347,7 @@ impl Shared {
         if !has_terminal || !caller::stands_still(self.who.pid) {
             return;
         }
-        let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP);
+        sys::stand_still();
         if let Some(pidfd) = &self.pidfd {
             let _ = pidfd_send_signal(pidfd, Signal::CONT);
         }

@@ -174,6 +174,12 @@ pub(super) fn ignore_signals() {
     }
 }
 
+/// Stops this process, until somebody lets it go on: the calling thread does not get any further before.
+pub(super) fn stand_still() {
+    // SAFETY: the signal has no handler; it is sent to the calling thread.
+    let _ = unsafe { libc::raise(libc::SIGSTOP) };
+}
+
 /// Signals that were blocked.
 pub(super) struct Mask(libc::sigset_t);
 
