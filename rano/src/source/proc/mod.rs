@@ -86,6 +86,8 @@ pub struct ProcSource {
     next_poll_ns: u64,
     /// How long the last look took.
     look_took_ns: u64,
+    /// The next look asks each process for its network namespace.
+    recheck: bool,
     /// Notifications are not waited for before this time.
     quiet_until_ns: u64,
     /// Searches through descriptors that broke off.
@@ -115,6 +117,7 @@ impl ProcSource {
             polls: 0,
             next_poll_ns: 0,
             look_took_ns: 0,
+            recheck: false,
             quiet_until_ns: 0,
             broken_walks: 0,
             changes: Vec::new(),
@@ -157,6 +160,11 @@ impl ProcSource {
         self.own.table.seen(id).is_some() || self.others.tables.values().any(|table| table.seen(id).is_some())
     }
 
+    /// A watched process is in another network namespace than before.
+    pub fn recheck_namespaces(&mut self) {
+        self.recheck = true;
+    }
+
     /// Takes what notifications come within `patience` of the first.
     pub fn hear(&mut self, patience: Duration, intake: &mut dyn Intake) {
         if let Some(fd) = self.own.wake_fd() {
@@ -191,7 +199,8 @@ impl ProcSource {
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
         let mut missed = missed;
         if !self.settings.only_unix {
-            missed += self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+            let recheck = is_round || std::mem::take(&mut self.recheck);
+            missed += self.others.look(&mut self.scanner, &watched, recheck, is_first, now, &mut changes);
         }
         if missed > 0 {
             intake.unattributed(missed);

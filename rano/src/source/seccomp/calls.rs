@@ -32,6 +32,8 @@ pub(super) struct Calls {
     pub(super) unmet: Vec<ProcessId>,
     /// Boot clock: when a call makes a look worth while.
     pub(super) look_due_ns: Option<u64>,
+    /// Somebody called in another network namespace.
+    pub(super) is_elsewhere: bool,
     pub(super) rings: HashSet<Who>,
     pub(super) unread: u64,
     /// Programs that would have got privileges.
@@ -50,6 +52,7 @@ impl Calls {
             asker: None,
             unmet: Vec::new(),
             look_due_ns: None,
+            is_elsewhere: false,
             rings: HashSet::new(),
             unread: 0,
             privileged: HashSet::new(),
@@ -134,6 +137,7 @@ impl Calls {
     ) {
         let Some((id, netns)) = self.socket(&socket) else { return };
         let Some(protocol) = protocol(socket.protocol) else { return };
+        self.is_elsewhere |= netns != self.own_netns;
         match way {
             Way::Connect if protocol == Protocol::Tcp || self.udp => {
                 self.claims.connect(source::now().boot_ns, id, owner, at, protocol, remote, netns);

@@ -158,6 +158,9 @@ impl Source for SeccompSource {
         if let Some(due) = self.calls.look_due_ns.take() {
             self.inner.look_by(due.max(self.look_not_before_ns));
         }
+        if std::mem::take(&mut self.calls.is_elsewhere) {
+            self.inner.recheck_namespaces();
+        }
         let looks = self.inner.looks().0;
         let pumped = self.inner.pump(until, &either, &mut self.calls.fill(intake));
         let (looks_now, took_ns) = self.inner.looks();

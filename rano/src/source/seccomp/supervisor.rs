@@ -120,7 +120,7 @@ pub(super) fn run(ends: Ends, command: &Arguments, programs: [Vec<libc::sock_fil
         own,
         teller,
         callers: Callers::new(),
-        processes: [Who { pid: 0, start_time: 0 }; TOLD],
+        processes: [(Who { pid: 0, start_time: 0 }, 0); TOLD],
         flows: [0; TOLD],
     };
     supervisor.watch()
@@ -194,8 +194,8 @@ struct Supervisor {
     own: OwnNetns,
     teller: Teller,
     callers: Callers,
-    /// Processes that were told, by pid.
-    processes: [Who; TOLD],
+    /// Processes that were told, by pid, and what they ran.
+    processes: [(Who, u64); TOLD],
     /// Datagram flows that were told, by a hash of them.
     flows: [u64; TOLD],
 }
@@ -480,21 +480,21 @@ impl Supervisor {
         });
     }
 
-    /// A process and, before it, those above it that were not told yet.
+    /// A process and, before it, those above it that were not told yet as they are.
     fn tell_process(&mut self, line: &Line, at_ns: u64) {
         let mut above = [0u32; ANCESTORS];
         let mut parent = line.parent;
         let mut count = 0;
-        for place in &mut above {
+        for _ in 0..ANCESTORS {
+            let Some(place) = above.get_mut(count) else { break };
             if parent <= 1 || parent == self.own_pid {
                 break;
             }
             let Some(line) = caller::line_of(parent) else { break };
-            if self.is_told(line.who) {
-                break;
+            if self.told(line.who) != Some(line.program) {
+                *place = parent;
+                count += 1;
             }
-            *place = parent;
-            count += 1;
             parent = line.parent;
         }
         for &pid in above.get(..count).unwrap_or_default().iter().rev() {
@@ -505,14 +505,16 @@ impl Supervisor {
         self.tell_image(line, at_ns);
     }
 
-    fn is_told(&self, who: Who) -> bool {
-        self.processes.get(who.pid as usize % TOLD) == Some(&who)
+    /// What a process ran when it was told.
+    fn told(&self, who: Who) -> Option<u64> {
+        let (told, program) = self.processes.get(who.pid as usize % TOLD)?;
+        (*told == who).then_some(*program)
     }
 
     fn tell_image(&mut self, line: &Line, at_ns: u64) {
-        let has_changed = self.is_told(line.who);
+        let has_changed = self.told(line.who).is_some_and(|program| program != line.program);
         if let Some(place) = self.processes.get_mut(line.who.pid as usize % TOLD) {
-            *place = line.who;
+            *place = (line.who, line.program);
         }
         let pid = line.who.pid;
         let (mut exe, mut arguments) = ([0; 512], [0; record::ARGUMENTS]);
