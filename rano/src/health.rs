@@ -143,10 +143,14 @@ pub enum Bound {
     Rankings,
     /// Transports that the kernel has and the source cannot see.
     Transports,
+    /// Connects that led elsewhere than the caller said.
+    AddressChanged,
+    /// Datagram sockets that were connected and sent nothing that was seen.
+    SilentDatagrams,
 }
 
 impl Bound {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Arguments,
         Self::OtherNames,
         Self::LateNames,
@@ -155,6 +159,8 @@ impl Bound {
         Self::Cooldowns,
         Self::Rankings,
         Self::Transports,
+        Self::AddressChanged,
+        Self::SilentDatagrams,
     ];
 
     /// Key in JSON.
@@ -168,6 +174,8 @@ impl Bound {
             Self::Cooldowns => "cooldowns",
             Self::Rankings => "rankings",
             Self::Transports => "transports_unseen",
+            Self::AddressChanged => "address_changed",
+            Self::SilentDatagrams => "silent_datagrams",
         }
     }
 
@@ -187,6 +195,12 @@ impl Bound {
             Self::Transports => {
                 "transports unseen: kinds of sockets that this kernel has and this source cannot see"
             }
+            Self::AddressChanged => {
+                "address changed: connects that led to another address than the program passed; shown is the kernel's"
+            }
+            Self::SilentDatagrams => {
+                "silent datagrams: datagram sockets that were connected and closed with nothing seen to be sent"
+            }
             Self::Rankings => "rankings: connects to rare names and addresses, which were too many to rank",
         }
     }
@@ -199,7 +213,9 @@ impl Bound {
             | Self::AwaitedAnswers
             | Self::UnknownEndpoints
             | Self::Cooldowns
-            | Self::Rankings => false,
+            | Self::Rankings
+            | Self::AddressChanged
+            | Self::SilentDatagrams => false,
         }
     }
 }
@@ -276,7 +292,7 @@ impl Watched {
         transports.extend(udp.then_some("udp"));
         if other {
             match kind {
-                SourceKind::Proc => transports.extend(IN_PROC),
+                SourceKind::Proc | SourceKind::Seccomp => transports.extend(IN_PROC),
                 _ if sees_uses => transports.extend(IN_PROC.into_iter().chain(OTHERS)),
                 _ => {}
             }
@@ -300,6 +316,7 @@ impl Watched {
     #[must_use]
     pub fn of(mut self, kind: SourceKind, is_root: bool, is_all: bool) -> Self {
         let whose = match (is_root || kind != SourceKind::Proc, is_all) {
+            _ if kind == SourceKind::Seccomp => "the command and all that it starts",
             (true, true) => "every process of this machine",
             (true, false) => "every process of these namespaces",
             (false, true) => "the processes of this user",

@@ -55,6 +55,8 @@ pub struct Pipeline {
     idle_notice: Option<String>,
     /// Said first.
     warnings: Vec<String>,
+    /// Called when the source has begun to deliver.
+    ready: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Pipeline {
@@ -66,6 +68,7 @@ impl Pipeline {
             excludes: Vec::new(),
             idle_notice: None,
             warnings: Vec::new(),
+            ready: None,
         }
     }
 
@@ -111,6 +114,13 @@ impl Pipeline {
         self
     }
 
+    /// What to call when the source has begun to deliver.
+    #[must_use]
+    pub fn with_ready(mut self, ready: Box<dyn FnOnce() + Send>) -> Self {
+        self.ready = Some(ready);
+        self
+    }
+
     /// Observes until the source is exhausted or `stop` is raised. Rankings have `top` lines.
     pub fn run(mut self, source: &mut dyn Source, stop: &Stop, top: usize) -> Result<Summary> {
         let mut outcome = Ok(());
@@ -122,6 +132,9 @@ impl Pipeline {
             let boot_ns = self.tracker.next_due().unwrap_or(u64::MAX);
             match source.pump(Moment { boot_ns, unix_ms: i64::MAX }, stop, &mut self.tracker) {
                 Ok(pumped) => {
+                    if let Some(ready) = self.ready.take() {
+                        ready();
+                    }
                     self.say_if_idle();
                     self.tick(source, top);
                     if pumped == Pumped::Exhausted {

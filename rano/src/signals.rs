@@ -30,11 +30,17 @@ const MEANINGLESS: [i32; 7] = [SIGXFSZ, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SI
 /// Of real-time signals there are so many; glibc keeps the first two to itself.
 const REAL_TIME: RangeInclusive<i32> = 34..=64;
 
+/// Passes a signal on to a command; 0 is none.
+pub type ToCommand = Box<dyn Fn(i32) -> bool + Send>;
+
 /// From now on what is in [`ENDING`] raises `stop`, a second one of them ends the process at once, and SIGUSR1 asks to
 /// `reopen` the logs. Nothing else ends it but SIGKILL and its own faults.
 ///
 /// A SIGHUP that was ignored when rano began (`nohup`) stays ignored.
-pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs) -> Result<()> {
+///
+/// `command`: one that shares the terminal. What a terminal sends to both is its business while it runs, and the wish
+/// to end is passed on to it; the answer is whether it still runs.
+pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs, command: Option<ToCommand>) -> Result<()> {
     let ending = ENDING.into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP));
     let wanted = ending.chain(MEANINGLESS).chain(REAL_TIME).chain([SIGUSR1]);
     let mut signals = Signals::new(wanted).context("install signal handlers")?;
@@ -45,6 +51,14 @@ pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs) -> Result<()> {
             if signal == SIGUSR1 {
                 reopen.ask();
             } else if ENDING.contains(&signal) {
+                let is_commands = command.as_ref().is_some_and(|command| match signal {
+                    SIGTERM | SIGHUP => command(signal),
+                    SIGINT | SIGQUIT => command(0),
+                    _ => false,
+                });
+                if is_commands {
+                    continue;
+                }
                 if stop.is_raised() {
                     std::process::exit(KILLED_BY_SIGINT);
                 }

@@ -46,14 +46,16 @@ pub enum Source {
     Auto,
     /// Programs in the kernel, or an error. It takes root's rights.
     Ebpf,
+    /// The calls of a command that rano runs, or an error. It takes no rights.
+    Seccomp,
     /// Looks at the kernel's tables and at `/proc`, which takes no rights.
     Proc,
 }
 
 impl Source {
     /// What a user calls each of them.
-    pub(crate) const WORDS: [(Self, &str); 3] =
-        [(Self::Auto, "auto"), (Self::Ebpf, "ebpf"), (Self::Proc, "proc")];
+    pub(crate) const WORDS: [(Self, &str); 4] =
+        [(Self::Auto, "auto"), (Self::Ebpf, "ebpf"), (Self::Seccomp, "seccomp"), (Self::Proc, "proc")];
 }
 
 const ICMP: u8 = 1;
@@ -272,6 +274,8 @@ pub enum SourceKind {
     EbpfKprobe,
     /// Programs in the kernel at tracepoints and cgroup hooks alone.
     EbpfTracepoint,
+    /// The calls of a command that rano runs, each before the kernel acts on it.
+    Seccomp,
     /// Looks at the kernel's tables and `/proc`.
     #[default]
     Proc,
@@ -279,7 +283,8 @@ pub enum SourceKind {
 
 impl SourceKind {
     /// Each of them.
-    pub const ALL: [Self; 4] = [Self::EbpfFentry, Self::EbpfKprobe, Self::EbpfTracepoint, Self::Proc];
+    pub const ALL: [Self; 5] =
+        [Self::EbpfFentry, Self::EbpfKprobe, Self::EbpfTracepoint, Self::Seccomp, Self::Proc];
 
     /// The word used in every format.
     pub const fn name(self) -> &'static str {
@@ -287,6 +292,7 @@ impl SourceKind {
             Self::EbpfFentry => "ebpf-fentry",
             Self::EbpfKprobe => "ebpf-kprobe",
             Self::EbpfTracepoint => "ebpf-tracepoint",
+            Self::Seccomp => "seccomp",
             Self::Proc => "proc",
         }
     }
@@ -335,6 +341,8 @@ pub enum DomainSource {
     Quic,
     /// Its process looked it up.
     Dns,
+    /// Its process asked for it, and rano asked the same.
+    Asked,
     /// The outer name of an encrypted greeting: whoever serves the real one.
     EchOuter,
     /// Another process looked it up.
@@ -345,7 +353,8 @@ pub enum DomainSource {
 
 impl DomainSource {
     /// Each of them.
-    pub const ALL: [Self; 6] = [Self::Sni, Self::Quic, Self::Dns, Self::EchOuter, Self::SharedDns, Self::Ptr];
+    pub const ALL: [Self; 7] =
+        [Self::Sni, Self::Quic, Self::Dns, Self::Asked, Self::EchOuter, Self::SharedDns, Self::Ptr];
 
     /// The word used in every format.
     pub const fn name(self) -> &'static str {
@@ -353,6 +362,7 @@ impl DomainSource {
             Self::Sni => "sni",
             Self::Quic => "quic",
             Self::Dns => "dns",
+            Self::Asked => "asked",
             Self::EchOuter => "ech_outer",
             Self::SharedDns => "shared_dns",
             Self::Ptr => "ptr",
@@ -378,6 +388,7 @@ impl KnownName {
             DomainSource::Sni
             | DomainSource::Quic
             | DomainSource::Dns
+            | DomainSource::Asked
             | DomainSource::EchOuter
             | DomainSource::SharedDns => Arc::clone(&self.name),
         }

@@ -9,7 +9,9 @@ pub mod export;
 mod history;
 pub mod man;
 pub mod observe;
+mod ready;
 pub mod report;
+mod run;
 pub mod status;
 mod usage;
 
@@ -82,6 +84,7 @@ fn command_with(hidden: bool) -> Command {
         )
         .args_override_self(true)
         .args_conflicts_with_subcommands(true)
+        .subcommand(run::command(hidden))
         .subcommand(report::command())
         .subcommand(diff::command())
         .subcommand(status::command())
@@ -131,6 +134,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     match matches.subcommand() {
+        Some(("run", matches)) => run::run(matches, context),
         Some(("report", matches)) => report::run(matches, context),
         Some(("diff", matches)) => diff::run(matches, context),
         Some(("status", matches)) => status::run(matches, context),

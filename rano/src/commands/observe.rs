@@ -1,22 +1,24 @@
 //! `rano` without a command: observe until told to stop.
 
+use std::ffi::OsString;
 use std::io::BufReader;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Context;
+use super::ready::Ready;
 use crate::alerts::{AlertRules, Judge};
 use crate::config::{
     Configuration, DomainMode, EndpointEntry, Exclude, Field, LogFormat, Origin, RungChoice, Settings,
 };
-use crate::event::{Moment, SourceKind};
+use crate::event::{Moment, Source, SourceKind};
 use crate::exit::{Code, Failure};
 use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading, Refusal, Rights};
 use crate::health::SourceHealth;
-use crate::monitor::{NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
+use crate::monitor::{CommandSetup, NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
 use crate::names::pcap;
 use crate::output::banner::Banner;
 use crate::output::escape::Escaped;
@@ -24,7 +26,7 @@ use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
 use crate::pipeline::Scope;
 use crate::process::ProcessId;
-use crate::process::matching::{Rules, Targets};
+use crate::process::matching::{Targets, Wanted};
 use crate::process::redact::{self, Redaction};
 use crate::signals;
 use crate::sink::Sink;
@@ -38,34 +40,104 @@ use crate::source::proc::PROC;
 use crate::source::proc::processes::ProcessScanner;
 use crate::source::reopening::Reopening;
 use crate::source::replay::{Recorder, Replay};
+use crate::source::seccomp::child::{Child, Handle};
 use crate::stop::{ReopenLogs, Stop};
 use crate::store::{OpenError, OpenProblem, Session, Store, StoreOptions};
+use crate::summary::Summary;
 use crate::totals::View;
 
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
+    if configuration.settings.source == Source::Seccomp {
+        let failure =
+            Failure::new(Code::Usage, "--source seccomp sees the calls of a command that rano runs");
+        return Err(failure.hint("rano run --source seccomp -- CMD").into());
+    }
+    let ready = Ready::of(configuration, context)?;
     let stop = Stop::new()?;
     let reopen = ReopenLogs::new()?;
-    signals::raise_on_signals(&stop, &reopen)?;
+    signals::raise_on_signals(&stop, &reopen, None)?;
     signals::raise_on_closed_stdout(&stop)?;
     check_pids(&configuration.settings.pid)?;
     let mut setup = setup(configuration);
     let rules = setup.rules()?;
-    let run = Run::new(configuration, context, &rules);
+    let run = Run::new(configuration, context, rules.watching().to_vec());
     let logs = run.log_files(&reopen)?;
     run.take_inputs(&mut setup)?;
     let opened = run.recorded(setup.open(rules).map_err(not_opened)?)?;
-    let (store, lost) = run.store(opened.health())?;
-    let on_move = run.registration(store.as_ref());
     let terminal = run.terminal(&stop);
-    run.banner(&opened.health(), opened.names_from(), &terminal.stderr_styles());
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
-    sinks.extend(lost.map(|lost| Box::new(lost) as Box<dyn Sink>));
-    sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
-    sinks.push(Box::new(terminal));
-    let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
-    let summary = opened.observe(run.outputs(sinks), &stop)?;
+    let summary = run.observe(opened, logs, terminal, (&stop, reopen), Box::new(move || ready.tell()))?;
     Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
+}
+
+/// A command to be run under observation.
+pub(super) struct Command {
+    pub(super) child: Child,
+    /// Its own name first.
+    pub(super) words: Vec<OsString>,
+    /// Until all that it started has ended.
+    pub(super) waits: bool,
+}
+
+/// The same for a command, which is let go when watching has begun.
+pub(super) fn observe_command(
+    configuration: &Configuration,
+    context: &Context,
+    command: Command,
+    ready: Ready,
+) -> Result<Handle> {
+    let Command { child, words, waits } = command;
+    let stop = Stop::new()?;
+    let reopen = ReopenLogs::new()?;
+    let mut setup = setup(configuration);
+    // All that descends from the process that starts the command.
+    setup.targets.wanted = Wanted::Patterns(Vec::new());
+    setup.targets.pids = vec![child.supervisor()];
+    setup.targets.descendants = true;
+    let rules = setup.rules()?;
+    let mut run = Run::new(configuration, context, Vec::new());
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    run.watching = vec![redact::command_line(&words, redaction(run.settings))];
+    run.is_command = true;
+    let logs = run.log_files(&reopen)?;
+    run.take_inputs(&mut setup)?;
+    setup.command = Some(CommandSetup { child, stop: stop.clone(), waits });
+    let mut opened = setup.open(rules).map_err(not_opened)?;
+    let mut running = opened.take_command().context("a command is started with its observation")?;
+    let handle = running.handle();
+    let to_command = handle.clone();
+    signals::raise_on_signals(&stop, &reopen, Some(Box::new(move |signal| to_command.signal(signal))))?;
+    let opened = run.recorded(opened)?;
+    let terminal = run.terminal_of_command(&stop);
+    let go = Box::new(move || {
+        ready.tell();
+        running.go();
+    });
+    run.observe(opened, logs, terminal, (&stop, reopen), go)?;
+    Ok(handle)
+}
+
+impl Run<'_> {
+    /// With everything open, to the end.
+    fn observe(
+        &self,
+        opened: Opened,
+        logs: Vec<LogFile>,
+        terminal: Terminal,
+        (stop, reopen): (&Stop, ReopenLogs),
+        ready: Box<dyn FnOnce() + Send>,
+    ) -> Result<Summary> {
+        let run = self;
+        let (store, lost) = run.store(opened.health())?;
+        let on_move = run.registration(store.as_ref());
+        run.banner(&opened.health(), opened.names_from(), &terminal.stderr_styles());
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
+        sinks.extend(lost.map(|lost| Box::new(lost) as Box<dyn Sink>));
+        sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
+        sinks.push(Box::new(terminal));
+        let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
+        opened.observe(Outputs { ready: Some(ready), ..run.outputs(sinks) }, stop)
+    }
 }
 
 fn check_pids(pids: &[u32]) -> Result<()> {
@@ -155,10 +227,12 @@ struct Run<'a> {
     /// What is watched, in words.
     watching: Vec<String>,
     files: &'a Files,
+    /// Of a command that has standard output and the terminal.
+    is_command: bool,
 }
 
 impl<'a> Run<'a> {
-    fn new(configuration: &'a Configuration, context: &'a Context, rules: &Rules) -> Self {
+    fn new(configuration: &'a Configuration, context: &'a Context, watching: Vec<String>) -> Self {
         let started = source::now();
         Self {
             configuration,
@@ -166,8 +240,9 @@ impl<'a> Run<'a> {
             context,
             started,
             id: format!("{}-{}", std::process::id(), started.unix_ms),
-            watching: rules.watching().to_vec(),
+            watching,
             files: &context.environment.files,
+            is_command: false,
         }
     }
 
@@ -211,7 +286,8 @@ impl<'a> Run<'a> {
             views: if self.wants_stats() { self.views() } else { Vec::new() },
             top: self.settings.stats_top,
             excludes: self.redacted_excludes(),
-            idle_notice: Some(self.idle_notice()),
+            idle_notice: (!self.is_command).then(|| self.idle_notice()),
+            ready: None,
         }
     }
 
@@ -395,6 +471,7 @@ impl<'a> Run<'a> {
             stats: self.wants_stats().then(|| LiveStats::new(stats)),
             bell: self.settings.alert_bell,
             room: terminal_room,
+            is_quiet: false,
         };
         let stdout = Stream::stdout(self.styles(stream::stdout_is_terminal()));
         let mut stderr = Stream::stderr(self.styles(stream::stderr_is_terminal()));
@@ -402,8 +479,25 @@ impl<'a> Run<'a> {
         Terminal::new(stdout, stderr, settings, stop.clone())
     }
 
+    /// Standard output is the command's, and the terminal while it runs.
+    fn terminal_of_command(&self, stop: &Stop) -> Terminal {
+        let is_terminal = stream::stderr_is_terminal();
+        let settings = TerminalSettings {
+            format: Format::Pretty,
+            show_events: false,
+            shown: self.shown(),
+            run_id: self.id.clone(),
+            stats: None,
+            bell: false,
+            room: terminal_room,
+            is_quiet: is_terminal,
+        };
+        let stderr = || Stream::stderr(self.styles(is_terminal));
+        Terminal::new(stderr(), stderr(), settings, stop.clone())
+    }
+
     fn wants_stats(&self) -> bool {
-        !self.settings.json && (self.settings.once || self.settings.stats_interval_ms > 0)
+        !self.is_command && !self.settings.json && (self.settings.once || self.settings.stats_interval_ms > 0)
     }
 
     fn shown(&self) -> Shown {
@@ -461,6 +555,9 @@ fn not_opened(error: NotOpened) -> anyhow::Error {
         NotOpened::Ebpf(error) => {
             let failure = Failure::new(Code::NoPrivileges, "cannot observe with eBPF");
             failure.because(error).hint(ebpf_hint()).into()
+        }
+        NotOpened::Seccomp(why) => {
+            Failure::new(Code::NoPrivileges, why).hint("rano run without --source takes the next best").into()
         }
         NotOpened::Other(error) => error,
     }

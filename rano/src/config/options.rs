@@ -164,6 +164,10 @@ options! {
     ]).details("rano counts them in any case. On a shared machine most of them belong to other users.");
     /// Print what is open now, and exit
     once: bool = option(Capture).default("false");
+    /// Write a line to this descriptor when watching has begun
+    ready_fd: Option<u32> = option(Capture).value_name("FD").range(0, 1 << 20).not_in_file().advanced();
+    /// Write a line to this file when watching has begun
+    ready_file: Option<PathBuf> = option(Capture).value_name("FILE").not_in_file().advanced();
 
     /// Where names of addresses come from
     domain_mode: DomainMode = option(Names).value_name("MODE").default("auto").spelled(&[

@@ -26,6 +26,8 @@ pub use builder::Builder;
 pub use error::{Cause, Error};
 #[cfg(feature = "cli")]
 pub(crate) use names::{NameMode, NameSettings};
+#[cfg(feature = "cli")]
+pub(crate) use setup::CommandSetup;
 pub(crate) use setup::{NotOpened, Opened, Outputs, Setup};
 pub use state::{Snapshot, Totals};
 pub use watch::{Blocking, ConnectionEvent, Watch};
@@ -191,6 +193,7 @@ fn open(setup: Setup) -> Result<Opened, Error> {
     let rules = setup.rules().map_err(start)?;
     setup.open(rules).map_err(|error| match error {
         NotOpened::Ebpf(error) => Error::Ebpf(cause(error)),
+        NotOpened::Seccomp(why) => Error::Start(cause(anyhow::Error::msg(why))),
         NotOpened::Other(error) => Error::Start(cause(error)),
     })
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::glob::Glob;
 use crate::names::accounts;
+#[cfg(feature = "cli")]
+use crate::names::asking::{self, Asker};
 use crate::names::book::Book;
 use crate::names::classes::{ClassEntry, Classes};
 #[cfg(feature = "cli")]
@@ -71,6 +73,9 @@ enum Packets {
     Pcap,
     #[cfg(feature = "cli")]
     File(PathBuf),
+    /// Nobody, but the questions of what is watched are seen, and asked again.
+    #[cfg(feature = "cli")]
+    Asked,
     Nobody,
 }
 
@@ -155,6 +160,25 @@ impl<'a> NameSources<'a> {
         self.warnings.push(format!("warning: no names by eBPF: {why}; {}", self.what_is_left()));
     }
 
+    /// The source of events sees what is looked up; who asks the same.
+    #[cfg(feature = "cli")]
+    pub(super) fn asking(&mut self) -> Option<Asker> {
+        let wants = self.settings.mode != NameMode::Reverse && self.settings.reverse;
+        if !wants || self.packets != Packets::Nobody {
+            return None;
+        }
+        match asking::start() {
+            Ok((feed, asker)) => {
+                (self.packets, self.feed) = (Packets::Asked, Some(feed));
+                Some(asker)
+            }
+            Err(error) => {
+                self.warnings.push(format!("warning: the command's look-ups are not followed: {error:#}"));
+                None
+            }
+        }
+    }
+
     fn what_is_left(&self) -> &'static str {
         if self.settings.reverse { "names come from reverse look-ups" } else { "there are no names" }
     }
@@ -182,6 +206,8 @@ impl<'a> NameSources<'a> {
         let pointers = self.pointers();
         let precious = self.settings.precious.clone();
         let lookups = Lookups::new(accounts::of_resolvers(Path::new(accounts::PASSWD)), precious);
+        #[cfg(feature = "cli")]
+        let lookups = if self.packets == Packets::Asked { lookups.asked() } else { lookups };
         Names {
             book: if told { Book::new(hold).with_lookups(lookups) } else { Book::closed_for_good() },
             from: self.from(),
@@ -208,7 +234,7 @@ impl<'a> NameSources<'a> {
         let patience = match self.packets {
             Packets::Ebpf => PACKETS_TAKE,
             #[cfg(feature = "cli")]
-            Packets::Pcap => PACKETS_TAKE,
+            Packets::Pcap | Packets::Asked => PACKETS_TAKE,
             #[cfg(feature = "cli")]
             Packets::File(_) => Duration::ZERO,
             Packets::Nobody => Duration::ZERO,
@@ -233,6 +259,8 @@ impl<'a> NameSources<'a> {
             Packets::Pcap => Some("pcap".to_owned()),
             #[cfg(feature = "cli")]
             Packets::File(path) => Some(format!("capture file {}", path.display())),
+            #[cfg(feature = "cli")]
+            Packets::Asked => Some("the command's own look-ups, asked again".to_owned()),
             Packets::Nobody => self.settings.recorded.then(|| "recording".to_owned()),
         };
         let from = match (packets, asks) {

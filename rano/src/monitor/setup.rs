@@ -25,6 +25,10 @@ use crate::source::proc::processes::ProcessScanner;
 use crate::source::proc::{PROC, ProcSettings, ProcSource};
 #[cfg(feature = "cli")]
 use crate::source::replay::Replay;
+#[cfg(feature = "cli")]
+use crate::source::seccomp::SeccompSource;
+#[cfg(feature = "cli")]
+use crate::source::seccomp::child::{Child, Running};
 use crate::stop::Stop;
 use crate::summary::Summary;
 use crate::totals::View;
@@ -33,6 +37,10 @@ use crate::totals::View;
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes for notifications of ended sockets.
 const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// The library runs no commands.
+#[cfg(not(feature = "cli"))]
+type Running = std::convert::Infallible;
 
 /// Everything that is asked for.
 pub(crate) struct Setup {
@@ -48,6 +56,9 @@ pub(crate) struct Setup {
     pub(crate) owners_max: u32,
     pub(crate) names: NameSettings,
     pub(crate) keep_privileges: bool,
+    /// A command that is to be run, and what is known of the wish to end.
+    #[cfg(feature = "cli")]
+    pub(crate) command: Option<CommandSetup>,
     /// What is played instead of what happens.
     #[cfg(feature = "cli")]
     pub(crate) replay: Option<Replay>,
@@ -76,6 +87,7 @@ impl Default for Setup {
                 unattributed: false,
                 only_unix: false,
                 once: false,
+                every_end: false,
                 receive_buffer: RECEIVE_BUFFER,
             },
             source: Source::Auto,
@@ -85,6 +97,8 @@ impl Default for Setup {
             names: NameSettings { reverse: true, ..NameSettings::default() },
             keep_privileges: false,
             #[cfg(feature = "cli")]
+            command: None,
+            #[cfg(feature = "cli")]
             replay: None,
         };
         setup.set_scope(setup.scope);
@@ -92,11 +106,22 @@ impl Default for Setup {
     }
 }
 
+/// A command that is to be run under observation.
+#[cfg(feature = "cli")]
+pub(crate) struct CommandSetup {
+    pub(crate) child: Child,
+    /// Raised when it has ended, or if `waits` when all that it started has.
+    pub(crate) stop: Stop,
+    pub(crate) waits: bool,
+}
+
 /// Why an observation does not begin.
 #[derive(Debug)]
 pub(crate) enum NotOpened {
     /// The kernel's programs were asked for and nothing else.
     Ebpf(anyhow::Error),
+    /// The calls of a command were asked for and nothing else.
+    Seccomp(String),
     Other(anyhow::Error),
 }
 
@@ -105,7 +130,7 @@ impl Setup {
     pub(crate) fn set_scope(&mut self, scope: Scope) {
         self.scope = scope;
         let Scope { udp, other, listening, unix, unattributed, pending } = scope;
-        let ProcSettings { interval, only_unix, receive_buffer, .. } = self.polling;
+        let ProcSettings { interval, only_unix, receive_buffer, every_end, .. } = self.polling;
         self.polling = ProcSettings {
             interval,
             udp,
@@ -115,6 +140,7 @@ impl Setup {
             unattributed,
             only_unix,
             once: pending,
+            every_end,
             receive_buffer,
         };
     }
@@ -137,32 +163,92 @@ impl Setup {
     pub(crate) fn open(mut self, rules: Rules) -> Result<Opened, NotOpened> {
         let mut settings = std::mem::take(&mut self.names);
         let mut names = NameSources::new(&mut settings);
-        let (source, is_replay) = self.source(&mut names)?;
+        let Sourced { source, is_replay, running } = self.source(&mut names)?;
         let source = names.around(source);
         let joined = names.names(self.polling.interval);
         let warnings = names.warnings;
         let Self { providers, redaction, scope, keep_privileges, .. } = self;
         let tree = Tree::new(rules, providers, redaction);
-        Ok(Opened { source, names: joined, warnings, tree, scope, keep_privileges, is_replay })
+        Ok(Opened { source, names: joined, warnings, tree, scope, keep_privileges, is_replay, running })
     }
 
-    /// And whether it is a recording.
     #[cfg(feature = "cli")]
-    fn source(&mut self, names: &mut NameSources<'_>) -> Result<(Box<dyn source::Source>, bool), NotOpened> {
-        match self.replay.take() {
-            Some(replay) => Ok((Box::new(replay), true)),
-            None => Ok((self.ladder(names)?, false)),
+    fn source(&mut self, names: &mut NameSources<'_>) -> Result<Sourced, NotOpened> {
+        if let Some(replay) = self.replay.take() {
+            return Ok(Sourced { source: Box::new(replay), is_replay: true, running: None });
         }
+        if let Some(command) = self.command.take() {
+            return self.with_command(names, command);
+        }
+        Ok(Sourced { source: self.ladder(names, None)?, is_replay: false, running: None })
     }
 
     #[cfg(not(feature = "cli"))]
-    fn source(&mut self, names: &mut NameSources<'_>) -> Result<(Box<dyn source::Source>, bool), NotOpened> {
-        Ok((self.ladder(names)?, false))
+    fn source(&mut self, names: &mut NameSources<'_>) -> Result<Sourced, NotOpened> {
+        Ok(Sourced { source: self.ladder(names, None)?, is_replay: false, running: None })
     }
 
-    /// The best that works here, unless one was asked for.
-    fn ladder(&self, names: &mut NameSources<'_>) -> Result<Box<dyn source::Source>, NotOpened> {
+    /// With a command there is one rung more: its calls. The command's process is there afterwards, and waits.
+    #[cfg(feature = "cli")]
+    fn with_command(&self, names: &mut NameSources<'_>, command: CommandSetup) -> Result<Sourced, NotOpened> {
+        let CommandSetup { mut child, stop, waits } = command;
+        let sees_calls = matches!(self.source, Source::Auto | Source::Seccomp);
+        let mut refused = None;
+        if self.source == Source::Auto {
+            match EbpfSource::start(self.ebpf(names.wants_ebpf())) {
+                Ok(source) => {
+                    if names.wants_ebpf() {
+                        names.ebpf(source.without_names());
+                    }
+                    let running = child.start(&stop, waits).map_err(NotOpened::Other)?;
+                    return Ok(Sourced {
+                        source: Box::new(source),
+                        is_replay: false,
+                        running: Some(running),
+                    });
+                }
+                Err(error) => refused = Some(format!("no eBPF: {error:#}")),
+            }
+        }
+        if sees_calls {
+            match SeccompSource::start(&mut child, self.polling, refused.clone()) {
+                Ok(mut source) => {
+                    if names.wants_ebpf() {
+                        names.not_ebpf(refused.as_deref().unwrap_or("--source seccomp was asked for"));
+                    }
+                    source.ask_with(names.asking());
+                    let running = child.start(&stop, waits).map_err(NotOpened::Other)?;
+                    source.listen_to(running.handle());
+                    return Ok(Sourced {
+                        source: Box::new(source),
+                        is_replay: false,
+                        running: Some(running),
+                    });
+                }
+                Err(why) if self.source == Source::Seccomp => return Err(NotOpened::Seccomp(why)),
+                Err(why) => {
+                    refused = Some(refused.map_or(why.clone(), |refused| format!("{refused}; {why}")));
+                }
+            }
+        }
+        let source = self.ladder(names, refused)?;
+        let running = child.start(&stop, waits).map_err(NotOpened::Other)?;
+        Ok(Sourced { source, is_replay: false, running: Some(running) })
+    }
+
+    /// The best that works here, unless one was asked for. `refused`: everything but polling was tried.
+    fn ladder(
+        &self,
+        names: &mut NameSources<'_>,
+        refused: Option<String>,
+    ) -> Result<Box<dyn source::Source>, NotOpened> {
         let reason = match self.source {
+            _ if refused.is_some() => refused,
+            Source::Seccomp => {
+                return Err(NotOpened::Seccomp(
+                    "seccomp sees the calls of a command that rano runs".to_owned(),
+                ));
+            }
             Source::Proc => None,
             Source::Auto if self.polling.once => None,
             Source::Auto | Source::Ebpf => match EbpfSource::start(self.ebpf(names.wants_ebpf())) {
@@ -195,6 +281,14 @@ impl Setup {
     }
 }
 
+/// A source, and what runs beside it.
+struct Sourced {
+    source: Box<dyn source::Source>,
+    is_replay: bool,
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command alone runs commands"))]
+    running: Option<Running>,
+}
+
 /// An observation that can begin.
 pub(crate) struct Opened {
     source: Box<dyn source::Source>,
@@ -204,6 +298,9 @@ pub(crate) struct Opened {
     scope: Scope,
     keep_privileges: bool,
     is_replay: bool,
+    /// A command that waits to be let go.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command alone runs commands"))]
+    running: Option<Running>,
 }
 
 /// What becomes of it.
@@ -220,6 +317,8 @@ pub(crate) struct Outputs {
     pub(crate) excludes: Vec<String>,
     /// What is said if nobody is there to watch.
     pub(crate) idle_notice: Option<String>,
+    /// Called when watching has begun.
+    pub(crate) ready: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Opened {
@@ -230,6 +329,12 @@ impl Opened {
     /// Where names come from, in words.
     pub(crate) fn names_from(&self) -> &str {
         &self.names.from
+    }
+
+    /// The command that waits to be let go.
+    #[cfg(feature = "cli")]
+    pub(crate) fn take_command(&mut self) -> Option<Running> {
+        self.running.take()
     }
 
     /// The same with another source around the one it has.
@@ -244,7 +349,7 @@ impl Opened {
 
     /// Observes on this thread, which gives up its privileges, until `stop` is raised or the source has no more.
     pub(crate) fn observe(mut self, outputs: Outputs, stop: &Stop) -> Result<Summary> {
-        let Outputs { sinks, judge, views, top, excludes, idle_notice } = outputs;
+        let Outputs { sinks, judge, views, top, excludes, idle_notice, ready } = outputs;
         self.give_up_privileges();
         let mut pipeline = Pipeline::new(self.tree, self.scope, sinks)
             .with_excludes(excludes)
@@ -253,6 +358,9 @@ impl Opened {
             .with_warnings(self.warnings);
         if let Some(notice) = idle_notice {
             pipeline = pipeline.with_idle_notice(notice);
+        }
+        if let Some(ready) = ready {
+            pipeline = pipeline.with_ready(ready);
         }
         if let Some(judge) = judge {
             pipeline = pipeline.with_judge(judge);
@@ -267,7 +375,7 @@ impl Opened {
         }
         if self.is_replay {
             privileges::keep_only(CapabilitySet::empty());
-        } else if self.source.kind() == SourceKind::Proc {
+        } else if matches!(self.source.kind(), SourceKind::Proc | SourceKind::Seccomp) {
             privileges::keep_only(privileges::OTHERS_PROCESSES);
         }
     }

@@ -128,12 +128,20 @@ pub struct Lookups {
     uses: FxHashMap<(Scope, Protocol, u32), u64>,
     /// How often all uses had to be forgotten.
     uses_forgotten: u64,
+    /// The answers are to rano's own questions, which repeat those that were seen.
+    is_asked: bool,
 }
 
 impl Lookups {
     /// `resolvers` are the users as whom the machine's resolvers run; what is `precious` is forgotten last.
     pub fn new(resolvers: Vec<u32>, precious: Vec<Glob>) -> Self {
         Self { ledger: Ledger::new(precious), resolvers, ..Self::default() }
+    }
+
+    /// The same, told of answers to rano's own questions.
+    #[must_use]
+    pub fn asked(self) -> Self {
+        Self { is_asked: true, ..self }
     }
 
     /// Answers that found no room, or had to make room.
@@ -156,7 +164,10 @@ impl Lookups {
         let mut found = Found::default();
         let mut decided = false;
         for scope in Scope::all_of(connect.by) {
-            let by = scope.source(connect.exact);
+            let by = match scope.source(connect.exact) {
+                DomainSource::Dns if self.is_asked => DomainSource::Asked,
+                by => by,
+            };
             let names = names(self.valid(page, scope, connect));
             if names.is_empty() {
                 continue;

@@ -1,6 +1,8 @@
 //! From addresses to names: what packets and look-ups tell, before it is joined with sockets and processes.
 
 pub mod accounts;
+#[cfg(feature = "cli")]
+pub mod asking;
 pub mod book;
 #[cfg(feature = "cli")]
 pub mod capture_file;

@@ -35,6 +35,7 @@ const fn meaning(kind: SourceKind) -> &'static str {
         SourceKind::EbpfFentry | SourceKind::EbpfKprobe | SourceKind::EbpfTracepoint => {
             "every connection, however short, with its exact owner"
         }
+        SourceKind::Seccomp => "every connection of a command that rano runs, with its exact owner",
         SourceKind::Proc => "polling: what is open at each look; shorter connections are counted",
     }
 }

@@ -52,6 +52,7 @@ pub struct Terminal {
     closed: bool,
     /// It was not closed by its reader: something is wrong with it.
     failed: bool,
+    is_quiet: bool,
 }
 
 /// What a terminal shows.
@@ -64,6 +65,8 @@ pub struct TerminalSettings {
     /// Ring with each alert.
     pub bell: bool,
     pub room: fn() -> Room,
+    /// Nothing is written before the end: somebody else has the screen.
+    pub is_quiet: bool,
 }
 
 impl Terminal {
@@ -88,6 +91,7 @@ impl Terminal {
             stop,
             closed: false,
             failed: false,
+            is_quiet: settings.is_quiet,
         }
     }
 
@@ -266,6 +270,9 @@ enum When {
 
 impl Sink for Terminal {
     fn update(&mut self, update: &Update) {
+        if self.is_quiet {
+            return;
+        }
         match update {
             Update::Event(event) => self.event(event),
             Update::Renamed(renamed) => self.renamed(renamed),
@@ -305,7 +312,7 @@ impl Sink for Terminal {
         // What was drawn last stays on the screen above the summary.
         self.drawn.clear();
         if self.format == Format::Pretty && !self.closed {
-            if self.stdout.is_terminal {
+            if self.stdout.is_terminal && !self.is_quiet {
                 // Ctrl-C stands where the cursor is, as `^C`.
                 self.write_stdout("\n");
             }
@@ -368,6 +375,7 @@ mod tests {
                 stats: Some(LiveStats::new(stats)),
                 bell: false,
                 room: || Room { columns: COLUMNS.get(), rows: 24 },
+                is_quiet: false,
             };
             let stop = Stop::new().expect("an eventfd is to be had");
             Terminal::new(stream(), stream(), settings, stop)

@@ -353,6 +353,7 @@ fn polling() -> (Rung, Check) {
         listening: false,
         unix: false,
         unattributed: false,
+        every_end: false,
         once: false,
         receive_buffer: 0,
         only_unix: false,

@@ -11,6 +11,8 @@ pub mod proc;
 pub mod reopening;
 #[cfg(feature = "cli")]
 pub mod replay;
+#[cfg(feature = "cli")]
+pub mod seccomp;
 pub mod views;
 mod transports;
 

@@ -16,7 +16,7 @@ pub mod own;
 pub mod processes;
 pub mod sock_diag;
 pub mod sockets;
-mod stat;
+pub(super) mod stat;
 mod threads;
 pub mod throttle;
 pub mod unix;
@@ -61,6 +61,8 @@ pub struct ProcSettings {
     pub only_unix: bool,
     /// One poll, then the source is exhausted.
     pub once: bool,
+    /// The end of every socket is told, whoever's it is: another source knows whose.
+    pub every_end: bool,
     /// Bytes to ask for as receive buffer of the notifications; 0 leaves it to the system.
     pub receive_buffer: usize,
 }
@@ -82,6 +84,10 @@ pub struct ProcSource {
     scanner: ProcessScanner,
     polls: u32,
     next_poll_ns: u64,
+    /// How long the last look took.
+    look_took_ns: u64,
+    /// The next look asks each process for its network namespace.
+    recheck: bool,
     /// Notifications are not waited for before this time.
     quiet_until_ns: u64,
     /// Searches through descriptors that broke off.
@@ -110,6 +116,8 @@ impl ProcSource {
             settings,
             polls: 0,
             next_poll_ns: 0,
+            look_took_ns: 0,
+            recheck: false,
             quiet_until_ns: 0,
             broken_walks: 0,
             changes: Vec::new(),
@@ -129,6 +137,55 @@ impl ProcSource {
         self.next_poll_ns
     }
 
+    /// The next look is made by then (boot clock).
+    pub fn look_by(&mut self, due_ns: u64) {
+        self.next_poll_ns = self.next_poll_ns.min(due_ns);
+    }
+
+    /// Looks so far, and how long the last one took.
+    pub fn looks(&self) -> (u32, u64) {
+        (self.polls, self.look_took_ns)
+    }
+
+    pub fn own_netns(&self) -> u32 {
+        self.own.table.netns()
+    }
+
+    pub fn processes(&self) -> &ProcessScanner {
+        &self.scanner
+    }
+
+    /// The last look held a socket.
+    pub fn holds(&self, id: SocketId) -> bool {
+        self.own.table.seen(id).is_some() || self.others.tables.values().any(|table| table.seen(id).is_some())
+    }
+
+    /// A watched process is in another network namespace than before.
+    pub fn recheck_namespaces(&mut self) {
+        self.recheck = true;
+    }
+
+    /// Takes what notifications come within `patience` of the first.
+    pub fn hear(&mut self, patience: Duration, intake: &mut dyn Intake) {
+        if let Some(fd) = self.own.wake_fd() {
+            let patience = Timespec::try_from(patience).unwrap_or_default();
+            // Interrupted or not, what is there is taken.
+            let _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&patience));
+        }
+        self.own.drain(intake);
+    }
+
+    /// Looks once more, as at an interval.
+    pub fn look_again(&mut self, intake: &mut dyn Intake) {
+        self.poll(intake);
+    }
+
+    /// Every end was told so far.
+    pub fn heard_every_end(&self) -> bool {
+        let heard = self.own.health();
+        heard.listening && heard.lost + heard.queue_full + heard.opened_unwatched == 0
+    }
+
     fn poll(&mut self, intake: &mut dyn Intake) {
         let now = source::now();
         let is_first = self.polls == 0;
@@ -142,7 +199,8 @@ impl ProcSource {
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
         let mut missed = missed;
         if !self.settings.only_unix {
-            missed += self.others.look(&mut self.scanner, &watched, is_round, is_first, now, &mut changes);
+            let recheck = is_round || std::mem::take(&mut self.recheck);
+            missed += self.others.look(&mut self.scanner, &watched, recheck, is_first, now, &mut changes);
         }
         if missed > 0 {
             intake.unattributed(missed);
@@ -284,6 +342,7 @@ impl Source for ProcSource {
             let now = source::now().boot_ns;
             if now >= self.next_poll_ns {
                 self.poll(intake);
+                self.look_took_ns = source::now().boot_ns.saturating_sub(now);
                 // Polls that were slept through are not made up for.
                 let interval = nanos(self.settings.interval);
                 let due = self.next_poll_ns.saturating_add(interval);

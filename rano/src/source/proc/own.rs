@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -16,10 +17,14 @@ use super::inet::{InetSocket, States, TcpState};
 use super::net_text;
 use super::sock_diag::{DiagError, Dumped, Dumper, Info};
 use super::sockets::{self, Ended, OTHERS, Seen, SocketTable};
+use super::throttle::RateLimits;
 use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
 use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
 use crate::source::{Intake, Role, SocketChange, SocketId};
+
+/// Who waits for every end waits this long for the notification of it: with it come the bytes.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Our own namespace.
 pub struct OwnNamespace {
@@ -64,9 +69,13 @@ impl OwnNamespace {
             .inspect_err(|error| reasons.push(format!("reading /proc/net as text ({error})")))
             .ok();
         let gate = Gate::open(Path::new(OWN_NAMESPACE)).ok();
+        let mut table = SocketTable::new(netns, ephemeral, true);
+        if settings.every_end {
+            table.wait_for_notifications(PATIENCE);
+        }
         Self {
             settings,
-            table: SocketTable::new(netns, ephemeral, true),
+            table,
             dumper,
             gate,
             before: None,
@@ -273,17 +282,21 @@ impl OwnNamespace {
                 continue;
             }
             let id = SocketId::Cookie { netns: self.table.netns(), cookie: destroyed.cookie };
+            let every_end = self.settings.every_end;
             let orphan = match self.table.ended(id, destroyed.at) {
                 Ended::Watched => {
                     intake.socket(self.closing(id, destroyed));
                     continue;
                 }
-                Ended::Other => continue,
-                Ended::Orphan(seen) => seen,
-                Ended::Unseen => match self.unseen(id, destroyed) {
-                    Some(seen) => seen,
-                    None => continue,
-                },
+                Ended::Other if !every_end => continue,
+                Ended::Orphan(seen) => Some(seen),
+                Ended::Unseen | Ended::Other => self.unseen(id, destroyed),
+            };
+            let Some(orphan) = orphan else {
+                if every_end {
+                    intake.socket(self.closing(id, destroyed));
+                }
+                continue;
             };
             let role = self.role(&orphan, destroyed);
             if self.settings.unattributed {
@@ -315,8 +328,14 @@ impl OwnNamespace {
     /// A socket that no look held; `None` if it was no connection.
     fn unseen(&self, id: SocketId, destroyed: &Destroyed) -> Option<Seen> {
         // Of a connection that was disconnected before its end only the other address is left.
-        let remote = destroyed.remote.or_else(|| Some(SocketAddr::new(destroyed.disconnected_from?, 0)))?;
-        if destroyed.protocol == Protocol::Udp && (!self.settings.udp || remote.port() == 0) {
+        let remote = destroyed.remote.or_else(|| Some(SocketAddr::new(destroyed.disconnected_from?, 0)));
+        let is_nothing = match remote {
+            Some(remote) if destroyed.protocol == Protocol::Udp => !self.settings.udp || remote.port() == 0,
+            Some(_) => false,
+            None => true,
+        };
+        // Who asks for every end knows more.
+        if is_nothing && !(self.settings.every_end && destroyed.protocol == Protocol::Udp) {
             return None;
         }
         let state = match destroyed.protocol {
@@ -328,7 +347,7 @@ impl OwnNamespace {
             id,
             protocol: destroyed.protocol,
             local: Some(Address::ip(destroyed.local)),
-            remote: Some(Address::ip(remote)),
+            remote: remote.filter(|_| !is_nothing).map(Address::ip),
             state,
             listening: false,
             peer: None,
@@ -389,11 +408,18 @@ impl OwnNamespace {
 }
 
 fn listen(settings: ProcSettings) -> Result<DestroyListener> {
-    DestroyListener::start(DestroySettings {
+    let usual = DestroySettings {
         udp: settings.udp,
         receive_buffer: settings.receive_buffer,
         net: PathBuf::from(OWN_NAMESPACE),
         ..DestroySettings::default()
+    };
+    DestroyListener::start(if settings.every_end {
+        // For as long as a command runs, each of its connections is worth what it costs.
+        let rate = RateLimits { per_second: 50_000, burst: 500_000, ..usual.rate };
+        DestroySettings { queue: 1 << 17, rate, ..usual }
+    } else {
+        usual
     })
 }
 

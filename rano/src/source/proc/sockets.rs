@@ -99,6 +99,7 @@ pub struct SocketTable {
     look: u32,
     /// The current look is the first of the observation: what it holds is older.
     preexisting: bool,
+    grace: Duration,
     /// Absent from a look for the first time at that moment; for a while the notification may still arrive.
     missing: Vec<(SocketId, Moment)>,
     /// Not looked for yet.
@@ -120,12 +121,18 @@ impl SocketTable {
             ephemeral,
             look: 0,
             preexisting,
+            grace: GRACE,
             missing: Vec::new(),
             fresh: Vec::new(),
             given_up: GivenUp::new(GIVEN_UP_MAX),
             lasting: Vec::new(),
             holds_back: false,
         }
+    }
+
+    /// Notifications are waited for this long.
+    pub fn wait_for_notifications(&mut self, grace: Duration) {
+        self.grace = grace;
     }
 
     pub fn netns(&self) -> u32 {
@@ -207,7 +214,7 @@ impl SocketTable {
     ) {
         for (id, since) in std::mem::take(&mut self.missing) {
             let Some(known) = self.known.get(&id).filter(|known| known.look != self.look) else { continue };
-            if !holds(looked_at, known.seen.protocol) || now.since(since) < GRACE {
+            if !holds(looked_at, known.seen.protocol) || now.since(since) < self.grace {
                 self.missing.push((id, since));
             } else {
                 self.forget(id, since, out);

@@ -8,16 +8,16 @@ use super::threads::Life;
 
 /// One line of it, still in the buffer it was read into.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stat<'a> {
+pub(in super::super) struct Stat<'a> {
     /// May hold anything but NUL, `) (` and newlines included.
-    pub(super) comm: &'a [u8],
+    pub(in super::super) comm: &'a [u8],
     state: u8,
-    pub(super) parent: u32,
+    pub(in super::super) parent: u32,
     /// Pid of the leader; 0 where that is in another pid namespace, and of kernel threads.
     pub(super) session: u32,
     threads: u32,
     /// Clock ticks after boot.
-    pub(super) start_time: u64,
+    pub(in super::super) start_time: u64,
     exit_signal: &'a [u8],
     /// Of where the program lies.
     addresses: u64,
@@ -25,7 +25,7 @@ pub(super) struct Stat<'a> {
     /// tells renames only.
     pub(super) signature: u64,
     /// Differs after an exec, not after a rename. `None` where the addresses are hidden.
-    pub(super) program: Option<u64>,
+    pub(in super::super) program: Option<u64>,
 }
 
 /// Where an exec shows: code, stack, arguments and environment lie elsewhere.
@@ -33,7 +33,7 @@ const ADDRESSES: [usize; 7] = [26, 27, 28, 48, 49, 50, 51];
 
 impl<'a> Stat<'a> {
     /// `None` for what is no such line.
-    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
+    pub(in super::super) fn parse(line: &'a [u8]) -> Option<Self> {
         let open = line.iter().position(|&b| b == b'(')?;
         let close = line.iter().rposition(|&b| b == b')').filter(|&close| close > open)?;
         let comm = &line[open + 1..close];

@@ -1,0 +1,125 @@
+//! `rano run`: start a command under observation from its first instruction, and pass its exit code on.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+use rustix::io::Errno;
+
+use super::ready::Ready;
+use super::{Context, load, observe, say};
+use crate::config::{Configuration, Field, Origin, flags};
+use crate::exit::{Code, Failure};
+use crate::output::escape::Escaped;
+use crate::source::seccomp::child::{Child, Outcome};
+
+/// Options that say whom or for how long to watch: here that is the command.
+const WITHOUT: [&str; 5] = ["pattern", "pid", "descendants", "once", "replay"];
+
+const LONG_ABOUT: &str = "\
+Start a command and watch it, and everything that it starts, from its first instruction. No privileges are needed. \
+Standard input, output and error and the terminal are the command's: rano writes nothing while it runs on a terminal, \
+and its summary to standard error at the end. The exit code is the command's, 128+N if signal N ended it, 126 if it \
+cannot be run, 127 if it is not there.";
+
+pub fn command(hidden: bool) -> Command {
+    Command::new("run")
+        .about("Run a command and watch what it and all that it starts talk to")
+        .long_about(LONG_ABOUT)
+        .args(flags::flags(move |option| (hidden || !option.is_hidden()) && !WITHOUT.contains(&option.name)))
+        .arg(
+            Arg::new("wait")
+                .long("wait")
+                .action(ArgAction::SetTrue)
+                .help("Go on until everything that the command started has ended"),
+        )
+        .arg(
+            Arg::new("command")
+                .value_name("CMD")
+                .help("The command and its arguments")
+                .required(true)
+                .num_args(1..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true)
+                .value_hint(ValueHint::CommandWithArguments)
+                .value_parser(clap::value_parser!(OsString)),
+        )
+        .args_override_self(true)
+}
+
+pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+    let words: Vec<OsString> =
+        matches.get_many::<OsString>("command").into_iter().flatten().cloned().collect();
+    let mut configuration = load(matches, context)?;
+    own_the_output(&mut configuration)?;
+    let ready = Ready::of(&configuration, context)?;
+    let name = words.first().cloned().unwrap_or_default();
+    if let Err(errno) = find(&name, context) {
+        return Ok(not_run(&name, errno));
+    }
+    // Before there is a second thread.
+    let child = Child::prepare(&words)?;
+    let command = observe::Command { child, words, waits: matches.get_flag("wait") };
+    let handle = observe::observe_command(&configuration, context, command, ready)?;
+    Ok(match handle.outcome() {
+        Some(Outcome::NotRun(errno)) => not_run(&name, errno),
+        outcome => {
+            let survivors = handle.survivors();
+            if survivors > 0 {
+                let (are, they) =
+                    if survivors == 1 { ("process", "it is") } else { ("processes", "they are") };
+                say(&format!(
+                    "{survivors} {are} of the command still running; {they} no longer watched (--wait waits for the end)\n"
+                ));
+            }
+            outcome.map_or(ExitCode::from(Code::Findings), |outcome| outcome.code().into())
+        }
+    })
+}
+
+/// Standard output is the command's.
+fn own_the_output(configuration: &mut Configuration) -> Result<()> {
+    let settings = &configuration.settings;
+    let has_log = settings.log_file.is_some() || settings.log_dir.is_some();
+    if settings.json && !has_log && matches!(configuration.origin(Field::json), Origin::Flag) {
+        let failure = Failure::new(Code::Usage, "--json has nowhere to go: standard output is the command's");
+        return Err(failure.hint("name a file for the events: --json --log-file FILE").into());
+    }
+    Ok(())
+}
+
+fn not_run(name: &OsString, errno: Errno) -> ExitCode {
+    let text = format!("error: cannot run '{}': {}\n", name.display(), io::Error::from(errno));
+    say(&Escaped(&text).to_string());
+    Outcome::NotRun(errno).code().into()
+}
+
+/// Whether there is such a program, as `execvp` looks for it.
+fn find(name: &OsString, context: &Context) -> Result<(), Errno> {
+    if name.as_bytes().contains(&b'/') {
+        return is_program(Path::new(name));
+    }
+    let path = context.environment.variable("PATH").map_or("/bin:/usr/bin".into(), OsString::from);
+    let mut refusal = Errno::NOENT;
+    for directory in std::env::split_paths(&path) {
+        let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
+        match is_program(&directory.join(name)) {
+            Ok(()) => return Ok(()),
+            Err(Errno::ACCESS) => refusal = Errno::ACCESS,
+            Err(_) => {}
+        }
+    }
+    Err(refusal)
+}
+
+fn is_program(path: &Path) -> Result<(), Errno> {
+    let stat = rustix::fs::stat(path)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
+        return Err(Errno::ACCESS);
+    }
+    rustix::fs::access(path, rustix::fs::Access::EXEC_OK)
+}
