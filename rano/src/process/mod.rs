@@ -5,6 +5,7 @@ pub mod ancestry;
 mod interpreter;
 pub mod matching;
 pub mod agents;
+pub mod roster;
 pub mod provider;
 pub mod redact;
 mod secrets;

@@ -208,7 +208,7 @@ impl Tree {
             .get_mut(&id.pid)
             .is_some_and(|start_time| *start_time.get_or_insert(id.start_time) == id.start_time);
         let root = asked_for || self.rules.wants(subject);
-        let own = self.providers.own_match(subject);
+        let own = self.providers.own_match(subject, self.providers.agent(subject).as_ref());
         if self.rules.never(id) {
             return (Standing::Never, own);
         }

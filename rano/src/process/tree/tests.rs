@@ -375,13 +375,13 @@ fn claims_do_not_move_the_bill() {
 
 #[test]
 fn a_guess_is_nobody_elses() {
-    let wanted = Wanted::Patterns(vec!["qwen".into(), "opencode".into(), "google_search".into()]);
+    let wanted = Wanted::Patterns(vec!["helper".into(), "other".into(), "google_search".into()]);
     let mut tree = tree(Targets { wanted, ..Targets::default() });
-    see(&mut tree, 20, 1, "env OPENAI_API_KEY=x qwen");
+    see(&mut tree, 20, 1, "env OPENAI_API_KEY=x helper");
     assert_eq!(provider(&mut tree, 20), "openai", "while it runs this");
-    executed(&mut tree, 20, "qwen");
+    executed(&mut tree, 20, "helper");
     assert_eq!(provider(&mut tree, 20), "unknown");
-    see(&mut tree, 30, 1, "opencode -m anthropic/x");
+    see(&mut tree, 30, 1, "other -m anthropic/x");
     see(&mut tree, 31, 30, "curl https://example.com");
     assert_eq!(provider(&mut tree, 30), "anthropic");
     assert_eq!(provider(&mut tree, 31), "unknown");
