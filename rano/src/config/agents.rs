@@ -133,8 +133,7 @@ impl<'a> Reader<'_, 'a, '_> {
             let message = "agents.environment decides nothing yet: rano reads those of its built-in agents";
             self.findings.push(self.document.finding(Severity::Warning, value.span().start, message.into()));
         }
-        let same_session =
-            |known: &Agent| known.name.eq_ignore_ascii_case(&name) && known.session == session;
+        let same_session = |known: &Agent| known.name.eq_ignore_ascii_case(&name) && known.session == session;
         if let Some(value) = value("session")
             && !agents::built_in().iter().any(same_session)
         {
@@ -316,7 +315,9 @@ mod tests {
         );
         check(
             "[[agents]]\nname = 'goose'\ncommon = true",
-            &["✗ /x/rano.toml:1: agents.goose: a common word needs packages, paths or interpreters that agree"],
+            &[
+                "✗ /x/rano.toml:1: agents.goose: a common word needs packages, paths or interpreters that agree",
+            ],
         );
         let config = check(
             "[[agents]]\nname = 'a'\npackges = ['b']\nenvironment = ['A']",

@@ -121,6 +121,13 @@ impl Agent {
         by_package.chain(by_name).chain(by_path).min_by_key(best)
     }
 
+    /// Whether the process goes by one of its names, not by its executable alone: `codex` runs itself as
+    /// `codex-linux-sandbox`.
+    pub(super) fn is_named(&self, subject: &Subject) -> bool {
+        let is_its = |shown: &str| self.names.iter().any(|name| is_called(shown, name));
+        is_its(subject.called()) || subject.scripts().any(is_its) || subject.packages().next().is_some()
+    }
+
     /// One of its paths is enough.
     pub(super) fn is_told_by_path(&self) -> bool {
         !self.common && !self.paths.is_empty()

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::agents;
-use super::roster::Roster;
 use super::interpreter::{self, Name, basename};
-use super::{Image, ProcessId};
+use super::roster::{Found, Roster};
+use super::{Image, ProcessId, program};
 
 /// Who wrote a pattern: a built-in one must not catch an editor on `claude.md`, a user's may mean just that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +188,10 @@ pub struct Subject {
     paths: Vec<String>,
     /// What an interpreter runs, where it is a package or a module: of the executable, else of what it calls itself.
     packages: Vec<(String, Place)>,
+    /// What a person calls it, as it is written.
+    program: String,
+    /// Last part of `argv[0]`.
+    called: String,
     comm: String,
     command_line: String,
 }
@@ -214,7 +218,17 @@ impl Subject {
             let packages = names.iter().filter(of_package).map(|name| (name.text.to_lowercase(), place));
             packages.collect::<Vec<_>>()
         };
+        let parts = program::Parts {
+            exe,
+            release: release(path),
+            argument: program,
+            called,
+            runs: &runs,
+            comm: &image.comm,
+        };
         Self {
+            program: program::name(&parts),
+            called: called.to_lowercase(),
             packages: [placed(&runs, Place::Program), placed(&claims, Place::Name)].concat(),
             scripts: lower(scripts),
             names: lower(names),
@@ -270,6 +284,16 @@ impl Subject {
 
     pub(super) fn comm(&self) -> &str {
         &self.comm
+    }
+
+    /// What a person calls it; `agent` is the one that it is.
+    pub fn program(&self, agent: Option<&Found<'_>>) -> String {
+        agent.and_then(program::of_agent).unwrap_or_else(|| self.program.clone())
+    }
+
+    /// Last part of `argv[0]`.
+    pub(super) fn called(&self) -> &str {
+        &self.called
     }
 
     /// Files that an interpreter runs.

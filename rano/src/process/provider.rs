@@ -119,6 +119,12 @@ impl Providers {
         self.agents.find(subject)
     }
 
+    /// By which an agent of that name names its sessions.
+    pub(super) fn session_variables(&self, agent: &str) -> Option<&[String]> {
+        let agent = self.agents.agents().iter().find(|known| known.name == agent)?;
+        Some(&agent.session)
+    }
+
     fn index(&self, name: &str) -> Option<ProviderIndex> {
         let position = self.names.iter().position(|known| **known == *name)?;
         u16::try_from(position).ok().map(ProviderIndex)

@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::agents::{Agent, COMM_MAX, Extent, is_called, is_package};
+use super::agents::{Agent, COMM_MAX, Extent};
 use super::matching::{Place, Subject};
 
 /// The agents, and where their names and packages lead.
@@ -81,7 +81,7 @@ impl Roster {
         found.min_by_key(|found| (found.place, usize::MAX - found.length))
     }
 
-    /// Agents that a name may be of: all that [`is_called`] holds of are among them.
+    /// Agents that a name may be of: all that it is a name of are among them.
     fn called(&self, shown: &str, candidates: &mut Vec<u16>) {
         let shown = shown.rsplit('/').next().unwrap_or(shown);
         let bare = shown.strip_prefix('.').unwrap_or(shown);
@@ -94,7 +94,7 @@ impl Roster {
         }
     }
 
-    /// The same of a package, and [`is_package`].
+    /// The same of a package.
     fn packaged(&self, shown: &str, candidates: &mut Vec<u16>) {
         let bare = ["npm:", "jsr:"].iter().find_map(|prefix| shown.strip_prefix(prefix)).unwrap_or(shown);
         beginnings(bare, &['.', '@'], self.longest, |beginning| {

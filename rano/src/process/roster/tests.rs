@@ -163,7 +163,8 @@ fn what_a_process_costs() {
     let begin = std::time::Instant::now();
     let mut agents = 0;
     for _ in 0..rounds {
-        agents += subjects.iter().filter(|subject| roster.find(std::hint::black_box(subject)).is_some()).count();
+        agents +=
+            subjects.iter().filter(|subject| roster.find(std::hint::black_box(subject)).is_some()).count();
     }
     let each = begin.elapsed() / rounds / 5;
     println!("{each:?} a process with {} agents known; {agents} found", roster.agents().len());
