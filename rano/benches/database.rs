@@ -16,7 +16,7 @@ use rano::internals::event::{
 };
 use rano::internals::files::Rights;
 use rano::internals::health::{Gap, Gaps};
-use rano::internals::process::{Ancestor, Process, ProcessId};
+use rano::internals::process::{Ancestor, Call, Process, ProcessId, Tool};
 use rano::internals::source::Role;
 use rano::internals::store::{Session, Store, StoreOptions};
 use rano::internals::update::{Counters, Renamed, Update};
@@ -281,7 +281,7 @@ fn process(
     parent: Option<&Process>,
 ) -> Arc<Process> {
     let pid = u32::try_from(2_000 + number % 4_000_000).expect("below the most pids");
-    let ancestor = |comm: &str, pid| Ancestor { comm: comm.to_owned(), pid };
+    let ancestor = |comm: &str, pid| Ancestor { comm: comm.to_owned(), pid, program: comm.to_owned() };
     let mut ancestry = vec![ancestor("systemd", 1), ancestor("bash", 1_700)];
     ancestry.extend(parent.map(|parent| ancestor(&parent.comm, parent.id.pid)));
     ancestry.push(ancestor(comm, pid));
@@ -295,6 +295,22 @@ fn process(
         exe: format!("/usr/bin/{comm}"),
         provider: provider.into(),
         ancestry,
+        program: comm.to_owned(),
+        cwd: Some(format!("/srv/code/project-{}", number % 16).into()),
+        call: parent.map(|parent| {
+            let tool = Tool {
+                cmdline: format!("bash -c 'cd /srv/code/project-{number} && {comm} --quiet'"),
+                id: ProcessId { pid: pid - 1, start_time: 99_999 + number },
+                started_ms: START,
+            };
+            Arc::new(Call {
+                agent: parent.comm.as_str().into(),
+                agent_id: parent.id,
+                session: Some(format!("session-{session}").into()),
+                tool: Some(tool),
+            })
+        }),
+        trace: None,
     })
 }
 

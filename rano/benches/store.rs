@@ -17,7 +17,7 @@ use rano::internals::event::{
     Protocol, SocketState, SourceKind,
 };
 use rano::internals::files::Rights;
-use rano::internals::process::{Ancestor, Process, ProcessId};
+use rano::internals::process::{Ancestor, Call, Process, ProcessId, Tool};
 use rano::internals::source::Role;
 use rano::internals::store::{Session, Store, StoreOptions};
 use rano::internals::update::{Counters, Update};
@@ -254,7 +254,7 @@ fn process(number: u64) -> Arc<Process> {
         2 => ("google", "gemini"),
         _ => ("anthropic", "curl"),
     };
-    let ancestor = |comm: &str, pid| Ancestor { comm: comm.to_owned(), pid };
+    let ancestor = |comm: &str, pid| Ancestor { comm: comm.to_owned(), pid, program: comm.to_owned() };
     Arc::new(Process {
         key: number,
         id: ProcessId { pid, start_time: 100_000 + number },
@@ -267,6 +267,19 @@ fn process(number: u64) -> Arc<Process> {
         exe: format!("/home/user/.local/share/{comm}/bin/{comm}"),
         provider: provider.into(),
         ancestry: vec![ancestor("systemd", 1), ancestor("bash", 1_700), ancestor(comm, pid)],
+        program: format!("{comm}-cli"),
+        cwd: Some(format!("/srv/code/project-{}", number % 16).into()),
+        call: Some(Arc::new(Call {
+            agent: comm.into(),
+            agent_id: ProcessId { pid: 1_900, start_time: 90_000 },
+            session: Some("0d0dc0de-5c3f-4a52-9d1c-6a1e0f7b2c11".into()),
+            tool: Some(Tool {
+                cmdline: format!("bash -c 'make -j4 check && {comm} --quiet /srv/code/project-{number}'"),
+                id: ProcessId { pid: pid - 1, start_time: 99_999 + number },
+                started_ms: START,
+            }),
+        })),
+        trace: None,
     })
 }
 

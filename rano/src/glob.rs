@@ -110,6 +110,13 @@ impl Glob {
         Self::of_parts(text, pattern, lower.chars().map(Part::Exactly).collect())
     }
 
+    /// A pattern that fits every text with this one in it.
+    pub fn containing(text: &str) -> Self {
+        let literal = Self::literal(text);
+        let parts = [vec![Part::Any], literal.parts, vec![Part::Any]].concat();
+        Self::of_parts(text, format!("*{}*", literal.text), parts)
+    }
+
     fn of_parts(written: &str, text: String, parts: Vec<Part>) -> Self {
         let length = parts.iter().filter(|part| matches!(part, Part::Exactly(_))).count();
         let (written, shape) = (written.into(), Shape::of(&parts));

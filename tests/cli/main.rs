@@ -38,6 +38,7 @@ mod shutdown;
 mod stats;
 mod status;
 mod sudo;
+mod tool_calls;
 mod trouble;
 mod unknown_owners;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         config_check::all(),
         stats::all(),
         sudo::all(),
+        tool_calls::all(),
         hostile_files::all(),
         log_files::all(),
         report::all(),

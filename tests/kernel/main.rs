@@ -27,6 +27,7 @@ mod privileges;
 mod swarm;
 mod taken_away;
 mod talker;
+mod tool_calls;
 mod tricks;
 mod trickster;
 mod verifier;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         privileges::all(),
         swarm::all(),
         taken_away::all(),
+        tool_calls::all(),
         tricks::all(),
         verifier::all(),
         views::all(),

@@ -72,6 +72,10 @@ impl Connection {
             exe: "/usr/bin/agent".to_owned(),
             provider: self.provider.into(),
             ancestry: Vec::new(),
+            program: self.comm.clone(),
+            cwd: None,
+            call: None,
+            trace: None,
         };
         let address = |text: &str| Address::Ip(SocketAddr::new(text.parse().expect("an address"), 443));
         let at = Moment { boot_ns: 0, unix_ms: self.at };

@@ -13,6 +13,7 @@ pub mod recording;
 pub mod scene;
 pub mod stage;
 pub mod terminal;
+pub mod tool_calls;
 pub mod trial;
 
 use std::time::Duration;

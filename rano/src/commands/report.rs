@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Context, history, load, print};
 use crate::exit::Code;
-use crate::output::report;
+use crate::output::{calls, report};
 use crate::store::History;
+use crate::store::query::calls::By;
 use crate::store::query::report::{Selection, Sessions};
 
 pub fn command() -> Command {
@@ -38,6 +40,13 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(u32).range(0..=100_000))
                 .help("Length of each list"),
         )
+        .arg(
+            Arg::new("by")
+                .long("by")
+                .value_name("WHAT")
+                .value_parser(PossibleValuesParser::new(By::ALL.map(By::name)))
+                .help("One row for each of these instead, by bytes sent: which tool call did it"),
+        )
         .arg(history::json_flag())
         .args(history::database_flag())
         .args(history::color_flags())
@@ -45,7 +54,7 @@ pub fn command() -> Command {
             "Counts are connections; bytes are those of connections that ended. In a range, connections that were open \
              before it count by their close only.\n\n\
              Examples:\n  rano report\n  rano report --since 24h\n  rano report --since 2026-01-17 --until 2026-01-18 --json\n  \
-             rano report --filter 'type:unknown sent:>1M'",
+             rano report --filter 'type:unknown sent:>1M'\n  rano report --by tool --since 1h",
         )
 }
 
@@ -62,20 +71,30 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let top = *matches.get_one::<u32>("top").expect("it has a default");
     let running = history::running_ids(context);
     let path = history::database_to_read(&configuration, context)?;
-    let found = History::ask(&path, |history| history.report(&selection, top))
-        .map_err(|error| history::cannot_open(&error))?;
-    let Some(mut found) = found else {
+    let by = matches.get_one::<String>("by").and_then(|word| By::parse(word));
+    let asked = History::ask(&path, |history| {
+        let report = history.report(&selection, top)?;
+        let calls = match (&report, by) {
+            (Some(report), Some(by)) => Some((by, history.calls(&selection, &report.sessions, by, top)?)),
+            _ => None,
+        };
+        Ok(report.map(|report| (report, calls)))
+    });
+    let asked = asked.map_err(|error| history::cannot_open(&error))?;
+    let Some((mut found, calls)) = asked else {
         return Err(history::no_session(named.map_or("", String::as_str), &path).into());
     };
     let now = jiff::Timestamp::now().as_millisecond();
     for session in found.sessions.iter_mut().filter(|session| running.contains(&session.run_id)) {
         session.running_at = Some(now);
     }
-    let text = if matches.get_flag("as_json") {
-        report::json(&found, &running)
-    } else {
-        let styles = history::stdout_styles(&configuration, context);
-        report::text(&found, &running, &history::look(&styles, usize::try_from(top)?))
+    let styles = history::stdout_styles(&configuration, context);
+    let look = history::look(&styles, usize::try_from(top)?);
+    let text = match (calls, matches.get_flag("as_json")) {
+        (None, true) => report::json(&found, &running),
+        (None, false) => report::text(&found, &running, &look),
+        (Some((by, calls)), true) => calls::json(&found, &running, by, &calls),
+        (Some((by, calls)), false) => calls::text(&found, &running, by, &calls, &look),
     };
     print(&text)?;
     Ok(Code::Fine.into())

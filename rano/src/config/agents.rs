@@ -64,7 +64,18 @@ pub(super) fn combine(documents: &[Document<'_>], findings: &mut Vec<Finding>) -
 }
 
 /// What can stand in a table.
-const KEYS: [&str; 8] = ["name", "provider", "names", "match", "packages", "common", "paths", "environment"];
+const KEYS: [&str; 10] = [
+    "name",
+    "provider",
+    "names",
+    "match",
+    "packages",
+    "common",
+    "paths",
+    "interpreters",
+    "environment",
+    "session",
+];
 
 /// Reads one file, and records all that is wrong with it.
 struct Reader<'d, 'a, 'f> {
@@ -109,6 +120,9 @@ impl<'a> Reader<'_, 'a, '_> {
         let names = value("names").map(|value| self.texts("names", value));
         let packages = value("packages").map(|value| self.texts("packages", value)).unwrap_or_default();
         let paths = value("paths").map(|value| self.paths(value)).unwrap_or_default();
+        let interpreters =
+            value("interpreters").map(|value| self.texts("interpreters", value)).unwrap_or_default();
+        let session = value("session").map(|value| self.texts("session", value)).unwrap_or_default();
         let environment =
             value("environment").map(|value| self.texts("environment", value)).unwrap_or_default();
         let is_built_in =
@@ -119,8 +133,18 @@ impl<'a> Reader<'_, 'a, '_> {
             let message = "agents.environment decides nothing yet: rano reads those of its built-in agents";
             self.findings.push(self.document.finding(Severity::Warning, value.span().start, message.into()));
         }
-        if common && packages.is_empty() && paths.is_empty() {
-            self.error(at, format!("agents.{name}: a common word needs packages or paths that agree"));
+        let same_session = |known: &Agent| known.name.eq_ignore_ascii_case(&name) && known.session == session;
+        if let Some(value) = value("session")
+            && !agents::built_in().iter().any(same_session)
+        {
+            let message = "agents.session decides nothing yet: rano reads those of its built-in agents";
+            self.findings.push(self.document.finding(Severity::Warning, value.span().start, message.into()));
+        }
+        if common && packages.is_empty() && paths.is_empty() && interpreters.is_empty() {
+            self.error(
+                at,
+                format!("agents.{name}: a common word needs packages, paths or interpreters that agree"),
+            );
         }
         let lower = |texts: Vec<String>| texts.into_iter().map(|text| text.to_lowercase()).collect();
         Some(Agent {
@@ -131,7 +155,9 @@ impl<'a> Reader<'_, 'a, '_> {
             packages: lower(packages),
             common,
             paths,
+            interpreters: lower(interpreters),
             environment,
+            session,
         })
     }
 
@@ -229,27 +255,29 @@ mod tests {
         let (config, findings) = read(&[
             (
                 Trust::Full,
-                "[[agents]]\nname = 'aider'\nnames = ['Aider', 'aider-chat']\n[[agents]]\nname = 'pi'\n",
+                "[[agents]]\nname = 'helper'\nnames = ['Helper', 'helper-cli']\n[[agents]]\nname = 'ai'\n",
             ),
             (
                 Trust::Full,
-                "[[agents]]\nname = 'codex'\nprovider = 'corp'\n[[agents]]\nname = 'pi'\nmatch = 'part'\n",
+                "[[agents]]\nname = 'codex'\nprovider = 'corp'\n[[agents]]\nname = 'ai'\nmatch = 'part'\n",
             ),
         ]);
         assert_eq!(findings, [""; 0]);
-        assert_eq!(names(&config), ["claude", "codex", "gemini", "aider", "pi"]);
-        let [_, codex, _, aider, pi] = &config.entries[..] else { panic!("{config:?}") };
+        let built_in = agents::built_in().len();
+        assert_eq!(names(&config)[built_in..], ["helper", "ai"]);
+        let (codex, helper) = (&config.entries[1], &config.entries[built_in]);
+        let ai = &config.entries[built_in + 1];
         assert_eq!((codex.agent.provider.as_deref(), codex.agent.extent), (Some("corp"), Extent::Whole));
-        assert_eq!(aider.agent.names, ["aider", "aider-chat"]);
-        assert_eq!((&*pi.agent.names[0], pi.agent.extent), ("pi", Extent::Part));
-        assert_eq!(pi.origin.to_string(), "config file /x/rano.toml:4");
+        assert_eq!(helper.agent.names, ["helper", "helper-cli"]);
+        assert_eq!((&*ai.agent.names[0], ai.agent.extent), ("ai", Extent::Part));
+        assert_eq!(ai.origin.to_string(), "config file /x/rano.toml:4");
     }
 
     #[test]
     fn the_file_in_the_working_directory_adds_no_agents() {
         let (config, findings) = read(&[(Trust::AddOnly, "[[agents]]\nname = 'bash'\n")]);
         assert_eq!(findings, [""; 0]);
-        assert_eq!(names(&config), ["claude", "codex", "gemini"]);
+        assert_eq!(names(&config).len(), agents::built_in().len());
         assert_eq!(config.notes.len(), 1);
         assert!(config.notes[0].contains("cannot add agents") && config.notes[0].contains("--config-toml"));
     }
@@ -287,7 +315,9 @@ mod tests {
         );
         check(
             "[[agents]]\nname = 'goose'\ncommon = true",
-            &["✗ /x/rano.toml:1: agents.goose: a common word needs packages or paths that agree"],
+            &[
+                "✗ /x/rano.toml:1: agents.goose: a common word needs packages, paths or interpreters that agree",
+            ],
         );
         let config = check(
             "[[agents]]\nname = 'a'\npackges = ['b']\nenvironment = ['A']",

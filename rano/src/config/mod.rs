@@ -21,6 +21,7 @@ pub mod value;
 pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ArgMatches;
 
@@ -35,8 +36,10 @@ pub use providers::{Mode, ProviderEntry, ProvidersConfig};
 pub use search::Candidate;
 
 use crate::files::Files;
+use crate::process::agents::Agent;
 use crate::process::matching::Wanted;
 use crate::process::provider::{self, Providers};
+use crate::process::roster::Roster;
 use document::Document;
 use layers::Assignment;
 use search::{Content, Status};
@@ -74,7 +77,7 @@ impl Configuration {
         if self.is_given(Field::pattern) {
             Wanted::Patterns(self.settings.pattern.clone())
         } else {
-            Wanted::Agents(self.agents.agents())
+            Wanted::Agents(Arc::new(Roster::new(self.agents.agents())))
         }
     }
 
@@ -98,8 +101,11 @@ impl Configuration {
             origin: entry.origin.authority(),
         };
         let counts =
-            |entry: &&AgentEntry| entry.origin != TomlOrigin::Default || self.providers.mode == Mode::Merge;
-        let agents = self.agents.entries.iter().filter(counts).map(|entry| entry.agent.clone());
+            |entry: &AgentEntry| entry.origin != TomlOrigin::Default || self.providers.mode == Mode::Merge;
+        let agents = self.agents.entries.iter().map(|entry| {
+            let provider = entry.agent.provider.clone().filter(|_| counts(entry));
+            Agent { provider, ..entry.agent.clone() }
+        });
         Providers::new(self.providers.entries.iter().map(entry)).with_agents(agents)
     }
 }

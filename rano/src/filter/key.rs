@@ -14,7 +14,7 @@ pub(super) enum Key {
 }
 
 /// A new key is an entry here, a place in `matching.rs` and a column in the store's translation.
-pub(super) const KEYS: [(&str, Key); 19] = [
+pub(super) const KEYS: [(&str, Key); 22] = [
     ("type", Key::Word(WordKey::Type)),
     ("class", Key::Word(WordKey::Type)),
     ("protocol", Key::Word(WordKey::Protocol)),
@@ -25,7 +25,10 @@ pub(super) const KEYS: [(&str, Key); 19] = [
     ("quality", Key::Word(WordKey::Quality)),
     ("domain", Key::Text(TextKey::Domain)),
     ("process", Key::Text(TextKey::Process)),
+    ("program", Key::Text(TextKey::Program)),
     ("provider", Key::Text(TextKey::Provider)),
+    ("agent", Key::Text(TextKey::Agent)),
+    ("tool", Key::Text(TextKey::Tool)),
     ("pid", Key::Number(NumberKey::Pid)),
     ("port", Key::Number(NumberKey::Port)),
     ("sent", Key::Number(NumberKey::Sent)),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::tree::{Node, NumberKey, Term, TextKey, WordKey};
 use crate::connection::Connection;
 use crate::event::{Address, Event, EventKind, SocketState};
-use crate::process::Process;
+use crate::process::{Call, Process};
 
 /// What a filter can ask of an event; absent is `None`.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,14 @@ impl<'a> Facts<'a> {
 
     fn comm(&self) -> &str {
         self.process.map_or(NOBODY, |process| &process.comm)
+    }
+
+    fn program(&self) -> &str {
+        self.process.map_or(NOBODY, |process| &process.program)
+    }
+
+    fn call(&self) -> Option<&Call> {
+        self.process?.call.as_deref()
     }
 
     fn word(&self, key: WordKey) -> Option<&'static str> {
@@ -75,6 +83,7 @@ impl<'a> Facts<'a> {
         let holds = |place: &str| place.to_ascii_lowercase().contains(text);
         self.domain().is_some_and(holds)
             || holds(self.comm())
+            || holds(self.program())
             || self.process.is_some_and(|process| holds(&process.exe) || holds(&process.cmdline))
             || match &self.connection.remote {
                 Some(Address::Ip(address)) => holds(&address.to_string()),
@@ -107,8 +116,17 @@ impl Term {
             }
             Self::Text(TextKey::Process, globs) => globs.iter().any(|glob| {
                 glob.matches(facts.comm())
+                    || glob.matches(facts.program())
                     || facts.process.is_some_and(|process| glob.matches_path(&process.exe))
             }),
+            Self::Text(TextKey::Program, globs) => globs.iter().any(|glob| glob.matches(facts.program())),
+            Self::Text(TextKey::Agent, globs) => {
+                facts.call().is_some_and(|call| globs.iter().any(|glob| glob.matches(&call.agent)))
+            }
+            Self::Text(TextKey::Tool, globs) => {
+                let tool = facts.call().and_then(|call| call.tool.as_ref());
+                tool.is_some_and(|tool| globs.iter().any(|glob| glob.matches(&tool.cmdline)))
+            }
             Self::Word(key, words) => facts.word(*key).is_some_and(|word| words.contains(&word)),
             Self::Number(key, ranges) => {
                 facts.number(*key).is_some_and(|number| ranges.iter().any(|range| range.contains(number)))

@@ -22,6 +22,8 @@ fn event() -> Event {
         exe: "/usr/bin/curl".to_owned(),
         provider: Arc::from("anthropic"),
         ancestry: Vec::new(),
+        program: "curl".to_owned(),
+        ..Process::unknown(ProcessId { pid: 12_345, start_time: 1 })
     };
     let at = Moment::default();
     let connection = Connection {

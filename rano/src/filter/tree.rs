@@ -40,7 +40,12 @@ pub enum TextKey {
     Domain,
     /// The command's name, or the executable by its whole path or its last part.
     Process,
+    /// What a person calls the process.
+    Program,
     Provider,
+    Agent,
+    /// The command line of the tool call.
+    Tool,
 }
 
 /// Texts of which all values are known.

@@ -27,8 +27,16 @@ pub(super) fn pattern(key: TextKey, value: &Written<'_>) -> Result<Glob, Wrong> 
     match (key, value.quoted) {
         (TextKey::Domain, true) => Ok(Glob::literal(&glob::folded_name(value.text))),
         (TextKey::Domain, false) => domain(value.text),
-        (TextKey::Process | TextKey::Provider, true) => Ok(Glob::literal(value.text)),
-        (TextKey::Process | TextKey::Provider, false) => pattern_of(Glob::parse(value.text)),
+        // The whole of a command line is more than anybody types.
+        (TextKey::Tool, is_quoted) if is_quoted || !value.text.contains(['*', '?', '[']) => {
+            Ok(Glob::containing(value.text))
+        }
+        (TextKey::Process | TextKey::Program | TextKey::Provider | TextKey::Agent | TextKey::Tool, true) => {
+            Ok(Glob::literal(value.text))
+        }
+        (TextKey::Process | TextKey::Program | TextKey::Provider | TextKey::Agent | TextKey::Tool, false) => {
+            pattern_of(Glob::parse(value.text))
+        }
     }
 }
 

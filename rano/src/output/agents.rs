@@ -40,10 +40,14 @@ fn recognised_by(agent: &Agent) -> String {
     };
     let packages: Vec<String> = agent.packages.iter().map(|package| format!("package {package}")).collect();
     let paths: Vec<String> = agent.paths.iter().map(|path| format!("path {}", path.written())).collect();
-    match (agent.common, packages.is_empty()) {
-        (true, _) => format!("{by_name}, with {}", [packages, paths].concat().join(" or ")),
-        (false, true) => by_name,
-        (false, false) => format!("{by_name}, or {}", packages.join(" or ")),
+    let agreeing = |others: Vec<String>| others.join(" or ");
+    if agent.common {
+        let interpreters = agent.interpreters.iter().map(|one| format!("as a script of {one}")).collect();
+        format!("{by_name}, with {}", agreeing([packages, paths, interpreters].concat()))
+    } else if packages.is_empty() && paths.is_empty() {
+        by_name
+    } else {
+        format!("{by_name}, or {}", agreeing([packages, paths].concat()))
     }
 }
 
@@ -59,7 +63,9 @@ pub fn json(rows: &[Row<'_>]) -> String {
             "packages": agent.packages,
             "common": agent.common,
             "paths": paths,
+            "interpreters": agent.interpreters,
             "environment": agent.environment,
+            "session": agent.session,
             "origin": file.as_deref().unwrap_or("built in"),
         });
         // What is not known is left out, as in every other format.

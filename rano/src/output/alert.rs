@@ -64,7 +64,7 @@ pub fn unknown_endpoint(connection: &Connection, remote: SocketAddr) -> String {
     let who = connection
         .process
         .as_ref()
-        .map_or_else(String::new, |process| format!(" | {} ({})", Escaped(&process.comm), process.id.pid));
+        .map_or_else(String::new, |process| format!(" | {} ({})", Escaped(&process.program), process.id.pid));
     let name = connection.name.as_ref();
     let domain = name.map_or_else(String::new, |known| format!(" | domain={}", Escaped(&known.shown())));
     format!("⚠ Unknown endpoint: {remote}{who}{domain}")

@@ -71,6 +71,25 @@ struct EventJson<'a> {
     peer_pid: Option<u32>,
     #[serde(skip_serializing_if = "is_false")]
     alert: bool,
+    program: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cwd: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_session: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_started: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<&'a str>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
@@ -104,6 +123,9 @@ fn append(line: &mut Vec<u8>, what: &What<'_>, connection: &Connection, run_id: 
     let What { word, at, ended, bytes } = *what;
     let process = connection.process.as_deref();
     let name = connection.name.as_ref();
+    let call = process.and_then(|process| process.call.as_deref());
+    let tool = call.and_then(|call| call.tool.as_ref());
+    let trace = process.and_then(|process| process.trace.as_ref());
     let text = |address: &Option<Address>| address.as_ref().map(Address::to_string);
     let ip = |address: &Option<Address>| address.as_ref()?.ip_addr().map(|ip| ip.to_string());
     let port = |address: &Option<Address>| match address {
@@ -145,6 +167,16 @@ fn append(line: &mut Vec<u8>, what: &What<'_>, connection: &Connection, run_id: 
         netns: connection.netns,
         peer_pid: connection.peer_pid,
         alert: connection.alert,
+        program: process.map_or("unknown", |process| &process.program),
+        cwd: process.and_then(|process| process.cwd.as_deref()),
+        agent: call.map(|call| &*call.agent),
+        agent_pid: call.map(|call| call.agent_id.pid),
+        agent_session: call.and_then(|call| call.session.as_deref()),
+        tool: tool.map(|tool| &*tool.cmdline),
+        tool_pid: tool.map(|tool| tool.id.pid),
+        tool_started: tool.map(|tool| timestamp_millis(tool.started_ms)),
+        trace_id: trace.map(|trace| &*trace.trace_id),
+        span_id: trace.map(|trace| &*trace.span_id),
     };
     json::append(line, &json);
     line.push(b'\n');

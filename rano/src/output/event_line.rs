@@ -33,7 +33,7 @@ pub fn write(line: &mut String, event: &Event, styles: &Styles) {
     match &connection.process {
         Some(process) => {
             out.column(format_args!("pid={}", process.id.pid));
-            out.column(format_args!("{}", Escaped(&process.comm)));
+            out.column(format_args!("{}", Escaped(&process.program)));
         }
         None => out.column(format_args!("unknown")),
     }
@@ -102,7 +102,7 @@ fn details(out: &mut Columns<'_>, kind: EventKind, connection: &Connection, styl
         && process.ancestry.len() > 1
     {
         let dim = styles.dim;
-        out.column(format_args!("{dim}{}{dim:#}", Escaped(&ancestry::pretty(&process.ancestry))));
+        out.column(format_args!("{dim}{}{dim:#}", Escaped(&ancestry::pretty(process))));
     }
     if connection.owner_quality == OwnerQuality::Unattributed {
         out.column(format_args!("owner=unattributed"));

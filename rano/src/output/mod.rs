@@ -13,6 +13,7 @@ pub mod fold;
 pub mod human;
 pub mod json;
 pub mod parquet;
+pub mod calls;
 pub mod report;
 pub mod style;
 pub mod stats;

@@ -72,7 +72,7 @@ pub fn text(report: &Report, running: &[String], look: &Look<'_>) -> String {
     out
 }
 
-fn heading(out: &mut String, look: &Look<'_>, text: &str) {
+pub(super) fn heading(out: &mut String, look: &Look<'_>, text: &str) {
     let paint = look.styles.heading;
     let gap = if out.is_empty() { "" } else { "\n" };
     writeln!(out, "{gap}{paint}{text}{paint:#}").expect("writing into a String cannot fail");
@@ -90,7 +90,7 @@ fn long_line(out: &mut String, name: &str, value: &str, look: &Look<'_>) {
     }
 }
 
-fn sessions(out: &mut String, report: &Report, running: &[String], look: &Look<'_>) {
+pub(super) fn sessions(out: &mut String, report: &Report, running: &[String], look: &Look<'_>) {
     let selection = &report.selection;
     if selection.since.is_some() || selection.until.is_some() {
         heading(out, look, "Range");
@@ -309,7 +309,7 @@ fn ranked(counts: &Counts, most: u64) -> Vec<String> {
     ]
 }
 
-fn table(out: &mut String, columns: &[Column], rows: Vec<Vec<String>>, look: &Look<'_>) {
+pub(super) fn table(out: &mut String, columns: &[Column], rows: Vec<Vec<String>>, look: &Look<'_>) {
     if rows.is_empty() {
         out.push_str("  none\n");
     }
@@ -317,7 +317,7 @@ fn table(out: &mut String, columns: &[Column], rows: Vec<Vec<String>>, look: &Lo
 }
 
 /// `Top IPs (10 of 432)`.
-fn more(title: &str, all: u64, shown: usize) -> String {
+pub(super) fn more(title: &str, all: u64, shown: usize) -> String {
     if all > shown as u64 { format!("{title} ({shown} of {})", grouped(all)) } else { title.to_owned() }
 }
 
@@ -479,7 +479,7 @@ pub fn json(report: &Report, running: &[String]) -> String {
     super::json::text(&json) + "\n"
 }
 
-fn session_json(session: &StoredSession, running: &[String]) -> Json {
+pub(super) fn session_json(session: &StoredSession, running: &[String]) -> Json {
     object(&[
         ("run_id", session.run_id.as_str().into()),
         ("name", session.name.as_deref().into()),
@@ -525,7 +525,7 @@ fn ip_json(row: &IpRow) -> Json {
     Json::Object(counts)
 }
 
-fn counts_json(counts: &Counts) -> Map<String, Json> {
+pub(super) fn counts_json(counts: &Counts) -> Map<String, Json> {
     let Counts { connects, closes, fails, accepts, listens, bytes_sent, bytes_received } = *counts;
     let fields = [
         ("connects", connects),
@@ -540,7 +540,7 @@ fn counts_json(counts: &Counts) -> Map<String, Json> {
 }
 
 /// Without what is null.
-fn object(fields: &[(&str, Json)]) -> Json {
+pub(super) fn object(fields: &[(&str, Json)]) -> Json {
     let present = fields.iter().filter(|(_, value)| !value.is_null());
     Json::Object(present.map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
 }

@@ -102,7 +102,7 @@ impl Tracker {
 
     fn apply_and_tell(&mut self, change: ProcessChange) -> Verdict {
         let (id, is_gone) = match &change {
-            ProcessChange::Seen { id, .. } => (*id, false),
+            ProcessChange::Seen { id, .. } | ProcessChange::Surroundings { id, .. } => (*id, false),
             ProcessChange::Gone { id, .. } => (*id, true),
         };
         let was_watched = self.tree.verdict(id) == Verdict::Tracked;

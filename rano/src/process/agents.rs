@@ -2,11 +2,12 @@
 //! recognised in a process.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 
 use super::matching::{Place, Subject};
+use super::roster::Roster;
 use crate::glob::Glob;
 
 /// The agents and providers that are built in.
@@ -22,11 +23,16 @@ pub struct Agent {
     pub extent: Extent,
     /// In lower case.
     pub packages: Vec<String>,
-    /// The names are common words: a package or a path has to agree.
+    /// The names are common words: a package, a path or an interpreter has to agree.
     pub common: bool,
+    /// Of the executable or script. Where the names are no common words, one of them is enough.
     pub paths: Vec<Glob>,
+    /// Interpreters that its script is run by: they agree with a name that is a common word.
+    pub interpreters: Vec<String>,
     /// Variables that it sets for what it starts. Polling finds an orphan's agent by them.
     pub environment: Vec<String>,
+    /// Variables by which it tells what it starts which of its sessions that belongs to.
+    pub session: Vec<String>,
 }
 
 /// How much of what is shown a name has to be.
@@ -86,15 +92,19 @@ const BEHIND: [&str; 28] = [
 ];
 
 /// A comm has at most so many bytes (`TASK_COMM_LEN` of the kernel, less the zero).
-const COMM_MAX: usize = 15;
+pub(super) const COMM_MAX: usize = 15;
 
 impl Agent {
-    /// The best place where the process shows up as this agent, and how long the name is that it has there. Only names
-    /// count, never arguments.
-    pub fn place_in(&self, subject: &Subject) -> Option<(Place, usize)> {
+    /// The best place where the process shows up as this agent, and the name, package or path that it has there. Only
+    /// names count, never arguments.
+    pub fn place_in(&self, subject: &Subject) -> Option<(Place, &str)> {
         let by_package = self.packages.iter().filter_map(|package| {
             let place = subject.packages().find(|(shown, _)| is_package(shown, package))?.1;
-            Some((place, package.len()))
+            Some((place, package.as_str()))
+        });
+        let by_path = self.paths.iter().filter(|_| self.is_told_by_path()).filter_map(|glob| {
+            let is_there = subject.paths().any(|path| glob.matches(path));
+            is_there.then_some((Place::Name, self.name.as_str()))
         });
         let is_meant = || !self.common || self.agrees(subject);
         let by_name = self.names.iter().filter_map(|name| {
@@ -104,24 +114,41 @@ impl Agent {
                     is_called(shown, name) || place == Place::Comm && is_cut_off(shown, name)
                 }),
             };
-            place.map(|place| (place, name.len()))
+            place.map(|place| (place, name.as_str()))
         });
-        let best = |(place, length): &(Place, usize)| (*place, usize::MAX - length);
+        let best = |(place, by): &(Place, &str)| (*place, usize::MAX - by.len());
         let by_name = by_name.min_by_key(best).filter(|_| is_meant());
-        by_package.chain(by_name).min_by_key(best)
+        by_package.chain(by_name).chain(by_path).min_by_key(best)
+    }
+
+    /// Whether the process goes by one of its names, not by its executable alone: `codex` runs itself as
+    /// `codex-linux-sandbox`.
+    pub(super) fn is_named(&self, subject: &Subject) -> bool {
+        let is_its = |shown: &str| self.names.iter().any(|name| is_called(shown, name));
+        is_its(subject.called()) || subject.scripts().any(is_its) || subject.packages().next().is_some()
+    }
+
+    /// One of its paths is enough.
+    pub(super) fn is_told_by_path(&self) -> bool {
+        !self.common && !self.paths.is_empty()
     }
 
     fn agrees(&self, subject: &Subject) -> bool {
+        let runs_by = |interpreter: &String| {
+            subject.is_run_by(interpreter)
+                && self.names.iter().any(|name| subject.scripts().any(|script| is_called(script, name)))
+        };
         self.packages.iter().any(|package| subject.packages().any(|(shown, _)| is_package(shown, package)))
             || self.paths.iter().any(|glob| subject.paths().any(|path| glob.matches(path)))
+            || self.interpreters.iter().any(runs_by)
     }
 }
 
 /// Whether what shows up as `shown` is called `name`. Both in lower case.
-fn is_called(shown: &str, name: &str) -> bool {
+pub(super) fn is_called(shown: &str, name: &str) -> bool {
     let shown = shown.rsplit('/').next().unwrap_or(shown);
-    // `.codex-wrapped`: a script of the name stands where the program was.
-    let shown = shown.strip_prefix('.').filter(|bare| bare.ends_with("-wrapped")).unwrap_or(shown);
+    // `.codex-wrapped`, `.kilo`: a script of the name stands where the program was.
+    let shown = shown.strip_prefix('.').unwrap_or(shown);
     let Some(rest) = shown.strip_prefix(name) else { return false };
     let Some(behind) = rest.strip_prefix(['.', '-', '_']) else {
         return rest.is_empty() || rest.starts_with('@');
@@ -139,7 +166,7 @@ fn is_cut_off(comm: &str, name: &str) -> bool {
 }
 
 /// Whether what is run is this package, of whatever version and registry: `npm:@scope/name@1`, `module.main`.
-fn is_package(shown: &str, package: &str) -> bool {
+pub(super) fn is_package(shown: &str, package: &str) -> bool {
     let shown = ["npm:", "jsr:"].iter().find_map(|prefix| shown.strip_prefix(prefix)).unwrap_or(shown);
     shown.strip_prefix(package).is_some_and(|rest| rest.is_empty() || rest.starts_with(['@', '.']))
 }
@@ -167,7 +194,11 @@ struct Row {
     #[serde(default)]
     paths: Vec<String>,
     #[serde(default)]
+    interpreters: Vec<String>,
+    #[serde(default)]
     environment: Vec<String>,
+    #[serde(default)]
+    session: Vec<String>,
 }
 
 const READ: &str = "a test reads the built-in agents";
@@ -184,9 +215,17 @@ pub fn built_in() -> Vec<Agent> {
         packages: row.packages.clone(),
         common: row.common,
         paths: row.paths.iter().map(|path| Glob::parse(path).expect(READ)).collect(),
+        interpreters: row.interpreters.clone(),
         environment: row.environment.clone(),
+        session: row.session.clone(),
     };
     TABLE.agents.iter().map(agent).collect()
+}
+
+/// The same, to look them up.
+pub fn built_in_roster() -> Arc<Roster> {
+    static ROSTER: LazyLock<Arc<Roster>> = LazyLock::new(|| Arc::new(Roster::new(built_in())));
+    Arc::clone(&ROSTER)
 }
 
 /// The names of those that are built in, joined by commas.
@@ -221,7 +260,9 @@ mod tests {
             packages: Vec::new(),
             common: false,
             paths: Vec::new(),
+            interpreters: Vec::new(),
             environment: Vec::new(),
+            session: Vec::new(),
         }
     }
 
@@ -231,23 +272,23 @@ mod tests {
         let base = argv[0].rsplit('/').next().unwrap_or_default();
         let exe = if argv[0].starts_with('/') { argv[0].clone() } else { format!("/usr/bin/{base}") };
         let comm = base[..base.len().min(COMM_MAX)].to_owned();
-        agent.place_in(&Subject::of(&Image { comm, exe, argv, uid: 0 })).map(|(place, _)| place)
+        agent.place_in(&Subject::of(&Image { comm, exe, argv, ..Image::default() })).map(|(place, _)| place)
     }
 
     #[test]
     fn the_built_in_table_is_sound() {
         let agents = built_in();
-        let names: Vec<_> = agents.iter().map(|agent| agent.name.as_str()).collect();
-        assert_eq!(names, ["claude", "codex", "gemini"]);
-        let providers = built_in_providers();
+        assert_eq!(names(), agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>().join(","));
+        assert!(names().starts_with("claude,codex,gemini,opencode,"), "{}", names());
         let is_lower = |text: &String| !text.is_empty() && *text == text.to_lowercase();
         for agent in &agents {
-            assert!(agent.names.iter().chain(&agent.packages).all(is_lower), "{agent:?}");
-            assert!(!agent.common || !agent.packages.is_empty() || !agent.paths.is_empty(), "{agent:?}");
-            let provider = agent.provider.as_ref().expect("each of these has one");
-            let patterns = &providers.iter().find(|(name, _)| name == provider).expect("a provider").1;
-            let is_its = |name: &String| patterns.iter().any(|pattern| name.contains(pattern.as_str()));
-            assert!(agent.names.iter().all(is_its), "{agent:?}");
+            let texts = agent.names.iter().chain(&agent.packages).chain(&agent.interpreters);
+            assert!(texts.into_iter().all(is_lower), "{agent:?}");
+            assert!(agent.paths.iter().all(|path| is_lower(&path.written().to_string())), "{agent:?}");
+            let has_help =
+                !agent.packages.is_empty() || !agent.paths.is_empty() || !agent.interpreters.is_empty();
+            assert!(!agent.common || has_help, "{agent:?}");
+            assert_eq!(agents.iter().filter(|other| other.name == agent.name).count(), 1, "{agent:?}");
         }
         let expected = [
             ("anthropic", ["claude", "anthropic"]),
@@ -255,7 +296,7 @@ mod tests {
             ("google", ["gemini", "google"]),
         ];
         assert_eq!(
-            providers,
+            built_in_providers(),
             expected.map(|(name, patterns)| (name.to_owned(), patterns.map(str::to_owned).into()))
         );
     }

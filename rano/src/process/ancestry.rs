@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Ancestor;
+use super::{Ancestor, Process};
 
 /// Up to this many levels are shown to people in full.
 const SHOWN_IN_FULL: usize = 5;
@@ -31,17 +31,29 @@ pub fn path(ancestry: &[Ancestor]) -> String {
     text
 }
 
-/// `init(1) → bash(1700) → claude(2000)`; of more than five levels the last two, `... → bash(1700) → claude(2000)`.
-/// Names are raw: escape before showing.
-pub fn pretty(ancestry: &[Ancestor]) -> String {
-    let (mut text, shown) = if ancestry.len() > SHOWN_IN_FULL {
-        ("... → ".to_owned(), &ancestry[ancestry.len() - SHOWN_OF_LONGER..])
-    } else {
-        (String::new(), ancestry)
-    };
-    for (at, ancestor) in shown.iter().enumerate() {
-        let arrow = if at > 0 { " → " } else { "" };
-        write!(text, "{arrow}{}({})", ancestor.comm, ancestor.pid)
+/// `init(1) → bash(1700) → claude(2000)`; of more than five levels what stands below the agent, the agent included, and
+/// at least the last two: `... → claude(2000) → bash(2100) → curl(2200)`. Levels between a distant agent and the last
+/// two are left out too. Names are raw: escape before showing.
+pub fn pretty(process: &Process) -> String {
+    let ancestry = process.ancestry.as_slice();
+    if ancestry.len() <= SHOWN_IN_FULL {
+        return joined(ancestry);
+    }
+    let end = ancestry.len() - SHOWN_OF_LONGER;
+    let agent = process.call.as_ref().map(|call| call.agent_id.pid);
+    let agent = agent.and_then(|agent| ancestry.iter().rposition(|ancestor| ancestor.pid == agent));
+    let agent = agent.unwrap_or(end).min(end);
+    if agent + SHOWN_IN_FULL > ancestry.len() {
+        return format!("... → {}", joined(&ancestry[agent..]));
+    }
+    format!("... → {} → ... → {}", joined(&ancestry[agent..=agent]), joined(&ancestry[end..]))
+}
+
+fn joined(levels: &[Ancestor]) -> String {
+    let mut text = String::new();
+    for ancestor in levels {
+        let arrow = if text.is_empty() { "" } else { " → " };
+        write!(text, "{arrow}{}({})", ancestor.program, ancestor.pid)
             .expect("writing to a String does not fail");
     }
     text
@@ -49,10 +61,13 @@ pub fn pretty(ancestry: &[Ancestor]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::process::{Call, ProcessId};
 
     fn ancestry(levels: &[(&str, u32)]) -> Vec<Ancestor> {
-        levels.iter().map(|&(comm, pid)| Ancestor { comm: comm.into(), pid }).collect()
+        levels.iter().map(|&(comm, pid)| Ancestor { comm: comm.into(), pid, program: comm.into() }).collect()
     }
 
     #[test]
@@ -72,11 +87,50 @@ mod tests {
         );
     }
 
+    fn shown(levels: &[(&str, u32)], agent: Option<u32>) -> String {
+        let call = agent.map(|pid| Call {
+            agent: "claude".into(),
+            agent_id: ProcessId { pid, start_time: 1 },
+            session: None,
+            tool: None,
+        });
+        pretty(&Process {
+            ancestry: ancestry(levels),
+            call: call.map(Arc::new),
+            ..Process::unknown(ProcessId { pid: 1, start_time: 1 })
+        })
+    }
+
     #[test]
     fn five_levels_are_shown_in_full_and_longer_ones_by_their_end() {
-        let six = ancestry(&[("init", 1), ("a", 2), ("b", 3), ("c", 4), ("bash", 1700), ("claude", 2000)]);
-        assert_eq!(pretty(&six), "... → bash(1700) → claude(2000)");
-        assert_eq!(pretty(&six[1..]), "a(2) → b(3) → c(4) → bash(1700) → claude(2000)");
-        assert_eq!(pretty(&six[..1]), "init(1)");
+        let six = [("init", 1), ("a", 2), ("b", 3), ("c", 4), ("bash", 1700), ("claude", 2000)];
+        assert_eq!(shown(&six, None), "... → bash(1700) → claude(2000)");
+        assert_eq!(shown(&six, Some(2000)), "... → bash(1700) → claude(2000)");
+        assert_eq!(shown(&six[1..], None), "a(2) → b(3) → c(4) → bash(1700) → claude(2000)");
+        assert_eq!(shown(&six[..1], None), "init(1)");
+    }
+
+    #[test]
+    fn the_agent_is_never_left_out() {
+        let levels = [
+            ("init", 1),
+            ("sh", 2),
+            ("claude", 3),
+            ("bash", 4),
+            ("make", 5),
+            ("sh", 6),
+            ("python3", 7),
+            ("curl", 8),
+        ];
+        assert_eq!(shown(&levels[..6], Some(3)), "... → claude(3) → bash(4) → make(5) → sh(6)");
+        assert_eq!(shown(&levels, Some(3)), "... → claude(3) → ... → python3(7) → curl(8)");
+        assert_eq!(shown(&levels, Some(5)), "... → make(5) → sh(6) → python3(7) → curl(8)");
+    }
+
+    #[test]
+    fn people_see_the_program_and_the_path_has_the_comm() {
+        let agent = Ancestor { comm: "MainThread".to_owned(), pid: 7, program: "gemini".to_owned() };
+        assert_eq!(joined(std::slice::from_ref(&agent)), "gemini(7)");
+        assert_eq!(path(&[agent]), "MainThread:7");
     }
 }

@@ -1,9 +1,12 @@
 //! Which processes are asked for, and which are left out: patterns against a process's names, its comm and its command
 //! line.
 
-use super::agents::{self, Agent};
+use std::sync::Arc;
+
+use super::agents;
 use super::interpreter::{self, Name, basename};
-use super::{Image, ProcessId};
+use super::roster::{Found, Roster};
+use super::{Image, ProcessId, program};
 
 /// Who wrote a pattern: a built-in one must not catch an editor on `claude.md`, a user's may mean just that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub const COMMAND_LINE: &str = "cmd:";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// It is one of these agents, unless there are pids: nobody said what else to watch.
-    Agents(Vec<Agent>),
+    Agents(Arc<Roster>),
     /// One of these texts, whatever its case, stands in its names or its command line: somebody said so.
     Patterns(Vec<String>),
 }
@@ -41,7 +44,7 @@ pub struct Targets {
 impl Default for Targets {
     fn default() -> Self {
         Self {
-            wanted: Wanted::Agents(agents::built_in()),
+            wanted: Wanted::Agents(agents::built_in_roster()),
             exclude_patterns: Vec::new(),
             pids: Vec::new(),
             descendants: true,
@@ -101,9 +104,9 @@ impl Rules {
         let pids = targets.pids.iter().map(|pid| format!("pid {pid}"));
         let (wanted, watching) = match targets.wanted {
             Wanted::Agents(_) if !targets.pids.is_empty() => (Wanted::Patterns(Vec::new()), pids.collect()),
-            Wanted::Agents(agents) => {
-                let names = agents.iter().map(|agent| agent.name.clone()).collect();
-                (Wanted::Agents(agents), names)
+            Wanted::Agents(roster) => {
+                let names = roster.agents().iter().map(|agent| agent.name.clone()).collect();
+                (Wanted::Agents(roster), names)
             }
             Wanted::Patterns(patterns) => {
                 let watching = patterns.iter().cloned().chain(pids).collect();
@@ -123,7 +126,7 @@ impl Rules {
     /// Whether it is an agent, or a pattern asks for it.
     pub fn wants(&self, subject: &Subject) -> bool {
         match &self.wanted {
-            Wanted::Agents(agents) => agents.iter().any(|agent| agent.place_in(subject).is_some()),
+            Wanted::Agents(roster) => roster.find(subject).is_some(),
             Wanted::Patterns(patterns) => patterns.iter().any(|pattern| {
                 // Another rano that is asked for the same says so in its command line, and is no agent for that. Below
                 // an agent it is what any other program is.
@@ -185,6 +188,10 @@ pub struct Subject {
     paths: Vec<String>,
     /// What an interpreter runs, where it is a package or a module: of the executable, else of what it calls itself.
     packages: Vec<(String, Place)>,
+    /// What a person calls it, as it is written.
+    program: String,
+    /// Last part of `argv[0]`.
+    called: String,
     comm: String,
     command_line: String,
 }
@@ -211,7 +218,17 @@ impl Subject {
             let packages = names.iter().filter(of_package).map(|name| (name.text.to_lowercase(), place));
             packages.collect::<Vec<_>>()
         };
+        let parts = program::Parts {
+            exe,
+            release: release(path),
+            argument: program,
+            called,
+            runs: &runs,
+            comm: &image.comm,
+        };
         Self {
+            program: program::name(&parts),
+            called: called.to_lowercase(),
             packages: [placed(&runs, Place::Program), placed(&claims, Place::Name)].concat(),
             scripts: lower(scripts),
             names: lower(names),
@@ -253,6 +270,44 @@ impl Subject {
             .or_else(|| any(&self.scripts, Place::Program))
             .or_else(|| any(&self.names, Place::Name))
             .or_else(|| any(std::slice::from_ref(&self.comm), Place::Comm))
+    }
+
+    /// Calls `each` with every name, and with comm.
+    pub(super) fn each_name(&self, mut each: impl FnMut(&str)) {
+        self.programs.iter().chain(&self.scripts).for_each(|name| each(name));
+        let others = self.names.iter().filter(|name| !self.programs.contains(name));
+        others.filter(|name| !self.scripts.contains(name)).for_each(|name| each(name));
+        if !self.names.contains(&self.comm) {
+            each(&self.comm);
+        }
+    }
+
+    pub(super) fn comm(&self) -> &str {
+        &self.comm
+    }
+
+    /// What a person calls it; `agent` is the one that it is.
+    pub fn program(&self, agent: Option<&Found<'_>>) -> String {
+        agent.and_then(program::of_agent).unwrap_or_else(|| self.program.clone())
+    }
+
+    /// Last part of `argv[0]`.
+    pub(super) fn called(&self) -> &str {
+        &self.called
+    }
+
+    /// Files that an interpreter runs.
+    pub(super) fn scripts(&self) -> impl Iterator<Item = &str> {
+        self.scripts.iter().map(String::as_str)
+    }
+
+    /// Whether its executable is that interpreter, of whatever version.
+    pub(super) fn is_run_by(&self, interpreter: &str) -> bool {
+        self.programs.first().is_some_and(|program| {
+            program.strip_prefix(interpreter).is_some_and(|rest| {
+                rest.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'))
+            })
+        })
     }
 
     /// Packages and modules that an interpreter runs, best first.

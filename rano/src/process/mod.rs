@@ -5,6 +5,9 @@ pub mod ancestry;
 mod interpreter;
 pub mod matching;
 pub mod agents;
+pub mod roster;
+mod program;
+pub mod call;
 pub mod provider;
 pub mod redact;
 mod secrets;
@@ -15,6 +18,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::moment::Moment;
+
+pub use call::{Call, Marks, Surroundings, Tool, Trace};
 
 /// A process. A bare pid is never an identity: pids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,6 +59,8 @@ pub enum ProcessChange {
         #[serde(default, skip_serializing_if = "is_default")]
         occasion: Occasion,
     },
+    /// In what a process began its program. Sent after `Seen`, for a process that is tracked.
+    Surroundings { id: ProcessId, surroundings: Surroundings },
     /// The whole thread group is gone.
     Gone { id: ProcessId, at: Moment },
 }
@@ -151,6 +158,35 @@ pub struct Process {
     pub provider: Arc<str>,
     /// From init to the process itself, as at the first sighting of this image.
     pub ancestry: Vec<Ancestor>,
+    /// What a person calls it: the script or package that an interpreter runs, else the executable. Unescaped.
+    pub program: String,
+    /// The directory in which it began its program; unescaped.
+    pub cwd: Option<Arc<str>>,
+    /// The agent that it runs for, and on which tool call.
+    pub call: Option<Arc<Call>>,
+    /// Of its `TRACEPARENT`.
+    pub trace: Option<Trace>,
+}
+
+impl Process {
+    /// One of which nothing is known but who it is.
+    pub fn unknown(id: ProcessId) -> Self {
+        Self {
+            key: 0,
+            id,
+            ppid: 0,
+            uid: 0,
+            comm: String::new(),
+            cmdline: String::new(),
+            exe: String::new(),
+            provider: Arc::from(provider::UNKNOWN),
+            ancestry: Vec::new(),
+            program: String::new(),
+            cwd: None,
+            call: None,
+            trace: None,
+        }
+    }
 }
 
 /// One level of an ancestry.
@@ -160,4 +196,6 @@ pub struct Ancestor {
     pub comm: String,
     /// A bare number: it may be another's by now.
     pub pid: u32,
+    /// As that of a [`Process`]; unescaped.
+    pub program: String,
 }

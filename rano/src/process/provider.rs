@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::agents::{self, Agent};
 use super::matching::{Origin, Place, Subject, lowercase};
+use super::roster::{Found, Roster};
 
 /// What a process gets that no pattern fits.
 pub const UNKNOWN: &str = "unknown";
@@ -38,46 +39,37 @@ pub(super) struct OwnProvider {
     pub(super) guess: bool,
 }
 
+/// A text, in lower case, that says on whose behalf a process acts, and who says so.
 #[derive(Debug, Clone)]
 struct Pattern {
-    what: What,
+    text: String,
+    origin: Origin,
     provider: ProviderIndex,
 }
 
-#[derive(Debug, Clone)]
-enum What {
-    /// In lower case, and who says so.
-    Text(String, Origin),
-    Agent(Agent),
-}
-
-impl What {
+impl Pattern {
     fn is_added(&self) -> bool {
-        matches!(self, Self::Text(_, Origin::Added))
+        self.origin == Origin::Added
     }
 
     /// Whether nobody said that this text means the provider, wherever it stands.
     fn is_guessed(&self) -> bool {
-        matches!(self, Self::Text(_, Origin::Builtin | Origin::Added))
+        matches!(self.origin, Origin::Builtin | Origin::Added)
     }
 
     /// The best place where it stands, whether that is to count last, and how long it is.
     fn rank(&self, subject: &Subject) -> Option<(Place, bool, usize)> {
-        match self {
-            Self::Text(text, origin) => {
-                let place = subject.place_of(text)?;
-                Some((place, place == Place::CommandLine && *origin != Origin::User, text.len()))
-            }
-            Self::Agent(agent) => agent.place_in(subject).map(|(place, length)| (place, false, length)),
-        }
+        let place = subject.place_of(&self.text)?;
+        Some((place, place == Place::CommandLine && self.origin != Origin::User, self.text.len()))
     }
 }
 
-/// All providers, with their patterns.
+/// All providers, with their patterns and agents.
 #[derive(Debug, Clone)]
 pub struct Providers {
     names: Vec<Arc<str>>,
     patterns: Vec<Pattern>,
+    agents: Roster,
     unknown: Arc<str>,
 }
 
@@ -92,27 +84,50 @@ impl Providers {
     /// From the entries as configuration left them; entries of one name are one provider, and empty patterns match
     /// nothing. More than 65,536 providers are cut off there.
     pub fn new(entries: impl IntoIterator<Item = ProviderEntry>) -> Self {
-        let mut providers = Self { names: Vec::new(), patterns: Vec::new(), unknown: UNKNOWN.into() };
+        let mut providers = Self {
+            names: Vec::new(),
+            patterns: Vec::new(),
+            agents: Roster::default(),
+            unknown: UNKNOWN.into(),
+        };
         for entry in entries {
             let Some(provider) = providers.enter(&entry.name) else { break };
-            let whats = lowercase(entry.patterns).into_iter().map(|text| What::Text(text, entry.origin));
-            providers.patterns.extend(whats.map(|what| Pattern { what, provider }));
+            let origin = entry.origin;
+            let patterns = lowercase(entry.patterns).into_iter();
+            providers.patterns.extend(patterns.map(|text| Pattern { text, origin, provider }));
         }
         providers
     }
 
-    /// Adds agents: each is its provider's. An agent counts before a text of the same length in the same place.
+    /// Adds agents before those that are there: each is its provider's, or nobody's. An agent counts before a text of the
+    /// same length in the same place.
     #[must_use]
     pub fn with_agents(mut self, agents: impl IntoIterator<Item = Agent>) -> Self {
-        let mut patterns = Vec::new();
-        for agent in agents {
-            let Some(name) = &agent.provider else { continue };
-            let Some(provider) = self.enter(name) else { break };
-            patterns.push(Pattern { what: What::Agent(agent), provider });
+        let mut all: Vec<Agent> = agents.into_iter().collect();
+        for name in all.iter().filter_map(|agent| agent.provider.as_deref()) {
+            if self.enter(name).is_none() {
+                break;
+            }
         }
-        patterns.append(&mut self.patterns);
-        self.patterns = patterns;
+        all.extend(self.agents.agents().iter().cloned());
+        self.agents = Roster::new(all);
         self
+    }
+
+    /// The known agent that a process is.
+    pub(super) fn agent(&self, subject: &Subject) -> Option<Found<'_>> {
+        self.agents.find(subject)
+    }
+
+    /// By which an agent of that name names its sessions.
+    pub(super) fn session_variables(&self, agent: &str) -> Option<&[String]> {
+        let agent = self.agents.agents().iter().find(|known| known.name == agent)?;
+        Some(&agent.session)
+    }
+
+    fn index(&self, name: &str) -> Option<ProviderIndex> {
+        let position = self.names.iter().position(|known| **known == *name)?;
+        u16::try_from(position).ok().map(ProviderIndex)
     }
 
     /// The provider of that name, a new one if there is none yet; `None` where there are too many.
@@ -136,13 +151,19 @@ impl Providers {
     }
 
     /// The process's own match: what it runs before what it calls itself before comm before arguments, in the arguments
-    /// the user's patterns before built-in ones, then the longest pattern, then the first given.
-    pub(super) fn own_match(&self, subject: &Subject) -> Option<OwnProvider> {
-        let mut best: Option<((Place, bool, usize), OwnProvider)> = None;
+    /// the user's patterns before built-in ones, then the longest pattern, then the first given. `agent` is what it is.
+    pub(super) fn own_match(&self, subject: &Subject, agent: Option<&Found<'_>>) -> Option<OwnProvider> {
+        let of_agent = agent.and_then(|found| {
+            let provider = self.index(found.agent.provider.as_deref()?)?;
+            let weak = found.place != Place::Program;
+            let rank = (found.place, false, usize::MAX - found.length);
+            Some((rank, OwnProvider { provider, weak, guess: false }))
+        });
+        let mut best: Option<((Place, bool, usize), OwnProvider)> = of_agent;
         for pattern in &self.patterns {
-            let Some((place, is_last, length)) = pattern.what.rank(subject) else { continue };
-            let weak = place != Place::Program || pattern.what.is_added();
-            let guess = place != Place::Program && pattern.what.is_guessed();
+            let Some((place, is_last, length)) = pattern.rank(subject) else { continue };
+            let weak = place != Place::Program || pattern.is_added();
+            let guess = place != Place::Program && pattern.is_guessed();
             let rank = (place, is_last, usize::MAX - length);
             if best.is_none_or(|(best, _)| rank < best) {
                 best = Some((rank, OwnProvider { provider: pattern.provider, weak, guess }));
@@ -169,8 +190,13 @@ mod tests {
     fn own(providers: &Providers, line: &str) -> Option<(String, bool)> {
         let argv: Vec<String> = line.split(' ').map(String::from).collect();
         let image = Image { comm: argv[0].clone(), exe: format!("/bin/{}", argv[0]), argv, uid: 0 };
-        let own = providers.own_match(&Subject::of(&image))?;
+        let own = own_of(providers, &image)?;
         Some((providers.name(Some(own.provider)).to_string(), own.weak))
+    }
+
+    fn own_of(providers: &Providers, image: &Image) -> Option<OwnProvider> {
+        let subject = Subject::of(image);
+        providers.own_match(&subject, providers.agent(&subject).as_ref())
     }
 
     fn check(providers: &Providers, line: &str, expected: Option<(&str, bool)>) {
@@ -212,7 +238,7 @@ mod tests {
         let own = |comm: &str, exe: &str, argv: &[&str]| {
             let argv = argv.iter().map(|&word| word.to_owned()).collect();
             let image = Image { comm: comm.into(), exe: exe.into(), argv, uid: 0 };
-            let own = providers.own_match(&Subject::of(&image))?;
+            let own = own_of(&providers, &image)?;
             Some((providers.name(Some(own.provider)).to_string(), own.weak))
         };
         let google = |weak| Some(("google".to_owned(), weak));

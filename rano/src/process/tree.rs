@@ -4,16 +4,27 @@
 
 mod node;
 mod places;
+mod calls;
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::matching::{Rules, Subject};
+use super::matching::{Place, Rules, Subject};
 use super::provider::{OwnProvider, ProviderIndex, Providers};
 use super::redact::{Redaction, command_line};
 use super::{Ancestor, Birth, Image, Occasion, Process, ProcessChange, ProcessId, Verdict};
-use node::{Dead, Detail, Link, Node, Standing, State, effective, passed_on, renamed};
+use crate::moment::Moment;
+use calls::{Beginning, has_bare_tool};
+use node::{AgentMark, Dead, Detail, Link, Node, Standing, State, Who, effective, passed_on, renamed};
+
+/// What the rules say of a process, and who it is.
+struct Judgement {
+    standing: Standing,
+    own: Option<OwnProvider>,
+    agent: Option<AgentMark>,
+    program: String,
+}
 
 /// No real ancestry is deeper; keeps a recording with a parent cycle from being walked for ever.
 const MAX_DEPTH: usize = 256;
@@ -36,6 +47,10 @@ pub struct Tree {
     next_key: u64,
     left_out: u64,
     has_tracked: bool,
+    /// When a process was told of last.
+    now: Moment,
+    /// Somebody's tool call became known by its arguments, after those below it had it.
+    has_late_call: bool,
 }
 
 impl Tree {
@@ -53,14 +68,21 @@ impl Tree {
             next_key: 1,
             left_out: 0,
             has_tracked: false,
+            now: Moment::default(),
+            has_late_call: false,
         }
     }
 
     /// Takes note of a change and answers whether the process is tracked; for one that is gone, whether it was.
     pub fn apply(&mut self, change: ProcessChange) -> Verdict {
         match change {
-            ProcessChange::Seen { id, parent, image, at: _, birth, occasion } => {
+            ProcessChange::Seen { id, parent, image, at, birth, occasion } => {
+                self.now = at;
                 self.seen(id, parent, birth, occasion, &image)
+            }
+            ProcessChange::Surroundings { id, surroundings } => {
+                self.surrounded(id, surroundings);
+                self.verdict(id)
             }
             ProcessChange::Gone { id, at: _ } => {
                 if self.live.get(&id.pid).is_some_and(|node| node.start_time == id.start_time) {
@@ -98,7 +120,9 @@ impl Tree {
             Some(detail) if !detail.stale => return Some(Arc::clone(&detail.process)),
             Some(detail) => {
                 let provider = effective(node.own, detail.inherited);
-                let process = Process::clone(&detail.process);
+                let (call, cwd) = (detail.call.clone(), detail.cwd.clone());
+                let process =
+                    Process { call, cwd, trace: detail.trace.clone(), ..Process::clone(&detail.process) };
                 self.make(id, process, provider)
             }
             None => {
@@ -164,9 +188,21 @@ impl Tree {
         } else if let Some(forker) = birth.forker {
             self.move_below(id, forker);
         }
-        let (standing, own) = self.judge(id, &Subject::of(image), known, birth, occasion);
+        let Judgement { standing, own, agent, program } =
+            self.judge(id, &Subject::of(image), known, birth, occasion);
         let node = self.live.get_mut(&id.pid).expect("inserted above if it was not there");
         node.comm = image.comm.as_str().into();
+        let agent = match node.agent() {
+            // What it runs is as it was.
+            Some(before) if occasion == Occasion::Renamed && before.is_it => Some(before.clone()),
+            Some(_) | None => {
+                let is_it = |agent: &AgentMark| agent.is_it && occasion != Occasion::Renamed;
+                agent.map(|agent| AgentMark { is_it: is_it(&agent), ..agent })
+            }
+        };
+        let program = (program != image.comm).then(|| program.into());
+        let is_more = program.is_some() || agent.is_some();
+        node.who = is_more.then(|| Box::new(Who { program, agent }));
         node.uid = image.uid;
         node.ppid = parent;
         if let Some(detail) =
@@ -178,12 +214,13 @@ impl Tree {
         node.standing = standing;
         let before = node.state;
         let state = self.state(id, occasion, birth);
-        self.enter(id, state, Some(image));
+        self.enter(id, state, Some((image, occasion)));
         if !late_for.is_empty() {
             self.mark_longer_ancestries(&late_for);
         }
+        let has_late_call = std::mem::take(&mut self.has_late_call);
         let may_matter_below = if known {
-            state != before && state != State::Ignored
+            state != before && state != State::Ignored || has_late_call
         } else {
             !late_for.is_empty() && (state != State::Ignored || self.nearest_tracked(id).is_some())
         };
@@ -202,15 +239,26 @@ impl Tree {
         known: bool,
         birth: Birth,
         occasion: Occasion,
-    ) -> (Standing, Option<OwnProvider>) {
+    ) -> Judgement {
         let asked_for = self
             .root_pids
             .get_mut(&id.pid)
             .is_some_and(|start_time| *start_time.get_or_insert(id.start_time) == id.start_time);
         let root = asked_for || self.rules.wants(subject);
-        let own = self.providers.own_match(subject);
+        let found = self.providers.agent(subject);
+        let own = self.providers.own_match(subject, found.as_ref());
+        let judgement = |standing, own| Judgement {
+            standing,
+            own,
+            agent: found.as_ref().map(|found| AgentMark {
+                name: found.agent.name.as_str().into(),
+                is_it: found.place == Place::Program,
+                is_named: found.agent.is_named(subject),
+            }),
+            program: subject.program(found.as_ref()),
+        };
         if self.rules.never(id) {
-            return (Standing::Never, own);
+            return judgement(Standing::Never, own);
         }
         let same_program = match occasion {
             Occasion::Renamed if known => self.node(id),
@@ -220,9 +268,9 @@ impl Tree {
         let Some(same) = same_program else {
             let excluded = self.rules.excludes(subject);
             return match (excluded, root) {
-                (true, root) => (Standing::Excluded { root }, own),
-                (false, true) => (Standing::Root, own),
-                (false, false) => (Standing::Plain, own),
+                (true, root) => judgement(Standing::Excluded { root }, own),
+                (false, true) => judgement(Standing::Root, own),
+                (false, false) => judgement(Standing::Plain, own),
             };
         };
         let standing = match same.standing {
@@ -231,7 +279,7 @@ impl Tree {
             Standing::Root | Standing::Plain | Standing::Never if root => Standing::Root,
             Standing::Root | Standing::Plain | Standing::Never => Standing::Plain,
         };
-        (standing, if occasion == Occasion::Renamed { renamed(same.own, own) } else { own })
+        judgement(standing, if occasion == Occasion::Renamed { renamed(same.own, own) } else { own })
     }
 
     fn state(&self, id: ProcessId, occasion: Occasion, birth: Birth) -> State {
@@ -262,15 +310,16 @@ impl Tree {
         }
     }
 
-    fn enter(&mut self, id: ProcessId, state: State, image: Option<&Image>) {
+    fn enter(&mut self, id: ProcessId, state: State, image: Option<(&Image, Occasion)>) {
         let Some(node) = self.live.get_mut(&id.pid) else { return };
         match state {
             State::Tracked => {
-                let bare = (String::new(), String::new());
-                let (exe, cmdline) = image
-                    .map_or(bare, |image| (image.exe.clone(), command_line(&image.argv, self.redaction)));
+                let bare = (String::new(), String::new(), Occasion::Found);
+                let (exe, cmdline, occasion) = image.map_or(bare, |(image, occasion)| {
+                    (image.exe.clone(), command_line(&image.argv, self.redaction), occasion)
+                });
                 let ppid = node.ppid;
-                return self.track(id, ppid, exe, cmdline);
+                return self.track(id, ppid, (exe, cmdline), occasion);
             }
             // On whose behalf it acted counts again once it runs something else.
             State::LeftOut => {}
@@ -284,14 +333,18 @@ impl Tree {
     }
 
     /// Makes a process tracked, or renews what is known of one that is.
-    fn track(&mut self, id: ProcessId, ppid: u32, exe: String, cmdline: String) {
+    fn track(&mut self, id: ProcessId, ppid: u32, (exe, cmdline): (String, String), occasion: Occasion) {
         let nearest = self.nearest_tracked(id);
+        let beginning = self.beginning(id, &exe, &cmdline, occasion);
         let Some(node) = self.live.get_mut(&id.pid) else { return };
         let was_tracked = matches!(node.state, State::Tracked | State::LeftOut);
         let before = node.detail.take().filter(|_| was_tracked);
         node.state = State::Tracked;
         self.has_tracked = true;
         let (own, uid, comm) = (node.own, node.uid, node.comm.to_string());
+        let program = node.program().to_owned();
+        let Beginning { call, cwd, trace } = beginning;
+        self.has_late_call |= before.as_ref().is_some_and(|before| has_bare_tool(before, id));
         let (inherited, via, sticky) = match &before {
             Some(before) => (
                 before.inherited.or(nearest.and_then(|(_, provider)| provider)),
@@ -308,13 +361,28 @@ impl Tree {
         let (key, ancestry) =
             before.as_ref().map_or((0, Vec::new()), |b| (b.process.key, b.process.ancestry.clone()));
         let name = Arc::clone(self.providers.name(provider));
-        let process = Process { key, id, ppid, uid, comm, cmdline, exe, provider: name, ancestry };
+        let process = Process {
+            key,
+            id,
+            ppid,
+            uid,
+            comm,
+            cmdline,
+            exe,
+            provider: name,
+            ancestry,
+            program,
+            cwd: cwd.clone(),
+            call: call.clone(),
+            trace: trace.clone(),
+        };
         let (process, stale) = match before {
             Some(before) if *before.process == process => (before.process, before.stale),
             Some(_) | None => (self.make(id, process, provider), false),
         };
         if let Some(node) = self.live.get_mut(&id.pid) {
-            node.detail = Some(Box::new(Detail { process, stale, inherited, via, sticky }));
+            let detail = Detail { process, stale, inherited, via, call, cwd, trace, sticky };
+            node.detail = Some(Box::new(detail));
         }
     }
 
@@ -324,12 +392,16 @@ impl Tree {
         let above: Vec<_> = self.ancestors(id).collect();
         let told = above.last().and_then(|(_, node)| node.detail.as_ref());
         let mut ancestry = told.map(|detail| detail.process.ancestry.clone()).unwrap_or_default();
+        let program = self.node(id).map_or(comm, Node::program).to_owned();
         // Its own name may have changed since.
         ancestry.pop();
-        let above =
-            above.iter().rev().map(|(id, node)| Ancestor { comm: node.comm.to_string(), pid: id.pid });
+        let above = above.iter().rev().map(|(id, node)| Ancestor {
+            comm: node.comm.to_string(),
+            pid: id.pid,
+            program: node.program().to_owned(),
+        });
         ancestry.extend(above);
-        ancestry.push(Ancestor { comm: comm.to_owned(), pid: id.pid });
+        ancestry.push(Ancestor { comm: comm.to_owned(), pid: id.pid, program });
         if ancestry.len() > MAX_DEPTH {
             // Of a longer one both ends say most.
             let end = ancestry.len() - MAX_DEPTH / 2;
@@ -365,6 +437,10 @@ impl Tree {
             exe: String::new(),
             provider: Arc::clone(self.providers.name(None)),
             ancestry: Vec::new(),
+            program: node.program().to_owned(),
+            cwd: None,
+            call: None,
+            trace: None,
         }
     }
 
@@ -396,7 +472,7 @@ impl Tree {
             detail.via.get_or_insert(via);
             detail.inherited = detail.inherited.or(provider);
             detail.stale |= changed;
-            return changed;
+            return self.call_changed(id) | changed;
         }
         let state = match (node.state, node.standing) {
             (State::Ignored, Standing::Plain) => self.lineage(id),

@@ -82,7 +82,10 @@ fn moment(event: &RawEvent) -> Option<Moment> {
         | RawEvent::Clock(at) => Some(*at),
         RawEvent::Socket(change) => Some(change.at()),
         RawEvent::Evidence(evidence) => Some(evidence.at()),
-        RawEvent::Recorded { .. } | RawEvent::Unattributed { .. } | RawEvent::LeftOut { .. } => None,
+        RawEvent::Process(ProcessChange::Surroundings { .. })
+        | RawEvent::Recorded { .. }
+        | RawEvent::Unattributed { .. }
+        | RawEvent::LeftOut { .. } => None,
     }
 }
 

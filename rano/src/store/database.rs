@@ -23,7 +23,7 @@ use crate::update::Update;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Statements that are kept prepared: all that a writer has.
-const STATEMENTS: usize = 48;
+const STATEMENTS: usize = 56;
 
 /// Names that are tried for a fresh file.
 const NAMES_MAX: u32 = 1000;

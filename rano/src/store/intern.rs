@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 
+use super::ledger::moment;
 use crate::connection::Connection as Observed;
 use crate::errno;
 use crate::event::{
     Address, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, OwnerQuality, Protocol,
     SocketState, SourceKind,
 };
-use crate::process::{Process, ancestry};
+use crate::process::{Call, Process, ancestry};
 
 /// Entries a cache may hold. At some 200 bytes each, all of them together stay under 10 MiB.
 const CACHE_MAX: usize = 8192;
@@ -131,6 +132,8 @@ pub(super) struct Interned {
     kinds: Cache<KindKey>,
     endpoints: Cache<EndpointKey>,
     addresses: Cache<Host>,
+    calls: Cache<Arc<Call>>,
+    directories: Cache<Arc<str>>,
 }
 
 impl Interned {
@@ -141,6 +144,8 @@ impl Interned {
             kinds: Cache::new(),
             endpoints: Cache::new(),
             addresses: Cache::new(),
+            calls: Cache::new(),
+            directories: Cache::new(),
         }
     }
 
@@ -169,6 +174,8 @@ impl Interned {
         self.kinds.uncommitted.clear();
         self.endpoints.uncommitted.clear();
         self.addresses.uncommitted.clear();
+        self.calls.uncommitted.clear();
+        self.directories.uncommitted.clear();
     }
 
     pub(super) fn rolled_back(&mut self) {
@@ -176,6 +183,8 @@ impl Interned {
         self.kinds.rolled_back();
         self.endpoints.rolled_back();
         self.addresses.rolled_back();
+        self.calls.rolled_back();
+        self.directories.rolled_back();
     }
 
     fn process(&mut self, connection: &Connection, observed: &Observed) -> rusqlite::Result<(i64, i64)> {
@@ -185,8 +194,18 @@ impl Interned {
             provider: Arc::clone(&observed.provider),
             netns: observed.netns,
         };
-        let session = self.session;
-        self.processes.get_or_insert(&key, || insert_process(connection, session, &key, process))
+        let Self { session, processes, calls, directories, .. } = self;
+        let session = *session;
+        processes.get_or_insert(&key, || {
+            let call = process.and_then(|process| process.call.as_ref());
+            let call = call
+                .map(|call| calls.get_or_insert(call, || insert_call(connection, session, call)))
+                .transpose()?;
+            let cwd = process.and_then(|process| process.cwd.as_ref());
+            let cwd =
+                cwd.map(|cwd| directories.get_or_insert(cwd, || directory(connection, cwd))).transpose()?;
+            insert_process(connection, session, &key, process, (call, cwd))
+        })
     }
 
     fn kind(&mut self, connection: &Connection, event: &Event) -> rusqlite::Result<i64> {
@@ -225,6 +244,7 @@ fn insert_process(
     session: i64,
     key: &ProcessKey,
     process: Option<&Process>,
+    (call, cwd): (Option<i64>, Option<i64>),
 ) -> rusqlite::Result<(i64, i64)> {
     let comm = process.map(|process| process.comm.as_str());
     let actor = find_or_insert(
@@ -236,10 +256,13 @@ fn insert_process(
     let ancestry = process
         .filter(|process| !process.ancestry.is_empty())
         .map(|process| ancestry::path(&process.ancestry));
+    let program = process.filter(|process| process.program != process.comm).map(|process| &*process.program);
+    let trace = process.and_then(|process| process.trace.as_ref());
     let id = connection
         .prepare_cached(
-            "INSERT INTO process (session, provider, netns, pid, ppid, uid, start_time, comm, cmdline, exe, ancestry, actor)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            "INSERT INTO process (session, provider, netns, pid, ppid, uid, start_time, comm, cmdline, exe, ancestry, actor,
+                                  program, cwd, call, trace_id, span_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
         .insert(params![
             session,
@@ -254,8 +277,41 @@ fn insert_process(
             process.map(|process| process.exe.as_str()).filter(|exe| !exe.is_empty()),
             ancestry,
             actor,
+            program,
+            cwd,
+            call,
+            trace.map(|trace| trace.trace_id.as_str()),
+            trace.map(|trace| trace.span_id.as_str()),
         ])?;
     Ok((id, actor))
+}
+
+/// Not looked for first, as processes.
+fn insert_call(connection: &Connection, session: i64, call: &Call) -> rusqlite::Result<i64> {
+    let tool = call.tool.as_ref();
+    connection
+        .prepare_cached(
+            "INSERT INTO tool_call (session, agent, agent_pid, agent_session, tool, tool_pid, tool_started)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .insert(params![
+            session,
+            call.agent,
+            call.agent_id.pid,
+            call.session,
+            tool.map(|tool| tool.cmdline.as_str()),
+            tool.map(|tool| tool.id.pid),
+            tool.map(|tool| moment(tool.started_ms)),
+        ])
+}
+
+fn directory(connection: &Connection, path: &str) -> rusqlite::Result<i64> {
+    find_or_insert(
+        connection,
+        "SELECT id FROM directory WHERE path = ?1",
+        "INSERT INTO directory (path) VALUES (?1)",
+        params![path],
+    )
 }
 
 fn kind(connection: &Connection, key: &KindKey) -> rusqlite::Result<i64> {

@@ -278,7 +278,7 @@ fn list(items: &[String]) -> String {
 }
 
 /// A clock that is off by ages is moved to the nearest moment that can be shown.
-fn moment(unix_ms: i64) -> i64 {
+pub(super) fn moment(unix_ms: i64) -> i64 {
     unix_ms.clamp(0, LAST_MOMENT)
 }
 

@@ -190,6 +190,8 @@ impl Rest {
             Ok(())
         } else if self.next_process <= self.last_process {
             self.remove_processes(connection)
+        } else if self.remove_tool_calls(connection)? {
+            Ok(())
         } else {
             connection
                 .prepare_cached("DELETE FROM port_traffic WHERE session = ?1")?
@@ -247,6 +249,16 @@ impl Rest {
                 .prepare_cached("DELETE FROM traffic WHERE session = ?1")?
                 .execute([self.session])?,
         };
+        Ok(removed > 0)
+    }
+
+    /// The same.
+    fn remove_tool_calls(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let removed = connection
+            .prepare_cached(
+                "DELETE FROM tool_call WHERE id IN (SELECT id FROM tool_call WHERE session = ?1 LIMIT ?2)",
+            )?
+            .execute([self.session, STEP])?;
         Ok(removed > 0)
     }
 

@@ -107,7 +107,9 @@ impl History {
             return Err(OpenProblem::Empty);
         }
         let version = schema::version(&self.connection)?;
-        defence::check_schema(&self.connection, version, Purpose::Read).map(drop)
+        defence::check_schema(&self.connection, version, Purpose::Read)?;
+        schema::stand_in(&self.connection, version)?;
+        Ok(())
     }
 }
 

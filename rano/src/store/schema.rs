@@ -10,15 +10,18 @@ use super::open::OpenProblem;
 pub(super) const APPLICATION_ID: i32 = 0x5241_4e4f;
 
 /// Never edited once released: a change is a further entry.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_events.sql"), include_str!("migrations/0002_excludes.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_events.sql"),
+    include_str!("migrations/0002_excludes.sql"),
+    include_str!("migrations/0003_tool_calls.sql"),
+];
 
 /// The schema version this program writes.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 const _: () = assert!(MIGRATIONS.len() == VERSION as usize, "VERSION counts the migrations");
 
 /// The tables they make.
-pub(super) const TABLES: [&str; 13] = [
+pub(super) const TABLES: [&str; 15] = [
     "session",
     "actor",
     "process",
@@ -32,11 +35,13 @@ pub(super) const TABLES: [&str; 13] = [
     "process_traffic",
     "event_names",
     "pruning",
+    "tool_call",
+    "directory",
 ];
 
 /// Of those tables and their indexes at [`VERSION`], see [`defence::fingerprint`]. A test says what it has to be; a
 /// wrong one costs each command that reads a millisecond, and nothing else.
-pub(super) const FINGERPRINT: &str = "0a0eba55a89296e9dd58aab8ef383f1656c64aeda051c3f2e0ddd61860eb981d";
+pub(super) const FINGERPRINT: &str = "d6fd2aa1115c29bdcd3f88947bd7d657e4a3f633b1e5e62187b3c34bfb13f42e";
 
 /// What a database file says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +97,21 @@ fn next_step(connection: &Connection) -> Result<bool, OpenProblem> {
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", version + 1)?;
     Ok(false)
+}
+
+/// For a reader, who changes no file: of one that is older, what is missing is there and empty.
+pub(super) fn stand_in(connection: &Connection, version: i32) -> rusqlite::Result<()> {
+    if version >= 3 {
+        return Ok(());
+    }
+    connection.execute_batch(
+        "CREATE TEMP VIEW process AS
+             SELECT *, NULL AS program, NULL AS cwd, NULL AS call, NULL AS trace_id, NULL AS span_id
+             FROM main.process;
+         CREATE TEMP TABLE tool_call
+             (id INTEGER PRIMARY KEY, agent, agent_pid, agent_session, tool, tool_pid, tool_started);
+         CREATE TEMP TABLE directory (id INTEGER PRIMARY KEY, path);",
+    )
 }
 
 /// What the first `version` migrations make, in a database that is empty.

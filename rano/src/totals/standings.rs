@@ -129,7 +129,7 @@ impl Tallies {
                     }
                 }
                 View::Process => match &connection.process {
-                    Some(process) => self.processes.count(process.comm.as_str()),
+                    Some(process) => self.processes.count(process.program.as_str()),
                     None => self.processes.count("unknown"),
                 },
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bounded::FastBounded;
 use crate::process::provider::{OwnProvider, ProviderIndex};
-use crate::process::{Process, ProcessId};
+use crate::process::{Call, Process, ProcessId, Trace};
 
 /// Dead tracked processes that are remembered for sockets that close late, oldest forgotten first.
 pub(super) const DEAD_TRACKED: usize = 2048;
@@ -16,6 +16,8 @@ pub(super) struct Node {
     pub(super) start_time: u64,
     pub(super) place: Place,
     pub(super) comm: Box<str>,
+    /// Where there is more to say than its comm.
+    pub(super) who: Option<Box<Who>>,
     pub(super) detail: Option<Box<Detail>>,
     /// The real parent, whoever forked it.
     pub(super) ppid: u32,
@@ -25,6 +27,25 @@ pub(super) struct Node {
     pub(super) state: State,
     /// Was counted among those that are left out.
     pub(super) is_counted: bool,
+}
+
+/// What most processes do without.
+#[derive(Debug, Default)]
+pub(super) struct Who {
+    /// What a person calls it, where that is not its comm.
+    pub(super) program: Option<Box<str>>,
+    /// The known agent that it is.
+    pub(super) agent: Option<AgentMark>,
+}
+
+/// That a process is a known agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AgentMark {
+    pub(super) name: Arc<str>,
+    /// By what it runs, not only by what it calls itself.
+    pub(super) is_it: bool,
+    /// It goes by the agent's name, not by its executable alone.
+    pub(super) is_named: bool,
 }
 
 /// Below whom a process stands.
@@ -80,6 +101,10 @@ pub(super) struct Detail {
     pub(super) inherited: Option<ProviderIndex>,
     /// Nearest tracked ancestor.
     pub(super) via: Option<ProcessId>,
+    /// For whom it runs, and where it began.
+    pub(super) call: Option<Arc<Call>>,
+    pub(super) cwd: Option<Arc<str>>,
+    pub(super) trace: Option<Trace>,
     /// Stays tracked over an exec. Without descendants a child must not: until its exec it only looks like its parent.
     pub(super) sticky: bool,
 }
@@ -87,6 +112,15 @@ pub(super) struct Detail {
 impl Node {
     pub(super) fn id(&self, pid: u32) -> ProcessId {
         ProcessId { pid, start_time: self.start_time }
+    }
+
+    pub(super) fn program(&self) -> &str {
+        let program = self.who.as_ref().and_then(|who| who.program.as_deref());
+        program.unwrap_or(&self.comm)
+    }
+
+    pub(super) fn agent(&self) -> Option<&AgentMark> {
+        self.who.as_ref()?.agent.as_ref()
     }
 
     pub(super) fn is_tracked(&self) -> bool {
@@ -109,7 +143,16 @@ impl Place {
 impl Detail {
     /// For a process that is not tracked.
     pub(super) fn of(process: Arc<Process>) -> Self {
-        Self { process, stale: false, inherited: None, via: None, sticky: false }
+        Self {
+            process,
+            stale: false,
+            inherited: None,
+            via: None,
+            call: None,
+            cwd: None,
+            trace: None,
+            sticky: false,
+        }
     }
 }
 

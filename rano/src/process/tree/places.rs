@@ -13,6 +13,7 @@ impl Tree {
             start_time: id.start_time,
             place: Place::NOWHERE,
             comm: Box::default(),
+            who: None,
             detail: None,
             ppid: parent,
             uid: 0,

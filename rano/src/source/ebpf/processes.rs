@@ -194,6 +194,12 @@ impl Processes {
         let was_tracked = self.verdict(id) == Some(Verdict::Tracked);
         let change = ProcessChange::Seen { id, parent: record.parent, image, at, birth, occasion };
         let verdict = self.learn(id, change, numbers, intake);
+        if verdict == Verdict::Tracked
+            && (!was_tracked || kind != ProcessKind::Rename)
+            && kind != ProcessKind::Fork
+        {
+            self.surround(id, intake);
+        }
         if let Some(known) = self.known.get_mut(&id.pid) {
             known.by_rename = kind == ProcessKind::Rename && !was_tracked;
         }
@@ -292,7 +298,10 @@ impl Processes {
             let (birth, occasion) = (births.of(id, known, departed), Occasion::Found);
             let change = ProcessChange::Seen { id, parent, image, at, birth, occasion };
             if line.is_empty() {
-                self.learn(id, change, (record.owner_start_ns, record.exec_id), intake);
+                let verdict = self.learn(id, change, (record.owner_start_ns, record.exec_id), intake);
+                if verdict == Verdict::Tracked {
+                    self.surround(id, intake);
+                }
             } else {
                 Learner { intake, known, departed, births, leaves_out, strays }.process(change);
             }
@@ -323,8 +332,16 @@ impl Processes {
             self.leaves_out |= known.verdict == Verdict::Excluded;
             if known.verdict == Verdict::Tracked {
                 known.tracked_from = known.tracked_from.or(known.told.map(|told| told.1));
+                self.surround(id, intake);
             }
             self.answer(id.pid, programs);
+        }
+    }
+
+    /// Tells in what a process began its program, if it is still there.
+    fn surround(&mut self, id: ProcessId, intake: &mut dyn Intake) {
+        if let Some(surroundings) = self.scanner.surroundings(id) {
+            intake.process(ProcessChange::Surroundings { id, surroundings });
         }
     }
 
@@ -493,6 +510,7 @@ impl Intake for Learner<'_> {
                 self.known.insert(id.pid, Known { told, verdict, tracked_from, ..known });
                 verdict
             }
+            ProcessChange::Surroundings { .. } => self.intake.process(change),
             ProcessChange::Gone { id, .. } => {
                 depart(*id, self.known, self.departed);
                 self.intake.process(change)

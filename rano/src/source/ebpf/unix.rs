@@ -51,7 +51,9 @@ struct OnlyUnix<'a> {
 impl Intake for OnlyUnix<'_> {
     fn process(&mut self, change: ProcessChange) -> Verdict {
         match change {
-            ProcessChange::Seen { id, .. } | ProcessChange::Gone { id, .. } => self.intake.verdict(id),
+            ProcessChange::Seen { id, .. }
+            | ProcessChange::Surroundings { id, .. }
+            | ProcessChange::Gone { id, .. } => self.intake.verdict(id),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::files::{ProcessDirectory, Refusal};
 use crate::process::agents::{self, Agent};
 use crate::process::matching::Subject;
-use crate::process::{Image, ProcessId};
+use crate::process::{self, Image, ProcessId};
 
 /// Of every pid namespace: takes in orphans, unless there is a nearer reaper.
 const INIT: u32 = 1;
@@ -41,13 +41,33 @@ pub(super) enum Marks<'a> {
     Unread,
 }
 
-/// The agents that leave a mark.
+/// The agents that leave a mark, and the variables in which agents name their sessions.
 #[derive(Debug)]
-pub(super) struct Marking(Vec<Agent>);
+pub(super) struct Marking {
+    agents: Vec<Agent>,
+    sessions: Vec<String>,
+}
 
 impl Marking {
     pub(super) fn built_in() -> Self {
-        Self(agents::built_in().into_iter().filter(|agent| !agent.environment.is_empty()).collect())
+        let all = agents::built_in();
+        let sessions = all.iter().flat_map(|agent| agent.session.iter().cloned()).collect();
+        let agents = all.into_iter().filter(|agent| !agent.environment.is_empty()).collect();
+        Self { agents, sessions }
+    }
+
+    /// What is kept of a process's environment; `None` where it cannot be read.
+    pub(super) fn surroundings(
+        &self,
+        process: &ProcessDirectory,
+        bytes: &mut Vec<u8>,
+    ) -> Option<process::Marks> {
+        let read = process.read(c"environ", LONGEST_ENVIRONMENT, bytes);
+        // A process that is about to end shows an empty one.
+        let marks =
+            read.ok().filter(|()| !bytes.is_empty()).map(|()| process::Marks::of(bytes, &self.sessions));
+        bytes.clear();
+        marks
     }
 
     pub(super) fn read(&self, process: &ProcessDirectory, bytes: &mut Vec<u8>) -> Marks<'_> {
@@ -67,7 +87,7 @@ impl Marking {
                 |entry: &[u8]| entry.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
             environment.split(|&b| b == 0).any(is_it)
         };
-        self.0.iter().find(|agent| agent.environment.iter().any(has))
+        self.agents.iter().find(|agent| agent.environment.iter().any(has))
     }
 }
 

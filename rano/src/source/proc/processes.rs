@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::event::Moment;
 use crate::process::agents::Agent;
-use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
+use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Surroundings, Verdict};
 use crate::source::Intake;
 
 /// A process is young for so many scans, and a settled one is looked at once in so many.
@@ -481,11 +481,29 @@ impl ProcessScanner {
         let Some(entry) = self.table.get_mut(&pid) else { return };
         let id = entry.id(pid);
         let change = ProcessChange::Seen { id, parent, image, at: now, birth, occasion };
-        let tracked = intake.process(change) != Verdict::Ignored;
-        if tracked && !entry.tracked {
+        let verdict = intake.process(change);
+        let tracked = verdict != Verdict::Ignored;
+        let is_new = tracked && !entry.tracked;
+        if is_new {
             self.became_tracked.push(id);
         }
         entry.tracked = tracked;
+        if verdict == Verdict::Tracked
+            && (is_new || occasion != Occasion::Renamed)
+            && let Some(surroundings) = self.surroundings(id)
+        {
+            intake.process(ProcessChange::Surroundings { id, surroundings });
+        }
+    }
+
+    /// In what a process that is there now began; `None` for one that is gone.
+    pub fn surroundings(&mut self, id: ProcessId) -> Option<Surroundings> {
+        let (process, _) = self.files.process_if(id).ok()?;
+        let mut target = [0; 4096];
+        let cwd = process.link(c"cwd", &mut target).ok();
+        let cwd = cwd.map(|path| String::from_utf8_lossy(path).into_owned());
+        let marks = self.marking.surroundings(&process, &mut self.bytes);
+        Some(Surroundings { cwd, marks })
     }
 
     /// The arguments of what was ignored before were not kept: they are read again.

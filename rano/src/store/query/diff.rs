@@ -132,6 +132,7 @@ impl History {
              CROSS JOIN endpoint ON endpoint.id = event.endpoint
              CROSS JOIN process ON process.id = event.process
              CROSS JOIN kind ON kind.id = event.kind
+             LEFT JOIN tool_call ON tool_call.id = process.call
              WHERE event.id BETWEEN {} AND {} AND endpoint.domain IS NULL AND event.remote_port > 0
                    AND process.session = ? AND kind.event IN ('connect', 'close', 'fail') AND ({condition})
              GROUP BY address",
@@ -179,6 +180,7 @@ fn traffic(session: i64, filter: Option<&Filter>) -> (String, Vec<Value>) {
          CROSS JOIN process ON process.id = event.process
          CROSS JOIN kind ON kind.id = event.kind
          CROSS JOIN endpoint ON endpoint.id = event.endpoint
+         LEFT JOIN tool_call ON tool_call.id = process.call
          WHERE event.id BETWEEN {} AND {} AND process.session = ? AND ({})",
         ids("min(first_event)"),
         ids("max(last_event)"),

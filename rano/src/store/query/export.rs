@@ -6,7 +6,7 @@ use std::io;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Params, params_from_iter};
 
-use super::filter::{Condition, domain_column};
+use super::filter::{Condition, PROGRAM, domain_column};
 use crate::filter;
 use crate::glob::Glob;
 use crate::store::History;
@@ -38,7 +38,7 @@ const fn field(name: &'static str, kind: Kind, sql: &'static str) -> Field {
 /// How many of [`FIELDS`], from the first, are exported by default.
 pub const DEFAULT_FIELDS: usize = 15;
 
-pub static FIELDS: [Field; 32] = [
+pub static FIELDS: [Field; 42] = [
     field("ts", Kind::Time, "event.ts"),
     field("run_id", Kind::Text, "session.run_id"),
     field("event", Kind::Text, "kind.event"),
@@ -71,13 +71,25 @@ pub static FIELDS: [Field; 32] = [
     field("netns", Kind::Integer, "process.netns"),
     field("peer_pid", Kind::Integer, "endpoint.peer_pid"),
     field("session_name", Kind::Text, "session.name"),
+    field("agent", Kind::Text, "tool_call.agent"),
+    field("agent_pid", Kind::Integer, "tool_call.agent_pid"),
+    field("agent_session", Kind::Text, "tool_call.agent_session"),
+    field("program", Kind::Text, PROGRAM),
+    field("cwd", Kind::Text, "directory.path"),
+    field("tool", Kind::Text, "tool_call.tool"),
+    field("tool_pid", Kind::Integer, "tool_call.tool_pid"),
+    field("tool_started", Kind::Time, "tool_call.tool_started"),
+    field("trace_id", Kind::Text, "process.trace_id"),
+    field("span_id", Kind::Text, "process.span_id"),
 ];
 
 /// Tables that are joined only where something is asked of them, each after those it needs.
-const JOINS: [(&str, &str); 5] = [
+const JOINS: [(&str, &str); 7] = [
     ("kind.", " CROSS JOIN kind ON kind.id = event.kind"),
     ("process.", " CROSS JOIN process ON process.id = event.process"),
     ("session.", " CROSS JOIN session ON session.id = process.session"),
+    ("tool_call.", " LEFT JOIN tool_call ON tool_call.id = process.call"),
+    ("directory.", " LEFT JOIN directory ON directory.id = process.cwd"),
     ("endpoint.", " CROSS JOIN endpoint ON endpoint.id = event.endpoint"),
     ("address.", " LEFT JOIN address ON address.id = event.local"),
 ];
@@ -249,8 +261,11 @@ impl History {
             conditions.push_str(" AND process.session IN (SELECT id FROM session)");
         }
         let asked = format!("{columns} {conditions}");
-        let needs =
-            |table: &str| asked.contains(table) || (table == "process." && asked.contains("session."));
+        let of_process = ["session.", "tool_call.", "directory."];
+        let needs = |table: &str| {
+            asked.contains(table)
+                || table == "process." && of_process.iter().any(|other| asked.contains(other))
+        };
         let joins: String = JOINS.iter().filter(|(table, _)| needs(table)).map(|(_, join)| *join).collect();
         Ok((format!("SELECT {columns} FROM event{joins} WHERE {conditions} ORDER BY event.id"), values))
     }

@@ -125,8 +125,13 @@ impl Condition {
                 let column = if self.on_sums { "actor.provider" } else { "process.provider" };
                 self.glob(column, glob.as_sql().to_owned());
             }
+            TextKey::Program => self.glob(PROGRAM, glob.as_sql().to_owned()),
+            TextKey::Agent => self.glob("tool_call.agent", glob.as_sql().to_owned()),
+            TextKey::Tool => self.glob("tool_call.tool", glob.as_sql().to_owned()),
             TextKey::Process => {
                 self.glob("ifnull(process.comm, 'unknown')", glob.as_sql().to_owned());
+                self.sql.push_str(" OR ");
+                self.glob(PROGRAM, glob.as_sql().to_owned());
                 self.sql.push_str(" OR ");
                 self.glob("process.exe", glob.as_sql().to_owned());
                 self.sql.push_str(" OR ");
@@ -155,8 +160,14 @@ impl Condition {
     }
 
     fn anywhere(&mut self, text: &str) {
-        let columns =
-            ["endpoint.domain", "ifnull(process.comm, 'unknown')", "process.exe", "process.cmdline", ADDRESS];
+        let columns = [
+            "endpoint.domain",
+            "ifnull(process.comm, 'unknown')",
+            PROGRAM,
+            "process.exe",
+            "process.cmdline",
+            ADDRESS,
+        ];
         self.each(&columns, " OR ", |this, column| {
             this.sql.extend(["ifnull(instr(lower(", column, "), "]);
             this.value(text.to_owned());
@@ -174,7 +185,7 @@ fn is_in_sums(node: &Node) -> bool {
             Term::Text(TextKey::Domain | TextKey::Provider, _)
             | Term::Word(WordKey::Type | WordKey::Protocol, _)
             | Term::Ip(_) => true,
-            Term::Text(TextKey::Process, _)
+            Term::Text(TextKey::Process | TextKey::Program | TextKey::Agent | TextKey::Tool, _)
             | Term::Word(WordKey::State | WordKey::Event | WordKey::Source | WordKey::Quality, _)
             | Term::Number(..)
             | Term::Alert(_)
@@ -182,6 +193,9 @@ fn is_in_sums(node: &Node) -> bool {
         },
     }
 }
+
+/// What a person calls a process. That of rows that are older than this column is their comm.
+pub(super) const PROGRAM: &str = "ifnull(process.program, ifnull(process.comm, 'unknown'))";
 
 /// The remote end as it is shown.
 const ADDRESS: &str = "CASE WHEN endpoint.protocol = 'unix' THEN endpoint.remote

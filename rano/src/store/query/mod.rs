@@ -1,5 +1,6 @@
 //! Questions to the stored history. Each answer is plain data; `output/` gives it its shape.
 
+pub mod calls;
 pub mod diff;
 pub mod export;
 mod filter;

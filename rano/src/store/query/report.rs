@@ -88,7 +88,7 @@ impl Counts {
     }
 
     /// From seven columns that begin at `first`.
-    fn from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
+    pub(super) fn from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
         Ok(Self {
             connects: count(row, first)?,
             closes: count(row, first + 1)?,
@@ -428,7 +428,11 @@ impl History {
         let (tables, condition) = if filter.sql.is_empty() {
             ("", String::new())
         } else {
-            (" CROSS JOIN endpoint ON endpoint.id = event.endpoint", format!(" AND ({})", filter.sql))
+            (
+                " CROSS JOIN endpoint ON endpoint.id = event.endpoint
+                 LEFT JOIN tool_call ON tool_call.id = process.call",
+                format!(" AND ({})", filter.sql),
+            )
         };
         let mut rows = self.connection.prepare(&format!(
             "SELECT process.actor, event.endpoint, kind.event = 'connect', kind.event = 'close', kind.event = 'fail',

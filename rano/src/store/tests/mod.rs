@@ -26,7 +26,7 @@ use crate::event::{
     Protocol, SocketState, SourceKind,
 };
 use crate::files::Rights;
-use crate::process::{Ancestor, Process, ProcessId};
+use crate::process::{Ancestor, Call, Process, ProcessId, Tool, Trace};
 use crate::source::Role;
 use crate::update::{Counters, Progress, Renamed, Update};
 
@@ -65,7 +65,7 @@ fn session() -> Session {
 }
 
 fn process() -> Process {
-    let ancestor = |comm: &str, pid| Ancestor { comm: comm.to_owned(), pid };
+    let ancestor = |comm: &str, pid| Ancestor { comm: comm.to_owned(), pid, program: comm.to_owned() };
     Process {
         key: 1,
         id: ProcessId { pid: 2000, start_time: 99 },
@@ -76,6 +76,27 @@ fn process() -> Process {
         exe: "/usr/bin/claude".to_owned(),
         provider: "anthropic".into(),
         ancestry: vec![ancestor("init", 1), ancestor("bash", 1700), ancestor("claude", 2000)],
+        program: "claude".to_owned(),
+        cwd: Some("/srv/code".into()),
+        call: Some(Arc::new(call())),
+        trace: Some(Trace {
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
+            span_id: "00f067aa0ba902b7".into(),
+        }),
+    }
+}
+
+fn call() -> Call {
+    let tool = Tool {
+        cmdline: "bash -c 'curl x'".to_owned(),
+        id: ProcessId { pid: 1999, start_time: 98 },
+        started_ms: NOON - 1_123,
+    };
+    Call {
+        agent: "codex".into(),
+        agent_id: ProcessId { pid: 1900, start_time: 90 },
+        session: Some("s-1".into()),
+        tool: Some(tool),
     }
 }
 

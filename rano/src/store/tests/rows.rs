@@ -188,7 +188,7 @@ fn hostile_strings_come_back_as_they_were() {
         comm: "a,b:c%\n\u{9b}é".to_owned(),
         cmdline: hostile.to_owned(),
         exe: hostile.to_owned(),
-        ancestry: vec![Ancestor { comm: "a,b:c%\n\u{9b}é".to_owned(), pid: 7 }],
+        ancestry: vec![Ancestor { comm: "a,b:c%\n\u{9b}é".to_owned(), pid: 7, program: String::new() }],
         ..process()
     };
     let unix = event(EventKind::Connect, 1).with(|it| {

@@ -40,6 +40,8 @@ impl Intake for Watch {
             ProcessChange::Seen { id, parent, image, .. } => {
                 format!("seen {} < {parent} {}", id.pid, image.argv.join(" "))
             }
+            // Of the test's own processes, where their numbers are there.
+            ProcessChange::Surroundings { .. } => return self.tree.apply(change),
             ProcessChange::Gone { id, .. } => format!("gone {}", id.pid),
         });
         self.tree.apply(change)
