@@ -187,12 +187,11 @@ impl Callers {
             return Some((known, line));
         }
         // What leads no group of threads has no pidfd of this kind.
-        let (pid, pidfd) = match open_pidfd(thread) {
-            Some(pidfd) => (thread, pidfd),
-            None => {
-                let pid = process_of(thread)?;
-                (pid, open_pidfd(pid)?)
-            }
+        let (pid, pidfd) = if let Some(pidfd) = open_pidfd(thread) {
+            (thread, pidfd)
+        } else {
+            let pid = process_of(thread)?;
+            (pid, open_pidfd(pid)?)
         };
         let line = line_of(pid)?;
         let known = Known { thread, who: line.who, program: 0, is_stale: false, pidfd };
