@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -341,10 +340,8 @@ impl Shared {
     /// The shell that waits for rano must see that its job stands still, though the command stopped itself alone. It
     /// goes on together with rano; the supervisor wakes rano if somebody wakes the command.
     fn stand_still(&self) {
-        let flags = OFlags::RDWR | OFlags::NOCTTY;
-        let has_terminal = rustix::fs::open(c"/dev/tty", flags, Mode::empty()).is_ok();
         // A stop that reached both at once is over by now.
-        if !has_terminal || !caller::stands_still(self.who.pid) {
+        if !caller::has_terminal() || !caller::stands_still(self.who.pid) {
             return;
         }
         sys::stand_still();
