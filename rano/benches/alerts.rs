@@ -134,6 +134,7 @@ fn play(recording: &Arc<[u8]>, with: With) -> Result<Duration, Box<dyn Error>> {
         stats: (with == With::AlertsAndStats).then(|| LiveStats::new(settings)),
         bell: false,
         room: || Room::ENDLESS,
+        is_quiet: false,
     };
     let nowhere = || Stream::new(Box::new(std::io::sink()), false, Styles::default());
     let terminal: Box<dyn Sink> = Box::new(Terminal::new(nowhere(), nowhere(), terminal, stop.clone()));

@@ -33,6 +33,7 @@ mod readers;
 mod report;
 mod retain;
 mod reverse_names;
+mod run;
 mod short_connections;
 mod shutdown;
 mod stats;
@@ -45,7 +46,8 @@ mod unknown_owners;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(ended) = support::program::copy_if_asked().or_else(support::actor::play_if_asked) {
+    let played = support::program::copy_if_asked().or_else(support::caller::play_if_asked);
+    if let Some(ended) = played.or_else(support::actor::play_if_asked) {
         return ended;
     }
     let arguments = libtest_mimic::Arguments::from_args();
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         log_files::all(),
         report::all(),
         retain::all(),
+        run::all(),
         diff::all(),
         status::all(),
         export::all(),

@@ -24,6 +24,7 @@ mod names;
 mod odd_client;
 mod odd_sockets;
 mod privileges;
+mod run;
 mod swarm;
 mod taken_away;
 mod talker;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         names::all(),
         odd_sockets::all(),
         privileges::all(),
+        run::all(),
         swarm::all(),
         taken_away::all(),
         tool_calls::all(),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
 /// The end of a process that plays a part in a test.
 fn played() -> Option<ExitCode> {
     support::program::copy_if_asked()
+        .or_else(support::caller::play_if_asked)
         .or_else(swarm::play_if_asked)
         .or_else(odd_client::play_if_asked)
         .or_else(flooder::play_if_asked)

@@ -59,6 +59,7 @@ fn polling() -> ProcSettings {
         unix: false,
         unattributed: false,
         only_unix: false,
+        every_end: false,
         once: true,
         receive_buffer: 0,
     }

@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: places to run in, scripted client programs, rano itself, its database.
 
 pub mod actor;
+pub mod caller;
 pub mod database;
 pub mod dns;
 pub mod history;

@@ -60,6 +60,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
         bench::load::HOLD => bench::load::hold(&arguments),
         bench::load::CONNECT => bench::load::connect(&arguments),
         bench::load::CONNECT_TO => bench::load::connect_to(),
+        bench::run::CONNECT_OFTEN => bench::run::connect_often(&arguments[0].to_string_lossy()),
         bench::hooks::CLIENT => bench::hooks::be_client(&arguments),
         bench::hooks::COSTS => bench::hooks::measure_in_guest(&arguments),
         "" | "help" | "--help" | "-h" => {

@@ -43,7 +43,6 @@ use crate::source::replay::{Recorder, Replay};
 use crate::source::seccomp::child::{Child, Handle};
 use crate::stop::{ReopenLogs, Stop};
 use crate::store::{OpenError, OpenProblem, Session, Store, StoreOptions};
-use crate::summary::Summary;
 use crate::totals::View;
 
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
@@ -65,8 +64,8 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     run.take_inputs(&mut setup)?;
     let opened = run.recorded(setup.open(rules).map_err(not_opened)?)?;
     let terminal = run.terminal(&stop);
-    let summary = run.observe(opened, logs, terminal, (&stop, reopen), Box::new(move || ready.tell()))?;
-    Ok(if summary.output_failed { Code::CannotOpen } else { Code::Fine }.into())
+    let is_written = run.observe(opened, logs, terminal, (&stop, reopen), Box::new(move || ready.tell()))?;
+    Ok(if is_written { Code::Fine } else { Code::CannotOpen }.into())
 }
 
 /// A command to be run under observation.
@@ -117,7 +116,7 @@ pub(super) fn observe_command(
 }
 
 impl Run<'_> {
-    /// With everything open, to the end.
+    /// With everything open, to the end; whether all of the output could be written.
     fn observe(
         &self,
         opened: Opened,
@@ -125,7 +124,7 @@ impl Run<'_> {
         terminal: Terminal,
         (stop, reopen): (&Stop, ReopenLogs),
         ready: Box<dyn FnOnce() + Send>,
-    ) -> Result<Summary> {
+    ) -> Result<bool> {
         let run = self;
         let (store, lost) = run.store(opened.health())?;
         let on_move = run.registration(store.as_ref());
@@ -136,7 +135,8 @@ impl Run<'_> {
         sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
         sinks.push(Box::new(terminal));
         let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
-        opened.observe(Outputs { ready: Some(ready), ..run.outputs(sinks) }, stop)
+        let summary = opened.observe(Outputs { ready: Some(ready), ..run.outputs(sinks) }, stop)?;
+        Ok(!summary.output_failed)
     }
 }
 

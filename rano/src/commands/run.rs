@@ -26,7 +26,7 @@ Standard input, output and error and the terminal are the command's: rano writes
 and its summary to standard error at the end. The exit code is the command's, 128+N if signal N ended it, 126 if it \
 cannot be run, 127 if it is not there.";
 
-pub fn command(hidden: bool) -> Command {
+pub(super) fn command(hidden: bool) -> Command {
     Command::new("run")
         .about("Run a command and watch what it and all that it starts talk to")
         .long_about(LONG_ABOUT)
@@ -51,7 +51,7 @@ pub fn command(hidden: bool) -> Command {
         .args_override_self(true)
 }
 
-pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
+pub(super) fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let words: Vec<OsString> =
         matches.get_many::<OsString>("command").into_iter().flatten().cloned().collect();
     let mut configuration = load(matches, context)?;

@@ -285,7 +285,6 @@ impl Setup {
 struct Sourced {
     source: Box<dyn source::Source>,
     is_replay: bool,
-    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command alone runs commands"))]
     running: Option<Running>,
 }
 

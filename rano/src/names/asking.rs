@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ struct Seen {
 #[derive(Debug, Clone)]
 pub struct Asker {
     questions: SyncSender<Seen>,
+    /// Questions that are waited for.
+    open: Arc<AtomicUsize>,
     servers: Arc<HashSet<IpAddr>>,
 }
 
@@ -52,9 +55,16 @@ impl Asker {
             return;
         }
         if let Said::Asked(question) = dns::read(message) {
-            // The connection then has no name, and is counted as such.
-            let _ = self.questions.try_send(Seen { server, question, by, at });
+            // Without room the connection has no name, and is counted as such.
+            if self.questions.try_send(Seen { server, question, by, at }).is_ok() {
+                self.open.fetch_add(1, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// An answer may still come.
+    pub fn is_waiting(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -62,8 +72,10 @@ impl Asker {
 pub fn start() -> Result<(Feed, Asker)> {
     let (questions, seen) = sync_channel(WAITING_MAX);
     let servers = Arc::new(resolver::of_this_machine().into_iter().collect());
-    let feed = Feed::from_thread(Rights::here(), move |sender| run(&seen, &sender))?;
-    Ok((feed, Asker { questions, servers }))
+    let open = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&open);
+    let feed = Feed::from_thread(Rights::here(), move |sender| run(&seen, &asked, &sender))?;
+    Ok((feed, Asker { questions, open, servers }))
 }
 
 struct Outstanding {
@@ -71,7 +83,7 @@ struct Outstanding {
     asked: Instant,
 }
 
-fn run(seen: &Receiver<Seen>, sender: &Sender) {
+fn run(seen: &Receiver<Seen>, open: &AtomicUsize, sender: &Sender) {
     let (random, mut number) = (RandomState::new(), 0u64);
     let mut sockets: [Option<UdpSocket>; 2] = [None, None];
     let mut outstanding: HashMap<u16, Outstanding> = HashMap::new();
@@ -83,18 +95,25 @@ fn run(seen: &Receiver<Seen>, sender: &Sender) {
                 number += 1;
                 let [low, high, ..] = random.hash_one(number).to_ne_bytes();
                 let id = u16::from_ne_bytes([low, high]);
-                if send(&mut sockets, id, &seen).is_some() {
-                    outstanding.insert(id, Outstanding { seen, asked: Instant::now() });
-                }
+                let replaced = match send(&mut sockets, id, &seen) {
+                    Some(()) => outstanding.insert(id, Outstanding { seen, asked: Instant::now() }).is_some(),
+                    None => true,
+                };
+                open.fetch_sub(usize::from(replaced), Ordering::Relaxed);
             }
-            Ok(_) => sender.lost(1),
+            Ok(_) => {
+                sender.lost(1);
+                open.fetch_sub(1, Ordering::Relaxed);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
+        let before = outstanding.len();
         for socket in sockets.iter().flatten() {
             receive(socket, &mut outstanding, sender);
         }
         outstanding.retain(|_, one| one.asked.elapsed() < PATIENCE);
+        open.fetch_sub(before - outstanding.len(), Ordering::Relaxed);
     }
 }
 

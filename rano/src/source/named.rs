@@ -115,7 +115,9 @@ impl Source for Named {
 
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
         deliver(&mut self.feed, self.inner.now(), intake);
-        self.inner.finish(&mut Ordered { feed: &mut self.feed, intake })
+        self.inner.finish(&mut Ordered { feed: &mut self.feed, intake })?;
+        deliver(&mut self.feed, self.inner.now(), intake);
+        Ok(())
     }
 
     fn health(&self) -> SourceHealth {

@@ -10,6 +10,7 @@ mod notify;
 mod poll;
 mod report;
 mod resolver;
+pub(crate) mod run;
 mod startup;
 mod table;
 pub(crate) mod world;
@@ -32,7 +33,7 @@ enum Bench {
     OfRano,
 }
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("poll", Bench::InWorld(poll::measure)),
     ("notify", Bench::InWorld(notify::measure)),
     ("hooks", Bench::InWorld(hooks::measure)),
@@ -43,6 +44,7 @@ const BENCHES: [(&str, Bench); 10] = [
     ("alerts", Bench::OfRano),
     ("names", Bench::Here(names::measure)),
     ("resolver", Bench::InWorld(resolver::measure)),
+    ("run", Bench::InWorld(run::measure)),
 ];
 
 /// Makes a database to try things on; not a measurement.
@@ -67,7 +69,7 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
         eprintln!(
-            "error: no bench '{}': poll notify hooks store report memory startup alerts names resolver",
+            "error: no bench '{}': poll notify hooks store report memory startup alerts names resolver run",
             unknown.display()
         );
         return Ok(ExitCode::from(2));

@@ -62,7 +62,7 @@ const ONLY_WHERE_BOOTED: &[&str] = &["lockdown"];
 const LONG: &[&str] = &["flood", "floods", "views"];
 /// What is the same on every rung is shown on one of the oldest and of the newest kernel.
 const EVERYTHING: [(&str, &str); 2] = [("5.10", "kprobe"), ("6.18", "fentry")];
-const SAME_ON_EVERY_RUNG: &[&str] = &["ladder", "loss", "names", "privileges", "taken_away", "tricks"];
+const SAME_ON_EVERY_RUNG: &[&str] = &["ladder", "loss", "names", "privileges", "run", "taken_away", "tricks"];
 /// What differs by rung, and takes minutes: on those two only, unless the table is asked for.
 const SLOW: &[&str] = &["datagrams", "families"];
 /// What differs by rung and is uncommon: on those two, and on one guest of the rung that they leave out.

@@ -167,11 +167,12 @@ impl ProcSource {
 
     /// Takes what notifications come within `patience` of the first.
     pub fn hear(&mut self, patience: Duration, intake: &mut dyn Intake) {
-        if let Some(fd) = self.own.wake_fd() {
-            let patience = Timespec::try_from(patience).unwrap_or_default();
-            // Interrupted or not, what is there is taken.
-            let _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&patience));
-        }
+        let patience = Timespec::try_from(patience).unwrap_or_default();
+        let wake = self.own.wake_fd();
+        let mut fds: Vec<_> = wake.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        // Interrupted or not, what is there is taken.
+        let _ = poll(&mut fds, Some(&patience));
+        drop(fds);
         self.own.drain(intake);
     }
 

@@ -114,6 +114,15 @@ pub(super) fn descendants(of: u32) -> usize {
     found.len() - 1
 }
 
+/// Whether this process has a controlling terminal (`tty_nr`, the fifth field behind the name).
+pub(super) fn has_terminal() -> bool {
+    let mut bytes = [0; STAT];
+    let line = read_file(&ProcPath::new(format_args!("/proc/self/stat")), &mut bytes).unwrap_or_default();
+    let fields = line.iter().rposition(|&byte| byte == b')').and_then(|at| line.get(at + 2..));
+    let terminal = fields.and_then(|fields| fields.split(|&byte| byte == b' ').nth(4));
+    terminal.is_some_and(|number| number != b"0")
+}
+
 /// Whether a process was stopped by a signal.
 pub(super) fn stands_still(pid: u32) -> bool {
     let mut bytes = [0; STAT];
@@ -187,12 +196,11 @@ impl Callers {
             return Some((known, line));
         }
         // What leads no group of threads has no pidfd of this kind.
-        let (pid, pidfd) = match open_pidfd(thread) {
-            Some(pidfd) => (thread, pidfd),
-            None => {
-                let pid = process_of(thread)?;
-                (pid, open_pidfd(pid)?)
-            }
+        let (pid, pidfd) = if let Some(pidfd) = open_pidfd(thread) {
+            (thread, pidfd)
+        } else {
+            let pid = process_of(thread)?;
+            (pid, open_pidfd(pid)?)
         };
         let line = line_of(pid)?;
         let known = Known { thread, who: line.who, program: 0, is_stale: false, pidfd };

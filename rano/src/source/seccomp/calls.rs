@@ -1,11 +1,11 @@
-//! What the supervisor told, put to use: processes go to the pipeline, calls become claims, and what the kernel's tables
-//! tell of a socket is completed by who called.
+//! What the supervisor told, put to use: processes go to the pipeline, calls become claims, and what the kernel's
+//! tables tell of a socket is completed by who called.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use super::child::Handle;
-use super::claims::{Claims, Seen};
+use super::claims::{Call, Claims, Seen};
 use super::record::{Facts, Record, Way, Who};
 use crate::event::{Moment, Protocol};
 use crate::names::asking::Asker;
@@ -34,6 +34,8 @@ pub(super) struct Calls {
     pub(super) look_due_ns: Option<u64>,
     /// Somebody called in another network namespace.
     pub(super) is_elsewhere: bool,
+    /// Connects there.
+    pub(super) elsewhere: u64,
     pub(super) rings: HashSet<Who>,
     pub(super) unread: u64,
     /// Programs that would have got privileges.
@@ -53,6 +55,7 @@ impl Calls {
             unmet: Vec::new(),
             look_due_ns: None,
             is_elsewhere: false,
+            elsewhere: 0,
             rings: HashSet::new(),
             unread: 0,
             privileged: HashSet::new(),
@@ -137,17 +140,21 @@ impl Calls {
     ) {
         let Some((id, netns)) = self.socket(&socket) else { return };
         let Some(protocol) = protocol(socket.protocol) else { return };
-        self.is_elsewhere |= netns != self.own_netns;
+        if netns != self.own_netns {
+            self.is_elsewhere = true;
+            self.elsewhere += 1;
+        }
+        let call = Call { owner, at, protocol, remote, netns };
         match way {
             Way::Connect if protocol == Protocol::Tcp || self.udp => {
-                self.claims.connect(source::now().boot_ns, id, owner, at, protocol, remote, netns);
+                self.claims.connect(id, call, source::now().boot_ns);
                 if protocol == Protocol::Tcp && self.look_due_ns.is_none() {
                     self.look_due_ns = Some(at.boot_ns + LOOK_AFTER_NS);
                 }
             }
             Way::Send if self.udp => {
                 let ends = (socket.local, socket.peer);
-                self.claims.send((id, netns), owner, at, protocol, remote, ends, intake);
+                self.claims.send(id, call, ends, intake);
             }
             Way::Connect | Way::Send => {}
         }
@@ -197,6 +204,10 @@ pub(super) struct Fill<'a> {
 }
 
 impl Fill<'_> {
+    pub(super) fn awaits_names(&self) -> bool {
+        self.calls.asker.as_ref().is_some_and(Asker::is_waiting)
+    }
+
     pub(super) fn owed(&self, are_there: impl Fn(SocketId) -> bool) -> bool {
         self.calls.claims.owed(self.calls.own_netns, are_there)
     }

@@ -16,6 +16,18 @@ const FLOWS_MAX: usize = 64;
 /// How long the kernel's tables have to show what a call asked for.
 const PATIENCE_NS: u64 = 3_000_000_000;
 
+/// What a call asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    pub(super) owner: ProcessId,
+    pub(super) at: Moment,
+    pub(super) protocol: Protocol,
+    /// What the caller passed.
+    pub(super) remote: SocketAddr,
+    /// Number of the network namespace.
+    pub(super) netns: u32,
+}
+
 /// A socket in a call.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
@@ -89,16 +101,8 @@ impl Claims {
     }
 
     /// Somebody connects a socket. A call that a signal interrupted is told twice.
-    pub(super) fn connect(
-        &mut self,
-        now_ns: u64,
-        id: SocketId,
-        owner: ProcessId,
-        at: Moment,
-        protocol: Protocol,
-        remote: SocketAddr,
-        netns: u32,
-    ) {
+    pub(super) fn connect(&mut self, id: SocketId, call: Call, now_ns: u64) {
+        let Call { owner, at, protocol, remote, netns } = call;
         if remote.port() == 0 && protocol == Protocol::Udp {
             // A question about routes.
             return;
@@ -128,14 +132,12 @@ impl Claims {
     /// Somebody sends a datagram. `ends`: of the socket, as the kernel has them.
     pub(super) fn send(
         &mut self,
-        (id, netns): (SocketId, u32),
-        owner: ProcessId,
-        at: Moment,
-        protocol: Protocol,
-        remote: SocketAddr,
+        id: SocketId,
+        call: Call,
         (local, peer): (Option<SocketAddr>, Option<SocketAddr>),
         intake: &mut dyn Intake,
     ) {
+        let Call { owner, at, protocol, remote, netns } = call;
         let is_connected = peer == Some(remote);
         if !self.table.contains(&id) {
             let claim = Claim {

@@ -40,6 +40,10 @@ struct Abi {
 /// x32 calls have this bit in their number, and pointers of 32 bits.
 #[cfg(target_arch = "x86_64")]
 const X32: u32 = 0x4000_0000;
+#[cfg(target_arch = "x86_64")]
+const fn x32(number: u32) -> u32 {
+    X32 | number
+}
 
 #[cfg(target_arch = "x86_64")]
 const ABIS: [Abi; 2] = [
@@ -54,13 +58,13 @@ const ABIS: [Abi; 2] = [
             (425, Call::Ring),
             (59, Call::Exec),
             (322, Call::ExecAt),
-            (X32 | 42, Call::Connect),
-            (X32 | 44, Call::SendTo),
-            (X32 | 518, Call::SendMessage),
-            (X32 | 538, Call::SendMessages),
-            (X32 | 425, Call::Ring),
-            (X32 | 520, Call::Exec),
-            (X32 | 545, Call::ExecAt),
+            (x32(42), Call::Connect),
+            (x32(44), Call::SendTo),
+            (x32(518), Call::SendMessage),
+            (x32(538), Call::SendMessages),
+            (x32(425), Call::Ring),
+            (x32(520), Call::Exec),
+            (x32(545), Call::ExecAt),
         ],
         socketcall: None,
     },
@@ -161,9 +165,8 @@ pub(super) fn program(datagrams: bool) -> Vec<sock_filter> {
 /// For one architecture; it always answers.
 fn block(abi: &Abi, datagrams: bool) -> Vec<sock_filter> {
     let wanted = |call: Call| match call {
-        Call::Connect | Call::Ring | Call::Exec | Call::ExecAt => true,
         // `sendto` with an address also connects (TCP Fast Open).
-        Call::SendTo => true,
+        Call::Connect | Call::SendTo | Call::Ring | Call::Exec | Call::ExecAt => true,
         Call::SendMessage | Call::SendMessages => datagrams,
     };
     let mut block = vec![load(NUMBER)];
@@ -223,7 +226,8 @@ mod tests {
     /// What the kernel would make of the program (Documentation/networking/filter.rst), for its few instructions.
     fn run(program: &[sock_filter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
         let mut words = vec![number, arch, 0, 0];
-        words.extend(arguments.iter().flat_map(|&word| [word as u32, (word >> 32) as u32]));
+        let half = |word: u64| u32::try_from(word & 0xffff_ffff).expect("32 bits");
+        words.extend(arguments.iter().flat_map(|&word| [half(word), half(word >> 32)]));
         let (mut at, mut loaded) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];

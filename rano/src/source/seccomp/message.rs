@@ -39,25 +39,31 @@ pub(super) fn header(thread: u32, at: u64, is_wide: bool) -> Option<Message> {
 impl Message {
     /// Its first bytes, of at most two pieces: DNS over TCP alone has its length apart.
     pub(super) fn beginning<'b>(&self, thread: u32, into: &'b mut [u8; QUESTION]) -> &'b [u8] {
-        let size = if self.is_wide { 16 } else { 8 };
+        let size: u8 = if self.is_wide { 16 } else { 8 };
         let mut filled = 0;
         for piece in 0..self.vectors.min(2) {
             let mut bytes = [0; 16];
-            let Some(room) = bytes.get_mut(..size as usize) else { break };
-            if sys::read_memory(thread, self.vector.wrapping_add(piece * size), room) != Ok(room.len()) {
+            let Some(room) = bytes.get_mut(..usize::from(size)) else { break };
+            if sys::read_memory(thread, self.vector.wrapping_add(piece * u64::from(size)), room)
+                != Ok(room.len())
+            {
                 break;
             }
-            let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
-            let (at, length) = if self.is_wide {
-                (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest))
-            } else {
-                let at = u64::from(u32::from_ne_bytes([a, b, c, d]));
-                (at, u64::from(u32::from_ne_bytes([e, f, g, h])))
-            };
+            let Some((at, length)) = pointer(&bytes, self.is_wide) else { break };
             filled += plain(thread, at, length, into.get_mut(filled..).unwrap_or_default());
         }
         into.get(..filled).unwrap_or_default()
     }
+}
+
+/// `struct iovec`
+fn pointer(bytes: &[u8; 16], is_wide: bool) -> Option<(u64, u64)> {
+    if is_wide {
+        let (at, length) = bytes.split_first_chunk::<8>()?;
+        return Some((u64::from_ne_bytes(*at), u64::from_ne_bytes(*length.first_chunk()?)));
+    }
+    let (at, rest) = bytes.split_first_chunk::<4>()?;
+    Some((u32::from_ne_bytes(*at).into(), u32::from_ne_bytes(*rest.first_chunk()?).into()))
 }
 
 /// Copies at most `length` bytes that lie at `at`; how many.

@@ -1,5 +1,5 @@
 //! A command that rano runs, and the source that sees each of its calls before the kernel acts on it: seccomp user
-//! notifications, which take no privileges. The calls say who and what was asked for; sock_diag and its notifications
+//! notifications, which take no privileges. The calls say who and what was asked for; `sock_diag` and its notifications
 //! say by cookie what became of it, with the means of the polling source.
 
 mod caller;
@@ -34,6 +34,8 @@ use claims::Fate;
 const IDLE_PARTS: u64 = 20;
 /// At the end, how long ends that are owed are waited for, and how often it is looked which are.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Answers to look-ups are waited for this long.
+const NAMES: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(50);
 
 /// Why the filter cannot be had, for people.
@@ -102,7 +104,9 @@ impl SeccompSource {
         let begun = std::time::Instant::now();
         while begun.elapsed() < FAREWELL {
             let inner = &self.inner;
-            if !inner.heard_every_end() || !intake.owed(|id| inner.holds(id)) {
+            let is_named = !intake.awaits_names() || begun.elapsed() > NAMES;
+            let is_told = !inner.heard_every_end() || !intake.owed(|id| inner.holds(id));
+            if is_told && is_named {
                 return;
             }
             self.inner.hear(STEP, intake);
@@ -195,6 +199,10 @@ impl Source for SeccompSource {
         health.bounds.add(Bound::AddressChanged, self.calls.claims.address_changed);
         health.bounds.add(Bound::SilentDatagrams, self.calls.claims.silent);
         let notes = [
+            (
+                self.calls.elsewhere,
+                "calls in other network namespaces: neither their bytes nor what became of them is known",
+            ),
             (rings, "processes with an io_uring, whose connects are not seen"),
             (self.calls.unread, "calls of processes that may not be looked into (not dumpable)"),
             (

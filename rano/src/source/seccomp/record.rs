@@ -135,8 +135,9 @@ pub(super) fn put_address(out: &mut Out, address: Option<SocketAddr>) {
     }
 }
 
-fn get_address(bytes: &mut In<'_>) -> Option<Option<SocketAddr>> {
-    Some(match bytes.u8()? {
+/// `None` where there is none, and where the record is cut.
+fn get_address(bytes: &mut In<'_>) -> Option<SocketAddr> {
+    match bytes.u8()? {
         4 => {
             let port = bytes.u16()?;
             Some(SocketAddr::new(IpAddr::from(*bytes.array::<4>()?), port))
@@ -146,7 +147,7 @@ fn get_address(bytes: &mut In<'_>) -> Option<Option<SocketAddr>> {
             Some(std::net::SocketAddrV6::new(ip.into(), port, 0, bytes.u32()?).into())
         }
         _ => None,
-    })
+    }
 }
 
 pub(super) fn put_facts(out: &mut Out, facts: &Facts) {
@@ -166,8 +167,8 @@ fn get_facts(bytes: &mut In<'_>) -> Option<Facts> {
         netns: bytes.u32()?,
         family: bytes.u16()?,
         protocol: bytes.u16()?,
-        local: get_address(bytes)?,
-        peer: get_address(bytes)?,
+        local: get_address(bytes),
+        peer: get_address(bytes),
     })
 }
 
@@ -223,14 +224,14 @@ fn parse(kind: u8, bytes: &mut In<'_>) -> Option<Record> {
             at_ns: bytes.u64()?,
             way: if bytes.u8()? == Way::Connect as u8 { Way::Connect } else { Way::Send },
             socket: get_facts(bytes)?,
-            address: get_address(bytes)?,
+            address: get_address(bytes),
         },
         kind::UNREAD => Record::Unread { who: get_who(bytes)?, is_connect: bytes.u8()? != 0 },
         kind::QUESTION => Record::Question {
             who: get_who(bytes)?,
             at_ns: bytes.u64()?,
             socket: get_facts(bytes)?,
-            server: get_address(bytes)??,
+            server: get_address(bytes)?,
             message: bytes.text()?.to_vec(),
         },
         kind::RING => Record::Ring { who: get_who(bytes)? },

@@ -120,8 +120,8 @@ pub(super) fn run(ends: Ends, command: &Arguments, programs: [Vec<libc::sock_fil
         own,
         teller,
         callers: Callers::new(),
-        processes: [(Who { pid: 0, start_time: 0 }, 0); TOLD],
-        flows: [0; TOLD],
+        processes: vec![(Who { pid: 0, start_time: 0 }, 0); TOLD].into_boxed_slice(),
+        flows: vec![0; TOLD].into_boxed_slice(),
     };
     supervisor.watch()
 }
@@ -195,9 +195,9 @@ struct Supervisor {
     teller: Teller,
     callers: Callers,
     /// Processes that were told, by pid, and what they ran.
-    processes: [(Who, u64); TOLD],
+    processes: Box<[(Who, u64)]>,
     /// Datagram flows that were told, by a hash of them.
-    flows: [u64; TOLD],
+    flows: Box<[u64]>,
 }
 
 /// A caller and what it asks for.
@@ -423,7 +423,8 @@ impl Supervisor {
             return self.tell_call(asked, Way::Connect, facts, Some(address));
         }
         let flow = hash(facts.cookie, &address);
-        if let Some(place) = self.flows.get_mut((flow % TOLD as u64) as usize) {
+        let place = usize::try_from(flow % TOLD as u64).unwrap_or(0);
+        if let Some(place) = self.flows.get_mut(place) {
             if *place == flow {
                 return;
             }

@@ -13,12 +13,23 @@ const ID_VALID: u32 = 0x4008_2102;
 const SET_FLAGS: u32 = 0x4008_2104;
 /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`
 const SYNC_WAKE_UP: u64 = 1;
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`
+const NEW_LISTENER: u32 = 1 << 3;
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, from Linux 5.19 on.
 const WAIT_KILLABLE: u64 = 1 << 5;
 /// `SO_NETNS_COOKIE`, from Linux 5.14 on.
 const NETNS_COOKIE: c_int = 71;
 /// Signals are numbered up to this.
 const LAST_SIGNAL: c_int = 64;
+
+#[allow(
+    clippy::cast_lossless,
+    clippy::cast_possible_wrap,
+    reason = "the C libraries do not agree on the type of a request"
+)]
+fn request(number: u32) -> libc::Ioctl {
+    number as libc::Ioctl
+}
 
 fn errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
@@ -44,7 +55,7 @@ pub(super) fn install(program: &[sock_filter]) -> Result<(OwnedFd, bool), Errno>
 }
 
 fn install_as_is(program: &[sock_filter]) -> Result<OwnedFd, Errno> {
-    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u64;
+    let flags = u64::from(NEW_LISTENER);
     match install_with(program, flags | WAIT_KILLABLE) {
         Err(Errno::INVAL) => install_with(program, flags),
         installed => installed,
@@ -65,7 +76,7 @@ fn install_with(program: &[sock_filter], flags: u64) -> Result<OwnedFd, Errno> {
 /// Whoever waits and whoever answers change places on one CPU, which saves most of the cost. From Linux 6.6 on.
 pub(super) fn wake_up_in_place(listener: BorrowedFd<'_>) {
     // SAFETY: the argument is a number.
-    let _ = unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP) };
+    let _ = unsafe { libc::ioctl(listener.as_raw_fd(), request(SET_FLAGS), SYNC_WAKE_UP) };
 }
 
 /// The next call that waits.
@@ -73,7 +84,7 @@ pub(super) fn receive(listener: BorrowedFd<'_>) -> Result<seccomp_notif, Errno> 
     // SAFETY: plain integers, of which the kernel demands that all are zero.
     let mut notification: seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one `seccomp_notif`, whose size the request holds.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE as _, &raw mut notification) };
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), request(RECEIVE), &raw mut notification) };
     check(c_long::from(result)).map(|_| notification)
 }
 
@@ -82,14 +93,14 @@ pub(super) fn go_on(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
     let flags = 1; // SECCOMP_USER_NOTIF_FLAG_CONTINUE
     let mut response = seccomp_notif_resp { id, val: 0, error: 0, flags };
     // SAFETY: the kernel reads one `seccomp_notif_resp`, whose size the request holds.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), SEND as _, &raw mut response) };
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), request(SEND), &raw mut response) };
     check(c_long::from(result)).map(drop)
 }
 
 /// Whether the caller still waits: then its thread is the one that was asked about, and what was read was its own.
 pub(super) fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
     // SAFETY: the kernel reads one integer of the size that the request holds.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), ID_VALID as _, &raw const id) };
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), request(ID_VALID), &raw const id) };
     result == 0
 }
 
