@@ -194,7 +194,11 @@ fn summary(out: &mut String, report: &Report, look: &Look<'_>) {
             line(out, name, &grouped(count));
         }
     }
-    line(out, "active", &grouped(report.active));
+    let active = match report.active {
+        0 => "0".to_owned(),
+        open => format!("{} still open, bytes so far", grouped(open)),
+    };
+    line(out, "active", &active);
     let away = away(report);
     line(out, "sent", &Size(away.bytes_sent).to_string());
     line(out, "received", &Size(away.bytes_received).to_string());

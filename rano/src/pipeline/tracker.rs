@@ -24,7 +24,7 @@ use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::Sink;
 use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
-use crate::totals::Totals;
+use crate::totals::{Summed, Totals};
 use crate::update::{Counters, Update};
 
 /// All that is known of processes and connections, fed by a source.
@@ -151,7 +151,15 @@ impl Tracker {
         connection.is_followed = is_kept;
         let naming = self.rooms.naming.first_names(&mut connection, socket, &own);
         let connection = Arc::new(connection);
-        let mut entry = Entry { socket, connection, is_connected, is_kept, naming, alerts: Notes::default() };
+        let mut entry = Entry {
+            socket,
+            connection,
+            is_connected,
+            is_kept,
+            naming,
+            alerts: Notes::default(),
+            summed: Summed::default(),
+        };
         if !is_pending {
             let kind = entry.connection.first_event();
             self.rooms.event(kind, at, &mut entry);
@@ -258,6 +266,16 @@ impl Tracker {
         }
     }
 
+    /// So far.
+    fn bytes(&mut self, id: SocketId, bytes: Bytes) {
+        let Some(entry) = self.live.get_mut(id) else { return };
+        let is_open = !entry.is_pending() && entry.connection.role != Role::Listen;
+        if is_open && entry.connection.bytes != Some(bytes) {
+            entry.change().bytes = Some(bytes);
+            self.rooms.counted(entry);
+        }
+    }
+
     fn closed(&mut self, closed: &Closed) {
         let Some(mut entry) = self.take_out(closed) else { return };
         if entry.is_pending() && closed.established == Some(true) {
@@ -269,8 +287,10 @@ impl Tracker {
         let was_open = entry.is_connected || entry.connection.role == Role::Accept;
         let kind = if was_open { EventKind::Close } else { EventKind::Fail };
         let connection = entry.change();
-        connection.bytes =
-            closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());
+        // Else as they were read last.
+        let so_far = connection.bytes;
+        let last = closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());
+        connection.bytes = last.or(so_far);
         let duration = closed.duration.or_else(|| {
             // What only its end revealed has no beginning.
             let was_seen_open = connection.process.is_some() && !connection.preexisting;
@@ -437,6 +457,7 @@ impl Intake for Tracker {
             SocketChange::Attempted(opened) => self.opened(opened, false),
             SocketChange::State { id, state, at } => self.state(id, state, at),
             SocketChange::Local { id, local, .. } => self.local(id, local),
+            SocketChange::Bytes { id, bytes, .. } => self.bytes(id, bytes),
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
                 self.learned(&[Learned { socket: id, name, is_certain: true, is_hearsay: false, at }]);

@@ -5,7 +5,8 @@ use rusqlite::{CachedStatement, Connection, params};
 use super::Session;
 use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename};
 use super::queue::{End, Work};
-use super::rollup::Rollup;
+use super::rollup::{Rollup, stored_bytes};
+use super::so_far::{Change, SoFar};
 use crate::event::{Address, ConnectionId, Event, EventKind};
 use crate::health::Gap;
 use crate::update::{Renamed, Update};
@@ -38,11 +39,16 @@ impl Counters {
             EventKind::Accept => self.accepts += 1,
             EventKind::Listen => self.listens += 1,
         }
-        // A connection's bytes count once, when it ends.
-        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (event.kind, event.connection.bytes) {
+        if let Some(bytes) = stored_bytes(event) {
             self.bytes_sent = self.bytes_sent.saturating_add(bytes.sent);
             self.bytes_received = self.bytes_received.saturating_add(bytes.received);
         }
+    }
+
+    /// What an open connection has come to.
+    fn add_bytes(&mut self, (sent, received): Change) {
+        self.bytes_sent = self.bytes_sent.saturating_add_signed(sent);
+        self.bytes_received = self.bytes_received.saturating_add_signed(received);
     }
 
     fn events(&self) -> u64 {
@@ -56,6 +62,7 @@ pub(super) struct Ledger {
     update_session: String,
     interned: Interned,
     recent: RecentRows,
+    so_far: SoFar,
     counters: Counters,
     rollup: Rollup,
     /// As they were before the open transaction.
@@ -69,6 +76,7 @@ impl Ledger {
             update_session: update_session(),
             interned: Interned::new(session),
             recent: RecentRows::new(),
+            so_far: SoFar::default(),
             counters: Counters::default(),
             rollup: Rollup::default(),
             before: Counters::default(),
@@ -86,11 +94,13 @@ impl Ledger {
 
     pub(super) fn committed(&mut self) {
         self.interned.committed();
+        self.so_far.committed();
         self.before = self.counters;
     }
 
     pub(super) fn rolled_back(&mut self) {
         self.interned.rolled_back();
+        self.so_far.rolled_back();
         self.counters = self.before;
         self.rollup.clear();
     }
@@ -125,9 +135,13 @@ impl Ledger {
                     self.for_rows(*id, |row, _| keep_name(connection, row, name))?
                 }
                 Update::Marked(id) => self.for_rows(*id, |row, _| mark_alert(connection, row))?,
+                Update::Changed(open) => {
+                    let change = self.so_far.read(connection, open, &mut self.rollup)?;
+                    self.counters.add_bytes(change);
+                    true
+                }
                 // Never queued.
                 Update::Alert(_)
-                | Update::Changed(_)
                 | Update::Left(_)
                 | Update::Watched(_)
                 | Update::Unwatched(_)
@@ -210,14 +224,21 @@ impl Ledger {
         insert.raw_bind_parameter(6, port(observed.local.as_ref()))?;
         insert.raw_bind_parameter(7, port(observed.remote.as_ref()))?;
         insert.raw_bind_parameter(8, duration)?;
-        insert.raw_bind_parameter(9, observed.bytes.map(|bytes| integer(bytes.sent)))?;
-        insert.raw_bind_parameter(10, observed.bytes.map(|bytes| integer(bytes.received)))?;
+        let bytes = stored_bytes(event);
+        insert.raw_bind_parameter(9, bytes.map(|bytes| integer(bytes.sent)))?;
+        insert.raw_bind_parameter(10, bytes.map(|bytes| integer(bytes.received)))?;
         insert.raw_execute()?;
         let row = connection.last_insert_rowid();
         for name in &observed.others {
             keep_name(connection, row, name)?;
         }
         self.recent.insert(observed.id, event.kind, row);
+        if event.kind == EventKind::Close {
+            let change = self.so_far.ended(connection, observed, &mut self.rollup)?;
+            self.counters.add_bytes(change);
+        } else {
+            self.so_far.opened(event, row);
+        }
         self.rollup.count(event, &references, row, ts);
         self.counters.count(event);
         Ok(())

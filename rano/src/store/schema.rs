@@ -10,11 +10,14 @@ use super::open::OpenProblem;
 pub(super) const APPLICATION_ID: i32 = 0x5241_4e4f;
 
 /// Never edited once released: a change is a further entry.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_events.sql"), include_str!("migrations/0002_excludes.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_events.sql"),
+    include_str!("migrations/0002_excludes.sql"),
+    include_str!("migrations/0003_open_bytes.sql"),
+];
 
 /// The schema version this program writes.
-pub(super) const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 3;
 const _: () = assert!(MIGRATIONS.len() == VERSION as usize, "VERSION counts the migrations");
 
 /// The tables they make.

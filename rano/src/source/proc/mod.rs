@@ -370,6 +370,10 @@ impl Source for ProcSource {
         Ok(())
     }
 
+    fn count(&mut self, intake: &mut dyn Intake) {
+        self.own.count(intake);
+    }
+
     fn health(&self) -> SourceHealth {
         let heard = self.own.health();
         let mut gaps = Gaps::default();

@@ -126,8 +126,7 @@ impl History {
             "SELECT CASE WHEN instr(endpoint.remote, ':') THEN '[' || endpoint.remote || ']' ELSE endpoint.remote END
                         || ':' || event.remote_port AS address,
                     sum(kind.event = 'connect'), sum(kind.event = 'fail'),
-                    sum(CASE WHEN kind.event IN ('close', 'fail')
-                             THEN ifnull(event.bytes_sent, 0) + ifnull(event.bytes_recv, 0) ELSE 0 END)
+                    sum(ifnull(event.bytes_sent, 0) + ifnull(event.bytes_recv, 0))
              FROM event
              CROSS JOIN endpoint ON endpoint.id = event.endpoint
              CROSS JOIN process ON process.id = event.process
@@ -173,8 +172,8 @@ fn traffic(session: i64, filter: Option<&Filter>) -> (String, Vec<Value>) {
     let sql = format!(
         "SELECT process.actor AS actor, event.endpoint AS endpoint, kind.event = 'connect' AS connects,
                 kind.event = 'close' AS closes, kind.event = 'fail' AS fails,
-                CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END AS bytes_sent,
-                CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_recv, 0) ELSE 0 END AS bytes_recv
+                ifnull(event.bytes_sent, 0) AS bytes_sent,
+                ifnull(event.bytes_recv, 0) AS bytes_recv
          FROM event
          CROSS JOIN process ON process.id = event.process
          CROSS JOIN kind ON kind.id = event.kind

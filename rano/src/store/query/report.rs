@@ -433,8 +433,8 @@ impl History {
         let mut rows = self.connection.prepare(&format!(
             "SELECT process.actor, event.endpoint, kind.event = 'connect', kind.event = 'close', kind.event = 'fail',
                     kind.event = 'accept', kind.event = 'listen',
-                    CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END,
-                    CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_recv, 0) ELSE 0 END
+                    ifnull(event.bytes_sent, 0),
+                    ifnull(event.bytes_recv, 0)
              FROM event
              CROSS JOIN process ON process.id = event.process
              CROSS JOIN kind ON kind.id = event.kind{tables}

@@ -1,0 +1,24 @@
+-- While a connection is open, the row of its first event has the bytes so far; the row of its end has all of them.
+DROP VIEW connection_events;
+CREATE VIEW connection_events AS
+SELECT event.id                                                       AS id,
+       event.ts                                                       AS ts,
+       process.session                                                AS session,
+       process.provider                                               AS provider,
+       process.pid                                                    AS pid,
+       process.start_time                                             AS start_time,
+       process.comm                                                   AS comm,
+       endpoint.remote                                                AS remote_ip,
+       event.remote_port                                              AS remote_port,
+       endpoint.domain                                                AS domain,
+       kind.event = 'connect'                                         AS connects,
+       kind.event = 'close'                                           AS closes,
+       kind.event = 'fail'                                            AS fails,
+       event.bytes_sent                                               AS bytes_sent,
+       event.bytes_recv                                               AS bytes_recv
+FROM event
+JOIN kind ON kind.id = event.kind
+JOIN process ON process.id = event.process
+JOIN session ON session.id = process.session
+JOIN endpoint ON endpoint.id = event.endpoint
+WHERE kind.event IN ('connect', 'close', 'fail');
