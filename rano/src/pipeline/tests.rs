@@ -393,3 +393,26 @@ fn an_alert_on_an_open_connection_has_its_bytes_so_far() {
     pipeline.passed(at(200));
     assert_eq!(taken(&told), [Some(bytes)]);
 }
+
+#[test]
+fn look_ups_by_rano_are_no_agents() {
+    let kept: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let mut pipeline = pipeline(EVERYTHING, Targets::default(), Box::new(Kept(Arc::clone(&kept))));
+    let mut below = |pid, exe: &str, remote: &str| {
+        let id = ProcessId { pid, start_time: 8 };
+        let image = Image { comm: "x".into(), argv: vec!["x".into()], exe: exe.into(), uid: 0 };
+        pipeline.process(ProcessChange::found(id, CLAUDE.pid, image, at(1)));
+        pipeline.socket(SocketChange::Opened(Opened {
+            id: SocketId::Cookie { netns: 1, cookie: pid.into() },
+            remote: Some(Address::ip(remote.parse().unwrap())),
+            ..opened(Role::Connect, SocketState::Established, Some(id))
+        }));
+    };
+    below(100, "/usr/bin/rano", "127.0.0.53:53");
+    below(101, "/usr/bin/rano", "203.0.113.7:443");
+    below(102, "/usr/bin/dig", "127.0.0.53:53");
+    let events = taken(&kept);
+    let providers: Vec<&str> = events.iter().map(|event| &*event.connection.provider).collect();
+    assert_eq!(providers, ["unknown", "anthropic", "anthropic"]);
+    assert!(events.iter().all(|event| event.connection.process.is_some()), "they are shown all the same");
+}

@@ -150,6 +150,9 @@ impl Tracker {
         let mut connection = self.connection(opened, process, root);
         connection.is_followed = is_kept;
         let naming = self.rooms.naming.first_names(&mut connection, socket, &own);
+        if is_look_up_by_rano(&connection) {
+            connection.provider = Arc::clone(&self.unknown);
+        }
         let connection = Arc::new(connection);
         let mut entry = Entry {
             socket,
@@ -442,6 +445,13 @@ impl Tracker {
             }
         }
     }
+}
+
+/// Names for what an agent reaches are no agent's business, also where the agent started this or another rano. Told by
+/// the executable's name: it is shown all the same.
+fn is_look_up_by_rano(connection: &Connection) -> bool {
+    let runs = connection.process.as_deref().map_or("", |process| process.program_file());
+    connection.class == Class::Dns && runs == env!("CARGO_PKG_NAME")
 }
 
 impl Intake for Tracker {

@@ -153,6 +153,13 @@ pub struct Process {
     pub ancestry: Vec<Ancestor>,
 }
 
+impl Process {
+    /// Name of the file that it runs; empty where that could not be read.
+    pub(crate) fn program_file(&self) -> &str {
+        interpreter::basename(self.exe.trim_end_matches(" (deleted)"))
+    }
+}
+
 /// One level of an ancestry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ancestor {
