@@ -120,10 +120,14 @@ impl Totals {
         }
         add(class, bytes);
         if let Some((path, before)) = summed.0 {
-            self.way(path).map(|sum| take(sum, before));
+            if let Some(sum) = self.way(path) {
+                take(sum, before);
+            }
         }
         let path = self.pairs.path(connection);
-        self.way(path).map(|sum| add(sum, bytes));
+        if let Some(sum) = self.way(path) {
+            add(sum, bytes);
+        }
         summed.0 = Some((path, bytes));
     }
 

@@ -1,5 +1,8 @@
 //! What is written of a session into one file: its rows, the sums kept beside them, and its counters.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::Session;
@@ -7,7 +10,7 @@ use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename
 use super::queue::{End, Work};
 use super::rollup::{Rollup, stored_bytes};
 use super::so_far::{Change, SoFar};
-use crate::event::{Address, ConnectionId, Event, EventKind};
+use crate::event::{Address, ConnectionId, Event, EventKind, Role};
 use crate::health::Gap;
 use crate::update::{Renamed, Update};
 
@@ -64,9 +67,11 @@ pub(super) struct Ledger {
     recent: RecentRows,
     so_far: SoFar,
     counters: Counters,
+    /// Open connections by provider.
+    active: BTreeMap<Arc<str>, u64>,
     rollup: Rollup,
     /// As they were before the open transaction.
-    before: Counters,
+    before: (Counters, BTreeMap<Arc<str>, u64>),
 }
 
 impl Ledger {
@@ -79,7 +84,8 @@ impl Ledger {
             so_far: SoFar::default(),
             counters: Counters::default(),
             rollup: Rollup::default(),
-            before: Counters::default(),
+            active: BTreeMap::new(),
+            before: Default::default(),
         }
     }
 
@@ -95,13 +101,15 @@ impl Ledger {
     pub(super) fn committed(&mut self) {
         self.interned.committed();
         self.so_far.committed();
-        self.before = self.counters;
+        self.before.0 = self.counters;
+        self.before.1.clone_from(&self.active);
     }
 
     pub(super) fn rolled_back(&mut self) {
         self.interned.rolled_back();
         self.so_far.rolled_back();
-        self.counters = self.before;
+        self.counters = self.before.0;
+        self.active.clone_from(&self.before.1);
         self.rollup.clear();
     }
 
@@ -197,12 +205,28 @@ impl Ledger {
             work.counters.left_out.connections,
         ];
         let counts = counts.into_iter().chain(Gap::ALL.map(|gap| gaps.get(gap)));
+        let mut next = 2;
         let mut update = connection.prepare_cached(&self.update_session)?;
         update.raw_bind_parameter(1, self.session)?;
-        for (index, count) in counts.enumerate() {
-            update.raw_bind_parameter(index + 2, integer(count))?;
+        for count in counts {
+            update.raw_bind_parameter(next, integer(count))?;
+            next += 1;
         }
+        let active = self.active.iter().filter(|(_, active)| **active > 0);
+        let active: BTreeMap<&str, u64> = active.map(|(name, active)| (&**name, *active)).collect();
+        let active = serde_json::to_string(&active).expect("names and numbers have a JSON form");
+        update.raw_bind_parameter(next, active)?;
         update.raw_execute().map(drop)
+    }
+
+    /// Accepted ones never count.
+    fn count_active(&mut self, event: &Event) {
+        let active = self.active.entry(Arc::clone(&event.connection.provider)).or_default();
+        match event.kind {
+            EventKind::Connect => *active += 1,
+            EventKind::Close if event.connection.role == Role::Connect => *active = active.saturating_sub(1),
+            EventKind::Close | EventKind::Fail | EventKind::Accept | EventKind::Listen => {}
+        }
     }
 
     fn insert(
@@ -241,6 +265,7 @@ impl Ledger {
         }
         self.rollup.count(event, &references, row, ts);
         self.counters.count(event);
+        self.count_active(event);
         Ok(())
     }
 }
@@ -290,7 +315,8 @@ fn update_session() -> String {
         .enumerate()
         .map(|(index, column)| format!("{column} = ?{}", index + 2))
         .collect();
-    format!("UPDATE session SET {} WHERE id = ?1", columns.join(", "))
+    let active = format!("active_providers = ?{}", columns.len() + 2);
+    format!("UPDATE session SET {}, {active} WHERE id = ?1", columns.join(", "))
 }
 
 /// A JSON array.

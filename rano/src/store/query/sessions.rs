@@ -39,9 +39,7 @@ pub struct StoredSession {
 /// Selects what [`StoredSession::from_row`] reads, from `session`. A reader changes nothing, so that a file may be
 /// older than a column: nobody counted then.
 pub(super) fn columns(connection: &Connection) -> rusqlite::Result<String> {
-    let mut statement = connection.prepare("SELECT name FROM pragma_table_info('session')")?;
-    let names = statement.query_map([], |row| row.get(0))?;
-    let there: FxHashSet<String> = names.collect::<rusqlite::Result<_>>()?;
+    let there = session_columns(connection)?;
     let or = |column: &str, absent: &str| {
         if there.contains(column) { column.to_owned() } else { absent.to_owned() }
     };
@@ -55,6 +53,13 @@ pub(super) fn columns(connection: &Connection) -> rusqlite::Result<String> {
          host, user, patterns, source, source_reason, clean_exit, active, peak_active, alerts,
          {excludes}, {left_out}, {gaps}"
     ))
+}
+
+/// Those that the file has.
+pub(super) fn session_columns(connection: &Connection) -> rusqlite::Result<FxHashSet<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info('session')")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
 }
 
 impl StoredSession {

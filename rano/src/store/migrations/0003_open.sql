@@ -22,3 +22,6 @@ JOIN process ON process.id = event.process
 JOIN session ON session.id = process.session
 JOIN endpoint ON endpoint.id = event.endpoint
 WHERE kind.event IN ('connect', 'close', 'fail');
+
+-- Open connections by provider, as a JSON object.
+ALTER TABLE session ADD COLUMN active_providers TEXT NOT NULL DEFAULT '{}';
