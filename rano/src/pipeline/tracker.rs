@@ -69,9 +69,10 @@ impl Tracker {
         gaps.add(Gap::TableFull, self.live.overflow().open);
         gaps.add(Gap::Unresolved, self.rooms.naming.unresolved());
         gaps.add(Gap::NamesForgotten, self.rooms.naming.forgotten());
-        let Totals { active, peak, mut left_out, .. } = self.rooms.totals;
+        let Totals { active, peak, bytes: away, loopback, mut left_out, .. } = self.rooms.totals;
         left_out.processes = self.tree.left_out();
-        Counters { active, peak_active: peak, alerts: self.rooms.alerting.told(), left_out, gaps }
+        let alerts = self.rooms.alerting.told();
+        Counters { active, peak_active: peak, alerts, away, loopback, left_out, gaps }
     }
 
     pub(super) fn add_bounds(&self, bounds: &mut Bounds) {

@@ -201,6 +201,10 @@ impl Ledger {
             bytes_sent,
             bytes_received,
             work.counters.alerts,
+            work.counters.away.sent,
+            work.counters.away.received,
+            work.counters.loopback.sent,
+            work.counters.loopback.received,
             work.counters.left_out.processes,
             work.counters.left_out.connections,
         ];
@@ -306,6 +310,10 @@ fn update_session() -> String {
         "bytes_sent",
         "bytes_recv",
         "alerts",
+        "away_sent",
+        "away_recv",
+        "loopback_sent",
+        "loopback_recv",
         "excluded_processes",
         "excluded_connections",
     ];

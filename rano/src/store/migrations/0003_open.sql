@@ -25,3 +25,10 @@ WHERE kind.event IN ('connect', 'close', 'fail');
 
 -- Open connections by provider, as a JSON object.
 ALTER TABLE session ADD COLUMN active_providers TEXT NOT NULL DEFAULT '{}';
+
+-- Bytes that left the machine or came to it, and those that stayed on it: there a connection of which both ends were
+-- watched counts once. NULL where nobody told them apart.
+ALTER TABLE session ADD COLUMN away_sent INTEGER;
+ALTER TABLE session ADD COLUMN away_recv INTEGER;
+ALTER TABLE session ADD COLUMN loopback_sent INTEGER;
+ALTER TABLE session ADD COLUMN loopback_recv INTEGER;

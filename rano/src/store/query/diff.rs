@@ -91,7 +91,7 @@ impl History {
                               sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
                        FROM ({traffic}) GROUP BY {join}) AS traffic
                  CROSS JOIN {join} ON {join}.id = traffic.key
-                 WHERE {name} IS NOT NULL AND connects + closes + fails > 0
+                 WHERE {name} IS NOT NULL AND connects + fails > 0
                  GROUP BY {name}"
             ))?;
             let rows = statement.query_map(params_from_iter(&values), |row| {
@@ -133,7 +133,7 @@ impl History {
              CROSS JOIN kind ON kind.id = event.kind
              WHERE event.id BETWEEN {} AND {} AND endpoint.domain IS NULL AND event.remote_port > 0
                    AND process.session = ? AND kind.event IN ('connect', 'close', 'fail') AND ({condition})
-             GROUP BY address",
+             GROUP BY address HAVING sum(kind.event <> 'close') > 0",
             ids("min(first_event)"),
             ids("max(last_event)"),
         ))?;
