@@ -119,10 +119,10 @@ impl Totals {
             take(class, before);
         }
         add(class, bytes);
-        if let Some((path, before)) = summed.0 {
-            if let Some(sum) = self.way(path) {
-                take(sum, before);
-            }
+        if let Some((path, before)) = summed.0
+            && let Some(sum) = self.way(path)
+        {
+            take(sum, before);
         }
         let path = self.pairs.path(connection);
         if let Some(sum) = self.way(path) {

@@ -63,7 +63,7 @@ fn geneve(datagram: &[u8]) -> Option<Inner<'_>> {
     let ([first, flags, high, low, _, _, _, 0], rest) = datagram.split_first_chunk::<8>()? else {
         return None;
     };
-    let has_zeros = first & 0xc0 == 0 && flags & 0x3f == 0;
+    let has_zeros = first >> 6 == 0 && flags << 2 == 0;
     let options = 4 * usize::from(first & 0x3f);
     has_zeros.then(|| match rest.get(options..) {
         Some(rest) => typed_as(u16::from_be_bytes([*high, *low]), rest),

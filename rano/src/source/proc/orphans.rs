@@ -47,7 +47,11 @@ pub(super) struct Marking(Vec<Agent>);
 
 impl Marking {
     pub(super) fn built_in() -> Self {
-        Self(agents::built_in().into_iter().filter(|agent| !agent.environment.is_empty()).collect())
+        Self::of_agents(&agents::built_in())
+    }
+
+    pub(super) fn of_agents(agents: &[Agent]) -> Self {
+        Self(agents.iter().filter(|agent| !agent.environment.is_empty()).cloned().collect())
     }
 
     pub(super) fn read(&self, process: &ProcessDirectory, bytes: &mut Vec<u8>) -> Marks<'_> {
