@@ -80,8 +80,8 @@ pub fn check(mut scene: Scene, source: &str, transport: Transport, ending: Endin
         ensure!(u64::try_from(of_session)? >= totals.sent, "{of_session}");
         let logged = std::fs::read_to_string(&log)?;
         let last: Value = serde_json::from_str(logged.lines().last().context("an empty log")?)?;
-        let least = |key: &str, least| last[key].as_u64().is_some_and(|sum| sum >= least);
-        ensure!(least("loopback_sent", totals.sent) && least("loopback_recv", totals.received), "{last}");
+        let has = |key: &str, count| last[key].as_u64().is_some_and(|sum| sum >= count);
+        ensure!(has("loopback_sent", totals.sent) && has("loopback_recv", totals.received), "{last}");
         // The lines of events stay as they are: a sum over them counts nothing twice.
         ensure!(!logged.lines().any(|line| line.contains(r#""event":"connect""#) && line.contains("bytes_")));
     }
