@@ -36,6 +36,8 @@ pub enum SocketChange {
     State { id: SocketId, state: SocketState, at: Moment },
     /// Its local end became known, or better known, after it was opened.
     Local { id: SocketId, local: Address, at: Moment },
+    /// What an open one has sent and received so far.
+    Bytes { id: SocketId, bytes: Bytes, at: Moment },
     /// A name of its remote end became known.
     Named { id: SocketId, name: Arc<str>, by: DomainSource, at: Moment },
     /// It is gone. For a socket that was never `Opened` this is ignored; a source that knows more sends
@@ -51,6 +53,7 @@ impl SocketChange {
             Self::Opened(opened) | Self::Attempted(opened) => opened.at,
             Self::State { at, .. }
             | Self::Local { at, .. }
+            | Self::Bytes { at, .. }
             | Self::Named { at, .. }
             | Self::Gone { at, .. } => *at,
             Self::Closed(closed) => closed.at,

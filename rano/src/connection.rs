@@ -1,7 +1,7 @@
 //! A connection as it stands: who, where, since when, and how surely. It is shared as a snapshot: a holder sees no
 //! later change.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,6 +123,14 @@ impl Connection {
         match self.first_event() {
             EventKind::Connect | EventKind::Accept if self.ended.is_some() => EventKind::Close,
             first => first,
+        }
+    }
+
+    /// Both ends, of a connection between two ports.
+    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match (&self.local, &self.remote) {
+            (Some(Address::Ip(local)), Some(Address::Ip(remote))) => Some((*local, *remote)),
+            _ => None,
         }
     }
 

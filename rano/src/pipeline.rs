@@ -2,6 +2,7 @@
 //! for what was said already; it runs on recorded events as on live ones and never reads a clock.
 
 mod alerting;
+mod counting;
 mod live;
 mod naming;
 mod outlet;
@@ -25,6 +26,7 @@ use crate::totals::{Totals, View};
 use crate::update::{Progress, Update};
 
 use alerting::Alerting;
+use counting::Counting;
 pub use naming::Names;
 use naming::{NamingNotes, NamingRoom};
 use tracker::Tracker;
@@ -47,6 +49,7 @@ pub struct Scope {
 /// Runs a source until its end.
 pub struct Pipeline {
     tracker: Tracker,
+    counting: Counting,
     /// Bounds of which it was said that they were reached.
     full: Vec<Gap>,
     /// What is excluded, as the summary says it.
@@ -62,8 +65,10 @@ pub struct Pipeline {
 impl Pipeline {
     /// `sinks` in the order in which they see an event; the last one shows notices and the summary.
     pub fn new(tree: Tree, scope: Scope, sinks: Vec<Box<dyn Sink>>) -> Self {
+        let tracker = Tracker::new(tree, scope, sinks);
         Self {
-            tracker: Tracker::new(tree, scope, sinks),
+            counting: Counting::every(tracker.rooms.out.counts_every()),
+            tracker,
             full: Vec::new(),
             excludes: Vec::new(),
             idle_notice: None,
@@ -129,13 +134,15 @@ impl Pipeline {
             self.say(warning);
         }
         while !stop.is_raised() {
-            let boot_ns = self.tracker.next_due().unwrap_or(u64::MAX);
+            let counting = self.counting.next_due(&self.tracker);
+            let boot_ns = self.tracker.next_due().into_iter().chain(counting).min().unwrap_or(u64::MAX);
             match source.pump(Moment { boot_ns, unix_ms: i64::MAX }, stop, &mut self.tracker) {
                 Ok(pumped) => {
                     if let Some(ready) = self.ready.take() {
                         ready();
                     }
                     self.say_if_idle();
+                    self.counting.passed(source, &mut self.tracker);
                     self.tick(source, top);
                     if pumped == Pumped::Exhausted {
                         break;
@@ -149,6 +156,7 @@ impl Pipeline {
         }
         if outcome.is_ok() {
             outcome = source.finish(&mut self.tracker);
+            source.count(&mut self.tracker);
         }
         self.tracker.finish(source.now());
         self.tick(source, top);
@@ -176,8 +184,10 @@ impl Pipeline {
         health.gaps = counters.gaps;
         self.tracker.add_bounds(&mut health.bounds);
         let has_watched = self.tracker.tree.has_tracked();
+        let uncounted = self.tracker.live.uncounted();
         let rooms = &mut self.tracker.rooms;
         let mut totals = std::mem::take(&mut rooms.totals);
+        totals.uncounted = uncounted;
         totals.alerts = counters.alerts;
         totals.alerts_held_back = rooms.alerting.held_back();
         totals.left_out = counters.left_out;

@@ -41,6 +41,8 @@ impl Summary {
             active: self.totals.active,
             peak_active: self.totals.peak,
             alerts: self.totals.alerts,
+            away: self.totals.bytes,
+            loopback: self.totals.loopback,
             left_out: self.totals.left_out,
             gaps: self.health.gaps,
         }

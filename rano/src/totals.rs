@@ -31,6 +31,8 @@ pub struct Totals {
     /// Connects without a close.
     pub active: u64,
     pub peak: u64,
+    /// Of the active ones, those of which it is not known how many bytes they have sent and received.
+    pub uncounted: u64,
     /// What left the machine, and what came to it.
     pub bytes: Bytes,
     /// What stayed on it, once where both ends are watched, as the end sees it that reached out.
@@ -57,7 +59,11 @@ pub struct Totals {
     pairs: Pairs,
 }
 
-/// Connects to endpoints of one class, and the payload of those that have ended.
+/// What was summed up of a connection so far: its bytes, and which way they went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summed(Option<(Path, Bytes)>);
+
+/// Connects to endpoints of one class, and their payload so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClassTotals {
     pub connects: u64,
@@ -103,13 +109,33 @@ impl Totals {
             EventKind::Listen => self.listens += 1,
         }
         self.pairs.note(kind, connection);
-        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (kind, connection.bytes) {
-            match self.pairs.path(connection) {
-                Path::Away => add(&mut self.bytes, bytes),
-                Path::Within => add(&mut self.loopback, bytes),
-                Path::Twin => {}
-            }
-            add(&mut self.classes.entry(connection.class).or_default().bytes, bytes);
+    }
+
+    /// The bytes of a connection, in the place of those that were summed up of it before.
+    pub fn sum(&mut self, connection: &Connection, summed: &mut Summed) {
+        let Some(bytes) = connection.bytes else { return };
+        let class = &mut self.classes.entry(connection.class).or_default().bytes;
+        if let Some((_, before)) = summed.0 {
+            take(class, before);
+        }
+        add(class, bytes);
+        if let Some((path, before)) = summed.0
+            && let Some(sum) = self.way(path)
+        {
+            take(sum, before);
+        }
+        let path = self.pairs.path(connection);
+        if let Some(sum) = self.way(path) {
+            add(sum, bytes);
+        }
+        summed.0 = Some((path, bytes));
+    }
+
+    fn way(&mut self, path: Path) -> Option<&mut Bytes> {
+        match path {
+            Path::Away => Some(&mut self.bytes),
+            Path::Within => Some(&mut self.loopback),
+            Path::Twin => None,
         }
     }
 
@@ -128,11 +154,8 @@ impl Totals {
             let former = self.classes.entry(class_before).or_default();
             former.connects = former.connects.saturating_sub(1);
             self.classes.entry(connection.class).or_default().connects += 1;
-            // Those of an open one are counted when it ends.
-            if let Some(bytes) = connection.bytes.filter(|_| connection.ended.is_some()) {
-                let former = &mut self.classes.entry(class_before).or_default().bytes;
-                former.sent = former.sent.saturating_sub(bytes.sent);
-                former.received = former.received.saturating_sub(bytes.received);
+            if let Some(bytes) = connection.bytes {
+                take(&mut self.classes.entry(class_before).or_default().bytes, bytes);
                 add(&mut self.classes.entry(connection.class).or_default().bytes, bytes);
             }
         }
@@ -152,4 +175,9 @@ impl Totals {
 fn add(sum: &mut Bytes, bytes: Bytes) {
     sum.sent = sum.sent.saturating_add(bytes.sent);
     sum.received = sum.received.saturating_add(bytes.received);
+}
+
+fn take(sum: &mut Bytes, bytes: Bytes) {
+    sum.sent = sum.sent.saturating_sub(bytes.sent);
+    sum.received = sum.received.saturating_sub(bytes.received);
 }

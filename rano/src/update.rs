@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::alerts::Reason;
 use crate::connection::Connection;
-use crate::event::{ConnectionId, Event, KnownName, Moment};
+use crate::event::{Bytes, ConnectionId, Event, KnownName, Moment};
 use crate::health::Gaps;
 use crate::process::{LeftOut, Process, ProcessId};
 use crate::totals::Standings;
@@ -87,6 +87,9 @@ pub struct Counters {
     pub active: u64,
     pub peak_active: u64,
     pub alerts: u64,
+    /// Payload so far that left the machine or came to it, and that stayed on it.
+    pub away: Bytes,
+    pub loopback: Bytes,
     pub left_out: LeftOut,
     /// [`Gap::SqliteDropped`](crate::health::Gap::SqliteDropped) is the store's own and not counted here.
     pub gaps: Gaps,

@@ -25,6 +25,7 @@ mod layers;
 mod log_files;
 mod names;
 mod observe;
+mod open_bytes;
 mod odd_sockets;
 mod orphans;
 mod output;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         names::all(),
         reverse_names::all(),
         observe::all(),
+        open_bytes::all(),
         exclude::all(),
         odd_sockets::all(),
         short_connections::all(),

@@ -12,6 +12,7 @@ crate::tests![
     an_orphan_is_its_agents_by_the_mark_in_its_environment,
     an_orphan_that_was_there_before_is_too,
     an_orphan_without_a_mark_is_counted,
+    a_mark_of_a_users_own_agent_counts,
     an_orphan_of_either_of_two_agents_is_not_guessed,
 ];
 
@@ -63,6 +64,27 @@ fn an_orphan_without_a_mark_is_counted() -> Result<()> {
     let mut claude = scene.agent("claude")?;
     let rano = scene.observe(&["--source", "proc"])?;
     ensure_counted_only(&mut scene, &mut claude, rano)
+}
+
+fn a_mark_of_a_users_own_agent_counts() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let file = scene.directory().join("own.toml");
+    std::fs::write(&file, "[[agents]]\nname = 'helper'\nprovider = 'acme'\nenvironment = ['HELPER_RUNS']\n")?;
+    let mut helper = Actor::start_prepared(&scene.place, "helper", &[], |command| {
+        command.env("HELPER_RUNS", "1");
+    })?;
+    let path = file.display().to_string();
+    let rano = scene.observe(&["--source", "proc", "--config-toml", &path])?;
+    // A look while its forker is there would know whose it is.
+    rano.stop()?;
+    let orphan = helper.bear(&helper.myself(), "download", Birth::Orphan)?;
+    rano.signal(Signal::CONT)?;
+    let (_, tuple) = helper.connect_in(&orphan, Transport::Tcp, scene.tcp)?;
+    rano.wait_for_event("connect", tuple)?;
+    rano.interrupt()?.expect_code(0)?;
+    let rows = scene.database()?.events_of(Transport::Tcp, tuple)?;
+    ensure!(!rows.is_empty() && rows.iter().all(|row| row.provider == "acme"), "{rows:#?}");
+    Ok(())
 }
 
 fn an_orphan_of_either_of_two_agents_is_not_guessed() -> Result<()> {

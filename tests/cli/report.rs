@@ -9,7 +9,10 @@ use rano::internals::output::human::timestamp_millis;
 use rano::internals::update::Counters;
 use serde_json::Value;
 
+use crate::support::actor::{Ending, Service, Totals, Transport};
 use crate::support::history::{Connection, End, History, START, every};
+use crate::support::namespace::User;
+use crate::support::scene::Scene;
 
 crate::tests![
     the_sections_stand_in_their_order,
@@ -18,6 +21,7 @@ crate::tests![
     a_range_counts_to_the_millisecond,
     a_range_lists_its_sessions,
     what_stays_on_the_machine_is_summed_apart,
+    both_ends_of_a_connection_within_the_machine_count_once,
     a_killed_session_is_told_and_counted,
     a_running_session_is_consistent_while_it_is_written,
     reading_changes_nothing,
@@ -419,5 +423,47 @@ fn databases_of_every_schema_version_are_read_and_written() -> Result<()> {
         ensure!(history.database()?.integrity()? == "ok");
     }
     ensure!(versions == 2, "{versions} databases in {fixtures}");
+    Ok(())
+}
+
+/// An agent that talks to a server of its own, in two sessions.
+fn both_ends_of_a_connection_within_the_machine_count_once() -> Result<()> {
+    let mut scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    let proxy = claude.serve(Transport::Tcp, "127.0.0.1:0", Service::Answer)?;
+    for name in ["old", "new"] {
+        let rano = scene.observe(&[
+            "--no-dns",
+            "--include-listening",
+            "--session-name",
+            name,
+            "--db-flush-ms",
+            "50",
+        ])?;
+        let (connection, tuple) = claude.connect(Transport::Tcp, proxy)?;
+        rano.wait_for_event("+ connect", tuple)?;
+        let totals = claude.exchange(connection, 5_000, 70_000)?;
+        ensure!(totals == Totals { sent: 5_000, received: 70_000 });
+        claude.close(connection, Ending::InOrder)?;
+        rano.wait_for_event("- close", tuple)?;
+        scene.let_it_look(&rano)?;
+        let summary = rano.interrupt()?.expect_code(0)?.stdout.clone();
+        ensure!(summary.contains("loopback 4.8 KiB   received 68.3 KiB"), "{summary}");
+        let rows = scene
+            .database()?
+            .count("SELECT count(*) FROM events WHERE event = 'close' AND bytes_sent > 0")?;
+        ensure!(rows >= 2, "both ends are told: {rows}");
+        let report = scene.launch()?.args(["report", "--json", "--run-id", name]).run()?;
+        let report: Value = serde_json::from_str(&report.stdout)?;
+        let sums = ["/summary/bytes_sent", "/summary/loopback/bytes_sent", "/summary/loopback/bytes_recv"];
+        let sums = sums.map(|pointer| number(&report, pointer).unwrap_or(-1));
+        ensure!(sums == [0, 5_000, 70_000], "{sums:?}: {report}");
+    }
+    let diff = scene.launch()?.args(["diff", "--old", "old", "--new", "new", "--json"]).run()?;
+    let diff: Value = serde_json::from_str(&diff.stdout)?;
+    // The port of the end that reached out is another one each time, and no endpoint.
+    let new: Vec<&str> =
+        diff["new_domains"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    ensure!(new.is_empty(), "{diff}");
     Ok(())
 }

@@ -5,12 +5,12 @@ use std::fs;
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
-use crate::support::actor::Transport;
+use crate::support::actor::{Ending, Transport};
 use crate::support::history::{Connection, End, History, START, every};
 use crate::support::namespace::User;
 use crate::support::rano::{Finished, Launch};
 use crate::support::scene::Scene;
-use crate::support::stage;
+use crate::support::{stage, wait_until};
 
 crate::tests![
     a_running_session_is_found_from_anywhere,
@@ -34,21 +34,22 @@ fn a_running_session_is_found_from_anywhere() -> Result<()> {
     let mut scene = Scene::new(User::Ordinary)?;
     let rano = scene.observe(&["--db-flush-ms", "10"])?;
     let mut claude = scene.agent("claude")?;
-    let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
     rano.wait_for_event("connect", tuple)?;
     let alive = scene.launch()?.args(["status", "--format", "{running}"]).run()?;
     ensure!(alive.stdout == "true\n", "{alive:?}");
     // The marker's connection is google's and open too.
-    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
-    loop {
-        let finished = elsewhere(&scene)?;
-        if finished.stdout == "2 active | anthropic:1 openai:0\n" {
+    let wait_for = |line: &str| {
+        wait_until(line, || {
+            let finished = elsewhere(&scene)?;
             finished.expect_code(0)?;
             ensure!(finished.stderr.is_empty(), "{finished:?}");
-            break;
-        }
-        ensure!(std::time::Instant::now() < deadline, "{finished:?}");
-    }
+            Ok(finished.stdout == line)
+        })
+    };
+    wait_for("2 active | anthropic:1 openai:0\n")?;
+    claude.close(connection, Ending::InOrder)?;
+    wait_for("1 active | anthropic:0 openai:0\n")?;
     rano.interrupt()?.expect_code(0)?;
     let after = elsewhere(&scene)?;
     after.expect_code(1)?;
@@ -88,9 +89,9 @@ fn templates_are_filled_in() -> Result<()> {
     history.write("my session", START, &connections, End::Clean)?;
     let format = "{{{active}}} {total} a{anthropic} o{openai} g{google} u{unknown} {session_name} {source}";
     let finished = history.run(&["status", "--format", format])?;
-    ensure!(finished.stdout == "{0} 4 a3 o0 g0 u1 my session proc\n", "{finished:?}");
+    ensure!(finished.stdout == "{0} 4 a0 o0 g0 u0 my session proc\n", "{finished:?}");
     let default = history.run(&["status"])?;
-    ensure!(default.stdout == "0 active | anthropic:3 openai:0\n", "{default:?}");
+    ensure!(default.stdout == "0 active | anthropic:0 openai:0\n", "{default:?}");
     Ok(())
 }
 
@@ -105,7 +106,7 @@ fn a_provider_of_ones_own_is_a_variable() -> Result<()> {
     )?;
     // Known by the history alone.
     let finished = history.run(&["status", "--format", "{local_llm}/{total}"])?;
-    ensure!(finished.stdout == "2/3\n", "{finished:?}");
+    ensure!(finished.stdout == "0/3\n", "{finished:?}");
     // Known by a file, and not in the history.
     let agents = "[[agents]]\nname = 'y'\nprovider = 'corp'\n";
     fs::write(history.directory().join("acme.toml"), "[providers]\nacme = ['x']\n")?;

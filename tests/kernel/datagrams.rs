@@ -90,24 +90,29 @@ fn a_socket_that_is_connected_again_is_two_connections() -> Result<()> {
 
 /// The resolver sorts addresses by connecting a datagram socket to each; the programs that do so and are there.
 fn a_name_with_six_addresses_is_one_connection() -> Result<()> {
-    const PROGRAMS: [(&str, &str); 3] = [
+    const PROGRAMS: [(&str, &str); 4] = [
         ("curl", "curl -s -m 20 -o /dev/null --noproxy '*' http://six.example:PORT/ || true"),
         ("python3", "python3 -c \"import socket; socket.create_connection(('six.example', PORT)).close()\""),
         (
             "node",
             "node -e \"require('net').connect({host:'six.example',port:PORT,family:4}).on('connect', function () { this.destroy() })\"",
         ),
+        ("java", "java DIRECTORY/Six.java PORT"),
     ];
+    const SIX: &str = "public class Six { public static void main(String[] arguments) throws Exception { \
+                       new java.net.Socket(\"six.example\", Integer.parseInt(arguments[0])).close(); } }";
     let mut scene = crate::scene()?;
     let server = scene.server.serve(Transport::Tcp, "0.0.0.0:0", Service::Answer)?;
     let hosts = scene.directory().join("hosts");
     let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "2001:db8::2", "2001:db8::3", "2001:db8::4"];
     std::fs::write(&hosts, addresses.map(|address| format!("{address} six.example\n")).concat())?;
+    std::fs::write(scene.directory().join("Six.java"), SIX)?;
     let there = |program: &str| ["/usr/bin", "/bin"].iter().any(|at| Path::new(at).join(program).exists());
     let mut played = Vec::new();
     let rano = scene.observe(&[&EBPF[..], &["--pattern", "six-client", "--pattern", "gemini"]].concat())?;
     for (program, line) in PROGRAMS.into_iter().filter(|(program, _)| there(program)) {
-        let line = line.replace("PORT", &server.port().to_string());
+        let directory = scene.directory().display().to_string();
+        let line = line.replace("PORT", &server.port().to_string()).replace("DIRECTORY", &directory);
         let mount = "mount --bind \"$0\" /etc/hosts && exec sh -c \"$1\" six-client";
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", mount]).arg(&hosts).arg(&line);

@@ -23,6 +23,7 @@ mod loss;
 mod names;
 mod odd_client;
 mod odd_sockets;
+mod open_bytes;
 mod privileges;
 mod run;
 mod swarm;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         loss::all(),
         names::all(),
         odd_sockets::all(),
+        open_bytes::all(),
         privileges::all(),
         run::all(),
         swarm::all(),

@@ -8,6 +8,7 @@ pub mod history;
 pub mod home;
 pub mod lookups;
 pub mod namespace;
+pub mod open_bytes;
 pub mod program;
 pub mod rano;
 pub mod recording;

@@ -130,7 +130,8 @@ impl Run<'_> {
         let on_move = run.registration(store.as_ref());
         run.banner(&opened.health(), opened.names_from(), &terminal.stderr_styles());
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-        sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move)) as Box<dyn Sink>));
+        let flush = Duration::from_millis(run.settings.db_flush_ms);
+        sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move, flush)) as Box<dyn Sink>));
         sinks.extend(lost.map(|lost| Box::new(lost) as Box<dyn Sink>));
         sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
         sinks.push(Box::new(terminal));

@@ -36,8 +36,8 @@ fn help() -> String {
     let providers = built_in.collect::<Vec<_>>().join(", ");
     format!(
         "{{active}} is the number of open connections, {{total}} of all so far. {providers}, {{unknown}} and the \
-         name of any provider of your own are those of that provider. {{session_name}} and {{source}} are the \
-         session's; {{running}} is true while it observes, else false, and then {{active}} is 0.\n\
+         name of any provider of your own are the open connections of that provider. {{session_name}} and {{source}} \
+         are the session's; {{running}} is true while it observes, else false, and then nothing is open.\n\
          Without --sqlite it is your running session, wherever it was started; with none, the latest one in the usual \
          database. Without a database nothing is printed and the exit code is 1.\n\n\
          Example:\n  PS1='$(rano status --format \"{{active}}↑ \")\\$ '"

@@ -125,21 +125,6 @@ impl<'a> Reader<'_, 'a, '_> {
         let session = value("session").map(|value| self.texts("session", value)).unwrap_or_default();
         let environment =
             value("environment").map(|value| self.texts("environment", value)).unwrap_or_default();
-        let is_built_in =
-            |known: &Agent| known.name.eq_ignore_ascii_case(&name) && known.environment == environment;
-        if let Some(value) = value("environment")
-            && !agents::built_in().iter().any(is_built_in)
-        {
-            let message = "agents.environment decides nothing yet: rano reads those of its built-in agents";
-            self.findings.push(self.document.finding(Severity::Warning, value.span().start, message.into()));
-        }
-        let same_session = |known: &Agent| known.name.eq_ignore_ascii_case(&name) && known.session == session;
-        if let Some(value) = value("session")
-            && !agents::built_in().iter().any(same_session)
-        {
-            let message = "agents.session decides nothing yet: rano reads those of its built-in agents";
-            self.findings.push(self.document.finding(Severity::Warning, value.span().start, message.into()));
-        }
         if common && packages.is_empty() && paths.is_empty() && interpreters.is_empty() {
             self.error(
                 at,
@@ -321,10 +306,7 @@ mod tests {
         );
         let config = check(
             "[[agents]]\nname = 'a'\npackges = ['b']\nenvironment = ['A']",
-            &[
-                "⚠ /x/rano.toml:3: unknown key 'packges' (possible typo?): the nearest is 'packages'",
-                "⚠ /x/rano.toml:4: agents.environment decides nothing yet: rano reads those of its built-in agents",
-            ],
+            &["⚠ /x/rano.toml:3: unknown key 'packges' (possible typo?): the nearest is 'packages'"],
         );
         assert_eq!(names(&config).last(), Some(&"a"), "a warning takes nothing away");
     }

@@ -14,7 +14,7 @@ use crate::event::SourceKind;
 use crate::health::SourceHealth;
 use crate::pipeline::{Names, Pipeline, Scope};
 use crate::privileges;
-use crate::process::matching::{Rules, Targets};
+use crate::process::matching::{Rules, Targets, Wanted};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
 use crate::process::tree::Tree;
@@ -265,7 +265,10 @@ impl Setup {
         if names.wants_ebpf() {
             names.not_ebpf(reason.as_deref().unwrap_or("--source proc was asked for"));
         }
-        let source = ProcSource::start(self.polling).map_err(NotOpened::Other)?;
+        let mut source = ProcSource::start(self.polling).map_err(NotOpened::Other)?;
+        if let Wanted::Agents(agents) = &self.targets.wanted {
+            source = source.with_marks_of(agents);
+        }
         Ok(Box::new(source.instead_of(reason)))
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tokio::sync::{broadcast, oneshot};
@@ -61,7 +62,7 @@ pub struct Totals {
     pub active: u64,
     /// The most that were active at a time.
     pub peak_active: u64,
-    /// Payload of connections that have ended.
+    /// Payload, of open connections as far as it was read.
     pub bytes: Bytes,
     /// Connects by provider.
     pub providers: BTreeMap<Arc<str>, u64>,
@@ -88,10 +89,15 @@ impl Totals {
             EventKind::Accept => self.accepts += 1,
             EventKind::Listen => self.listens += 1,
         }
-        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (kind, connection.bytes) {
-            self.bytes.sent = self.bytes.sent.saturating_add(bytes.sent);
-            self.bytes.received = self.bytes.received.saturating_add(bytes.received);
-        }
+    }
+
+    /// The bytes of a connection, in the place of those that were read `before`.
+    fn sum(&mut self, bytes: Option<Bytes>, before: Option<Bytes>) {
+        let Some(bytes) = bytes else { return };
+        let before = before.unwrap_or_default();
+        self.bytes.sent = self.bytes.sent.saturating_sub(before.sent).saturating_add(bytes.sent);
+        self.bytes.received =
+            self.bytes.received.saturating_sub(before.received).saturating_add(bytes.received);
     }
 }
 
@@ -235,13 +241,15 @@ impl State {
                 }
             }
             EventKind::Close | EventKind::Fail => {
-                self.open.remove(&connection.id);
+                let before = self.open.remove(&connection.id).and_then(|known| known.bytes);
+                self.totals.sum(connection.bytes, before);
             }
         }
     }
 
     fn changed(&mut self, connection: &Arc<Connection>) {
         if let Some(known) = self.open.get_mut(&connection.id) {
+            self.totals.sum(connection.bytes, known.bytes);
             *known = Arc::clone(connection);
         }
     }
@@ -256,6 +264,9 @@ fn by_pid(mut processes: Vec<Arc<Process>>) -> Vec<Arc<Process>> {
     processes.sort_unstable_by_key(|process| process.id);
     processes
 }
+
+/// How old the bytes of an open connection may be.
+const COUNTING: Duration = Duration::from_secs(1);
 
 /// The sink that keeps [`Shared`] as things are.
 pub(super) struct Mirror {
@@ -317,6 +328,10 @@ impl Sink for Mirror {
             | Update::UnknownEndpoint { .. }
             | Update::MoreUnknownEndpoints(_) => {}
         }
+    }
+
+    fn counts_every(&self) -> Option<Duration> {
+        Some(COUNTING)
     }
 
     fn wants_processes(&self) -> bool {

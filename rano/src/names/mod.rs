@@ -26,6 +26,7 @@ pub mod resolver;
 pub mod stream;
 pub mod tls;
 pub mod unknown;
+mod tunnels;
 mod wrapping;
 
 pub use evidence::{Answer, Evidence, Greeting, Party, Pointer};

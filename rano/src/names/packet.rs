@@ -4,7 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
+use super::tunnels;
 use super::wrapping::{Inner, unwrap};
+
+/// Tunnels within tunnels, more of which are not real.
+const TUNNELS_MAX: u8 = 4;
 
 /// How a packet begins, by the numbers that capture files and libpcap use (<https://www.tcpdump.org/linktypes.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,21 +96,34 @@ pub enum Look<'a> {
 /// The same, where it is said what became of those that are no segments.
 pub fn look(link: Link, bytes: &[u8]) -> Look<'_> {
     match unwrap(link, bytes) {
-        Inner::Ip(packet) => match segment(packet) {
-            Some(segment) => Look::Segment(segment),
-            None if is_first_fragment(packet) => Look::Hidden,
-            None => Look::Other,
-        },
+        Inner::Ip(packet) => within(packet, TUNNELS_MAX),
         Inner::Nothing => Look::Other,
         Inner::Hidden => Look::Hidden,
     }
 }
 
+/// An IP packet, or what it carries through so many tunnels.
+fn within(packet: &[u8], tunnels: u8) -> Look<'_> {
+    let Ok(sliced) = LaxSlicedPacket::from_ip(packet) else { return Look::Other };
+    let payload =
+        sliced.net.as_ref().and_then(LaxNetSlice::ip_payload_ref).filter(|payload| !payload.fragmented);
+    match payload.and_then(|payload| tunnels::within(payload.ip_number.0, payload.payload)) {
+        Some(Inner::Ip(packet)) if tunnels > 0 => within(packet, tunnels - 1),
+        Some(Inner::Ip(_) | Inner::Hidden) => Look::Hidden,
+        Some(Inner::Nothing) => Look::Other,
+        None => match segment(sliced) {
+            Some(segment) => Look::Segment(segment),
+            None if is_first_fragment(packet) => Look::Hidden,
+            None => Look::Other,
+        },
+    }
+}
+
 /// `None` for what is neither UDP nor TCP, for fragments, and for bytes that are no packet.
 pub fn parse(link: Link, bytes: &[u8]) -> Option<Segment<'_>> {
-    match unwrap(link, bytes) {
-        Inner::Ip(packet) => segment(packet),
-        Inner::Nothing | Inner::Hidden => None,
+    match look(link, bytes) {
+        Look::Segment(segment) => Some(segment),
+        Look::Other | Look::Hidden => None,
     }
 }
 
@@ -131,8 +148,7 @@ fn is_first_fragment(packet: &[u8]) -> bool {
     }
 }
 
-fn segment(packet: &[u8]) -> Option<Segment<'_>> {
-    let sliced = LaxSlicedPacket::from_ip(packet).ok()?;
+fn segment(sliced: LaxSlicedPacket<'_>) -> Option<Segment<'_>> {
     let (from, to) = addresses(sliced.net.as_ref()?)?;
     let (from_port, to_port, content) = match sliced.transport? {
         TransportSlice::Udp(udp) => {
@@ -219,6 +235,24 @@ mod tests {
         }
         let tagged = [&headers[4].1[..12], &[0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 8, 0], &ip()].concat();
         check(Link::Ethernet, &tagged, source);
+    }
+
+    #[test]
+    fn a_tunnel_leads_to_what_it_carries() {
+        let frame = [&[1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 8, 0][..], &ip()].concat();
+        let vxlan = [&[8, 0, 0, 0, 0, 0, 42, 0][..], &frame].concat();
+        let mut packet = Vec::new();
+        let outer = PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64).udp(50_000, 4789);
+        outer.write(&mut packet, &vxlan).expect("a vector has room");
+        check(Link::Ip, &packet, "10.0.0.1:4000");
+        for _ in 0..2 {
+            let mut header =
+                etherparse::Ipv4Header::new(0, 64, IpNumber::GRE, [192, 0, 2, 1], [192, 0, 2, 2])
+                    .expect("short");
+            header.total_len = u16::try_from(20 + 4 + packet.len()).expect("short");
+            packet = [&header.to_bytes()[..], &[0, 0, 8, 0], &packet].concat();
+            check(Link::Ip, &packet, "10.0.0.1:4000");
+        }
     }
 
     #[test]

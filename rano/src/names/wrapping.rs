@@ -53,7 +53,18 @@ enum Next {
 
 /// The IP packet within what a link of this kind carried.
 pub(super) fn unwrap(link: Link, bytes: &[u8]) -> Inner<'_> {
-    let Some((mut next, mut rest)) = begin(link, bytes) else { return Inner::Hidden };
+    match begin(link, bytes) {
+        Some((next, rest)) => peel(next, rest),
+        None => Inner::Hidden,
+    }
+}
+
+/// The IP packet within what an Ethernet type stands for.
+pub(super) fn typed_as(kind: u16, bytes: &[u8]) -> Inner<'_> {
+    peel(Next::Type(kind), bytes)
+}
+
+fn peel(mut next: Next, mut rest: &[u8]) -> Inner<'_> {
     for _ in 0..MAX_HEADERS {
         let step = match next {
             Next::Ip => {

@@ -105,6 +105,11 @@ struct AlertJson<'a> {
     local: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote: Option<String>,
+    /// So far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_sent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_recv: Option<u64>,
 }
 
 /// One object and a newline.
@@ -133,6 +138,8 @@ pub fn json(alert: &Alert, run_id: &str) -> Vec<u8> {
         proto: connection.protocol.name(),
         local: text(&connection.local),
         remote: text(&connection.remote),
+        bytes_sent: connection.bytes.map(|bytes| bytes.sent),
+        bytes_recv: connection.bytes.map(|bytes| bytes.received),
     };
     match &alert.reason {
         Reason::DomainMatch { pattern, domain, is_possible } => {

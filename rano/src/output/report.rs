@@ -194,8 +194,12 @@ fn summary(out: &mut String, report: &Report, look: &Look<'_>) {
             line(out, name, &grouped(count));
         }
     }
-    line(out, "active", &grouped(report.active));
-    let away = away(report);
+    let active = match report.active {
+        0 => "0".to_owned(),
+        open => format!("{} still open, bytes so far", grouped(open)),
+    };
+    line(out, "active", &active);
+    let away = report.away;
     line(out, "sent", &Size(away.bytes_sent).to_string());
     line(out, "received", &Size(away.bytes_received).to_string());
     let traffic = |of: &Counts| format!("sent {}, received {}", Size(of.bytes_sent), Size(of.bytes_received));
@@ -206,16 +210,6 @@ fn summary(out: &mut String, report: &Report, look: &Look<'_>) {
         line(out, "look-ups", &format!("{}, {}", grouped(report.lookups.connects), traffic(&report.lookups)));
     }
     line(out, "alerts", &grouped(alerts(report)));
-}
-
-/// The totals with the bytes alone that left the machine or came to it.
-fn away(report: &Report) -> Counts {
-    let Report { totals, loopback, .. } = report;
-    Counts {
-        bytes_sent: totals.bytes_sent.saturating_sub(loopback.bytes_sent),
-        bytes_received: totals.bytes_received.saturating_sub(loopback.bytes_received),
-        ..*totals
-    }
 }
 
 /// Alerts are counted by session, not by hour.
@@ -431,7 +425,7 @@ fn duration(millis: i64) -> String {
 /// One object; what is not known is left out.
 pub fn json(report: &Report, running: &[String]) -> String {
     let sessions: Vec<Json> = report.sessions.iter().map(|session| session_json(session, running)).collect();
-    let mut summary = counts_json(&away(report));
+    let mut summary = counts_json(&report.away);
     summary.insert("events".into(), report.totals.events().into());
     summary.insert("active".into(), report.active.into());
     summary.insert("alerts".into(), alerts(report).into());

@@ -87,10 +87,10 @@ impl Template {
     pub fn render(&self, status: &Status, is_running: bool) -> String {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
-            Part::Variable(Variable::Active) if !is_running => "0".to_owned(),
+            Part::Variable(Variable::Active | Variable::Provider(_)) if !is_running => "0".to_owned(),
             Part::Variable(Variable::Active) => status.active.to_string(),
             Part::Variable(Variable::Total) => status.total().to_string(),
-            Part::Variable(Variable::Provider(name)) => status.connects_of(name).to_string(),
+            Part::Variable(Variable::Provider(name)) => status.active_of(name).to_string(),
             Part::Variable(Variable::SessionName) => {
                 Escaped(status.session_name.as_deref().unwrap_or("")).to_string()
             }

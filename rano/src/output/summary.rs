@@ -15,6 +15,15 @@ use crate::summary::Summary;
 use crate::totals::ClassTotals;
 use crate::update::Hidden;
 
+/// What the bytes of open connections are, after the sums.
+fn so_far(open: u64, uncounted: u64) -> String {
+    match (open, uncounted) {
+        (0, _) => String::new(),
+        (open, 0) => format!("   ({open} still open, bytes so far)"),
+        (open, uncounted) => format!("   ({open} still open, bytes so far; of {uncounted} not known)"),
+    }
+}
+
 impl Summary {
     /// Text as the terminal and pretty logs show it. `hidden`: what `--filter` kept back there, of all that is summed
     /// up here.
@@ -48,7 +57,9 @@ impl Summary {
             (alerts, 0) => writeln!(out, "  alerts   {alerts}")?,
             (alerts, held_back) => writeln!(out, "  alerts   {alerts} ({held_back} more held back)")?,
         }
-        writeln!(out, "  sent     {}   received {}", Size(totals.bytes.sent), Size(totals.bytes.received))?;
+        let so_far = so_far(totals.active, totals.uncounted);
+        let (sent, received) = (Size(totals.bytes.sent), Size(totals.bytes.received));
+        writeln!(out, "  sent     {sent}   received {received}{so_far}")?;
         if totals.loopback != Bytes::default() {
             let Bytes { sent, received } = totals.loopback;
             writeln!(out, "  loopback {}   received {}", Size(sent), Size(received))?;
@@ -185,6 +196,7 @@ impl Summary {
             accepts: u64,
             listens: u64,
             active: u64,
+            active_uncounted: u64,
             peak_active: u64,
             alerts: u64,
             alerts_held_back: u64,
@@ -231,6 +243,7 @@ impl Summary {
             accepts: totals.accepts,
             listens: totals.listens,
             active: totals.active,
+            active_uncounted: totals.uncounted,
             peak_active: totals.peak,
             alerts: totals.alerts,
             alerts_held_back: totals.alerts_held_back,

@@ -14,6 +14,7 @@ use crate::bounded::FastBounded;
 use crate::connection::Connection;
 use crate::event::{ConnectionId, Moment, Protocol};
 use crate::source::{Open, Role, SocketId};
+use crate::totals::Summed;
 
 /// More open connections than this are still shown, but their ends are not noticed. Those that are nobody's leave half
 /// of the room to those of watched processes.
@@ -35,6 +36,7 @@ pub(super) struct Entry {
     pub(super) is_kept: bool,
     pub(super) naming: NamingNotes,
     pub(super) alerts: Notes,
+    pub(super) summed: Summed,
 }
 
 impl Entry {
@@ -189,7 +191,13 @@ impl LiveTable {
     /// The open ones of a protocol.
     pub(super) fn of(&self, protocol: Protocol) -> Vec<Open> {
         let of_protocol = self.open.iter().filter(|entry| entry.connection.protocol == protocol);
-        of_protocol.map(|entry| Open { id: entry.socket, is_pending: entry.is_pending() }).collect()
+        of_protocol
+            .map(|entry| Open {
+                id: entry.socket,
+                is_pending: entry.is_pending(),
+                ends: entry.connection.ends(),
+            })
+            .collect()
     }
 
     /// Attempts that are under way, in the order in which they began.
@@ -198,6 +206,16 @@ impl LiveTable {
             self.open.iter().map(|entry| &**entry).filter(|entry| entry.is_pending()).collect();
         pending.sort_unstable_by_key(|entry| entry.connection.id);
         pending.into_iter().map(|entry| entry.socket).collect()
+    }
+
+    /// Whether any connection is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Connections that are open and of which it is not known how many bytes they have sent and received.
+    pub(super) fn uncounted(&self) -> u64 {
+        self.open.iter().filter(|entry| entry.is_connected && entry.connection.bytes.is_none()).count() as u64
     }
 
     pub(super) fn overflow(&self) -> Overflow {
@@ -222,6 +240,7 @@ mod tests {
             is_kept: true,
             naming: NamingNotes::default(),
             alerts: Notes::default(),
+            summed: Summed::default(),
         }
     }
 

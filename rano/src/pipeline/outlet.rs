@@ -1,6 +1,7 @@
 //! The sinks, in the order in which they see everything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::event::Moment;
 use crate::sink::Sink;
@@ -17,6 +18,11 @@ impl Outlet {
     pub(super) fn new(sinks: Vec<Box<dyn Sink>>) -> Self {
         let wants_processes = sinks.iter().any(|sink| sink.wants_processes());
         Self { sinks, wants_processes }
+    }
+
+    /// How often a sink wants to know the bytes of open connections.
+    pub(super) fn counts_every(&self) -> Option<Duration> {
+        self.sinks.iter().filter_map(|sink| sink.counts_every()).min()
     }
 
     /// Whether a sink wants to know which processes are watched.

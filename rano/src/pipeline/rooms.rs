@@ -24,6 +24,9 @@ impl Rooms {
     /// Something happened to a connection, which is as it is after it.
     pub(super) fn event(&mut self, kind: EventKind, at: Moment, entry: &mut Entry) {
         self.totals.count(kind, &entry.connection);
+        if matches!(kind, EventKind::Close | EventKind::Fail) {
+            self.totals.sum(&entry.connection, &mut entry.summed);
+        }
         let judgement = self.alerting.judge(kind, at, self.totals.active, entry);
         let is_first = judgement.is_first;
         self.out.send(&Update::Event(Event { kind, at, connection: Arc::clone(&entry.connection) }));
@@ -35,6 +38,12 @@ impl Rooms {
         if kind == EventKind::Connect {
             self.naming.connected(entry, at, &mut self.out);
         }
+    }
+
+    /// It was read how many bytes an open connection has sent and received.
+    pub(super) fn counted(&mut self, entry: &mut Entry) {
+        self.totals.sum(&entry.connection, &mut entry.summed);
+        self.changed(entry);
     }
 
     /// What is known of an open connection changed, of which an event was sent.

@@ -6,6 +6,7 @@ use EventKind::{Accept, Close, Connect, Fail};
 
 use super::tracker::Tracker;
 use super::*;
+use crate::alerts::AlertRules;
 use crate::event::{
     Address, Bytes, DomainSource, Event, EventKind, OwnerQuality, Protocol, SocketState, SourceKind,
 };
@@ -212,10 +213,11 @@ fn an_attempt_that_was_gone_when_somebody_looked_is_no_fail() {
 #[test]
 fn what_is_open_is_listed_by_protocol() {
     let (_, pipeline) = run(EVERYTHING, vec![connecting()]);
-    assert_eq!(pipeline.open(Protocol::Tcp), [Open { id: ID, is_pending: true }]);
+    let ends = Some(("127.0.0.1:40000".parse().unwrap(), "127.0.0.1:443".parse().unwrap()));
+    assert_eq!(pipeline.open(Protocol::Tcp), [Open { id: ID, is_pending: true, ends }]);
     assert_eq!(pipeline.open(Protocol::Udp), []);
     let (_, pipeline) = run(EVERYTHING, vec![established()]);
-    assert_eq!(pipeline.open(Protocol::Tcp), [Open { id: ID, is_pending: false }]);
+    assert_eq!(pipeline.open(Protocol::Tcp), [Open { id: ID, is_pending: false, ends }]);
 }
 
 #[test]
@@ -340,4 +342,77 @@ fn a_late_name_of_a_failed_attempt_is_taken_from_no_connection() {
     assert_eq!((pipeline.rooms.totals.nameless, pipeline.rooms.totals.domains.len()), (1, 0));
     pipeline.socket(named(ID));
     assert_eq!((pipeline.rooms.totals.nameless, pipeline.rooms.totals.domains.len()), (0, 1));
+}
+
+#[test]
+fn an_open_connection_has_its_bytes_so_far_and_they_count_once() {
+    let so_far = |sent| SocketChange::Bytes { id: ID, bytes: Bytes { sent, received: 1 }, at: at(5) };
+    let (events, mut pipeline) = run(EVERYTHING, vec![connecting(), so_far(1)]);
+    assert!(events.is_empty() && pipeline.rooms.totals.loopback == Bytes::default(), "an attempt has none");
+    let (events, mut established) = run(EVERYTHING, vec![established()]);
+    assert_eq!(events[0].connection.bytes, None);
+    assert_eq!(established.live.uncounted(), 1);
+    for sent in [40, 41] {
+        established.socket(so_far(sent));
+        let open = established.live.find(ID).expect("it is open");
+        assert_eq!(open.connection.bytes, Some(Bytes { sent, received: 1 }));
+        assert_eq!(established.rooms.totals.loopback, Bytes { sent, received: 1 });
+        let class = &established.rooms.totals.classes[&open.connection.class];
+        assert_eq!(class.bytes.sent, sent);
+    }
+    assert_eq!(established.live.uncounted(), 0);
+    established.socket(closed(Some(true)));
+    assert_eq!(established.rooms.totals.loopback, Bytes { sent: 3, received: 4 });
+    // Where its end is found out afterwards, they are what was read last.
+    pipeline.socket(SocketChange::State { id: ID, state: SocketState::Established, at: at(6) });
+    pipeline.socket(so_far(50));
+    pipeline.socket(SocketChange::Gone { id: ID, at: at(9) });
+    assert_eq!(pipeline.rooms.totals.loopback, Bytes { sent: 50, received: 1 });
+}
+
+#[test]
+fn an_alert_on_an_open_connection_has_its_bytes_so_far() {
+    struct Alerts(Arc<Mutex<Vec<Option<Bytes>>>>);
+    impl Sink for Alerts {
+        fn update(&mut self, update: &Update) {
+            if let Update::Alert(alert) = update {
+                self.0.lock().expect("no panic").push(alert.connection.bytes);
+            }
+        }
+        fn finish(&mut self, _summary: &Summary) -> SinkReport {
+            SinkReport::default()
+        }
+    }
+    let told = Arc::default();
+    let mut pipeline = pipeline(EVERYTHING, Targets::default(), Box::new(Alerts(Arc::clone(&told))));
+    let rules = AlertRules { duration: Some(Duration::from_millis(100)), ..AlertRules::default() };
+    pipeline.rooms.alerting = Alerting::new(Judge::new(rules));
+    let bytes = Bytes { sent: 40_000_000, received: 1 };
+    pipeline.socket(established());
+    pipeline.socket(SocketChange::Bytes { id: ID, bytes, at: at(50) });
+    pipeline.passed(at(200));
+    assert_eq!(taken(&told), [Some(bytes)]);
+}
+
+#[test]
+fn look_ups_by_rano_are_no_agents() {
+    let kept: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let mut pipeline = pipeline(EVERYTHING, Targets::default(), Box::new(Kept(Arc::clone(&kept))));
+    let mut below = |pid, exe: &str, remote: &str| {
+        let id = ProcessId { pid, start_time: 8 };
+        let image = Image { comm: "x".into(), argv: vec!["x".into()], exe: exe.into(), uid: 0 };
+        pipeline.process(ProcessChange::found(id, CLAUDE.pid, image, at(1)));
+        pipeline.socket(SocketChange::Opened(Opened {
+            id: SocketId::Cookie { netns: 1, cookie: pid.into() },
+            remote: Some(Address::ip(remote.parse().unwrap())),
+            ..opened(Role::Connect, SocketState::Established, Some(id))
+        }));
+    };
+    below(100, "/usr/bin/rano", "127.0.0.53:53");
+    below(101, "/usr/bin/rano", "203.0.113.7:443");
+    below(102, "/usr/bin/dig", "127.0.0.53:53");
+    let events = taken(&kept);
+    let providers: Vec<&str> = events.iter().map(|event| &*event.connection.provider).collect();
+    assert_eq!(providers, ["unknown", "anthropic", "anthropic"]);
+    assert!(events.iter().all(|event| event.connection.process.is_some()), "they are shown all the same");
 }

@@ -24,7 +24,7 @@ use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::Sink;
 use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
-use crate::totals::Totals;
+use crate::totals::{Summed, Totals};
 use crate::update::{Counters, Update};
 
 /// All that is known of processes and connections, fed by a source.
@@ -69,9 +69,10 @@ impl Tracker {
         gaps.add(Gap::TableFull, self.live.overflow().open);
         gaps.add(Gap::Unresolved, self.rooms.naming.unresolved());
         gaps.add(Gap::NamesForgotten, self.rooms.naming.forgotten());
-        let Totals { active, peak, mut left_out, .. } = self.rooms.totals;
+        let Totals { active, peak, bytes: away, loopback, mut left_out, .. } = self.rooms.totals;
         left_out.processes = self.tree.left_out();
-        Counters { active, peak_active: peak, alerts: self.rooms.alerting.told(), left_out, gaps }
+        let alerts = self.rooms.alerting.told();
+        Counters { active, peak_active: peak, alerts, away, loopback, left_out, gaps }
     }
 
     pub(super) fn add_bounds(&self, bounds: &mut Bounds) {
@@ -150,8 +151,19 @@ impl Tracker {
         let mut connection = self.connection(opened, process, root);
         connection.is_followed = is_kept;
         let naming = self.rooms.naming.first_names(&mut connection, socket, &own);
+        if is_look_up_by_rano(&connection) {
+            connection.provider = Arc::clone(&self.unknown);
+        }
         let connection = Arc::new(connection);
-        let mut entry = Entry { socket, connection, is_connected, is_kept, naming, alerts: Notes::default() };
+        let mut entry = Entry {
+            socket,
+            connection,
+            is_connected,
+            is_kept,
+            naming,
+            alerts: Notes::default(),
+            summed: Summed::default(),
+        };
         if !is_pending {
             let kind = entry.connection.first_event();
             self.rooms.event(kind, at, &mut entry);
@@ -258,6 +270,16 @@ impl Tracker {
         }
     }
 
+    /// So far.
+    fn bytes(&mut self, id: SocketId, bytes: Bytes) {
+        let Some(entry) = self.live.get_mut(id) else { return };
+        let is_open = !entry.is_pending() && entry.connection.role != Role::Listen;
+        if is_open && entry.connection.bytes != Some(bytes) {
+            entry.change().bytes = Some(bytes);
+            self.rooms.counted(entry);
+        }
+    }
+
     fn closed(&mut self, closed: &Closed) {
         let Some(mut entry) = self.take_out(closed) else { return };
         if entry.is_pending() && closed.established == Some(true) {
@@ -269,8 +291,10 @@ impl Tracker {
         let was_open = entry.is_connected || entry.connection.role == Role::Accept;
         let kind = if was_open { EventKind::Close } else { EventKind::Fail };
         let connection = entry.change();
-        connection.bytes =
-            closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());
+        // Else as they were read last.
+        let so_far = connection.bytes;
+        let last = closed.bytes.filter(|bytes| kind == EventKind::Close || *bytes != Bytes::default());
+        connection.bytes = last.or(so_far);
         let duration = closed.duration.or_else(|| {
             // What only its end revealed has no beginning.
             let was_seen_open = connection.process.is_some() && !connection.preexisting;
@@ -424,6 +448,13 @@ impl Tracker {
     }
 }
 
+/// Names for what an agent reaches are no agent's business, also where the agent started this or another rano. Told by
+/// the executable's name: it is shown all the same.
+fn is_look_up_by_rano(connection: &Connection) -> bool {
+    let runs = connection.process.as_deref().map_or("", |process| process.program_file());
+    connection.class == Class::Dns && runs == env!("CARGO_PKG_NAME")
+}
+
 impl Intake for Tracker {
     fn process(&mut self, change: ProcessChange) -> Verdict {
         if self.rooms.out.wants_processes() { self.apply_and_tell(change) } else { self.tree.apply(change) }
@@ -437,6 +468,7 @@ impl Intake for Tracker {
             SocketChange::Attempted(opened) => self.opened(opened, false),
             SocketChange::State { id, state, at } => self.state(id, state, at),
             SocketChange::Local { id, local, .. } => self.local(id, local),
+            SocketChange::Bytes { id, bytes, .. } => self.bytes(id, bytes),
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
                 self.learned(&[Learned { socket: id, name, is_certain: true, is_hearsay: false, at }]);

@@ -189,6 +189,13 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Name of the file that it runs; empty where that could not be read.
+    pub(crate) fn program_file(&self) -> &str {
+        interpreter::basename(self.exe.trim_end_matches(" (deleted)"))
+    }
+}
+
 /// One level of an ancestry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ancestor {

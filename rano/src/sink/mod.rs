@@ -12,6 +12,8 @@ pub mod store;
 #[cfg(feature = "cli")]
 pub mod terminal;
 
+use std::time::Duration;
+
 use crate::event::Moment;
 use crate::summary::Summary;
 use crate::update::Update;
@@ -23,6 +25,10 @@ pub trait Sink: Send {
     fn update(&mut self, update: &Update);
     /// When this sink next wants to know the standings, if it does.
     fn next_tick(&self) -> Option<Moment> {
+        None
+    }
+    /// How often this sink wants to know what open connections have sent and received, if it does.
+    fn counts_every(&self) -> Option<Duration> {
         None
     }
     /// Whether this sink wants to know which processes are watched.

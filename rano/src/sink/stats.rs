@@ -51,6 +51,11 @@ impl LiveStats {
         !self.settings.views.is_empty()
     }
 
+    /// `None` where the block is made once.
+    pub fn interval(&self) -> Option<Duration> {
+        Some(self.settings.interval).filter(|interval| !interval.is_zero())
+    }
+
     /// Most lines of a view.
     pub fn top(&self) -> usize {
         self.settings.top

@@ -1,6 +1,7 @@
 //! Hands events to the store, whose own thread writes them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::output::escape::Escaped;
 use crate::sink::{Sink, SinkReport};
@@ -20,12 +21,14 @@ pub struct StoreSink {
     notices: Vec<String>,
     path: PathBuf,
     on_move: OnMove,
+    flush_interval: Duration,
 }
 
 impl StoreSink {
-    pub fn new(store: Store, on_move: OnMove) -> Self {
+    /// What the database lacks is no older than `flush_interval`.
+    pub fn new(store: Store, on_move: OnMove, flush_interval: Duration) -> Self {
         let path = store.path();
-        Self { store: Some(store), now_ms: 0, notices: Vec::new(), path, on_move }
+        Self { store: Some(store), now_ms: 0, notices: Vec::new(), path, on_move, flush_interval }
     }
 
     /// What SQLite says may quote the file, and its path may be anything.
@@ -46,6 +49,10 @@ impl Sink for StoreSink {
                 self.path = path;
             }
         }
+    }
+
+    fn counts_every(&self) -> Option<Duration> {
+        Some(self.flush_interval)
     }
 
     fn finish(&mut self, summary: &Summary) -> SinkReport {

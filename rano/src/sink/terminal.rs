@@ -2,6 +2,7 @@
 //! place where that is a terminal. A closed stdout ends the observation as a signal would.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::event::{Event, Moment};
 use crate::output::escape::Line as Message;
@@ -300,6 +301,10 @@ impl Sink for Terminal {
             return Some(Moment::default());
         }
         self.stats.as_ref().map(LiveStats::next_tick)
+    }
+
+    fn counts_every(&self) -> Option<Duration> {
+        self.stats.as_ref().and_then(LiveStats::interval)
     }
 
     fn finish(&mut self, summary: &Summary) -> SinkReport {

@@ -14,7 +14,10 @@ pub mod replay;
 #[cfg(feature = "cli")]
 pub mod seccomp;
 pub mod views;
+mod counting;
 mod transports;
+
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -79,6 +82,8 @@ pub struct Open {
     pub id: SocketId,
     /// It is not known to be established.
     pub is_pending: bool,
+    /// Local and remote end, where both are known.
+    pub ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// What is left of a source after a pump.
@@ -97,6 +102,8 @@ pub trait Source {
     fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped>;
     /// A last look when observation ends: what is pending is delivered.
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()>;
+    /// Tells how many bytes each open connection has sent and received so far, where that can be read.
+    fn count(&mut self, _intake: &mut dyn Intake) {}
     /// What became known to the pipeline by other means than through its intake, for a record of everything.
     fn learned(&mut self, _evidence: &Evidence) {}
     fn health(&self) -> SourceHealth;

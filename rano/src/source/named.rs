@@ -120,6 +120,10 @@ impl Source for Named {
         Ok(())
     }
 
+    fn count(&mut self, intake: &mut dyn Intake) {
+        self.inner.count(&mut Ordered { feed: &mut self.feed, intake });
+    }
+
     fn health(&self) -> SourceHealth {
         let mut health = self.inner.health();
         health.gaps.add(Gap::NamesLost, self.feed.lost());

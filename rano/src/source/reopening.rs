@@ -43,6 +43,10 @@ impl Source for Reopening {
         self.inner.pump(until, &either, intake)
     }
 
+    fn count(&mut self, intake: &mut dyn Intake) {
+        self.inner.count(intake);
+    }
+
     fn learned(&mut self, evidence: &Evidence) {
         self.inner.learned(evidence);
     }

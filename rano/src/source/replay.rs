@@ -253,6 +253,13 @@ impl Source for Recorder {
         outcome.and_then(|()| self.file.flush()).context("write the recording")
     }
 
+    fn count(&mut self, intake: &mut dyn Intake) {
+        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
+        let mut tee = Tee { intake, file: &mut self.file, outcome };
+        self.inner.count(&mut tee);
+        self.outcome = tee.outcome;
+    }
+
     fn learned(&mut self, evidence: &Evidence) {
         if self.outcome.is_ok() {
             self.outcome = write(&mut self.file, &RawEvent::Evidence(evidence.clone()));

@@ -1,12 +1,16 @@
 //! What is written of a session into one file: its rows, the sums kept beside them, and its counters.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::Session;
 use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename};
 use super::queue::{End, Work};
-use super::rollup::Rollup;
-use crate::event::{Address, ConnectionId, Event, EventKind};
+use super::rollup::{Rollup, stored_bytes};
+use super::so_far::{Change, SoFar};
+use crate::event::{Address, ConnectionId, Event, EventKind, Role};
 use crate::health::Gap;
 use crate::update::{Renamed, Update};
 
@@ -38,11 +42,16 @@ impl Counters {
             EventKind::Accept => self.accepts += 1,
             EventKind::Listen => self.listens += 1,
         }
-        // A connection's bytes count once, when it ends.
-        if let (EventKind::Close | EventKind::Fail, Some(bytes)) = (event.kind, event.connection.bytes) {
+        if let Some(bytes) = stored_bytes(event) {
             self.bytes_sent = self.bytes_sent.saturating_add(bytes.sent);
             self.bytes_received = self.bytes_received.saturating_add(bytes.received);
         }
+    }
+
+    /// What an open connection has come to.
+    fn add_bytes(&mut self, (sent, received): Change) {
+        self.bytes_sent = self.bytes_sent.saturating_add_signed(sent);
+        self.bytes_received = self.bytes_received.saturating_add_signed(received);
     }
 
     fn events(&self) -> u64 {
@@ -56,10 +65,13 @@ pub(super) struct Ledger {
     update_session: String,
     interned: Interned,
     recent: RecentRows,
+    so_far: SoFar,
     counters: Counters,
+    /// Open connections by provider.
+    active: BTreeMap<Arc<str>, u64>,
     rollup: Rollup,
     /// As they were before the open transaction.
-    before: Counters,
+    before: (Counters, BTreeMap<Arc<str>, u64>),
 }
 
 impl Ledger {
@@ -69,9 +81,11 @@ impl Ledger {
             update_session: update_session(),
             interned: Interned::new(session),
             recent: RecentRows::new(),
+            so_far: SoFar::default(),
             counters: Counters::default(),
             rollup: Rollup::default(),
-            before: Counters::default(),
+            active: BTreeMap::new(),
+            before: Default::default(),
         }
     }
 
@@ -86,12 +100,16 @@ impl Ledger {
 
     pub(super) fn committed(&mut self) {
         self.interned.committed();
-        self.before = self.counters;
+        self.so_far.committed();
+        self.before.0 = self.counters;
+        self.before.1.clone_from(&self.active);
     }
 
     pub(super) fn rolled_back(&mut self) {
         self.interned.rolled_back();
-        self.counters = self.before;
+        self.so_far.rolled_back();
+        self.counters = self.before.0;
+        self.active.clone_from(&self.before.1);
         self.rollup.clear();
     }
 
@@ -125,9 +143,13 @@ impl Ledger {
                     self.for_rows(*id, |row, _| keep_name(connection, row, name))?
                 }
                 Update::Marked(id) => self.for_rows(*id, |row, _| mark_alert(connection, row))?,
+                Update::Changed(open) => {
+                    let change = self.so_far.read(connection, open, &mut self.rollup)?;
+                    self.counters.add_bytes(change);
+                    true
+                }
                 // Never queued.
                 Update::Alert(_)
-                | Update::Changed(_)
                 | Update::Left(_)
                 | Update::Watched(_)
                 | Update::Unwatched(_)
@@ -179,16 +201,36 @@ impl Ledger {
             bytes_sent,
             bytes_received,
             work.counters.alerts,
+            work.counters.away.sent,
+            work.counters.away.received,
+            work.counters.loopback.sent,
+            work.counters.loopback.received,
             work.counters.left_out.processes,
             work.counters.left_out.connections,
         ];
         let counts = counts.into_iter().chain(Gap::ALL.map(|gap| gaps.get(gap)));
+        let mut next = 2;
         let mut update = connection.prepare_cached(&self.update_session)?;
         update.raw_bind_parameter(1, self.session)?;
-        for (index, count) in counts.enumerate() {
-            update.raw_bind_parameter(index + 2, integer(count))?;
+        for count in counts {
+            update.raw_bind_parameter(next, integer(count))?;
+            next += 1;
         }
+        let active = self.active.iter().filter(|(_, active)| **active > 0);
+        let active: BTreeMap<&str, u64> = active.map(|(name, active)| (&**name, *active)).collect();
+        let active = serde_json::to_string(&active).expect("names and numbers have a JSON form");
+        update.raw_bind_parameter(next, active)?;
         update.raw_execute().map(drop)
+    }
+
+    /// Accepted ones never count.
+    fn count_active(&mut self, event: &Event) {
+        let active = self.active.entry(Arc::clone(&event.connection.provider)).or_default();
+        match event.kind {
+            EventKind::Connect => *active += 1,
+            EventKind::Close if event.connection.role == Role::Connect => *active = active.saturating_sub(1),
+            EventKind::Close | EventKind::Fail | EventKind::Accept | EventKind::Listen => {}
+        }
     }
 
     fn insert(
@@ -210,16 +252,24 @@ impl Ledger {
         insert.raw_bind_parameter(6, port(observed.local.as_ref()))?;
         insert.raw_bind_parameter(7, port(observed.remote.as_ref()))?;
         insert.raw_bind_parameter(8, duration)?;
-        insert.raw_bind_parameter(9, observed.bytes.map(|bytes| integer(bytes.sent)))?;
-        insert.raw_bind_parameter(10, observed.bytes.map(|bytes| integer(bytes.received)))?;
+        let bytes = stored_bytes(event);
+        insert.raw_bind_parameter(9, bytes.map(|bytes| integer(bytes.sent)))?;
+        insert.raw_bind_parameter(10, bytes.map(|bytes| integer(bytes.received)))?;
         insert.raw_execute()?;
         let row = connection.last_insert_rowid();
         for name in &observed.others {
             keep_name(connection, row, name)?;
         }
         self.recent.insert(observed.id, event.kind, row);
+        if event.kind == EventKind::Close {
+            let change = self.so_far.ended(connection, observed, &mut self.rollup)?;
+            self.counters.add_bytes(change);
+        } else {
+            self.so_far.opened(event, row);
+        }
         self.rollup.count(event, &references, row, ts);
         self.counters.count(event);
+        self.count_active(event);
         Ok(())
     }
 }
@@ -260,6 +310,10 @@ fn update_session() -> String {
         "bytes_sent",
         "bytes_recv",
         "alerts",
+        "away_sent",
+        "away_recv",
+        "loopback_sent",
+        "loopback_recv",
         "excluded_processes",
         "excluded_connections",
     ];
@@ -269,7 +323,8 @@ fn update_session() -> String {
         .enumerate()
         .map(|(index, column)| format!("{column} = ?{}", index + 2))
         .collect();
-    format!("UPDATE session SET {} WHERE id = ?1", columns.join(", "))
+    let active = format!("active_providers = ?{}", columns.len() + 2);
+    format!("UPDATE session SET {}, {active} WHERE id = ?1", columns.join(", "))
 }
 
 /// A JSON array.

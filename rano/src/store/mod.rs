@@ -4,6 +4,7 @@
 mod open;
 mod defence;
 mod sigbus;
+mod so_far;
 mod schema;
 mod system;
 mod watch;

@@ -5,14 +5,17 @@ use std::fmt;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::InterruptHandle;
+use rustc_hash::FxHashMap;
 
 use super::StoreOptions;
 use super::database::Database;
 use super::defence::Budget;
+use crate::connection::Connection;
+use crate::event::ConnectionId;
 use crate::update::{Counters, Update};
 
 /// Between two warnings about the same thing.
@@ -61,8 +64,12 @@ struct State {
     brakes: Option<(Budget, InterruptHandle)>,
     has_writer_ended: bool,
     queue: Vec<Update>,
+    /// Open connections of which more bytes are known than were written, as they stand. No more than are open.
+    so_far: FxHashMap<ConnectionId, Arc<Connection>>,
     /// When the oldest thing that waits came.
     since: Option<Instant>,
+    /// It is written without waiting for more.
+    is_due: bool,
     /// Handed over, not yet committed.
     in_flight: usize,
     counters: Counters,
@@ -77,12 +84,14 @@ struct State {
 impl State {
     /// Counts what will not be in the database.
     fn lose(&mut self, update: &Update) {
-        if matches!(update, Update::Event(_)) {
-            self.dropped += 1;
-            // The count itself is to be written in time.
-            self.since.get_or_insert_with(Instant::now);
-        } else {
-            self.names_dropped += 1;
+        match update {
+            Update::Event(_) => {
+                self.dropped += 1;
+                // The count itself is to be written in time.
+                self.since.get_or_insert_with(Instant::now);
+            }
+            Update::Changed(_) => {}
+            _ => self.names_dropped += 1,
         }
     }
 }
@@ -112,8 +121,8 @@ impl Shared {
         match update {
             Update::Event(_) | Update::Renamed(_) | Update::OtherName { .. } | Update::Marked(_) => {}
             Update::Progress(progress) => return self.count(progress.counters),
+            Update::Changed(connection) => return self.so_far(connection),
             Update::Alert(_)
-            | Update::Changed(_)
             | Update::Left(_)
             | Update::Watched(_)
             | Update::Unwatched(_)
@@ -128,6 +137,18 @@ impl Shared {
         }
         state.queue.push(update.clone());
         self.queued(state);
+    }
+
+    /// The bytes of an open connection, so far. They are written at once: they come as often as a batch is due.
+    fn so_far(&self, connection: &Arc<Connection>) {
+        if connection.bytes.is_none() {
+            return;
+        }
+        let mut state = self.lock();
+        state.so_far.insert(connection.id, Arc::clone(connection));
+        state.is_due = true;
+        drop(state);
+        self.wake_writer.notify_one();
     }
 
     /// Written with the next batch.
@@ -225,7 +246,7 @@ impl Shared {
     /// where none of it came before `until`.
     pub(super) fn take(&self, batch: &mut Vec<Update>, until: Option<Instant>) -> Option<Work> {
         let mut state = self.lock();
-        while state.end.is_none() && state.queue.len() < self.batch_size {
+        while state.end.is_none() && !state.is_due && state.queue.len() < self.batch_size {
             let flush = state.since.map(|since| self.flush_interval.saturating_sub(since.elapsed()));
             if flush.is_some_and(|left| left.is_zero()) {
                 break;
@@ -241,7 +262,10 @@ impl Shared {
         }
         mem::swap(&mut state.queue, batch);
         state.since = None;
+        state.is_due = false;
         state.in_flight = batch.len();
+        // After their events, and without a place in the queue: the next ones would say the same.
+        batch.extend(state.so_far.drain().map(|(_, connection)| Update::Changed(connection)));
         Some(Self::work(&state))
     }
 

@@ -8,7 +8,8 @@ use rusqlite::{Connection, params};
 use rustc_hash::FxHashMap;
 
 use super::intern::{Moved, References, integer};
-use crate::event::{Address, Event, EventKind};
+use super::so_far::{Change, Place};
+use crate::event::{Address, Bytes, Event, EventKind};
 
 /// Rows are summed up by the hour of the Unix clock.
 pub(super) const HOUR_MS: i64 = 3_600_000;
@@ -31,7 +32,8 @@ struct Counts {
 }
 
 impl Counts {
-    /// `sign` is 1, or -1 to take the event out again. Bytes count once, when a connection ends.
+    /// `sign` is 1, or -1 to take the event out again. Of an open connection the row of its first event has the bytes
+    /// so far, then that of its end.
     fn add(&mut self, kind: EventKind, bytes: (i64, i64), sign: i64) {
         match kind {
             EventKind::Connect => self.connects += sign,
@@ -40,11 +42,18 @@ impl Counts {
             EventKind::Accept => self.accepts += sign,
             EventKind::Listen => self.listens += sign,
         }
-        if matches!(kind, EventKind::Close | EventKind::Fail) {
-            self.bytes_sent += sign * bytes.0.clamp(0, BYTES_MAX);
-            self.bytes_received += sign * bytes.1.clamp(0, BYTES_MAX);
-        }
+        self.add_bytes((sign * bytes.0.clamp(0, BYTES_MAX), sign * bytes.1.clamp(0, BYTES_MAX)));
     }
+
+    fn add_bytes(&mut self, (sent, received): Change) {
+        self.bytes_sent += sent;
+        self.bytes_received += received;
+    }
+}
+
+/// The bytes in the row of an event: a first event has none yet.
+pub(super) fn stored_bytes(event: &Event) -> Option<Bytes> {
+    event.connection.bytes.filter(|_| matches!(event.kind, EventKind::Close | EventKind::Fail))
 }
 
 /// The first and the last time of connects, closes and fails.
@@ -65,7 +74,7 @@ fn is_of_connection(kind: EventKind) -> bool {
     matches!(kind, EventKind::Connect | EventKind::Close | EventKind::Fail)
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Activity {
     first_event: i64,
     last_event: i64,
@@ -98,13 +107,15 @@ impl Rollup {
     pub(super) fn count(&mut self, event: &Event, references: &References, row: i64, ts: i64) {
         let hour = ts.div_euclid(HOUR_MS);
         let observed = &*event.connection;
-        let bytes = observed.bytes.map_or((0, 0), |bytes| (integer(bytes.sent), integer(bytes.received)));
+        let bytes = stored_bytes(event);
+        let bytes = bytes.map_or((0, 0), |bytes| (integer(bytes.sent), integer(bytes.received)));
         let activity = self.activity.entry((hour, Arc::clone(&observed.provider))).or_insert(Activity {
             first_event: row,
             last_event: row,
             seen: Seen::default(),
             counts: Counts::default(),
         });
+        activity.first_event = activity.first_event.min(row);
         activity.last_event = row;
         activity.seen.add(event.kind, ts);
         activity.counts.add(event.kind, bytes, 1);
@@ -125,6 +136,29 @@ impl Rollup {
                 self.ports.entry((Arc::clone(&observed.provider), remote.port())).or_default();
             counts.add(event.kind, bytes, 1);
             seen.add(event.kind, ts);
+        }
+    }
+
+    /// The row of a first event, which was counted, got other bytes.
+    pub(super) fn add_bytes(&mut self, place: &Place<'_>, change: Change) {
+        let Place { ts, provider, process, actor, endpoint, port, is_accepted } = *place;
+        let hour = ts.div_euclid(HOUR_MS);
+        let provider: Arc<str> = provider.into();
+        // The row is there: these are the limits of what has no events.
+        let nothing = Activity { first_event: i64::MAX, last_event: 0, ..Activity::default() };
+        self.activity.entry((hour, Arc::clone(&provider))).or_insert(nothing).counts.add_bytes(change);
+        for hour in [hour, WHOLE_SESSION] {
+            self.traffic.entry((hour, actor, endpoint)).or_default().0.add_bytes(change);
+        }
+        if is_accepted {
+            return;
+        }
+        let seen = Seen(Some((ts, ts)));
+        let (counts, _) = self.processes.entry(process).or_insert((Counts::default(), seen));
+        counts.add_bytes(change);
+        if let Some(port) = port {
+            let (counts, _) = self.ports.entry((provider, port)).or_insert((Counts::default(), seen));
+            counts.add_bytes(change);
         }
     }
 

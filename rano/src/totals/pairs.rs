@@ -45,7 +45,7 @@ impl Pairs {
         }
     }
 
-    /// Of a connection that ended.
+    /// Of a connection, as far as is known: its other end may yet be told of.
     pub(super) fn path(&mut self, connection: &Connection) -> Path {
         if !stays(connection) {
             return Path::Away;
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::connection::End;
     use crate::event::{Bytes, ConnectionId, Moment, Protocol};
-    use crate::totals::Totals;
+    use crate::totals::{Summed, Totals};
 
     fn connection(
         role: Role,
@@ -112,9 +112,9 @@ mod tests {
                 totals.count(kind, connection);
             }
             totals.count(EventKind::Accept, &server);
-            totals.count(EventKind::Close, &ping);
-            for connection in [&away, &elsewhere, &own].into_iter().chain(ends) {
+            for connection in [&ping, &away, &elsewhere, &own].into_iter().chain(ends) {
                 totals.count(EventKind::Close, connection);
+                totals.sum(connection, &mut Summed::default());
             }
             assert_eq!(totals.bytes, Bytes { sent: 1000, received: 1 });
             assert_eq!(totals.loopback, Bytes { sent: 607, received: 34 });

@@ -128,7 +128,7 @@ impl Comparison {
         self.reviewed = self.lost;
         self.again = false;
         let mut gone = Vec::new();
-        for Open { id, is_pending } in intake.open(Protocol::Tcp) {
+        for Open { id, is_pending, .. } in intake.open(Protocol::Tcp) {
             let Some(cookie) = cookie(id).filter(|_| !self.unfollowed.contains(&id)) else { continue };
             match programs.owner(cookie) {
                 None => gone.push(id),

@@ -190,6 +190,11 @@ impl Programs {
         Some(bytes)
     }
 
+    /// The same so far, of one that goes on.
+    pub fn flow(&self, flow: FlowKey) -> Option<FlowBytes> {
+        self.flows.get(&flow.to_words(), 0).ok()
+    }
+
     /// Whether the maps may be looked into.
     pub fn are_within_reach(&self) -> bool {
         self.lost.get(&0, 0).is_ok()

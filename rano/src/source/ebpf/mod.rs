@@ -17,16 +17,19 @@ mod refusals;
 pub mod sockets;
 pub mod unix;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rano_common::{LeftOut, Loss, Record, SocketKind, SocketRecord, decode, flags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::event::{Moment, OwnerQuality, SourceKind};
+use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::health::{Bound, Bounds, Gap, Gaps};
 use crate::privileges;
 use crate::process::{ProcessId, Verdict};
+use crate::source::counting::{self, By, QUESTIONS_MAX};
+use crate::source::proc::sock_diag::Dumper;
 use crate::source::proc::{ProcSettings, ephemeral_ports};
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, transports, views};
 use crate::stop::Stop;
@@ -93,9 +96,19 @@ pub struct EbpfSource {
     scan_not_before_ns: u64,
     /// Boot clock: when it is looked which sockets beyond IP are gone, if there are any.
     beyond_due_ns: Option<u64>,
+    /// Opened when the bytes of open connections are first asked for.
+    dumper: Option<Dumper>,
+    /// rano's own network namespace.
+    netns: u32,
     changes: Vec<SocketChange>,
     /// The one that is being read.
     record: Vec<u8>,
+}
+
+/// rano's own network namespace; 0 where that is not to be known.
+fn own_netns() -> u32 {
+    let namespace = std::fs::metadata("/proc/self/ns/net");
+    namespace.ok().and_then(|namespace| u32::try_from(namespace.ino()).ok()).unwrap_or(0)
 }
 
 /// Loading reads the kernel's types into some ten megabytes of small pieces, which the allocator would keep for good.
@@ -144,6 +157,8 @@ impl EbpfSource {
             scan_due_ns: None,
             scan_not_before_ns: 0,
             beyond_due_ns: None,
+            dumper: None,
+            netns: own_netns(),
             changes: Vec::new(),
             record: Vec::new(),
         })
@@ -479,6 +494,27 @@ impl Source for EbpfSource {
         match &mut self.unix {
             Some(unix) => unix.finish(intake),
             None => Ok(()),
+        }
+    }
+
+    fn count(&mut self, intake: &mut dyn Intake) {
+        let at = source::now();
+        let Self { sockets, programs, dumper, netns, changes, .. } = self;
+        let mut tell = |id, bytes| changes.push(SocketChange::Bytes { id, bytes, at });
+        sockets.so_far(|cookie| programs.owner(cookie), |flow| programs.flow(flow), &mut tell);
+        let by = if programs.hooks.cgroups { By::Cookie } else { By::Ends };
+        let open = intake.open(Protocol::Tcp);
+        if !open.is_empty() {
+            if dumper.is_none() {
+                *dumper = Dumper::open().ok();
+            }
+            // Where that is refused, they are known when the connections end.
+            let _ = dumper
+                .as_mut()
+                .map(|dumper| counting::tcp(dumper, *netns, open.into_iter(), by, QUESTIONS_MAX, tell));
+        }
+        for change in self.changes.drain(..) {
+            intake.socket(change);
         }
     }
 

@@ -56,6 +56,42 @@ struct Flow {
     is_forgotten: bool,
 }
 
+/// What a socket's own counters say: sent, received, and of the latter what came from nobody knows whom.
+#[derive(Clone, Copy)]
+struct OfSocket {
+    bytes: FlowBytes,
+    nameless: u64,
+    has_nameless: bool,
+    is_only_flow: bool,
+}
+
+impl OfSocket {
+    fn new(flows: &[Flow], bytes: FlowBytes) -> Self {
+        let is_connected = flows.iter().any(|flow| flow.is_connected);
+        Self {
+            bytes,
+            nameless: if is_connected { 0 } else { bytes[1] },
+            has_nameless: flows.iter().any(|flow| is_nameless(flow.id)),
+            is_only_flow: flows.len() == 1,
+        }
+    }
+
+    /// What one of its flows amounts to; `of_flow` has what is counted for it alone.
+    fn share(&self, flow: &Flow, of_flow: TakeFlow<'_>) -> Option<FlowBytes> {
+        if flow.is_connected {
+            return Some(self.bytes);
+        }
+        let counted = if is_nameless(flow.id) && !flow.is_other {
+            Some([0; 2])
+        } else {
+            key(flow.id).and_then(of_flow)
+        };
+        // Came from nobody knows whom: that is only clear where there is but one.
+        let has_rest = if self.has_nameless { is_nameless(flow.id) } else { self.is_only_flow };
+        counted.map(|[sent, received]| [sent, received + if has_rest { self.nameless } else { 0 }])
+    }
+}
+
 /// Fetches what a flow amounted to.
 pub type TakeFlow<'a> = &'a mut dyn FnMut(FlowKey) -> Option<FlowBytes>;
 
@@ -235,23 +271,12 @@ impl Sockets {
         let flows = self.flows.remove(&record.cookie).unwrap_or_default();
         self.flow_count -= flows.len();
         let is_connected = flows.iter().any(|flow| flow.is_connected);
-        // Came from nobody knows whom: that is only clear where there is but one.
-        let has_nameless = flows.iter().any(|flow| is_nameless(flow.id));
-        let nameless = if is_connected { 0 } else { record.bytes_received };
+        let of_socket = OfSocket::new(&flows, [record.bytes_sent, record.bytes_received]);
+        let OfSocket { nameless, has_nameless, .. } = of_socket;
         let is_released = record.header.kind == SocketKind::Released as u32;
         let local = local(record).filter(|local| is_connected && is_released && is_whole(Some(local)));
         for flow in &flows {
-            let counted = if flow.is_connected {
-                Some([record.bytes_sent, record.bytes_received])
-            } else {
-                let counted = if is_nameless(flow.id) && !flow.is_other {
-                    Some([0; 2])
-                } else {
-                    key(flow.id).and_then(&mut *take)
-                };
-                let has_rest = if has_nameless { is_nameless(flow.id) } else { flows.len() == 1 };
-                counted.map(|[sent, received]| [sent, received + if has_rest { nameless } else { 0 }])
-            };
+            let counted = of_socket.share(flow, take);
             let is_forgotten = flow.is_forgotten || counted.is_none() && self.counts_datagrams;
             self.flows_forgotten += u64::from(is_forgotten);
             let known = self.counts_datagrams && !is_forgotten;
@@ -268,6 +293,27 @@ impl Sockets {
             out.push(opened(id, Protocol::Udp, None, record, at, self.source));
             let bytes = Bytes { sent: 0, received: nameless };
             out.push(closed(id, record, Some(bytes), None, at));
+        }
+    }
+
+    /// What each open flow has come to so far; `owner` and `flow` look into the kernel's tables.
+    pub fn so_far(
+        &self,
+        owner: impl Fn(u64) -> Option<Owner>,
+        flow: impl Fn(FlowKey) -> Option<FlowBytes>,
+        mut tell: impl FnMut(SocketId, Bytes),
+    ) {
+        if !self.counts_datagrams {
+            return;
+        }
+        for (cookie, flows) in &self.flows {
+            let Some(Owner { sent, received, .. }) = owner(*cookie) else { continue };
+            let of_socket = OfSocket::new(flows, [sent, received]);
+            for open in flows.iter().filter(|open| !open.is_forgotten) {
+                if let Some([sent, received]) = of_socket.share(open, &mut |key| flow(key)) {
+                    tell(open.id, Bytes { sent, received });
+                }
+            }
         }
     }
 

@@ -37,6 +37,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
 use crate::health::{Bounds, Gap, Gaps};
 use crate::process::ProcessId;
+use crate::process::agents::Agent;
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, transports, views};
 use crate::stop::Stop;
 
@@ -129,6 +130,13 @@ impl ProcSource {
     #[must_use]
     pub fn instead_of(mut self, reason: Option<String>) -> Self {
         self.instead = reason;
+        self
+    }
+
+    /// Finds the orphans of these agents by what they put into the environment of all that they start.
+    #[must_use]
+    pub fn with_marks_of(mut self, agents: &[Agent]) -> Self {
+        self.scanner.go_by_marks_of(agents);
         self
     }
 
@@ -369,6 +377,10 @@ impl Source for ProcSource {
             self.own.end(intake);
         }
         Ok(())
+    }
+
+    fn count(&mut self, intake: &mut dyn Intake) {
+        self.own.count(intake);
     }
 
     fn health(&self) -> SourceHealth {

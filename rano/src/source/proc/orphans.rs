@@ -50,9 +50,12 @@ pub(super) struct Marking {
 
 impl Marking {
     pub(super) fn built_in() -> Self {
-        let all = agents::built_in();
-        let sessions = all.iter().flat_map(|agent| agent.session.iter().cloned()).collect();
-        let agents = all.into_iter().filter(|agent| !agent.environment.is_empty()).collect();
+        Self::of_agents(&agents::built_in())
+    }
+
+    pub(super) fn of_agents(agents: &[Agent]) -> Self {
+        let sessions = agents.iter().flat_map(|agent| agent.session.iter().cloned()).collect();
+        let agents = agents.iter().filter(|agent| !agent.environment.is_empty()).cloned().collect();
         Self { agents, sessions }
     }
 

@@ -21,6 +21,7 @@ use super::throttle::RateLimits;
 use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
 use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
+use crate::source::counting::{self, By, QUESTIONS_MAX};
 use crate::source::{Intake, Role, SocketChange, SocketId};
 
 /// Who waits for every end waits this long for the notification of it: with it come the bytes.
@@ -323,6 +324,25 @@ impl OwnNamespace {
         let dumper = self.dumper.as_mut()?;
         let side = closing::side(destroyed);
         self.ends.payload(destroyed, side, dumper).map(closing::Payload::bytes)
+    }
+
+    /// Tells what open connections have sent and received so far. Of UDP the kernel counts nothing.
+    pub fn count(&mut self, intake: &mut dyn Intake) {
+        let Some(dumper) = &mut self.dumper else { return };
+        let open = intake.open(Protocol::Tcp);
+        if open.is_empty() {
+            return;
+        }
+        let at = crate::source::now();
+        let mut changes = Vec::new();
+        let tell = |id, bytes| changes.push(SocketChange::Bytes { id, bytes, at });
+        self.unread += u64::from(
+            counting::tcp(dumper, self.table.netns(), open.into_iter(), By::Cookie, QUESTIONS_MAX, tell)
+                .is_err(),
+        );
+        for change in changes {
+            intake.socket(change);
+        }
     }
 
     /// A socket that no look held; `None` if it was no connection.

@@ -115,6 +115,11 @@ impl ProcessScanner {
         })
     }
 
+    /// These agents, instead of the built-in ones, leave marks in the environment of what they start.
+    pub(super) fn go_by_marks_of(&mut self, agents: &[Agent]) {
+        self.marking = Marking::of_agents(agents);
+    }
+
     /// Tells `intake` of new, changed and vanished processes. Returns those that became tracked by it.
     ///
     /// A settled process's exec, rename or end is noticed within ten scans, everything else at once.

@@ -91,7 +91,7 @@ impl History {
                               sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
                        FROM ({traffic}) GROUP BY {join}) AS traffic
                  CROSS JOIN {join} ON {join}.id = traffic.key
-                 WHERE {name} IS NOT NULL AND connects + closes + fails > 0
+                 WHERE {name} IS NOT NULL AND connects + fails > 0
                  GROUP BY {name}"
             ))?;
             let rows = statement.query_map(params_from_iter(&values), |row| {
@@ -126,8 +126,7 @@ impl History {
             "SELECT CASE WHEN instr(endpoint.remote, ':') THEN '[' || endpoint.remote || ']' ELSE endpoint.remote END
                         || ':' || event.remote_port AS address,
                     sum(kind.event = 'connect'), sum(kind.event = 'fail'),
-                    sum(CASE WHEN kind.event IN ('close', 'fail')
-                             THEN ifnull(event.bytes_sent, 0) + ifnull(event.bytes_recv, 0) ELSE 0 END)
+                    sum(ifnull(event.bytes_sent, 0) + ifnull(event.bytes_recv, 0))
              FROM event
              CROSS JOIN endpoint ON endpoint.id = event.endpoint
              CROSS JOIN process ON process.id = event.process
@@ -135,7 +134,7 @@ impl History {
              LEFT JOIN tool_call ON tool_call.id = process.call
              WHERE event.id BETWEEN {} AND {} AND endpoint.domain IS NULL AND event.remote_port > 0
                    AND process.session = ? AND kind.event IN ('connect', 'close', 'fail') AND ({condition})
-             GROUP BY address",
+             GROUP BY address HAVING sum(kind.event <> 'close') > 0",
             ids("min(first_event)"),
             ids("max(last_event)"),
         ))?;
@@ -174,8 +173,8 @@ fn traffic(session: i64, filter: Option<&Filter>) -> (String, Vec<Value>) {
     let sql = format!(
         "SELECT process.actor AS actor, event.endpoint AS endpoint, kind.event = 'connect' AS connects,
                 kind.event = 'close' AS closes, kind.event = 'fail' AS fails,
-                CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END AS bytes_sent,
-                CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_recv, 0) ELSE 0 END AS bytes_recv
+                ifnull(event.bytes_sent, 0) AS bytes_sent,
+                ifnull(event.bytes_recv, 0) AS bytes_recv
          FROM event
          CROSS JOIN process ON process.id = event.process
          CROSS JOIN kind ON kind.id = event.kind

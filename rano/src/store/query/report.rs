@@ -9,7 +9,8 @@ use rusqlite::{Connection, Row, params_from_iter};
 use rustc_hash::FxHashMap;
 
 use super::filter::Condition;
-use super::sessions::{StoredSession, columns, count};
+use super::sessions::{StoredSession, Ways, columns, count};
+use crate::event::Bytes;
 use crate::filter::Filter;
 use crate::store::History;
 use crate::store::rollup::{BYTES_MAX, HOUR_MS, WHOLE_SESSION};
@@ -135,7 +136,9 @@ pub struct Report {
     /// Oldest first.
     pub sessions: Vec<StoredSession>,
     pub totals: Counts,
-    /// Of these, what stayed on the machine, and the look-ups at its resolvers.
+    /// Of these, what left the machine or came to it, what stayed on it, and the look-ups at its resolvers. Whole
+    /// sessions say which way their bytes went; elsewhere the address of the other end decides.
+    pub away: Counts,
     pub loopback: Counts,
     pub lookups: Counts,
     /// Connections without a close: of whole sessions as they said it, in a range the connects without a close in it.
@@ -288,12 +291,14 @@ impl History {
         } else {
             sessions.iter().map(|session| session.active).sum()
         };
+        let (away, loopback) = ways(selection, &sessions, totals, self.sums_where(LOOPBACK)?);
         Ok(Some(Report {
             selection: selection.clone(),
             totals,
+            away,
+            loopback,
             active,
             read_events: filter.on_sums.is_none(),
-            loopback: self.sums_where(LOOPBACK)?,
             lookups: self.sums_where("endpoint.type = 'dns'")?,
             domains: self.domains(top, &providers.names)?,
             ips: self.ips(top)?,
@@ -437,8 +442,8 @@ impl History {
         let mut rows = self.connection.prepare(&format!(
             "SELECT process.actor, event.endpoint, kind.event = 'connect', kind.event = 'close', kind.event = 'fail',
                     kind.event = 'accept', kind.event = 'listen',
-                    CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END,
-                    CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_recv, 0) ELSE 0 END
+                    ifnull(event.bytes_sent, 0),
+                    ifnull(event.bytes_recv, 0)
              FROM event
              CROSS JOIN process ON process.id = event.process
              CROSS JOIN kind ON kind.id = event.kind{tables}
@@ -530,6 +535,30 @@ impl History {
         })?;
         Ok(Top { rows: rows.collect::<rusqlite::Result<_>>()?, all })
     }
+}
+
+/// What went away and what stayed, where `within` stayed by its address.
+fn ways(
+    selection: &Selection,
+    sessions: &[StoredSession],
+    totals: Counts,
+    within: Counts,
+) -> (Counts, Counts) {
+    let is_whole = !selection.is_range() && selection.filter.is_none();
+    let told: Option<Vec<Ways>> = sessions.iter().map(|session| session.ways).collect();
+    let Some(told) = told.filter(|_| is_whole) else {
+        let bytes_sent = totals.bytes_sent.saturating_sub(within.bytes_sent);
+        let bytes_received = totals.bytes_received.saturating_sub(within.bytes_received);
+        return (Counts { bytes_sent, bytes_received, ..totals }, within);
+    };
+    let sum = |of: fn(&Ways) -> Bytes| {
+        let bytes = told.iter().map(of);
+        bytes.fold((0_u64, 0_u64), |sum, bytes| {
+            (sum.0.saturating_add(bytes.sent), sum.1.saturating_add(bytes.received))
+        })
+    };
+    let with = |(bytes_sent, bytes_received), counts| Counts { bytes_sent, bytes_received, ..counts };
+    (with(sum(|ways| ways.away), totals), with(sum(|ways| ways.loopback), within))
 }
 
 /// A JSON array that SQLite made, in the order of its words.

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use rustc_hash::FxHashSet;
 
+use crate::event::Bytes;
 use crate::health::{Gap, Gaps};
 use crate::process::LeftOut;
 use crate::store::History;
@@ -26,6 +27,8 @@ pub struct StoredSession {
     /// What was left out.
     pub excludes: Vec<String>,
     pub left_out: LeftOut,
+    /// `None` where nobody told them apart.
+    pub ways: Option<Ways>,
     pub source: String,
     pub source_reason: Option<String>,
     pub clean_exit: bool,
@@ -36,25 +39,40 @@ pub struct StoredSession {
     pub gaps: Gaps,
 }
 
+/// Which way a session's bytes went. Of a connection within the machine whose two ends were watched the bytes count
+/// once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ways {
+    pub away: Bytes,
+    pub loopback: Bytes,
+}
+
 /// Selects what [`StoredSession::from_row`] reads, from `session`. A reader changes nothing, so that a file may be
 /// older than a column: nobody counted then.
 pub(super) fn columns(connection: &Connection) -> rusqlite::Result<String> {
-    let mut statement = connection.prepare("SELECT name FROM pragma_table_info('session')")?;
-    let names = statement.query_map([], |row| row.get(0))?;
-    let there: FxHashSet<String> = names.collect::<rusqlite::Result<_>>()?;
+    let there = session_columns(connection)?;
     let or = |column: &str, absent: &str| {
         if there.contains(column) { column.to_owned() } else { absent.to_owned() }
     };
     let gaps = Gap::ALL.map(|gap| or(gap.name(), "0")).join(", ");
     let excludes = or("excludes", "'[]'");
     let left_out = ["excluded_processes", "excluded_connections"].map(|column| or(column, "0")).join(", ");
+    let ways = ["away_sent", "away_recv", "loopback_sent", "loopback_recv"];
+    let ways = ways.map(|column| or(column, "NULL")).join(", ");
     Ok(format!(
         "id, run_id, name, started_at, ended_at,
          (SELECT max(ts) FROM event
           WHERE event.id IN (SELECT last_event FROM activity WHERE session = session.id ORDER BY hour DESC LIMIT 8)),
          host, user, patterns, source, source_reason, clean_exit, active, peak_active, alerts,
-         {excludes}, {left_out}, {gaps}"
+         {excludes}, {left_out}, {ways}, {gaps}"
     ))
+}
+
+/// Those that the file has.
+pub(super) fn session_columns(connection: &Connection) -> rusqlite::Result<FxHashSet<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info('session')")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
 }
 
 impl StoredSession {
@@ -65,7 +83,7 @@ impl StoredSession {
         };
         let mut gaps = Gaps::default();
         for (index, gap) in Gap::ALL.into_iter().enumerate() {
-            gaps.set(gap, count(row, 18 + index)?);
+            gaps.set(gap, count(row, 22 + index)?);
         }
         Ok(Self {
             id: row.get(0)?,
@@ -80,6 +98,13 @@ impl StoredSession {
             patterns: list(8)?,
             excludes: list(15)?,
             left_out: LeftOut { processes: count(row, 16)?, connections: count(row, 17)? },
+            ways: match row.get::<_, Option<i64>>(18)? {
+                None => None,
+                Some(_) => Some(Ways {
+                    away: Bytes { sent: count(row, 18)?, received: count(row, 19)? },
+                    loopback: Bytes { sent: count(row, 20)?, received: count(row, 21)? },
+                }),
+            },
             source: row.get(9)?,
             source_reason: row.get(10)?,
             clean_exit: row.get(11)?,

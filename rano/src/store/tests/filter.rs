@@ -78,7 +78,9 @@ fn any_event(dice: &mut Dice, number: u64) -> Event {
         it.class = dice.pick(&Class::ALL);
         let duration = dice.maybe(&[0, 1, 999, 30_000, 30_001]).map(Duration::from_millis);
         it.ended = Some(End { duration, ..ended() });
-        it.bytes = dice.maybe(&sizes).map(|sent| Bytes { sent, received: dice.pick(&sizes) });
+        let bytes = dice.maybe(&sizes).map(|sent| Bytes { sent, received: dice.pick(&sizes) });
+        // A first event has none.
+        it.bytes = bytes.filter(|_| matches!(kind, EventKind::Close | EventKind::Fail));
         it.state = dice.maybe(&SocketState::ALL);
         it.source = dice.pick(&SourceKind::ALL);
         it.owner_quality = dice.pick(&OwnerQuality::ALL);

@@ -8,6 +8,7 @@ mod open;
 mod processes;
 mod prune;
 mod rows;
+mod so_far;
 mod trouble;
 
 use std::net::SocketAddr;
@@ -186,7 +187,7 @@ fn assert_intact(path: &Path) {
 /// The sums that are kept are those of the rows.
 fn assert_sums(path: &Path) {
     let counted = "SELECT process.session, event.ts / 3600000, process.actor, event.endpoint, kind.event,
-                          CASE WHEN kind.event IN ('close', 'fail') THEN ifnull(event.bytes_sent, 0) ELSE 0 END AS sent
+                          ifnull(event.bytes_sent, 0) AS sent
                    FROM event JOIN process ON process.id = event.process JOIN kind ON kind.id = event.kind";
     let kept = "sum(connects), sum(closes), sum(fails), sum(accepts), sum(listens), sum(bytes_sent)";
     let rows = "sum(event = 'connect'), sum(event = 'close'), sum(event = 'fail'), sum(event = 'accept'),

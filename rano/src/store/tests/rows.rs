@@ -360,7 +360,8 @@ fn the_session_tells_its_counts_and_its_end() {
     gaps.set(Gap::Vanished, 8);
     gaps.set(Gap::SqliteDropped, 1000);
     let left_out = LeftOut { processes: 5, connections: 6 };
-    store.finish(Counters { active: 1, peak_active: 2, alerts: 3, left_out, gaps }, NOON + 5000);
+    let counters = Counters { active: 1, peak_active: 2, alerts: 3, left_out, gaps, ..Counters::default() };
+    store.finish(counters, NOON + 5000);
     let sql = "SELECT name, started_at, ended_at, args, patterns, excludes, config_files, source, source_reason FROM sessions";
     let told = [
         "nightly",

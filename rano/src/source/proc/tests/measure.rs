@@ -149,3 +149,44 @@ fn how_fast_destroy_messages_are_read_and_what_they_cost_others() {
         );
     });
 }
+
+/// What it takes to read the bytes of open connections, one by one and by listing all sockets.
+#[test]
+#[ignore = "a measurement"]
+fn measure_counting() {
+    use crate::source::counting::{self, By};
+    in_namespace(|| {
+        raise_descriptor_limit();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut dumper = Dumper::open().unwrap();
+        let mut pairs = Vec::new();
+        for connections in [1_usize, 100, 1_000, 9_000] {
+            while pairs.len() < connections {
+                pairs.push(pair(&listener));
+            }
+            let open: Vec<_> = pairs
+                .iter()
+                .map(|(one, _)| crate::source::Open {
+                    id: crate::source::SocketId::Cookie {
+                        netns: 1,
+                        cookie: rustix::net::sockopt::socket_cookie(one).unwrap(),
+                    },
+                    is_pending: false,
+                    ends: Some((one.local_addr().unwrap(), one.peer_addr().unwrap())),
+                })
+                .collect();
+            println!("  {connections} open");
+            for (what, questions) in [("one by one", usize::MAX), ("all listed", 0)] {
+                report(what, thread_time, || {
+                    let mut found = 0;
+                    counting::tcp(&mut dumper, 1, open.iter().copied(), By::Cookie, questions, |_, bytes| {
+                        black_box(bytes);
+                        found += 1;
+                    })
+                    .unwrap();
+                    assert_eq!(found, connections);
+                });
+            }
+        }
+    });
+}
