@@ -255,7 +255,8 @@ impl Intake for Fill<'_> {
             | SocketChange::State { .. }
             | SocketChange::Local { .. }
             | SocketChange::Named { .. }
-            | SocketChange::Gone { .. } => self.intake.socket(change),
+            | SocketChange::Gone { .. }
+            | SocketChange::Bytes { .. } => self.intake.socket(change),
         }
     }
 

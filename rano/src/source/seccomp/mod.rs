@@ -188,6 +188,10 @@ impl Source for SeccompSource {
         Ok(())
     }
 
+    fn count(&mut self, intake: &mut dyn Intake) {
+        self.inner.count(intake);
+    }
+
     fn health(&self) -> SourceHealth {
         let mut health = self.inner.health();
         health.kind = self.kind();
