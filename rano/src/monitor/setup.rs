@@ -267,7 +267,7 @@ impl Setup {
         }
         let mut source = ProcSource::start(self.polling).map_err(NotOpened::Other)?;
         if let Wanted::Agents(agents) = &self.targets.wanted {
-            source = source.with_marks_of(agents);
+            source = source.with_marks_of(agents.agents());
         }
         Ok(Box::new(source.instead_of(reason)))
     }
