@@ -64,7 +64,7 @@ pub fn every_row_says_on_which_tool_call(scene: &mut Scene, source: &str) -> Res
 /// `rano report --by tool` and `--by agent` say the same.
 fn by_tool(scene: &Scene, database: &Database, agent: u32, tool: u32) -> Result<()> {
     let report = |by: &str| -> Result<serde_json::Value> {
-        let finished = scene.launch()?.args(["report", "--by", by, "--json"]).run()?;
+        let finished = scene.launch()?.args(["report", "--by", by, "--top", "100000", "--json"]).run()?;
         finished.expect_code(0)?;
         Ok(serde_json::from_str(&finished.stdout)?)
     };

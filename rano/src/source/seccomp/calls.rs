@@ -254,6 +254,7 @@ impl Intake for Fill<'_> {
             SocketChange::Attempted(_)
             | SocketChange::State { .. }
             | SocketChange::Local { .. }
+            | SocketChange::Bytes { .. }
             | SocketChange::Named { .. }
             | SocketChange::Gone { .. }
             | SocketChange::Bytes { .. } => self.intake.socket(change),
