@@ -452,6 +452,13 @@ fn is_unheard(record: &SocketRecord) -> bool {
     record.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER) == 0
 }
 
+/// Whether nothing that was told before is of the same connection: what is shown as open under that number was another
+/// one, whose end was lost. The same socket connected again; or sockets are known by their address, which another one
+/// has by now.
+pub fn is_first(record: &SocketRecord) -> bool {
+    record.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER | flags::DATAGRAM) == 0
+}
+
 /// Whether a local end is more than a port.
 fn is_whole(local: Option<&Address>) -> bool {
     local.and_then(Address::ip_addr).is_some_and(|ip| !ip.is_unspecified())
