@@ -17,6 +17,7 @@ mod families;
 mod flood;
 mod flooder;
 mod floods;
+mod greetings;
 mod ladder;
 mod lockdown;
 mod loss;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         families::all(),
         floods::all(),
         flood::all(),
+        greetings::all(),
         ladder::all(),
         lockdown::all(),
         loss::all(),
@@ -80,6 +82,7 @@ fn played() -> Option<ExitCode> {
         .or_else(swarm::play_if_asked)
         .or_else(odd_client::play_if_asked)
         .or_else(flooder::play_if_asked)
+        .or_else(greetings::play_if_asked)
         .or_else(trickster::play_if_asked)
         .or_else(talker::play_if_asked)
         .or_else(verifier::play_if_asked)
