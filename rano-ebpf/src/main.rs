@@ -1,4 +1,4 @@
-//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `datagrams`, `others`, `listen`, and `hooks/`,
+//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `datagrams`, `others`, `listen`, `multipath`, and `hooks/`,
 //! one family a file.
 //! Compiled for the BPF target only; no std, no allocation, no parsing beyond finding what to copy.
 #![no_std]
@@ -13,6 +13,7 @@ mod follow;
 mod hooks;
 mod listen;
 mod maps;
+mod multipath;
 mod others;
 mod socket;
 mod task;

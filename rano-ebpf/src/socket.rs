@@ -350,7 +350,7 @@ unsafe fn fill(record: *mut SocketRecord, socket: &impl Fields, told: &Told) {
         (*record).protocol =
             if is_datagram { socket.get::<u16>(Offset::SockProtocol) as u8 } else { IPPROTO_TCP };
         (*record).state_before = told.state_before;
-        (*record).padding = 0;
+        (*record).interface = if family == AF_INET6 { socket.get(Offset::SockInterface) } else { 0 };
         let kind = told.kind as u32;
         let is_end = kind == SocketKind::Closed as u32 || kind == SocketKind::Released as u32;
         let (sent, again, received): (u64, u64, u64) = if is_datagram {

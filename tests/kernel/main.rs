@@ -21,6 +21,7 @@ mod greetings;
 mod ladder;
 mod lockdown;
 mod loss;
+mod multipath;
 mod names;
 mod odd_client;
 mod odd_sockets;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         ladder::all(),
         lockdown::all(),
         loss::all(),
+        multipath::all(),
         names::all(),
         odd_sockets::all(),
         open_bytes::all(),
@@ -83,6 +85,7 @@ fn played() -> Option<ExitCode> {
         .or_else(odd_client::play_if_asked)
         .or_else(flooder::play_if_asked)
         .or_else(greetings::play_if_asked)
+        .or_else(multipath::play_if_asked)
         .or_else(trickster::play_if_asked)
         .or_else(talker::play_if_asked)
         .or_else(verifier::play_if_asked)

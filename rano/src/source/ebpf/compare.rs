@@ -302,7 +302,7 @@ fn record(cookie: u64, owner: Owner, netns: u32, now_ns: u64) -> Again {
         family: u16::try_from(libc::AF_INET6).unwrap_or(0),
         protocol: u8::try_from(protocol).unwrap_or(0),
         state_before: 0,
-        padding: 0,
+        interface: 0,
         local: [0; 16],
         remote: owner.remote_bytes(),
     };

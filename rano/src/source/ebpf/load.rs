@@ -264,6 +264,9 @@ impl<'a> Loaded<'a> {
         let owners = if wanted.owners_max == 0 { OWNERS_MAX } else { wanted.owners_max };
         settings[Setting::LimitedMax as usize] = owners / 2;
         settings[Setting::PidNamespace as usize] = views::own().nested_pids().unwrap_or(0);
+        let group = cgroup::open();
+        let is_part = when != When::Alone && group.as_ref().is_ok_and(|group| !group.is_root);
+        settings[Setting::Subtree as usize] = u32::from(is_part);
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("OWNERS", owners);
         loader.override_global(OFFSETS_GLOBAL, &kernel.offsets[..], true);
@@ -272,7 +275,7 @@ impl<'a> Loaded<'a> {
             loader.map_max_entries("EVENTS", wanted.ring_bytes);
         }
         match loader.load(OBJECT) {
-            Ok(ebpf) => Ok(Self { kernel, ebpf, types: None, group: cgroup::open() }),
+            Ok(ebpf) => Ok(Self { kernel, ebpf, types: None, group }),
             Err(error) if is_refusal(&error) => {
                 bail!("not permitted (it takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")
             }

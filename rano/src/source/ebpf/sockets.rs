@@ -1,7 +1,7 @@
 //! From records to socket changes. Each record is complete in itself, so a connection of which any one arrives is seen.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -500,7 +500,7 @@ fn opened(
         protocol,
         local: local(record).filter(|_| protocol.has_ports()),
         remote: remote(record).filter(|_| role != Role::Listen && !is_nameless(id)).map(|remote| {
-            if protocol.has_ports() { Address::ip(remote) } else { Address::Host(remote.ip()) }
+            if protocol.has_ports() { zoned(remote, record) } else { Address::Host(remote.ip()) }
         }),
         state,
         owner: Some(identity(record.pid, record.owner_start_ns)),
@@ -523,7 +523,17 @@ fn attempted(opened: SocketChange) -> SocketChange {
 
 /// A datagram socket gets its port only when the call goes on.
 pub fn local(record: &SocketRecord) -> Option<Address> {
-    address(record, &record.local, record.local_port).filter(|local| local.port() != 0).map(Address::ip)
+    let local = address(record, &record.local, record.local_port).filter(|local| local.port() != 0);
+    local.map(|local| zoned(local, record))
+}
+
+/// A link-local end is one on the interface that it binds the socket to. Without that a socket is known by its address
+/// alone, as packets show it.
+fn zoned(end: SocketAddr, record: &SocketRecord) -> Address {
+    Address::ip(match end {
+        SocketAddr::V6(six) => SocketAddrV6::new(*six.ip(), six.port(), 0, record.interface).into(),
+        SocketAddr::V4(_) => end,
+    })
 }
 
 fn closed(
