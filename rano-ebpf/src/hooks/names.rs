@@ -98,8 +98,8 @@ fn sent(ctx: &SkBuffContext) -> Option<()> {
         }
         return question(ctx, tcp);
     }
-    // What has no payload before the first that has; a bulk transfer. However small the pieces are in which it is sent, a
-    // `ClientHello` is among the first bytes. The SYN counts as one.
+    // What has no payload before the first that has; a bulk transfer. However small the pieces are in which it is sent,
+    // a `ClientHello` is among the first bytes. The SYN counts as one.
     if segments == 0 || acknowledged + u64::from(under_way) > u64::from(HELLO_MAX) {
         return None;
     }

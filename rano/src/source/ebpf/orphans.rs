@@ -16,8 +16,8 @@ pub struct Orphans {
 impl Orphans {
     /// A record of a socket whose process is not known has come; how many connections have to be counted now.
     pub fn told(&mut self, kind: SocketKind, record: &SocketRecord) -> u64 {
-        // Of those before this one, none may have arrived; what waits under its number is then another connection, whose
-        // end was lost.
+        // Of those before this one, none may have arrived; what waits under its number is then another connection,
+        // whose end was lost.
         let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
         let others = u64::from(is_first && self.waiting.contains(&record.cookie));
         match kind {
