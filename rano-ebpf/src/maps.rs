@@ -105,6 +105,7 @@ pub fn setting(of: Setting) -> u32 {
 
 #[inline(always)]
 pub fn lost(what: Loss) {
+    crate::log::full(what);
     count(&LOST, what as u32);
 }
 

@@ -9,6 +9,7 @@ use aya_ebpf::maps::ring_buf::RingBufEntry;
 use rano_common::{Header, ListenerKey, Loss, Offset, Owner, Setting, SocketKind, SocketRecord, flags};
 
 use crate::emit::{Share, discard, now, reserve, submit};
+use crate::log;
 use crate::maps::{lost, offset, setting};
 use crate::task::{field, read};
 
@@ -159,6 +160,7 @@ pub fn tell<T: Pointee>(socket: *const T, told: Told) -> bool {
     match draft(socket, told) {
         Some(draft) => {
             draft.tell();
+            log::told(told.cookie, told.kind);
             true
         }
         None => false,

@@ -13,6 +13,7 @@ use rano_common::{
 };
 
 use crate::emit::{Share, now, reserve, submit};
+use crate::log;
 use crate::maps::{JUDGEMENTS, TRACKED, TRACKED_MARKS, lost, offset, setting};
 
 /// A process and the image it runs.
@@ -238,8 +239,8 @@ pub fn forget_verdict(pid: u32) {
     let _ = TRACKED.remove(pid);
 }
 
-/// Who the caller is, unless it is ignored or left out. Nobody is told of. Whose sockets' ends may not be seen is nobody
-/// before it is known to be watched: others' would be followed for good.
+/// Who the caller is, unless it is ignored or left out. Nobody is told of. Where the ends of some sockets are not seen,
+/// only who is known to be watched: others' would be followed for good.
 #[inline(always)]
 pub fn user() -> Option<Identity> {
     let identity = Identity::current()?;
@@ -264,7 +265,9 @@ pub fn caller_or(left_out: impl FnOnce()) -> Option<Identity> {
         lost(Loss::TaskUnread);
         return None;
     };
-    match identity.verdict() {
+    let verdict = identity.verdict();
+    log::verdict(&identity, verdict.map_or(log::UNJUDGED, |verdict| verdict as u32));
+    match verdict {
         Some(Verdict::Ignored) => None,
         Some(Verdict::Excluded) => {
             left_out();

@@ -199,6 +199,8 @@ impl EbpfSource {
 
     /// Reads at most [`BATCH`] records; how many there were. `told` collects the sockets they are about.
     fn drain(&mut self, intake: &mut dyn Intake, mut told: Option<&mut Told>) -> usize {
+        #[cfg(feature = "kernel-log")]
+        self.programs.tell_lines();
         let now = source::now();
         let mut count = 0;
         let mut bytes = std::mem::take(&mut self.record);
