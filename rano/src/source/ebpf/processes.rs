@@ -316,13 +316,11 @@ impl Processes {
         // Whoever ran another program since it was last told of is not known. Nor is whoever only /proc told of: it may
         // have been read between a fork and an exec that were both lost.
         let is_told = |execs: Execs| execs.last.is_some_and(|last| exec_id <= last);
-        match self.known.get(&id.pid).filter(|known| known.is(id)) {
-            Some(known) => is_told(known.execs()).then_some(Acquaintance::Alive),
-            None => {
-                let is_told = is_told(*self.departed.get(&id)?);
-                Some(if is_told { Acquaintance::Departed } else { Acquaintance::Unknown })
-            }
+        if let Some(known) = self.known.get(&id.pid).filter(|known| known.is(id)) {
+            return is_told(known.execs()).then_some(Acquaintance::Alive);
         }
+        let is_told = is_told(*self.departed.get(&id)?);
+        Some(if is_told { Acquaintance::Departed } else { Acquaintance::Unknown })
     }
 
     /// Whether a socket's owner was no agent yet when it opened the socket: what it is now is not who opened it.
