@@ -139,7 +139,7 @@ fn socket(header: Header, bytes: &[u8]) -> Option<SocketRecord> {
         family: u16_at(bytes, offset_of!(SocketRecord, family))?,
         protocol: *bytes.get(offset_of!(SocketRecord, protocol))?,
         state_before: *bytes.get(offset_of!(SocketRecord, state_before))?,
-        padding: 0,
+        interface: u32_at(bytes, offset_of!(SocketRecord, interface))?,
         local: array(bytes, offset_of!(SocketRecord, local))?,
         remote: array(bytes, offset_of!(SocketRecord, remote))?,
     })

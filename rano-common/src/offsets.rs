@@ -31,7 +31,7 @@ macro_rules! offsets {
 
 /// Name of the global that holds them. It carries [`ABI_VERSION`](crate::ABI_VERSION), so that an object of another
 /// layout does not load.
-pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_8";
+pub const OFFSETS_GLOBAL: &str = "RANO_OFFSETS_9";
 
 offsets! {
     TaskLeader = "task_struct", "group_leader";
@@ -42,6 +42,7 @@ offsets! {
     TaskExecId = "task_struct", "self_exec_id";
     TaskComm = "task_struct", "comm";
     TaskMm = "task_struct", "mm";
+    TaskFlags = "task_struct", "flags";
     TaskCred = "task_struct", "cred";
     TaskSignal = "task_struct", "signal";
     TaskNumbers = "task_struct", "thread_pid";
@@ -65,6 +66,8 @@ offsets! {
     NetInode = "net", "ns", "inum";
     SockCookie = "sock_common", "skc_cookie";
     SockFlags = "sock_common", "skc_flags";
+    SockState = "sock_common", "skc_state";
+    SockInterface = "sock_common", "skc_bound_dev_if";
     SockError = "sock", "sk_err";
     SockProtocol = "sock", "sk_protocol";
     SockUid = "sock", "sk_uid";
@@ -77,6 +80,11 @@ offsets! {
     TcpBytesAcknowledged = "tcp_sock", "bytes_acked";
     TcpSendNext = "tcp_sock", "snd_nxt";
     TcpSendFirst = "tcp_sock", "snd_una";
+    SubflowOps = "inet_connection_sock", "icsk_ulp_ops";
+    SubflowData = "inet_connection_sock", "icsk_ulp_data";
+    SubflowOpsName = "tcp_ulp_ops", "name";
+    SubflowParent = "mptcp_subflow_context", "conn";
+    MultipathFirst = "mptcp_sock", "first";
 }
 
 #[cfg(test)]

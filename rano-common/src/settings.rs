@@ -2,7 +2,7 @@
 //! what is switched off.
 
 /// Name of the global that holds them, one word each. It carries [`ABI_VERSION`](crate::ABI_VERSION).
-pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_8";
+pub const SETTINGS_GLOBAL: &str = "RANO_SETTINGS_9";
 
 /// Index of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +20,14 @@ pub enum Setting {
     LimitedMax,
     /// Inode of the pid namespace whose numbers processes go by; 0: the first one, which has a number for everybody.
     PidNamespace,
+    /// 1: the programs on cgroups see a part of the machine, those on tracepoints all of it.
+    Subtree,
 }
 
 /// How many there are.
-pub const SETTING_COUNT: usize = 6;
+pub const SETTING_COUNT: usize = 7;
 
-const _: () = assert!(Setting::PidNamespace as usize + 1 == SETTING_COUNT);
+const _: () = assert!(Setting::Subtree as usize + 1 == SETTING_COUNT);
 
 #[cfg(test)]
 mod tests {

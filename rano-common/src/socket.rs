@@ -74,7 +74,8 @@ pub struct SocketRecord {
     pub protocol: u8,
     /// TCP state that a `Closed` socket was in before.
     pub state_before: u8,
-    pub padding: u32,
+    /// Number of the interface that the socket is bound to, which a link-local address binds it to; else 0.
+    pub interface: u32,
     /// Network byte order; of IPv4 the first four.
     pub local: [u8; 16],
     pub remote: [u8; 16],

@@ -8,6 +8,7 @@ use rano_common::{Loss, Owner, OwnerWords, Setting, SocketKind, flags, group, ow
 
 use crate::datagrams::are_seen;
 use crate::emit::now;
+use crate::log;
 use crate::maps::{FOLLOWED, FOLLOWED_OLDER, LIMITED, LISTENERS, OWNERS, lost, setting};
 use crate::socket::{Destination, Given, Pointee, Told, draft, tell};
 use crate::task::Identity;
@@ -65,6 +66,9 @@ pub fn remember_new(key: u64, owner: Owner) -> bool {
         count(key, u64::MAX);
     } else if is_limited {
         count_limited(1);
+    }
+    if is_new {
+        log::owner(key, owner.pid, owner.flags);
     }
     is_new
 }
@@ -254,7 +258,10 @@ pub fn connect_failed(sk: Given, key: u64, owner: Owner, returned: i32) {
 /// The SYN is about to be sent, in the caller's context. Whether the socket is followed.
 #[inline(always)]
 pub fn attempted<T: Pointee>(socket: *const T, key: u64) -> bool {
-    let Some(words) = words_of(key) else { return false };
+    let Some(words) = words_of(key) else {
+        log::skipped(key);
+        return false;
+    };
     // SAFETY: the kernel returned a pointer to the value, which is this socket's as long as the call lasts.
     let words = unsafe { &mut *words };
     if flags_of(words) & flags::ATTEMPTED == 0 {

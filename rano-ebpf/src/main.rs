@@ -1,5 +1,5 @@
-//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `datagrams`, `others`, `listen`, and `hooks/`,
-//! one family a file.
+//! What runs in the kernel: `maps`, `task`, `socket`, `emit`, `follow`, `datagrams`, `others`, `listen`, `multipath`,
+//! `log`, and `hooks/`, one family a file.
 //! Compiled for the BPF target only; no std, no allocation, no parsing beyond finding what to copy.
 #![no_std]
 #![no_main]
@@ -12,7 +12,9 @@ mod emit;
 mod follow;
 mod hooks;
 mod listen;
+mod log;
 mod maps;
+mod multipath;
 mod others;
 mod socket;
 mod task;

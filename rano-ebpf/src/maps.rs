@@ -9,6 +9,8 @@ use rano_common::{
     TRACKED_MARKS_MAX, TRACKED_MAX,
 };
 
+use crate::follow::add;
+
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
@@ -83,26 +85,27 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len(
 
 /// Set by the loader from the running kernel's BTF; `rano_common::OFFSETS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_OFFSETS_8: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
+static RANO_OFFSETS_9: [u32; OFFSET_COUNT] = [0; OFFSET_COUNT];
 
 /// Set by the loader; `rano_common::SETTINGS_GLOBAL` is its name.
 #[unsafe(no_mangle)]
-static RANO_SETTINGS_8: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
+static RANO_SETTINGS_9: [u32; SETTING_COUNT] = [0; SETTING_COUNT];
 
 #[inline(always)]
 pub fn offset(of: Offset) -> usize {
     // SAFETY: the index is that of a variant, and so within the array; volatile because the loader changes it.
-    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_8[of as usize]) as usize }
+    unsafe { core::ptr::read_volatile(&raw const RANO_OFFSETS_9[of as usize]) as usize }
 }
 
 #[inline(always)]
 pub fn setting(of: Setting) -> u32 {
     // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_8[of as usize]) }
+    unsafe { core::ptr::read_volatile(&raw const RANO_SETTINGS_9[of as usize]) }
 }
 
 #[inline(always)]
 pub fn lost(what: Loss) {
+    crate::log::full(what);
     count(&LOST, what as u32);
 }
 
@@ -115,7 +118,7 @@ pub fn left_out(what: LeftOut) {
 #[inline(always)]
 fn count(counts: &PerCpuArray<u64>, at: u32) {
     if let Some(count) = counts.get_ptr_mut(at) {
-        // SAFETY: the kernel returned a pointer to this CPU's value.
-        unsafe { *count += 1 };
+        // A program in a process's context may be interrupted here by one that counts the same.
+        add(count, 1);
     }
 }

@@ -9,6 +9,7 @@ use aya_ebpf::maps::ring_buf::RingBufEntry;
 use rano_common::{Header, ListenerKey, Loss, Offset, Owner, Setting, SocketKind, SocketRecord, flags};
 
 use crate::emit::{Share, discard, now, reserve, submit};
+use crate::log;
 use crate::maps::{lost, offset, setting};
 use crate::task::{field, read};
 
@@ -159,6 +160,7 @@ pub fn tell<T: Pointee>(socket: *const T, told: Told) -> bool {
     match draft(socket, told) {
         Some(draft) => {
             draft.tell();
+            log::told(told.cookie, told.kind);
             true
         }
         None => false,
@@ -350,7 +352,7 @@ unsafe fn fill(record: *mut SocketRecord, socket: &impl Fields, told: &Told) {
         (*record).protocol =
             if is_datagram { socket.get::<u16>(Offset::SockProtocol) as u8 } else { IPPROTO_TCP };
         (*record).state_before = told.state_before;
-        (*record).padding = 0;
+        (*record).interface = if family == AF_INET6 { socket.get(Offset::SockInterface) } else { 0 };
         let kind = told.kind as u32;
         let is_end = kind == SocketKind::Closed as u32 || kind == SocketKind::Released as u32;
         let (sent, again, received): (u64, u64, u64) = if is_datagram {

@@ -13,6 +13,7 @@ use rano_common::{
 };
 
 use crate::emit::{Share, now, reserve, submit};
+use crate::log;
 use crate::maps::{JUDGEMENTS, TRACKED, TRACKED_MARKS, lost, offset, setting};
 
 /// A process and the image it runs.
@@ -63,6 +64,21 @@ pub unsafe fn field<T>(structure: *const u8, field: Offset) -> T {
     // SAFETY: the caller's promise; the verifier checks the place. Volatile, because what the kernel changes meanwhile
     // is not to be read twice.
     unsafe { core::ptr::read_volatile(structure.add(offset(field)).cast()) }
+}
+
+/// `PF_KTHREAD` (include/linux/sched.h)
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// Whether the current task is one of the kernel's own, and no process.
+#[inline(always)]
+pub fn in_kernel_thread() -> bool {
+    let flags: u32 = if setting(Setting::TypedTask) == 0 {
+        read(current(), Offset::TaskFlags).unwrap_or(0)
+    } else {
+        // SAFETY: takes nothing; the verifier knows what is returned, and that the field is where it is.
+        unsafe { field(bpf_get_current_task_btf().cast::<u8>(), Offset::TaskFlags) }
+    };
+    flags & KERNEL_THREAD != 0
 }
 
 impl Identity {
@@ -223,13 +239,15 @@ pub fn forget_verdict(pid: u32) {
     let _ = TRACKED.remove(pid);
 }
 
-/// Who the caller is, unless it is ignored or left out. Nobody is told of.
+/// Who the caller is, unless it is ignored or left out. Nobody is told of. Where the ends of some sockets are not seen,
+/// only who is known to be watched: others' would be followed for good.
 #[inline(always)]
 pub fn user() -> Option<Identity> {
     let identity = Identity::current()?;
     match identity.verdict() {
         Some(Verdict::Ignored | Verdict::Excluded) => None,
         Some(Verdict::Tracked) => Some(identity),
+        Some(Verdict::Asked | Verdict::Undecided) | None if setting(Setting::Subtree) != 0 => None,
         Some(Verdict::Asked | Verdict::Undecided) | None => Some(Identity { is_undecided: true, ..identity }),
     }
 }
@@ -247,7 +265,9 @@ pub fn caller_or(left_out: impl FnOnce()) -> Option<Identity> {
         lost(Loss::TaskUnread);
         return None;
     };
-    match identity.verdict() {
+    let verdict = identity.verdict();
+    log::verdict(&identity, verdict.map_or(log::UNJUDGED, |verdict| verdict as u32));
+    match verdict {
         Some(Verdict::Ignored) => None,
         Some(Verdict::Excluded) => {
             left_out();

@@ -1,10 +1,12 @@
 //! Single connections of every kind, each with what is to be seen of it.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use crate::support::actor::{Actor, Ending, Service, Transport};
+use crate::support::lookups::program;
 use crate::support::rano::{RUNG, Rano};
 use crate::support::scene::Scene;
 
@@ -13,6 +15,7 @@ crate::tests![
     a_refused_attempt_is_a_fail_with_its_reason,
     an_attempt_without_a_route_is_a_fail,
     ipv6_is_seen,
+    a_link_local_end_has_its_zone,
     a_mapped_address_is_ipv4,
     a_client_in_another_network_namespace_is_seen,
     a_stranger_that_becomes_an_agent_is_seen_from_then_on,
@@ -98,6 +101,24 @@ fn ipv6_is_seen() -> Result<()> {
     let rows = scene.database()?.events_of(Transport::Tcp, tuple)?;
     ensure!(rows.len() == 2 && rows.iter().all(|row| row.pid == Some(claude.pid())), "{rows:#?}");
     Ok(())
+}
+
+/// Both ends, as the number of the interface.
+fn a_link_local_end_has_its_zone() -> Result<()> {
+    let mut scene = crate::scene()?;
+    let mut command = Command::new(program("ip")?);
+    command.args(["-6", "address", "add", "fe80::99/64", "dev", "lo", "nodad"]);
+    scene.place.apply(&mut command);
+    ensure!(command.status()?.success(), "ip");
+    let server = scene.server.serve(Transport::Tcp, "[fe80::99%1]:0", Service::Answer)?;
+    let mut claude = scene.agent("claude")?;
+    let rano = scene.observe(&EBPF)?;
+    let (connection, tuple) = claude.connect(Transport::Tcp, server)?;
+    ensure!(tuple.remote.to_string().starts_with("[fe80::99%1]:"), "{tuple:?}");
+    rano.wait_for_event("connect", tuple)?;
+    claude.close(connection, Ending::InOrder)?;
+    rano.wait_for_event("close", tuple)?;
+    end(&mut scene, rano)
 }
 
 fn a_mapped_address_is_ipv4() -> Result<()> {

@@ -17,9 +17,11 @@ mod families;
 mod flood;
 mod flooder;
 mod floods;
+mod greetings;
 mod ladder;
 mod lockdown;
 mod loss;
+mod multipath;
 mod names;
 mod odd_client;
 mod odd_sockets;
@@ -53,9 +55,11 @@ fn main() -> ExitCode {
         families::all(),
         floods::all(),
         flood::all(),
+        greetings::all(),
         ladder::all(),
         lockdown::all(),
         loss::all(),
+        multipath::all(),
         names::all(),
         odd_sockets::all(),
         open_bytes::all(),
@@ -80,6 +84,8 @@ fn played() -> Option<ExitCode> {
         .or_else(swarm::play_if_asked)
         .or_else(odd_client::play_if_asked)
         .or_else(flooder::play_if_asked)
+        .or_else(greetings::play_if_asked)
+        .or_else(multipath::play_if_asked)
         .or_else(trickster::play_if_asked)
         .or_else(talker::play_if_asked)
         .or_else(verifier::play_if_asked)

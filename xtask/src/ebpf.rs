@@ -17,6 +17,8 @@ use crate::cargo::workspace;
 use crate::system::find_in_path;
 
 const OBJECT: &str = "rano/src/source/ebpf/rano.bpf.o";
+/// With the feature `kernel-log`; not committed.
+const LOG_OBJECT: &str = "rano/src/source/ebpf/rano.log.bpf.o";
 const NOTE: &str = "rano/src/source/ebpf/rano.bpf.txt";
 const TARGET: &str = "bpfel-unknown-none";
 /// What the object depends on.
@@ -26,17 +28,34 @@ const SOURCES: [&str; 4] =
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     match arguments {
         [] => build(),
+        [log] if log == "--log" => build_with_lines(),
         [check] if check == "--check" => check_note(),
-        _ => bail!("usage: cargo xtask ebpf [--check]"),
+        _ => bail!("usage: cargo xtask ebpf [--check | --log]"),
     }
 }
 
 fn build() -> Result<ExitCode> {
     let root = workspace();
+    let rustc = compile(&root, "bpf", &[], OBJECT)?;
+    fs::write(root.join(NOTE), note(&root, &first_line(&rustc, "-V")?)?)
+        .with_context(|| format!("write {NOTE}"))?;
+    println!("{OBJECT}: {} bytes", fs::metadata(root.join(OBJECT))?.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// For a rano that says what its kernel programs decide.
+fn build_with_lines() -> Result<ExitCode> {
+    compile(&workspace(), "bpf-log", &["--features", "kernel-log"], LOG_OBJECT)?;
+    println!("{LOG_OBJECT}: now cargo build --features kernel-log");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the compiler. `place`: a directory below `target`.
+fn compile(root: &Path, place: &str, more: &[&str], object: &str) -> Result<PathBuf> {
     let rustc = tool("RUSTC", "/usr/bin/rustc");
     let cargo = tool("CARGO_BPF", "/usr/bin/cargo");
     ensure!(find_in_path("bpf-linker").is_some(), "bpf-linker is not in PATH (see xtask/src/ebpf.rs)");
-    let target = root.join("target/bpf");
+    let target = root.join("target").join(place);
     let home = std::env::var("CARGO_HOME")
         .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
         .context("find cargo's home")?;
@@ -54,6 +73,7 @@ fn build() -> Result<ExitCode> {
         .arg(root.join("rano-ebpf/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target)
+        .args(more)
         .env("RUSTC", &rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
@@ -62,11 +82,8 @@ fn build() -> Result<ExitCode> {
         .with_context(|| format!("run {}", cargo.display()))?;
     ensure!(status.success(), "the kernel programs do not build");
     let built = target.join(TARGET).join("release/rano-ebpf");
-    strip(&built, &root.join(OBJECT))?;
-    fs::write(root.join(NOTE), note(&root, &first_line(&rustc, "-V")?)?)
-        .with_context(|| format!("write {NOTE}"))?;
-    println!("{OBJECT}: {} bytes", fs::metadata(root.join(OBJECT))?.len());
-    Ok(ExitCode::SUCCESS)
+    strip(&built, &root.join(object))?;
+    Ok(rustc)
 }
 
 /// Without DWARF, which is five times as large as the rest; BTF stays.

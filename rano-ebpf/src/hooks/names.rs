@@ -27,8 +27,6 @@ const ALLOW: i32 = 1;
 const DNS: u32 = 53;
 const IPPROTO_DCCP: u8 = 33;
 const IPPROTO_SCTP: u8 = 132;
-/// Segments with payload at the beginning of a connection that are looked at; a `ClientHello` is in them.
-const FIRST_SEGMENTS: u32 = 32;
 /// Of a DNS connection in one direction; one that goes on for longer is a transfer of zones.
 const DNS_SEGMENTS: u32 = 1024;
 const LONG_HEADER: u8 = 0xc0;
@@ -92,15 +90,17 @@ fn sent(ctx: &SkBuffContext) -> Option<()> {
     let socket = socket(ctx)?;
     let Some(tcp) = numbers(socket) else { return datagram(ctx) };
     // SAFETY: the helper returned a pointer to the socket's numbers, which the verifier checked.
-    let segments = unsafe { (*tcp).data_segs_out };
+    let (segments, under_way, acknowledged) =
+        unsafe { ((*tcp).data_segs_out, (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una), (*tcp).bytes_acked) };
     if u32::from_be(ctx.skb.remote_port()) == DNS {
         if segments == 0 || segments > DNS_SEGMENTS {
             return None;
         }
         return question(ctx, tcp);
     }
-    // What has no payload before the first that has; a bulk transfer.
-    if segments == 0 || segments > FIRST_SEGMENTS {
+    // What has no payload before the first that has; a bulk transfer. However small the pieces are in which it is sent,
+    // a `ClientHello` is among the first bytes. The SYN counts as one.
+    if segments == 0 || acknowledged + u64::from(under_way) > u64::from(HELLO_MAX) {
         return None;
     }
     // A client speaks first in TLS; whoever was answered has said its hello, and who serves has heard one.
@@ -122,7 +122,7 @@ fn greeting(ctx: &SkBuffContext, tcp: *const bpf_tcp_sock) -> Option<()> {
     let segment = Segment::of(ctx, &Packet::of(ctx)?)?;
     let place = segment.place(tcp);
     if place == 0 {
-        let expected = hello(ctx, segment.payload)?;
+        let expected = hello(ctx, &segment)?;
         let cookie = cookie(ctx);
         // SAFETY: nothing but the presence is looked at.
         unsafe { OWNERS.get(cookie) }?;
@@ -146,9 +146,14 @@ fn greeting(ctx: &SkBuffContext, tcp: *const bpf_tcp_sock) -> Option<()> {
     copy(ctx, full_socket(ctx)?, PacketKind::Sent, place)
 }
 
-/// How many bytes of the stream a `ClientHello` takes that begins at `start`, if one does.
+/// How many bytes of the stream a `ClientHello` takes that begins with this segment, if one does.
 #[inline(always)]
-fn hello(ctx: &SkBuffContext, start: u32) -> Option<u32> {
+fn hello(ctx: &SkBuffContext, segment: &Segment) -> Option<u32> {
+    let start = segment.payload;
+    if segment.length == 1 {
+        // Some send the first byte alone, so that others do not see what it is.
+        return if load::<u8>(ctx, start)? == 22 { Some(HELLO_MAX) } else { None };
+    }
     let first: [u8; 2] = load(ctx, start)?;
     if first[0] != 22 || first[1] != 3 {
         return None;

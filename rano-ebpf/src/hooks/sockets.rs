@@ -2,6 +2,7 @@
 //! Cgroup hooks, from Linux 5.9 on (`sock_release`); never skipped.
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
@@ -13,6 +14,7 @@ use crate::datagrams::{
 use crate::follow::{released, stream_begins};
 use crate::listen::listens;
 use crate::maps::{left_out, setting};
+use crate::multipath::connects_by_itself;
 use crate::others::inode;
 use crate::socket::{Destination, IPPROTO_TCP, IPPROTO_UDP, address, bytes, mapped};
 use crate::task::caller_or;
@@ -82,12 +84,15 @@ fn connect(ctx: &SockAddrContext, destination: Destination) -> i32 {
     if kind != SOCK_STREAM && (kind != SOCK_DGRAM || !is_of_datagrams(protocol)) {
         return ALLOW;
     }
-    let Some(identity) = caller_or(|| excluded(ctx, destination)) else { return ALLOW };
-    // SAFETY: the context is of a type this helper takes.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     // SAFETY: as above.
     let socket = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
-    if kind == SOCK_STREAM {
+    let is_stream = kind == SOCK_STREAM;
+    let (is_kernels, of) = if is_stream { connects_by_itself(socket) } else { (false, None) };
+    let connector = if is_kernels { of } else { caller_or(|| excluded(ctx, socket, destination)) };
+    let Some(identity) = connector else { return ALLOW };
+    // SAFETY: the context is of a type this helper takes.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if is_stream {
         stream_begins(socket, cookie, identity, destination);
     } else {
         datagrams_begin(socket, cookie, identity, destination);
@@ -97,9 +102,9 @@ fn connect(ctx: &SockAddrContext, destination: Destination) -> i32 {
 
 /// An excluded process connects: counted, not told.
 #[inline(always)]
-fn excluded(ctx: &SockAddrContext, destination: Destination) {
+fn excluded(ctx: &SockAddrContext, socket: *const bpf_sock, destination: Destination) {
     // SAFETY: the context is valid while the program runs; the verifier checks the access.
-    let (kind, state) = unsafe { ((*ctx.sock_addr).type_, (*(*ctx.sock_addr).__bindgen_anon_1.sk).state) };
+    let (kind, state) = unsafe { ((*ctx.sock_addr).type_, (*socket).state) };
     if kind == SOCK_DGRAM {
         // SAFETY: the context is of a type this helper takes.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };

@@ -9,6 +9,7 @@ use rano_common::{LeftOut, Offset, Setting};
 use crate::follow::{begin, closed, established, released};
 use crate::listen::{arrived, listens};
 use crate::maps::{left_out, setting};
+use crate::multipath::connects_by_itself;
 use crate::socket::{Given, IPPROTO_TCP, destination};
 use crate::task::{caller_or, read};
 
@@ -33,7 +34,9 @@ pub fn tcp_states(ctx: RawTracePointContext) -> i32 {
     match (before, now) {
         // The port from which it goes is chosen afterwards: the next record has it.
         (CLOSE, SYN_SENT) => {
-            if let Some(identity) = caller_or(|| left_out(LeftOut::Streams)) {
+            let (is_kernels, of) = connects_by_itself(socket);
+            let connector = if is_kernels { of } else { caller_or(|| left_out(LeftOut::Streams)) };
+            if let Some(identity) = connector {
                 begin(socket, key, identity, destination(sk));
             }
         }

@@ -99,8 +99,7 @@ impl Comparison {
         self.pending.is_some()
     }
 
-    /// An attempt comes first of all that is told of a connection. Whether one before it on the same socket may still
-    /// be shown as open.
+    /// Whether a connection may be shown as open that has ended, so that another one goes by the number of its socket.
     pub fn may_be_open(&self, cookie: u64) -> bool {
         self.lost > 0 || self.older.contains(&cookie)
     }
@@ -216,9 +215,10 @@ impl Comparison {
         Some((kind, local.map_or(record, |local| at(local, record))))
     }
 
-    /// Of sockets that are open at the end, those of which nothing was told.
-    pub fn never_told(&self, programs: &Programs) -> u64 {
-        programs.unheard().filter(|(cookie, _)| !self.retold.contains_key(cookie)).count() as u64
+    /// Of sockets that are open at the end, those of which nothing was told, as far as that can be told of them.
+    pub fn never_told(&self, programs: &Programs, now: Moment) -> Vec<SocketRecord> {
+        let untold = programs.unheard().filter(|(cookie, _)| !self.retold.contains_key(cookie));
+        untold.map(|(cookie, owner)| record(cookie, owner, 0, now.boot_ns).1).collect()
     }
 }
 
@@ -302,7 +302,7 @@ fn record(cookie: u64, owner: Owner, netns: u32, now_ns: u64) -> Again {
         family: u16::try_from(libc::AF_INET6).unwrap_or(0),
         protocol: u8::try_from(protocol).unwrap_or(0),
         state_before: 0,
-        padding: 0,
+        interface: 0,
         local: [0; 16],
         remote: owner.remote_bytes(),
     };

@@ -19,6 +19,9 @@ const NUMBERS: [Offset; 5] = [
     Offset::PidNamespaceInode,
 ];
 
+/// What only kernels have that know Multipath TCP.
+const MULTIPATH: [Offset; 2] = [Offset::SubflowParent, Offset::MultipathFirst];
+
 /// What the programs must know of the running kernel.
 pub struct Kernel {
     pub offsets: [u32; OFFSET_COUNT],
@@ -37,6 +40,8 @@ impl Kernel {
             let (structure, path) = field.path();
             offsets[field as usize] = match btf.offset(structure, path) {
                 Err(_) if numbers_everybody && NUMBERS.contains(&field) => 0,
+                // Neither is the first field of its structure.
+                Err(_) if MULTIPATH.contains(&field) => 0,
                 found => found?,
             };
         }

@@ -27,7 +27,11 @@ use crate::event::SourceKind;
 use crate::source::views;
 
 /// Made by `cargo xtask ebpf`; `rano.bpf.txt` beside it says from what.
+#[cfg(not(feature = "kernel-log"))]
 static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.bpf.o");
+/// The same programs, with lines about what they decide. Made by `cargo xtask ebpf --log`, and by nobody else.
+#[cfg(feature = "kernel-log")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!("rano.log.bpf.o");
 
 /// `include/uapi/linux/bpf.h`
 const BPF_NOEXIST: u64 = 1;
@@ -78,6 +82,9 @@ pub struct Programs {
     lost: PerCpuArray<MapData, u64>,
     /// Keeps the programs attached.
     ebpf: Option<Ebpf>,
+    /// What they say of what they decide.
+    #[cfg(feature = "kernel-log")]
+    lines: aya_log::EbpfLogger<&'static dyn log::Log>,
     /// So do these, of which the kernel counts what it skipped.
     probes: Vec<OwnedFd>,
     /// Of programs that ended.
@@ -195,6 +202,12 @@ impl Programs {
         self.flows.get(&flow.to_words(), 0).ok()
     }
 
+    /// Passes on what the programs said since.
+    #[cfg(feature = "kernel-log")]
+    pub fn tell_lines(&mut self) {
+        self.lines.flush();
+    }
+
     /// Whether the maps may be looked into.
     pub fn are_within_reach(&self) -> bool {
         self.lost.get(&0, 0).is_ok()
@@ -264,6 +277,9 @@ impl<'a> Loaded<'a> {
         let owners = if wanted.owners_max == 0 { OWNERS_MAX } else { wanted.owners_max };
         settings[Setting::LimitedMax as usize] = owners / 2;
         settings[Setting::PidNamespace as usize] = views::own().nested_pids().unwrap_or(0);
+        let group = cgroup::open();
+        let is_part = when != When::Alone && group.as_ref().is_ok_and(|group| !group.is_root);
+        settings[Setting::Subtree as usize] = u32::from(is_part);
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("OWNERS", owners);
         loader.override_global(OFFSETS_GLOBAL, &kernel.offsets[..], true);
@@ -272,7 +288,7 @@ impl<'a> Loaded<'a> {
             loader.map_max_entries("EVENTS", wanted.ring_bytes);
         }
         match loader.load(OBJECT) {
-            Ok(ebpf) => Ok(Self { kernel, ebpf, types: None, group: cgroup::open() }),
+            Ok(ebpf) => Ok(Self { kernel, ebpf, types: None, group }),
             Err(error) if is_refusal(&error) => {
                 bail!("not permitted (it takes root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN)")
             }
@@ -492,6 +508,8 @@ impl<'a> Loaded<'a> {
 
     fn into_programs(self, hooks: Hooks) -> Result<Programs> {
         let mut ebpf = self.ebpf;
+        #[cfg(feature = "kernel-log")]
+        let lines = aya_log::EbpfLogger::init(&mut ebpf).context("open the ring buffer of lines")?;
         let mut take =
             |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         if hooks.has(hooks::ACCEPT) {
@@ -516,6 +534,8 @@ impl<'a> Loaded<'a> {
             lost: PerCpuArray::try_from(take("LOST")?)?,
             hooks,
             ebpf: Some(ebpf),
+            #[cfg(feature = "kernel-log")]
+            lines,
             probes: misses::probes(),
             skipped: 0,
         })

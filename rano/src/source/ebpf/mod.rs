@@ -199,6 +199,8 @@ impl EbpfSource {
 
     /// Reads at most [`BATCH`] records; how many there were. `told` collects the sockets they are about.
     fn drain(&mut self, intake: &mut dyn Intake, mut told: Option<&mut Told>) -> usize {
+        #[cfg(feature = "kernel-log")]
+        self.programs.tell_lines();
         let now = source::now();
         let mut count = 0;
         let mut bytes = std::mem::take(&mut self.record);
@@ -284,10 +286,7 @@ impl EbpfSource {
     fn socket(&mut self, kind: SocketKind, record: &SocketRecord, at: Moment, intake: &mut dyn Intake) {
         let is_owned = self.judge(kind, record, at, intake);
         let changed = self.processes.has_changed(record);
-        if kind == SocketKind::Attempt
-            && record.flags & flags::DATAGRAM == 0
-            && self.comparison.may_be_open(record.cookie)
-        {
+        if sockets::is_first(record) && self.comparison.may_be_open(record.cookie) {
             let id = SocketId::Cookie { netns: record.netns, cookie: record.cookie };
             intake.socket(SocketChange::Gone { id, at });
         }
@@ -343,6 +342,21 @@ impl EbpfSource {
         }
         self.orphans.adopted(record.cookie);
         true
+    }
+
+    /// How many sockets are open of which every record was lost. Those of processes that are known not to be watched do
+    /// not count: whatever uses a socket before it is judged is followed, wherever it is.
+    fn never_told(&mut self, intake: &mut dyn Intake) -> u64 {
+        let now = source::now();
+        let mut count = 0;
+        for record in self.comparison.never_told(&self.programs, now) {
+            let owner = processes::identity(record.pid, record.owner_start_ns);
+            let is_strangers = intake.verdict(owner) != Verdict::Tracked
+                && self.processes.meet(&record, now, &mut self.programs, intake) != Acquaintance::Unknown
+                && intake.verdict(owner) != Verdict::Tracked;
+            count += u64::from(!is_strangers);
+        }
+        count
     }
 
     /// Passes on what was held back for its local end until now, or because its process is about to change.
@@ -490,7 +504,7 @@ impl Source for EbpfSource {
         }
         self.release(u64::MAX, None, intake);
         intake.unattributed(self.orphans.finish());
-        self.unheard = self.comparison.never_told(&self.programs);
+        self.unheard = self.never_told(intake);
         match &mut self.unix {
             Some(unix) => unix.finish(intake),
             None => Ok(()),

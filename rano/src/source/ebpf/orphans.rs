@@ -16,17 +16,20 @@ pub struct Orphans {
 impl Orphans {
     /// A record of a socket whose process is not known has come; how many connections have to be counted now.
     pub fn told(&mut self, kind: SocketKind, record: &SocketRecord) -> u64 {
+        // Of those before this one, none may have arrived; what waits under its number is then another connection,
+        // whose end was lost.
+        let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
+        let others = u64::from(is_first && self.waiting.contains(&record.cookie));
         match kind {
             SocketKind::Closed | SocketKind::Released | SocketKind::Failed => {
-                // Of those before this last one, none may have arrived.
-                let is_first = record.flags & (flags::HEARD | flags::PREEXISTING) == 0;
-                u64::from(self.waiting.remove(&record.cookie) || is_first)
+                let has_waited = self.waiting.remove(&record.cookie);
+                others + u64::from(has_waited || is_first)
             }
             SocketKind::Accepted | SocketKind::Listening => 0,
             SocketKind::Attempt | SocketKind::Established | SocketKind::Datagram | SocketKind::Bound => {
                 if self.waiting.len() < MOST || self.waiting.contains(&record.cookie) {
                     self.waiting.insert(record.cookie);
-                    return 0;
+                    return others;
                 }
                 u64::from(!matches!(kind, SocketKind::Established | SocketKind::Bound))
             }
@@ -68,6 +71,15 @@ mod tests {
         check(&[Closed], 1, 0);
         check(&[Established], 0, 1);
         check(&[Attempt, Established], 0, 1);
+    }
+
+    #[test]
+    fn one_whose_end_was_lost_counts_beside_the_next_of_that_number() {
+        use SocketKind::{Attempt, Closed};
+        let mut orphans = Orphans::default();
+        let mut tell = |kind, flags| orphans.told(kind, &record(kind, flags));
+        assert_eq!((tell(Attempt, 0), tell(Attempt, 0), tell(Closed, flags::HEARD)), (0, 1, 1));
+        assert_eq!((tell(Attempt, 0), tell(Closed, 0)), (0, 2));
     }
 
     #[test]

@@ -269,16 +269,8 @@ impl Processes {
         intake: &mut dyn Intake,
     ) -> Acquaintance {
         let id = identity(record.pid, record.owner_start_ns);
-        // Whoever ran another program since it was last told of is not known.
-        let is_told = |execs: Execs| execs.last.is_none_or(|last| record.exec_id <= last);
-        match self.known.get(&id.pid).filter(|known| known.is(id)) {
-            Some(known) if is_told(known.execs()) => return Acquaintance::Alive,
-            Some(_) => {}
-            None => match self.departed.get(&id) {
-                Some(execs) if is_told(*execs) => return Acquaintance::Departed,
-                Some(_) => return Acquaintance::Unknown,
-                None => {}
-            },
+        if let Some(acquaintance) = self.remembered(id, record.exec_id) {
+            return acquaintance;
         }
         let mut line = Vec::new();
         let mut next = Some(id);
@@ -296,11 +288,20 @@ impl Processes {
             let Self { known, departed, since, leaves_out, strays, .. } = self;
             let births = Births { judgement: &|pid| programs.judgement(pid), since: *since };
             let (birth, occasion) = (births.of(id, known, departed), Occasion::Found);
+            // It is about to end: of what it ran its name is left.
+            let is_bare = image.exe.is_empty() && image.argv.is_empty();
             let change = ProcessChange::Seen { id, parent, image, at, birth, occasion };
             if line.is_empty() {
-                let verdict = self.learn(id, change, (record.owner_start_ns, record.exec_id), intake);
+                let numbers = (record.owner_start_ns, record.exec_id);
+                let verdict = self.learn(id, change, numbers, intake);
                 if verdict == Verdict::Tracked {
                     self.surround(id, intake);
+                } else if is_bare {
+                    // It may have been anybody.
+                    if let Some(known) = self.known.get_mut(&id.pid) {
+                        known.told = None;
+                    }
+                    return Acquaintance::Unknown;
                 }
             } else {
                 Learner { intake, known, departed, births, leaves_out, strays }.process(change);
@@ -308,6 +309,18 @@ impl Processes {
         }
         self.spread(at, programs, intake);
         Acquaintance::Alive
+    }
+
+    /// The same, as far as records told; `None`: /proc is to be asked.
+    fn remembered(&self, id: ProcessId, exec_id: u32) -> Option<Acquaintance> {
+        // Whoever ran another program since it was last told of is not known. Nor is whoever only /proc told of: it may
+        // have been read between a fork and an exec that were both lost.
+        let is_told = |execs: Execs| execs.last.is_some_and(|last| exec_id <= last);
+        if let Some(known) = self.known.get(&id.pid).filter(|known| known.is(id)) {
+            return is_told(known.execs()).then_some(Acquaintance::Alive);
+        }
+        let is_told = is_told(*self.departed.get(&id)?);
+        Some(if is_told { Acquaintance::Departed } else { Acquaintance::Unknown })
     }
 
     /// Whether a socket's owner was no agent yet when it opened the socket: what it is now is not who opened it.
@@ -480,6 +493,8 @@ struct Learner<'a> {
 impl Intake for Learner<'_> {
     fn process(&mut self, mut change: ProcessChange) -> Verdict {
         match &mut change {
+            // It has ended, and /proc still lists it: what is left there to be read is less than what was told.
+            ProcessChange::Seen { id, .. } if self.departed.contains(id) => self.intake.verdict(*id),
             ProcessChange::Seen { id, parent, image, at, birth, occasion } => {
                 depart_before(*id, *at, self.known, self.departed, self.intake);
                 let known = Known {
@@ -552,67 +567,4 @@ impl Intake for Learner<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::Protocol;
-
-    /// Keeps who has gone.
-    #[derive(Default)]
-    struct Left(Vec<ProcessId>);
-
-    impl Intake for Left {
-        fn process(&mut self, change: ProcessChange) -> Verdict {
-            if let ProcessChange::Gone { id, .. } = change {
-                self.0.push(id);
-            }
-            Verdict::Tracked
-        }
-
-        fn socket(&mut self, _: SocketChange) {}
-
-        fn evidence(&mut self, _: Evidence) {}
-
-        fn unattributed(&mut self, _: u64) {}
-
-        fn left_out(&mut self, _: u64) {}
-
-        fn newly_tracked(&mut self) -> Vec<ProcessId> {
-            Vec::new()
-        }
-
-        fn verdict(&self, _: ProcessId) -> Verdict {
-            Verdict::Tracked
-        }
-
-        fn watches(&self, _: Party) -> bool {
-            false
-        }
-
-        fn open(&self, _: Protocol) -> Vec<Open> {
-            Vec::new()
-        }
-    }
-
-    #[test]
-    fn a_process_whose_exit_was_lost_is_gone_once_proc_is_read() {
-        let mut processes = Processes::new(Moment::default(), false).expect("/proc");
-        // Its pid is taken by another one.
-        let ended = ProcessId { pid: std::process::id(), start_time: 1 };
-        let known = Known {
-            start_time: ended.start_time,
-            parent: 1,
-            image: Image::default(),
-            told: Some((0, 3)),
-            verdict: Verdict::Tracked,
-            tracked_from: None,
-            by_rename: false,
-        };
-        processes.known.insert(ended.pid, known);
-        let mut left = Left::default();
-        processes.read_all(crate::source::now(), &|_| None, &mut left);
-        assert!(processes.known.get(&ended.pid).is_none_or(|known| !known.is(ended)));
-        // Others' processes come and go meanwhile.
-        assert_eq!(left.0.iter().filter(|id| **id == ended).count(), 1);
-        assert!(processes.departed.contains(&ended), "its sockets may end after it");
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! From records to socket changes. Each record is complete in itself, so a connection of which any one arrives is seen.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -452,6 +452,13 @@ fn is_unheard(record: &SocketRecord) -> bool {
     record.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER) == 0
 }
 
+/// Whether nothing that was told before is of the same connection: what is shown as open under that number was another
+/// one, whose end was lost. The same socket connected again; or sockets are known by their address, which another one
+/// has by now.
+pub fn is_first(record: &SocketRecord) -> bool {
+    record.flags & (flags::HEARD | flags::PREEXISTING | flags::LISTENER | flags::DATAGRAM) == 0
+}
+
 /// Whether a local end is more than a port.
 fn is_whole(local: Option<&Address>) -> bool {
     local.and_then(Address::ip_addr).is_some_and(|ip| !ip.is_unspecified())
@@ -493,7 +500,7 @@ fn opened(
         protocol,
         local: local(record).filter(|_| protocol.has_ports()),
         remote: remote(record).filter(|_| role != Role::Listen && !is_nameless(id)).map(|remote| {
-            if protocol.has_ports() { Address::ip(remote) } else { Address::Host(remote.ip()) }
+            if protocol.has_ports() { zoned(remote, record) } else { Address::Host(remote.ip()) }
         }),
         state,
         owner: Some(identity(record.pid, record.owner_start_ns)),
@@ -516,7 +523,17 @@ fn attempted(opened: SocketChange) -> SocketChange {
 
 /// A datagram socket gets its port only when the call goes on.
 pub fn local(record: &SocketRecord) -> Option<Address> {
-    address(record, &record.local, record.local_port).filter(|local| local.port() != 0).map(Address::ip)
+    let local = address(record, &record.local, record.local_port).filter(|local| local.port() != 0);
+    local.map(|local| zoned(local, record))
+}
+
+/// A link-local end is one on the interface that it binds the socket to. Without that a socket is known by its address
+/// alone, as packets show it.
+fn zoned(end: SocketAddr, record: &SocketRecord) -> Address {
+    Address::ip(match end {
+        SocketAddr::V6(six) => SocketAddrV6::new(*six.ip(), six.port(), 0, record.interface).into(),
+        SocketAddr::V4(_) => end,
+    })
 }
 
 fn closed(

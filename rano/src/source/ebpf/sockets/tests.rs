@@ -22,7 +22,7 @@ pub(in crate::rooms::source::ebpf) fn record(kind: SocketKind, flags: u32) -> So
         family: 2,
         protocol: 6,
         state_before: 0,
-        padding: 0,
+        interface: 0,
         local,
         remote: local,
     }
