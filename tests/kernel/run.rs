@@ -27,6 +27,8 @@ fn observed(user: User, source: &str) -> Result<String> {
     let place = Place::new(user)?;
     let mut server = Actor::start(&place, "server")?;
     let to = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Drain)?.to_string();
+    // It drains its clients one after the other.
+    let elsewhere = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Keep)?;
     let directory = stage::directory(&place)?;
     // An agent that nobody asked for.
     let mut stranger = Actor::start(&place, "claude")?;
@@ -36,7 +38,7 @@ fn observed(user: User, source: &str) -> Result<String> {
     let launch = launch.args(["run", "--source", source, "--"]).args([program.as_os_str()]);
     let rano = launch.args(words).start()?;
     rano.stderr.wait_for("the line that watching has begun", |line| line == "watching")?;
-    stranger.connect(Transport::Tcp, to.parse()?)?;
+    stranger.connect(Transport::Tcp, elsewhere)?;
     let finished = rano.wait()?;
     finished.expect_code(0)?;
     let database = Database::open(&default_database(directory.path()))?;
