@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ const PULSE: Duration = Duration::from_millis(40);
 
 /// Where much happens: people do not read faster, and the observation needs the machine.
 const BUSY_PULSE: Duration = Duration::from_millis(250);
+
+/// However much a look takes.
+const SLOW_PULSE: Duration = Duration::from_secs(1);
 
 /// Events that are told one by one in a pulse; of more, only how many.
 const EVENTS_MAX: u64 = 200;
@@ -130,6 +134,8 @@ struct Found {
     /// Events that are not told one by one, at most.
     skipped: i64,
     last: i64,
+    /// What it took of a processor.
+    cost: Duration,
 }
 
 impl Reader {
@@ -144,13 +150,12 @@ impl Reader {
             if written == self.seen && !is_due {
                 continue;
             }
-            let begun = Instant::now();
             let Ok(found) = self.look(&shared).await else { continue };
             self.seen = written;
-            self.told = Some(begun);
+            self.told = Some(Instant::now());
             let is_busy = found.events.count >= EVENTS_MAX / 4;
             // At most a twentieth of a processor.
-            pulse = if is_busy { BUSY_PULSE } else { PULSE }.max(begun.elapsed() * 20).min(HEARTBEAT);
+            pulse = if is_busy { BUSY_PULSE } else { PULSE }.max(found.cost * 20).min(SLOW_PULSE);
             let now = Instant::now();
             self.nameless.retain(|(id, since)| {
                 now.duration_since(*since) < NAME_PATIENCE && !found.named.named.contains(id)
@@ -165,7 +170,10 @@ impl Reader {
     async fn look(&self, shared: &Arc<Shared>) -> Result<Found, super::answer::Refusal> {
         let (wish, filter, last) = (self.wish.clone(), self.filter.clone(), self.last);
         let nameless: Vec<i64> = self.nameless.iter().map(|(id, _)| *id).collect();
+        let begun = AtomicU64::new(0);
         ask(shared, move |shared, history| {
+            // It may be asked again, in the same thread.
+            let _ = begun.compare_exchange(0, own_time(), Ordering::Relaxed, Ordering::Relaxed);
             let mut found = news(shared, history, &wish, filter.as_ref(), last)?;
             if !nameless.is_empty() {
                 let is_named = Filter::parse("domain:*").expect("a constant");
@@ -173,10 +181,18 @@ impl Reader {
                 let again = export::Filter { ids, matching, ..export::Filter::default() };
                 found.named = view::events(history, &again)?;
             }
+            found.cost = Duration::from_nanos(own_time().saturating_sub(begun.load(Ordering::Relaxed)));
             Ok(found)
         })
         .await
     }
+}
+
+/// Nanoseconds that the calling thread has run.
+fn own_time() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let nanos = time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec);
+    u64::try_from(nanos).unwrap_or(0)
 }
 
 fn news(
@@ -200,9 +216,16 @@ fn news(
     let session = history.session(&wish.run_id)?;
     let counts = history.session_counts(&wish.run_id)?;
     let rows: Vec<_> = session.into_iter().map(|session| (session, counts)).collect();
-    let session = view::sessions(&rows, &(shared.running)());
+    let session = view::sessions(&rows, &shared.running());
     let session = session.get(0).cloned().unwrap_or_default();
-    Ok(Found { events, named: view::Events::default(), session, skipped, last: newest.max(after) })
+    Ok(Found {
+        events,
+        named: view::Events::default(),
+        session,
+        skipped,
+        last: newest.max(after),
+        cost: Duration::ZERO,
+    })
 }
 
 fn message(found: &Found) -> Message {

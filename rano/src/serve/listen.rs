@@ -67,10 +67,11 @@ impl Listen {
                 Ok(Bound::Address(listener.local_addr()?, listener))
             }
             Self::Path(path) => {
+                let path = std::path::absolute(path)?;
                 let named = path.clone();
                 let listener = files.with_rights(move |_| bind(&named))?;
                 listener.set_nonblocking(true)?;
-                Ok(Bound::Path(Socket { path: path.clone(), files: files.clone() }, listener))
+                Ok(Bound::Path(Socket { path, files: files.clone() }, listener))
             }
         }
     }

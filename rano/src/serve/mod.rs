@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::thread::CapabilitySet;
 use tokio::sync::{Notify, Semaphore};
@@ -43,6 +44,8 @@ struct Shared {
     database: Database,
     following: Option<String>,
     running: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What it said last.
+    known: Mutex<Option<(Instant, Vec<String>)>>,
     token: Token,
     hosts: Hosts,
     feeds: Feeds,
@@ -51,10 +54,26 @@ struct Shared {
 }
 
 impl Shared {
+    /// Run ids of sessions that go on, as of a moment ago.
+    fn running(&self) -> Vec<String> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((at, running)) if at.elapsed() < RUNNING_FOR => running.clone(),
+            _ => {
+                let running = (self.running)();
+                *known = Some((Instant::now(), running.clone()));
+                running
+            }
+        }
+    }
+
     fn database(&self) -> PathBuf {
         self.database.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+/// How long it is believed which sessions go on.
+const RUNNING_FOR: Duration = Duration::from_millis(500);
 
 /// Questions that are answered at a time: the observation beside needs the machine more.
 const QUESTIONS: usize = 2;
@@ -95,6 +114,7 @@ impl Serving {
                 database: settings.database,
                 following: settings.following,
                 running: settings.running,
+                known: Mutex::new(None),
                 token: settings.token,
                 hosts: bound.hosts(),
                 feeds: Feeds::default(),

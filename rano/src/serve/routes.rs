@@ -150,7 +150,7 @@ async fn sessions(State(shared): State<Arc<Shared>>) -> Answer {
             "version": env!("CARGO_PKG_VERSION"),
             "database": shared.database().display().to_string(),
             "following": shared.following,
-            "sessions": view::sessions(&rows, &(shared.running)()),
+            "sessions": view::sessions(&rows, &shared.running()),
         }))
     });
     answer.await.map(|json| text(&json))
@@ -159,7 +159,7 @@ async fn sessions(State(shared): State<Arc<Shared>>) -> Answer {
 async fn snapshot(State(shared): State<Arc<Shared>>, parameters: Parameters) -> Answer {
     let Wanted { selection, .. } = wanted(&shared, parameters)?;
     let answer = ask(&shared, move |shared, history| {
-        let running = (shared.running)();
+        let running = shared.running();
         snapshot_of(history, &selection, &running)
     });
     answer.await.map(|json| text(&json))
@@ -269,7 +269,7 @@ async fn openmetrics(State(shared): State<Arc<Shared>>) -> Answer {
         let selection = Selection { sessions, since: None, until: None, filter: None };
         let sessions = history.selected(&selection)?.unwrap_or_default();
         let paths = history.paths(&sessions, &selection, 0)?;
-        let running = (shared.running)();
+        let running = shared.running();
         let is_running = sessions.first().is_some_and(|session| running.contains(&session.run_id));
         Ok(metrics::text(sessions.first(), &paths, is_running))
     });

@@ -113,7 +113,7 @@
     if (row.key === S.chosen) classes.push('on');
     if (row.fresh) { classes.push('fresh'); setTimeout(() => { row.fresh = false; }, 900); }
     return R.h('div', {
-      class: classes.join(' '), role: 'row', css: { transform: `translateY(${at * height}px)` }, 'aria-rowindex': at + 1,
+      class: classes.join(' '), role: 'row', css: { transform: `translateY(${at * height}px)` }, 'aria-rowindex': at + 1, data: { id: row.first || row.id },
       onclick: () => { S.chosen = row.key; R.openDrawer(row); draw(); },
     }, COLUMNS.map(column => {
       const text = column.text ? column.text(row) : column.value(row);
