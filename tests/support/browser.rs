@@ -41,7 +41,7 @@ impl Browser {
         let mut lines = BufReader::new(driver.stdout.take().context("a pipe")?).lines();
         let port = loop {
             let line = lines.next().context("chromedriver ended")??;
-            if let Some(port) = line.split("on port ").nth(1) {
+            if let Some(port) = line.split("successfully on port ").nth(1) {
                 break port.trim_end_matches('.').parse()?;
             }
         };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use rustc_hash::FxHashMap;
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -34,7 +35,7 @@ const EVENTS_MAX: u64 = 200;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Messages that a listener may lag behind; then it is cut off.
-const LAG: usize = 32;
+const LAG: usize = 16;
 
 /// How long a name that is not known yet is looked for.
 const NAME_PATIENCE: Duration = Duration::from_secs(5);
@@ -58,7 +59,15 @@ pub(super) struct Wish {
 pub(super) struct Message {
     /// Id of the last event that it knows of.
     pub(super) last: i64,
-    pub(super) data: Arc<str>,
+    /// As it is sent; shared by all that listen.
+    pub(super) frame: Bytes,
+}
+
+impl Message {
+    /// `data` is JSON on one line (html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
+    pub(super) fn new(kind: &str, last: i64, data: &str) -> Self {
+        Self { last, frame: format!("event: {kind}\nid: {last}\ndata: {data}\n\n").into() }
+    }
 }
 
 /// The readers there are.
@@ -240,5 +249,5 @@ fn message(found: &Found) -> Message {
         "session": found.session,
     }));
     let data = format!("{{\"events\":[{}],{}", texts.join(","), rest.trim_start_matches('{'));
-    Message { last: found.last, data: data.into() }
+    Message::new("events", found.last, &data)
 }

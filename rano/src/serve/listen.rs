@@ -79,7 +79,7 @@ impl Listen {
 
 /// For its owner alone. A socket that nobody answers at is left over and taken away.
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    let before = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let before = rustix::process::umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
     let bound = UnixListener::bind(path).or_else(|error| {
         let refused =
             || UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);

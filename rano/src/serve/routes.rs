@@ -6,16 +6,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
 use futures_core::Stream;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
@@ -43,8 +44,6 @@ const TOP: u32 = 20;
 const PARTS: u32 = 240;
 /// Events that a stream that comes back gets one by one.
 const CATCH_UP: u64 = 2000;
-/// Messages that wait for a slow reader before its place in the feed is at risk.
-const AHEAD: usize = 4;
 /// Streams say so often that they live.
 const ALIVE: Duration = Duration::from_secs(10);
 
@@ -293,36 +292,46 @@ async fn stream(State(shared): State<Arc<Shared>>, headers: HeaderMap, parameter
     // First a place among the listeners, then what came before: nothing is lost in between.
     let (feed, mut listener) = shared.feeds.join(&shared, &wish, filter, newest).ok_or_else(too_many)?;
     let first = catch_up(&shared, &wanted, wanted.after.unwrap_or(newest)).await?;
-    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
-        let mut last = first.last;
-        if sender.send(event("events", &first)).await.is_err() {
-            return;
-        }
-        loop {
-            tokio::select! {
-                () = sender.closed() => break,
-                heard = listener.recv() => match heard {
-                    Ok(message) => {
-                        last = message.last;
-                        if sender.send(event("events", &message)).await.is_err() {
-                            break;
-                        }
-                    }
-                    Err(RecvError::Lagged(missed)) => {
-                        // A reader that is too slow: it comes back when it has read what it has.
-                        let data = json!({ "missed_messages": missed, "last": last }).to_string().into();
-                        let _ = sender.send(event("cut", &Message { last, data })).await;
-                        break;
-                    }
-                    Err(RecvError::Closed) => break,
-                },
-            }
-        }
+        pass_on(&mut listener, &sender, first).await;
         drop(feed);
     });
-    let stream = Sse::new(Received(receiver)).keep_alive(KeepAlive::new().interval(ALIVE));
-    Ok(axum::response::IntoResponse::into_response(stream))
+    let mut response = typed("text/event-stream", Body::from_stream(Received(receiver)));
+    // What stands between must not collect it.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// Until the reader goes away, or is too slow.
+async fn pass_on(listener: &mut Receiver<Message>, sender: &mpsc::Sender<Bytes>, first: Message) {
+    let mut last = first.last;
+    if sender.send(first.frame).await.is_err() {
+        return;
+    }
+    let mut alive = tokio::time::interval(ALIVE);
+    loop {
+        let frame = tokio::select! {
+            () = sender.closed() => return,
+            _ = alive.tick() => Bytes::from_static(b":\n\n"),
+            heard = listener.recv() => match heard {
+                Ok(message) => {
+                    last = message.last;
+                    message.frame
+                }
+                Err(RecvError::Lagged(missed)) => {
+                    // It comes back when it has read what it has.
+                    let data = json!({ "missed_messages": missed, "last": last }).to_string();
+                    let _ = sender.send(Message::new("cut", last, &data).frame).await;
+                    return;
+                }
+                Err(RecvError::Closed) => return,
+            },
+        };
+        if sender.send(frame).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// What was stored since the event `after`, or the advice to begin anew.
@@ -338,22 +347,18 @@ async fn catch_up(shared: &Arc<Shared>, wanted: &Wanted, after: i64) -> Result<M
         let is_too_much = events.count >= CATCH_UP || newest < after;
         let text = if is_too_much { "" } else { events.text.as_str() };
         let data = format!("{{\"events\":[{text}],\"last\":{newest},\"reset\":{is_too_much}}}");
-        Ok(Message { last: newest, data: data.into() })
+        Ok(Message::new("events", newest, &data))
     })
     .await
 }
 
-fn event(name: &str, message: &Message) -> Event {
-    Event::default().event(name).id(message.last.to_string()).data(&*message.data)
-}
-
 /// What the task behind a stream sends.
-struct Received(mpsc::Receiver<Event>);
+struct Received(mpsc::Receiver<Bytes>);
 
 impl Stream for Received {
-    type Item = Result<Event, std::convert::Infallible>;
+    type Item = Result<Bytes, std::convert::Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context).map(|event| event.map(Ok))
+        self.0.poll_recv(context).map(|frame| frame.map(Ok))
     }
 }
