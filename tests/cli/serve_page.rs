@@ -208,7 +208,7 @@ fn a_report_opens_from_disk() -> Result<()> {
     browser.wait_for("document.querySelector('#rows .row') && document.querySelector('#map svg')")?;
     let text = browser.run("return document.getElementById('app').innerText")?.to_string();
     for part in
-        ["65 connections to 2 names", "Unknown", "Top domains", "Completeness", "SHA-256 of the database"]
+        ["69 connections to 2 names", "Unknown", "Top domains", "Completeness", "SHA-256 of the database"]
     {
         ensure!(text.contains(part), "{part} is missing in {text}");
     }

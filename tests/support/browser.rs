@@ -71,10 +71,23 @@ impl Browser {
             self.port,
             body.len()
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let body = answer.split_once("\r\n\r\n").context("no answer")?.1;
-        let mut json: Value = serde_json::from_str(body).with_context(|| answer.clone())?;
+        // It keeps the connection, whatever it is asked.
+        let mut reader = BufReader::new(stream);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            match line.trim_end().split_once(':') {
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.trim().parse()?
+                }
+                _ if line.trim_end().is_empty() => break,
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let mut json: Value = serde_json::from_slice(&body).context("an answer of chromedriver")?;
         let value = json["value"].take();
         if let Some(error) = value["error"].as_str() {
             bail!("{path}: {error}: {}", value["message"]);

@@ -59,6 +59,8 @@
       if (document.getElementById('drawer').open) R.openDrawer(rows[next]);
       draw();
     } else if (event.key === 'Enter') {
+      /* Else it would press the button that the drawer gives the focus to. */
+      event.preventDefault();
       const row = rows.find(one => one.key === S.chosen);
       if (row) R.openDrawer(row);
     }
