@@ -93,10 +93,9 @@
     try {
       const [snap, list] = await Promise.all([R.api('snapshot', asked), R.api('connections', { ...asked, limit: 2000 })]);
       if (mine !== turn) return;
-      S.last = 0;
+      S.recent = [];
       R.takeSnapshot(snap);
       R.takeConnections(list);
-      S.last = Math.min(snap.last, list.last);
       S.skew = R.ms(snap.now) - Date.now();
       S.good = S.filter;
       R.put(document.getElementById('wrong'));
@@ -121,9 +120,7 @@
     try {
       const snap = await R.api('snapshot', R.asked());
       if (mine !== turn) return;
-      const last = S.last;
       R.takeSnapshot(snap);
-      S.last = Math.max(last, S.last);
       if (!S.paused) { R.drawHead(); R.drawFindings(); R.drawMap(); if (!R.isDragging()) R.drawStrip(); }
     } catch (error) { if (error.code === 401) R.locked(error); }
   };
@@ -203,6 +200,7 @@
     }
     build();
     document.addEventListener('keydown', keys);
+    new ResizeObserver(R.debounce(60, () => { if (S.snap) { R.drawMap(); R.drawStrip(); } })).observe(document.getElementById('map'));
     let width = innerWidth;
     addEventListener('resize', R.debounce(120, () => { if (S.snap) { if (innerWidth !== width) { R.drawMap(); R.drawStrip(); R.drawFindings(); width = innerWidth; } R.drawList(); } }));
     if (S.report) {

@@ -8,7 +8,7 @@
     if (S.report) return;
     if (S.until != null) { S.live = 'zoomed'; R.drawLive(); return; }
     const mine = ending = new AbortController();
-    seen = String(S.last);
+    seen = String(Math.min(S.summed, S.listed));
     attempt = 0;
     while (!mine.signal.aborted) {
       S.live = attempt ? 'lost' : 'connecting';
@@ -67,7 +67,8 @@
     const message = JSON.parse(data);
     if (message.reset) { R.refresh(true); return; }
     const news = R.takeEvents(message.events);
-    S.last = Math.max(S.last, message.last || 0);
+    S.summed = Math.max(S.summed, message.last || 0);
+    S.listed = Math.max(S.listed, message.last || 0);
     S.busy = message.skipped || 0;
     if (message.session && message.session.run_id && S.snap && S.snap.report.session) {
       const was = S.snap.report.session;

@@ -3,7 +3,9 @@ R.state = {
   token: '', run: '', following: null, sessions: [], database: '', version: '',
   filter: '', since: null, until: null,
   snap: null, sums: {}, paths: new Map(), timeline: null,
-  rows: new Map(), open: new Map(), last: 0, older: null,
+  rows: new Map(), open: new Map(), older: null,
+  /* Ids of the last events that are in the sums, and in the list: the two are asked for apart. */
+  summed: 0, listed: 0, recent: [],
   sort: { key: 'at', down: true }, chosen: null, live: 'off', paused: false, busy: 0,
   weight: 'bytes', network: true, strip: 'connects', report: null,
 };
@@ -50,12 +52,16 @@ R.takeSnapshot = snap => {
   S.sums = { ...snap.report.summary };
   S.paths = new Map(snap.graph.paths.map(path => [pathOf(path), { ...path }]));
   S.timeline = snap.timeline;
-  S.last = Math.max(S.last, snap.last || 0);
+  S.summed = snap.last || 0;
+  /* What the stream told while the answer was on its way. */
+  for (const event of S.recent) if (event.id > S.summed) addToSums(event);
+  S.summed = Math.max(S.summed, ...S.recent.slice(-1).map(event => event.id));
 };
 R.takeConnections = (answer, more) => {
   if (!more) { S.rows = new Map(); S.open = new Map(); }
   for (const row of answer.connections) if (!more || !S.rows.has(row.key)) keep(row);
   S.older = answer.before;
+  if (!more) S.listed = answer.last || 0;
 };
 
 const KEPT = 20000;
@@ -71,10 +77,12 @@ const forget = () => {
 R.takeEvents = events => {
   let news = 0;
   for (const event of events) {
-    const isNew = event.id > S.last;
-    if (isNew) { S.last = event.id; news += 1; addToSums(event); }
+    if (event.id > S.summed) { S.summed = event.id; addToSums(event); S.recent.push(event); }
+    const isNew = event.id > S.listed;
+    if (isNew) { S.listed = event.id; news += 1; }
     addToRows(event, isNew);
   }
+  if (S.recent.length > 1000) S.recent.splice(0, 500);
   if (news) forget();
   return news;
 };
