@@ -1,5 +1,6 @@
 //! `rano serve`: a page on this machine that shows what is observed, or what was.
 
+use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -103,7 +104,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         configuration.settings.db_flush_ms = FLUSH_MS;
     }
     let stop = Stop::new()?;
-    observe::observe(&configuration, context, &stop, Talk::OnStderr, |begun| {
+    let beside = move |begun: Begun| -> Result<Box<dyn Any>> {
         let Begun { run_id, database, rights } = begun;
         let Some(database) = database else {
             return Err(Failure::new(Code::Usage, "without a history there is nothing to serve")
@@ -111,8 +112,9 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
                 .into());
         };
         // Not by opening the file: that would end SQLite's locks on it, see `store/held.rs`.
-        page.start(database, Some(run_id), Box::new(move || rights.take()), context)
-    })
+        Ok(Box::new(page.start(database, Some(run_id), Box::new(move || rights.take()), context)?))
+    };
+    observe::observe(&configuration, context, &stop, Talk::OnStderr, Box::new(beside))
 }
 
 /// A page before it knows what to show.
@@ -157,7 +159,7 @@ impl Page {
         context: &Context,
     ) -> Result<ExitCode> {
         let stop = Stop::new()?;
-        signals::raise_on_signals(&stop, &ReopenLogs::new()?)?;
+        signals::raise_on_signals(&stop, &ReopenLogs::new()?, None)?;
         check(&path, named_by, following.as_deref(), context)?;
         let (readers, named) = (context.clone(), path.clone());
         let take = move || readers.environment.files.take_rights_to_read(&named, named_by);

@@ -41,19 +41,36 @@ pub fn sessions(sessions: &[(StoredSession, Option<Counts>)], running: &[String]
 
 /// The ways of the map.
 pub fn graph(paths: &Paths) -> Json {
-    let rows = paths.rows.iter().map(|path| {
-        let PathRow { provider, process, class, endpoint, is_named, known_by, protocol, counts } = path;
-        let mut row = counts_json(counts);
-        for (name, text) in
-            [("provider", provider), ("class", class), ("endpoint", endpoint), ("proto", protocol)]
-        {
-            row.insert(name.to_owned(), text.as_str().into());
-        }
-        row.insert("process".to_owned(), process.as_deref().unwrap_or("unknown").into());
-        row.insert("named".to_owned(), (*is_named).into());
-        row.insert("domain_source".to_owned(), known_by.as_deref().unwrap_or("none").into());
-        Json::Object(row)
-    });
+    let rows =
+        paths.rows.iter().map(|path| {
+            let PathRow {
+                provider,
+                agent,
+                tool,
+                process,
+                class,
+                endpoint,
+                is_named,
+                known_by,
+                protocol,
+                counts,
+            } = path;
+            let mut row = counts_json(counts);
+            for (name, text) in
+                [("provider", provider), ("class", class), ("endpoint", endpoint), ("proto", protocol)]
+            {
+                row.insert(name.to_owned(), text.as_str().into());
+            }
+            row.insert("process".to_owned(), process.as_deref().unwrap_or("unknown").into());
+            for (name, text) in [("agent", agent), ("tool", tool)] {
+                if let Some(text) = text {
+                    row.insert(name.to_owned(), text.as_str().into());
+                }
+            }
+            row.insert("named".to_owned(), (*is_named).into());
+            row.insert("domain_source".to_owned(), known_by.as_deref().unwrap_or("none").into());
+            Json::Object(row)
+        });
     let others = paths.others.iter().map(|(provider, class, counts)| {
         let mut row = counts_json(counts);
         row.insert("provider".to_owned(), provider.as_str().into());
@@ -285,6 +302,9 @@ fn findings(report: &Report, paths: &Paths, running: &[String]) -> Json {
         row.insert("kind".to_owned(), kind.into());
         row.insert("provider".to_owned(), path.provider.as_str().into());
         row.insert("process".to_owned(), path.process.as_deref().unwrap_or("unknown").into());
+        if let Some(tool) = &path.tool {
+            row.insert("tool".to_owned(), tool.as_str().into());
+        }
         row.insert("endpoint".to_owned(), path.endpoint.as_str().into());
         row.insert("class".to_owned(), path.class.as_str().into());
         row.insert("filter".to_owned(), path_filter(path).into());

@@ -4,8 +4,8 @@
 
   const columns = paths => {
     const list = [
-      { name: 'Agent', of: path => path.agent || path.provider, term: path => `provider:${R.quote(path.provider)}` },
-      { name: 'Tool call', of: path => path.tool || '–', term: path => path.tool && `tool:${R.quote(path.tool)}` },
+      { name: 'Agent', of: path => path.agent || path.provider, term: path => (path.agent ? `agent:${R.quote(path.agent)}` : `provider:${R.quote(path.provider)}`) },
+      { name: 'Tool call', of: path => path.tool || 'the agent itself', term: path => path.tool && `tool:${R.quote(path.tool)}` },
       { name: 'Program', of: path => path.program || path.process, term: path => `process:${R.quote(path.process)}` },
       { name: 'Endpoint', of: path => path.endpoint, term: R.endpointTerm },
     ];

@@ -25,7 +25,7 @@
     R.put(box, R.h('h2', null, 'Look at these'), R.h('ul', null, list.slice(0, most).map(found => {
       const [kind, title, text] = finding(found);
       const body = [R.h('i', { class: `mark m-${kind}`, 'aria-hidden': 'true' }), R.h('strong', null, title), R.h('span', null, text)];
-      if (found.command) body.push(R.h('code', null, found.command));
+      if (found.tool && found.kind !== 'missed') body.push(R.h('code', { title: found.tool }, found.tool.length > 48 ? `${found.tool.slice(0, 47)}…` : found.tool));
       const isOn = found.filter && S.filter === found.filter;
       return R.h('li', null, found.filter && !S.report
         ? R.h('button', { class: `finding${isOn ? ' on' : ''}`, title: isOn ? 'show everything again' : `filter: ${found.filter}`, onclick: () => R.setFilter(isOn ? '' : found.filter) }, body)

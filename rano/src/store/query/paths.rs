@@ -1,4 +1,5 @@
-//! Who talked to what: the ways from a provider by a program to an endpoint, with their sums. The map is drawn of them.
+//! Who talked to what: the ways from an agent by its tool calls and programs to an endpoint, with their sums. The map is
+//! drawn of them. The sums that are kept know neither tool calls nor programs: where there are few events, they are read.
 
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -9,13 +10,17 @@ use super::report::{Counts, Selection};
 use super::sessions::StoredSession;
 use crate::filter::Filter;
 use crate::store::History;
-use crate::store::rollup::{HOUR_MS, WHOLE_SESSION};
+use crate::store::rollup::{BYTES_MAX, HOUR_MS, WHOLE_SESSION};
 
 /// A way from a provider to an endpoint.
 #[derive(Debug, Clone)]
 pub struct PathRow {
     pub provider: String,
-    /// Command name; `None` where nobody could be named.
+    /// Where events were read.
+    pub agent: Option<String>,
+    /// The same; `None` too for what the agent does itself.
+    pub tool: Option<String>,
+    /// What it runs, else its command name; `None` where nobody could be named.
     pub process: Option<String>,
     /// Endpoint class.
     pub class: String,
@@ -41,8 +46,19 @@ pub struct Paths {
     pub read_events: bool,
 }
 
-/// What tells two ways apart: provider, process, class, endpoint.
-type Identity = (String, Option<String>, String, String);
+/// What tells two ways apart: provider, agent, tool, process, class, endpoint.
+type Identity = [Option<String>; 6];
+
+/// So many events are read for a map with tool calls: a tenth of a second.
+const EVENTS_MAX: i64 = 100_000;
+
+/// What a scope is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Actors, as in the sums.
+    Actors,
+    Processes,
+}
 
 impl History {
     /// Of `sessions`, within the range and the filter of `selection`; at most `most` rows.
@@ -57,10 +73,18 @@ impl History {
         }
         let mut found: FxHashMap<Identity, PathRow> = FxHashMap::default();
         let mut read_events = false;
+        let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
+        let is_short = self.events_in(sessions, since, until)? <= EVENTS_MAX;
         for session in sessions {
-            let (sql, values, reads) = statement(session.id, selection);
-            read_events |= reads;
-            self.add_paths(&mut found, &sql, &values)?;
+            let (sql, values, scope) = if is_short {
+                let (sql, values) =
+                    of_events(session.id, selection.filter.as_ref(), since, until, Scope::Processes);
+                (sql, values, Scope::Processes)
+            } else {
+                statement(session.id, selection)
+            };
+            read_events |= scope == Scope::Processes && !is_short;
+            self.add_paths(&mut found, &sql, &values, scope)?;
         }
         let mut rows: Vec<PathRow> = found.into_values().collect();
         rows.sort_by_cached_key(|row| {
@@ -83,38 +107,53 @@ impl History {
     fn add_paths(
         &self,
         found: &mut FxHashMap<Identity, PathRow>,
-        scope: &str,
+        rows: &str,
         values: &[Value],
+        scope: Scope,
     ) -> rusqlite::Result<()> {
+        let (who, tables) = match scope {
+            Scope::Actors => {
+                ("actor.provider, NULL, NULL, actor.comm", "CROSS JOIN actor ON actor.id = who".to_owned())
+            }
+            Scope::Processes => (
+                "process.provider, tool_call.agent, tool_call.tool, ifnull(process.program, process.comm)",
+                "CROSS JOIN process ON process.id = who LEFT JOIN tool_call ON tool_call.id = process.call"
+                    .to_owned(),
+            ),
+        };
         let mut statement = self.connection.prepare(&format!(
-            "SELECT actor.provider, actor.comm, ifnull(endpoint.type, 'unknown'),
-                    ifnull(endpoint.domain, ifnull(endpoint.remote, '?')), endpoint.domain IS NOT NULL,
-                    endpoint.domain_source, endpoint.protocol,
+            "SELECT {who}, ifnull(endpoint.type, 'unknown'), ifnull(endpoint.domain, ifnull(endpoint.remote, '?')),
+                    endpoint.domain IS NOT NULL, endpoint.domain_source, endpoint.protocol,
                     connects, closes, fails, accepts, listens, bytes_sent, bytes_recv
-             FROM (SELECT actor AS who, endpoint AS what, sum(connects) AS connects, sum(closes) AS closes,
+             FROM (SELECT who, endpoint AS what, sum(connects) AS connects, sum(closes) AS closes,
                           sum(fails) AS fails, sum(accepts) AS accepts, sum(listens) AS listens,
                           sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
-                   FROM ({scope}) GROUP BY actor, endpoint)
-             CROSS JOIN actor ON actor.id = who CROSS JOIN endpoint ON endpoint.id = what
+                   FROM ({rows}) GROUP BY who, endpoint)
+             {tables} CROSS JOIN endpoint ON endpoint.id = what
              WHERE connects + closes + fails + accepts + listens > 0"
         ))?;
         let mut rows = statement.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {
-            let counts = Counts::from_row(row, 7)?;
-            let identity: Identity = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let counts = Counts::from_row(row, 9)?;
+            let mut identity: Identity = Default::default();
+            for (index, part) in identity.iter_mut().enumerate() {
+                *part = row.get(index)?;
+            }
             if let Some(known) = found.get_mut(&identity) {
                 known.counts.add(&counts);
                 continue;
             }
-            let (provider, process, class, endpoint) = identity.clone();
+            let [provider, agent, tool, process, class, endpoint] = identity.clone();
             let path = PathRow {
-                provider,
+                provider: provider.unwrap_or_default(),
+                agent,
+                tool,
                 process,
-                class,
-                endpoint,
-                is_named: row.get(4)?,
-                known_by: row.get(5)?,
-                protocol: row.get(6)?,
+                class: class.unwrap_or_default(),
+                endpoint: endpoint.unwrap_or_default(),
+                is_named: row.get(6)?,
+                known_by: row.get(7)?,
+                protocol: row.get(8)?,
                 counts,
             };
             found.insert(identity, path);
@@ -125,19 +164,19 @@ impl History {
 
 const SUMS: &str = "connects, closes, fails, accepts, listens, bytes_sent, bytes_recv";
 
-/// A statement for rows of actor, endpoint and seven sums of a session, what its question marks stand for, and whether
-/// it reads more events than those of an hour at either end.
-fn statement(session: i64, selection: &Selection) -> (String, Vec<Value>, bool) {
+/// A statement for rows of who, endpoint and seven sums of a session, what its question marks stand for, and what `who`
+/// is.
+fn statement(session: i64, selection: &Selection) -> (String, Vec<Value>, Scope) {
     let filter = selection.filter.as_ref();
     let on_sums = filter.map_or_else(|| Some(Condition::default()), Condition::on_sums);
     let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
     let Some(on_sums) = on_sums else {
-        let (sql, values) = of_events(session, filter, since, until);
-        return (sql, values, true);
+        let (sql, values) = of_events(session, filter, since, until, Scope::Processes);
+        return (sql, values, Scope::Processes);
     };
     if (selection.since, selection.until) == (None, None) {
         let (sql, values) = of_sums(session, &on_sums, WHOLE_SESSION, WHOLE_SESSION + 1);
-        return (sql, values, false);
+        return (sql, values, Scope::Actors);
     }
     // Whole hours from the sums, the parts of an hour at either end from events.
     let ceiling = |ms: i64| ms.div_euclid(HOUR_MS) + i64::from(ms.rem_euclid(HOUR_MS) > 0);
@@ -145,18 +184,18 @@ fn statement(session: i64, selection: &Selection) -> (String, Vec<Value>, bool) 
     let end = selection.until.map_or(i64::MAX, |until| until.div_euclid(HOUR_MS));
     let mut parts = Vec::new();
     if first >= end {
-        parts.push(of_events(session, filter, since, until));
+        parts.push(of_events(session, filter, since, until, Scope::Actors));
     } else {
         if selection.since.is_some_and(|since| since.rem_euclid(HOUR_MS) > 0) {
-            parts.push(of_events(session, filter, since, first.saturating_mul(HOUR_MS)));
+            parts.push(of_events(session, filter, since, first.saturating_mul(HOUR_MS), Scope::Actors));
         }
         parts.push(of_sums(session, &on_sums, first, end));
         if selection.until.is_some_and(|until| until.rem_euclid(HOUR_MS) > 0) {
-            parts.push(of_events(session, filter, end.saturating_mul(HOUR_MS), until));
+            parts.push(of_events(session, filter, end.saturating_mul(HOUR_MS), until, Scope::Actors));
         }
     }
     let (statements, values): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    (statements.join(" UNION ALL "), values.into_iter().flatten().collect(), false)
+    (statements.join(" UNION ALL "), values.into_iter().flatten().collect(), Scope::Actors)
 }
 
 /// From `first` to before `end`, in hours.
@@ -172,28 +211,34 @@ fn of_sums(session: i64, condition: &Condition, first: i64, end: i64) -> (String
         )
     };
     let sql = format!(
-        "SELECT traffic.actor AS actor, traffic.endpoint AS endpoint, {SUMS} FROM traffic{tables}
+        "SELECT traffic.actor AS who, traffic.endpoint AS endpoint, {SUMS} FROM traffic{tables}
          WHERE traffic.session = ? AND traffic.hour >= ? AND traffic.hour < ?{and}"
     );
     (sql, values)
 }
 
 /// From `since` to before `until`, in Unix milliseconds.
-fn of_events(session: i64, filter: Option<&Filter>, since: i64, until: i64) -> (String, Vec<Value>) {
+fn of_events(
+    session: i64,
+    filter: Option<&Filter>,
+    since: i64,
+    until: i64,
+    scope: Scope,
+) -> (String, Vec<Value>) {
+    let who = match scope {
+        Scope::Actors => "process.actor",
+        Scope::Processes => "event.process",
+    };
     let condition = filter.map(Condition::of).unwrap_or_default();
     let and = if condition.sql.is_empty() { String::new() } else { format!(" AND ({})", condition.sql) };
     let hours = "activity WHERE session = ? AND hour >= ? AND hour <= ?";
     let is = |word: &str| format!("kind.event = '{word}'");
-    let bytes = |column: &str| {
-        format!(
-            "CASE WHEN kind.event IN ('close', 'fail') THEN min(max(ifnull(event.{column}, 0), 0), 1 << 53) ELSE 0 END"
-        )
-    };
+    let bytes = |column: &str| format!("min(max(ifnull(event.{column}, 0), 0), {BYTES_MAX})");
     let sql = format!(
-        "SELECT process.actor AS actor, event.endpoint AS endpoint, {} AS connects, {} AS closes, {} AS fails,
+        "SELECT {who} AS who, event.endpoint AS endpoint, {} AS connects, {} AS closes, {} AS fails,
                 {} AS accepts, {} AS listens, {} AS bytes_sent, {} AS bytes_recv
          FROM event CROSS JOIN process ON process.id = event.process CROSS JOIN kind ON kind.id = event.kind
-         CROSS JOIN endpoint ON endpoint.id = event.endpoint
+         CROSS JOIN endpoint ON endpoint.id = event.endpoint LEFT JOIN tool_call ON tool_call.id = process.call
          WHERE event.id BETWEEN (SELECT min(first_event) FROM {hours}) AND (SELECT max(last_event) FROM {hours})
                AND process.session = ? AND event.ts >= ? AND event.ts < ?{and}",
         is("connect"),

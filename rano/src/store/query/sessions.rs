@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use rustc_hash::FxHashSet;
 
-use crate::event::Bytes;
 use super::report::Counts;
+use crate::event::Bytes;
 use crate::health::{Gap, Gaps};
 use crate::process::LeftOut;
 use crate::store::History;

@@ -9,7 +9,7 @@ use super::filter::Condition;
 use super::report::Selection;
 use super::sessions::StoredSession;
 use crate::store::History;
-use crate::store::rollup::{HOUR_MS, WHOLE_SESSION};
+use crate::store::rollup::{BYTES_MAX, HOUR_MS, WHOLE_SESSION};
 
 /// Events that are counted one by one for a finer picture; where there are more, the sums of hours are drawn.
 const EVENTS_MAX: i64 = 400_000;
@@ -95,7 +95,13 @@ impl History {
         Ok(first)
     }
 
-    fn events_in(&self, sessions: &[StoredSession], from: i64, until: i64) -> rusqlite::Result<i64> {
+    /// How many events there are in the hours of this time.
+    pub(super) fn events_in(
+        &self,
+        sessions: &[StoredSession],
+        from: i64,
+        until: i64,
+    ) -> rusqlite::Result<i64> {
         let mut statement = self.connection.prepare(
             "SELECT ifnull(sum(connects + closes + fails + accepts + listens), 0) FROM activity
              WHERE session = ?1 AND hour >= ?2 AND hour <= ?3",
@@ -124,11 +130,9 @@ fn events_one_by_one(session: i64, from: i64, until: i64, step: i64) -> (String,
     let sql = format!(
         "SELECT (event.ts - {from}) / {step}, ifnull(endpoint.type, 'unknown'),
                 sum(kind.event IN ('connect', 'fail')),
-                sum(CASE WHEN kind.event IN ('close', 'fail')
-                    THEN min(max(ifnull(event.bytes_sent, 0), 0) + max(ifnull(event.bytes_recv, 0), 0), 1 << 53)
-                    ELSE 0 END)
+                sum(min(max(ifnull(event.bytes_sent, 0), 0) + max(ifnull(event.bytes_recv, 0), 0), {BYTES_MAX}))
          FROM event CROSS JOIN process ON process.id = event.process CROSS JOIN kind ON kind.id = event.kind
-         CROSS JOIN endpoint ON endpoint.id = event.endpoint
+         CROSS JOIN endpoint ON endpoint.id = event.endpoint LEFT JOIN tool_call ON tool_call.id = process.call
          WHERE event.id BETWEEN (SELECT min(first_event) FROM {hours}) AND (SELECT max(last_event) FROM {hours})
                AND process.session = ? AND event.ts >= ? AND event.ts < ?"
     );
