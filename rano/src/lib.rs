@@ -55,6 +55,8 @@ mod rooms {
     pub mod files;
     #[cfg(feature = "cli")]
     pub mod registry;
+    #[cfg(feature = "serve")]
+    pub mod serve;
     #[cfg(feature = "cli")]
     pub mod signals;
     #[cfg(feature = "cli")]

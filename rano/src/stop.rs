@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
 
 /// Raised once, never lowered. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -63,6 +63,14 @@ impl Stop {
 
     pub fn is_raised(&self) -> bool {
         self.flag.is_raised() || self.bells.iter().any(|bell| bell.0.is_raised())
+    }
+
+    /// Sleeps until it is raised.
+    pub fn wait(&self) {
+        while !self.is_raised() {
+            // A signal may end the waiting early.
+            let _ = poll(&mut [PollFd::new(&self.fd(), PollFlags::IN)], None);
+        }
     }
 
     /// Readable from the moment it is raised.
@@ -125,7 +133,7 @@ impl ReopenLogs {
 
 #[cfg(test)]
 mod tests {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::event::Timespec;
 
     use super::*;
 

@@ -35,6 +35,10 @@ mod report;
 mod retain;
 mod reverse_names;
 mod run;
+#[cfg(feature = "serve")]
+mod serve;
+#[cfg(feature = "serve")]
+mod serve_page;
 mod short_connections;
 mod shutdown;
 mod stats;
@@ -81,6 +85,10 @@ fn main() -> ExitCode {
         run::all(),
         diff::all(),
         status::all(),
+        #[cfg(feature = "serve")]
+        serve::all(),
+        #[cfg(feature = "serve")]
+        serve_page::all(),
         export::all(),
         hostile_database::all(),
         filter::all(),

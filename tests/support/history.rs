@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rano::internals::connection::{Connection as Observed, End as Ending};
 use rano::internals::event::{
-    Address, Bytes, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality, Protocol,
-    SocketState, SourceKind,
+    Address, Bytes, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, Moment, OwnerQuality,
+    Protocol, SocketState, SourceKind,
 };
 use rano::internals::files::{Identity, Rights};
 use rano::internals::process::{Process, ProcessId};
@@ -42,6 +42,12 @@ pub struct Connection {
     pub open_for: Duration,
     /// Refused: one event, a fail.
     pub fails: bool,
+    pub class: Class,
+    pub port: u16,
+    /// Bytes sent and received.
+    pub bytes: (u64, u64),
+    /// It has no close.
+    pub stays_open: bool,
 }
 
 impl Default for Connection {
@@ -55,6 +61,10 @@ impl Default for Connection {
             at: START,
             open_for: Duration::from_millis(1200),
             fails: false,
+            class: Class::default(),
+            port: 443,
+            bytes: (100, 1000),
+            stays_open: false,
         }
     }
 }
@@ -77,23 +87,25 @@ impl Connection {
             call: None,
             trace: None,
         };
-        let address = |text: &str| Address::Ip(SocketAddr::new(text.parse().expect("an address"), 443));
+        let address =
+            |text: &str, port| Address::Ip(SocketAddr::new(text.parse().expect("an address"), port));
         let at = Moment { boot_ns: 0, unix_ms: self.at };
         let name = self.domain.as_ref();
         let failed = Ending { at, duration: None, error: Some(111), is_late: false, has_failed: true };
         let connection = Observed {
             process: Some(Arc::new(process)),
             provider: self.provider.into(),
-            local: Some(address("192.168.1.23")),
-            remote: Some(address(self.ip)),
+            local: Some(address("192.168.1.23", 443)),
+            remote: Some(address(self.ip, self.port)),
             name: name.map(|name| KnownName { name: name.as_str().into(), by: DomainSource::Dns }),
             owner_quality: OwnerQuality::Polled,
             netns: 4_026_531_840,
+            class: self.class,
             ended: self.fails.then_some(failed),
             ..Observed::new(ConnectionId(number + 1), Role::Connect, Protocol::Tcp, at)
         };
         let connect = Event { kind: connection.first_event(), at, connection: Arc::new(connection) };
-        if self.fails {
+        if self.fails || self.stays_open {
             return vec![connect];
         }
         let millis = i64::try_from(self.open_for.as_millis()).expect("a short time");
@@ -101,7 +113,7 @@ impl Connection {
         let duration = Some(self.open_for);
         let close = Event { kind: EventKind::Close, at, ..connect.clone() }.with(|it| {
             it.ended = Some(Ending { at, duration, error: None, is_late: false, has_failed: false });
-            it.bytes = Some(Bytes { sent: 100, received: 1000 });
+            it.bytes = Some(Bytes { sent: self.bytes.0, received: self.bytes.1 });
             it.state = Some(SocketState::Closed);
         });
         vec![connect, close]
@@ -188,6 +200,11 @@ impl History {
 
     pub fn launch(&self, arguments: &[&str]) -> Result<Launch> {
         Ok(Launch::new(&self.place, self.directory())?.args(arguments))
+    }
+
+    /// In the test's own network.
+    pub fn launch_beside(&self, arguments: &[&str]) -> Result<Launch> {
+        Ok(Launch::new(&self.place.beside_the_test(), self.directory())?.args(arguments))
     }
 
     /// Runs rano to its end, which has to be 0.

@@ -2,6 +2,7 @@
 
 pub mod actor;
 pub mod caller;
+pub mod browser;
 pub mod database;
 pub mod dns;
 pub mod history;
@@ -17,6 +18,7 @@ pub mod stage;
 pub mod terminal;
 pub mod tool_calls;
 pub mod trial;
+pub mod web;
 
 use std::time::Duration;
 

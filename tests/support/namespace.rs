@@ -54,6 +54,8 @@ pub struct Place {
     namespace: Arc<Namespace>,
     user: User,
     ordinary_id: u32,
+    /// Programs stay in the network that the test itself is in.
+    beside: bool,
 }
 
 impl Place {
@@ -63,17 +65,27 @@ impl Place {
             return Err(skip("needs root"));
         }
         let ordinary_id = FIRST_ORDINARY_ID + PLACES.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { namespace: Arc::new(hold_namespace(None)?), user, ordinary_id })
+        Ok(Self { namespace: Arc::new(hold_namespace(None)?), user, ordinary_id, beside: false })
     }
 
     /// The same namespace, as another user.
     pub fn with_user(&self, user: User) -> Self {
-        Self { namespace: Arc::clone(&self.namespace), user, ordinary_id: self.ordinary_id }
+        Self {
+            namespace: Arc::clone(&self.namespace),
+            user,
+            ordinary_id: self.ordinary_id,
+            beside: self.beside,
+        }
+    }
+
+    /// The same user in the network that the test itself is in, which the test can reach. Nothing observes there.
+    pub fn beside_the_test(&self) -> Self {
+        Self { beside: true, ..self.with_user(self.user) }
     }
 
     /// The same namespace, as the ordinary user of another place. As root only.
     pub fn as_ordinary(&self, ordinary_id: u32) -> Self {
-        Self { namespace: Arc::clone(&self.namespace), user: User::Ordinary, ordinary_id }
+        Self { namespace: Arc::clone(&self.namespace), user: User::Ordinary, ordinary_id, beside: false }
     }
 
     /// Makes all addresses of the class A network `ip` this machine's own, in this namespace. As root only.
@@ -89,7 +101,7 @@ impl Place {
     /// Another network namespace for the same user.
     pub fn elsewhere(&self) -> Result<Self> {
         let namespace = Arc::new(hold_namespace(Some(Arc::clone(&self.namespace)))?);
-        Ok(Self { namespace, user: self.user, ordinary_id: self.ordinary_id })
+        Ok(Self { namespace, user: self.user, ordinary_id: self.ordinary_id, beside: false })
     }
 
     /// Uid and gid of the processes that run here.
@@ -118,12 +130,14 @@ impl Place {
     /// Makes `command` start here. It is killed if the test that started it dies, and hears of a hangup even where the
     /// tests do not.
     pub fn apply(&self, command: &mut Command) {
-        let namespace = Arc::clone(&self.namespace);
+        let namespace = (!self.beside).then(|| Arc::clone(&self.namespace));
         let drop_to = (self.user == User::Ordinary && is_root()).then_some(self.ordinary_id);
         // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
         unsafe {
             command.pre_exec(move || {
-                enter(namespace.pidfd.as_fd())?;
+                if let Some(namespace) = &namespace {
+                    enter(namespace.pidfd.as_fd())?;
+                }
                 if let Some(id) = drop_to {
                     become_ordinary(id)?;
                 }

@@ -98,6 +98,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         provider: text("provider"),
         domains: matches.get_many::<Glob>("domain").into_iter().flatten().cloned().collect(),
         matching: matches.get_one("filter").cloned(),
+        ..Filter::default()
     };
     let fields: Vec<&Field> = match matches.get_many::<&'static Field>("fields") {
         Some(fields) => fields.copied().collect(),

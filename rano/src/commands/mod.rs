@@ -12,6 +12,8 @@ pub mod observe;
 mod ready;
 pub mod report;
 mod run;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod status;
 mod usage;
 
@@ -47,13 +49,14 @@ rano shows which process of an AI command-line agent opens which network connect
 and address, for how long, with how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
 It keeps the history in a SQLite database. It never stores content.";
 
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("rano", "watch every agent that rano knows until Ctrl-C"),
     ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
     ("rano --pid 4711 --json", "watch one process and its children, print JSON lines"),
     ("rano --once", "show what is open now"),
     ("rano agents", "list the agents that rano knows"),
     ("rano report --since 24h", "report on the last day"),
+    ("rano serve", "show it live on a page in your browser"),
     ("rano export --format csv", "write the history for other programs"),
     ("rano config show", "show every setting and its origin"),
     ("rano completions bash", "print a completion script for the shell"),
@@ -70,7 +73,7 @@ fn documented() -> Command {
 }
 
 fn command_with(hidden: bool) -> Command {
-    Command::new("rano")
+    let rano = Command::new("rano")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .long_about(LONG_ABOUT)
@@ -95,7 +98,10 @@ fn command_with(hidden: bool) -> Command {
         .subcommand(completions::command())
         .subcommand(man::command())
         .max_term_width(110)
-        .after_help(after_help())
+        .after_help(after_help());
+    #[cfg(feature = "serve")]
+    let rano = rano.subcommand(serve::command());
+    rano
 }
 
 fn after_help() -> String {
@@ -137,6 +143,8 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("run", matches)) => run::run(matches, context),
         Some(("report", matches)) => report::run(matches, context),
         Some(("diff", matches)) => diff::run(matches, context),
+        #[cfg(feature = "serve")]
+        Some(("serve", matches)) => serve::run(matches, context),
         Some(("status", matches)) => status::run(matches, context),
         Some(("export", matches)) => export::run(matches, context),
         Some(("config", matches)) => config::run(matches, context),

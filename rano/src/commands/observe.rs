@@ -1,9 +1,11 @@
 //! `rano` without a command: observe until told to stop.
 
+use std::any::Any;
 use std::ffi::OsString;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -72,11 +74,47 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
             Failure::new(Code::Usage, "--source seccomp sees the calls of a command that rano runs");
         return Err(failure.hint("rano run --source seccomp -- CMD").into());
     }
-    let ready = Ready::of(configuration, context)?;
     let stop = Stop::new()?;
-    let reopen = ReopenLogs::new()?;
-    signals::raise_on_signals(&stop, &reopen, None)?;
     signals::raise_on_closed_stdout(&stop)?;
+    observe(configuration, context, &stop, Talk::OnStdout, nothing_beside())
+}
+
+/// Where what is for a person goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Talk {
+    /// Events and the summary on standard output, the rest on standard error.
+    OnStdout,
+    /// No events, and the rest on standard error: standard output says something else.
+    OnStderr,
+}
+
+/// A run that is about to observe, for what goes on beside.
+pub(super) struct Begun {
+    pub(super) run_id: String,
+    /// The file that is written, now and after it was lost; `None` without a history.
+    pub(super) database: Option<Arc<Mutex<PathBuf>>>,
+    /// With which it was opened.
+    pub(super) rights: Rights,
+}
+
+/// What goes on beside an observation: begun with it, and dropped after its end.
+pub(super) type Beside<'a> = Box<dyn FnOnce(Begun) -> Result<Box<dyn Any>> + 'a>;
+
+fn nothing_beside() -> Beside<'static> {
+    Box::new(|_| Ok(Box::new(())))
+}
+
+/// Observes until `stop` is raised.
+pub(super) fn observe(
+    configuration: &Configuration,
+    context: &Context,
+    stop: &Stop,
+    talk: Talk,
+    beside: Beside<'_>,
+) -> Result<ExitCode> {
+    let ready = Ready::of(configuration, context)?;
+    let reopen = ReopenLogs::new()?;
+    signals::raise_on_signals(stop, &reopen, None)?;
     check_pids(&configuration.settings.pid)?;
     let mut setup = setup(configuration);
     let rules = setup.rules()?;
@@ -84,8 +122,9 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let logs = run.log_files(&reopen)?;
     run.take_inputs(&mut setup)?;
     let opened = run.recorded(setup.open(rules).map_err(not_opened)?)?;
-    let terminal = run.terminal(&stop);
-    let is_written = run.observe(opened, logs, terminal, (&stop, reopen), Box::new(move || ready.tell()))?;
+    let terminal = run.terminal(stop, talk);
+    let ready = Box::new(move || ready.tell());
+    let is_written = run.observe(opened, logs, terminal, (stop, reopen), ready, beside)?;
     Ok(if is_written { Code::Fine } else { Code::CannotOpen }.into())
 }
 
@@ -132,7 +171,7 @@ pub(super) fn observe_command(
         ready.tell();
         running.go();
     });
-    run.observe(opened, logs, terminal, (&stop, reopen), go)?;
+    run.observe(opened, logs, terminal, (&stop, reopen), go, nothing_beside())?;
     Ok(handle)
 }
 
@@ -145,11 +184,14 @@ impl Run<'_> {
         terminal: Terminal,
         (stop, reopen): (&Stop, ReopenLogs),
         ready: Box<dyn FnOnce() + Send>,
+        beside: Beside<'_>,
     ) -> Result<bool> {
         let run = self;
-        let (store, lost) = run.store(opened.health())?;
-        let on_move = run.registration(store.as_ref());
+        let (store, lost, rights) = run.store(opened.health())?;
+        let database = store.as_ref().map(|store| Arc::new(Mutex::new(store.path())));
+        let on_move = run.registration(store.as_ref(), database.clone());
         run.banner(&opened.health(), opened.names_from(), &terminal.stderr_styles());
+        let kept = beside(Begun { run_id: run.id.clone(), database, rights })?;
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let flush = Duration::from_millis(run.settings.db_flush_ms);
         sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move, flush)) as Box<dyn Sink>));
@@ -158,6 +200,7 @@ impl Run<'_> {
         sinks.push(Box::new(terminal));
         let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
         let summary = opened.observe(Outputs { ready: Some(ready), ..run.outputs(sinks) }, stop)?;
+        drop(kept);
         Ok(!summary.output_failed)
     }
 }
@@ -350,8 +393,9 @@ impl<'a> Run<'a> {
     }
 
     /// A limit of file sizes is like a disk that fills up: the observation goes on without what it does not allow.
-    fn store(&self, health: SourceHealth) -> Result<(Option<Store>, Option<LostHistory>)> {
-        let Some(path) = &self.settings.sqlite else { return Ok((None, None)) };
+    fn store(&self, health: SourceHealth) -> Result<(Option<Store>, Option<LostHistory>, Rights)> {
+        let mut rights = self.files.rights();
+        let Some(path) = &self.settings.sqlite else { return Ok((None, None, rights)) };
         let options = StoreOptions {
             path: path.clone(),
             rights: self.files.rights(),
@@ -376,16 +420,17 @@ impl<'a> Run<'a> {
         let named_by = self.named_by(Field::sqlite);
         let started = Store::start(&options, &session);
         let started = match (started, self.files.other_rights(named_by)) {
-            (Err(error), Some(rights)) if error.problem == OpenProblem::PermissionDenied => {
-                Store::start(&StoreOptions { rights, ..options }, &session)
+            (Err(error), Some(other)) if error.problem == OpenProblem::PermissionDenied => {
+                rights = other.clone();
+                Store::start(&StoreOptions { rights: other, ..options }, &session)
             }
             (started, _) => started,
         };
         match started {
-            Ok(store) => Ok((Some(store), None)),
+            Ok(store) => Ok((Some(store), None, rights)),
             Err(error) if error.problem == OpenProblem::SizeLimit => {
                 let why = format!("{error} ({})", error.hint());
-                Ok((None, Some(LostHistory::new(&Escaped(&why).to_string()))))
+                Ok((None, Some(LostHistory::new(&Escaped(&why).to_string())), rights))
             }
             Err(error) => Err(self.no_store(&error, named_by).into()),
         }
@@ -426,7 +471,7 @@ impl<'a> Run<'a> {
     }
 
     /// Enters the session as running, for as long as the answer is kept, and again where its history goes on elsewhere.
-    fn registration(&self, store: Option<&Store>) -> OnMove {
+    fn registration(&self, store: Option<&Store>, database: Option<Arc<Mutex<PathBuf>>>) -> OnMove {
         let (context, id) = (self.context.clone(), self.id.clone());
         let register = move |path: &Path| super::history::register(&context, &id, path);
         let mut registration = store.and_then(|store| register(&store.path()));
@@ -434,6 +479,9 @@ impl<'a> Run<'a> {
             // The entry is a file of that session's name: the old one goes first.
             drop(registration.take());
             registration = register(path);
+            if let Some(database) = &database {
+                path.clone_into(&mut database.lock().unwrap_or_else(PoisonError::into_inner));
+            }
         })
     }
 
@@ -476,7 +524,7 @@ impl<'a> Run<'a> {
             .collect()
     }
 
-    fn terminal(&self, stop: &Stop) -> Terminal {
+    fn terminal(&self, stop: &Stop, talk: Talk) -> Terminal {
         let interval = Duration::from_millis(self.settings.stats_interval_ms);
         let stats = StatsSettings {
             interval,
@@ -487,7 +535,7 @@ impl<'a> Run<'a> {
         };
         let settings = TerminalSettings {
             format: self.format(),
-            show_events: !self.settings.summary_only,
+            show_events: !self.settings.summary_only && talk == Talk::OnStdout,
             shown: self.shown(),
             run_id: self.id.clone(),
             stats: self.wants_stats().then(|| LiveStats::new(stats)),
@@ -495,7 +543,10 @@ impl<'a> Run<'a> {
             room: terminal_room,
             is_quiet: false,
         };
-        let stdout = Stream::stdout(self.styles(stream::stdout_is_terminal()));
+        let stdout = match talk {
+            Talk::OnStdout => Stream::stdout(self.styles(stream::stdout_is_terminal())),
+            Talk::OnStderr => Stream::stderr(self.styles(stream::stderr_is_terminal())),
+        };
         let mut stderr = Stream::stderr(self.styles(stream::stderr_is_terminal()));
         stderr.is_terminal &= !self.context.environment.is_dumb_terminal();
         Terminal::new(stdout, stderr, settings, stop.clone())

@@ -1,16 +1,24 @@
 //! `rano report`: what a session did, or all of them in a range of time.
 
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{Context, history, load, print};
-use crate::exit::Code;
-use crate::output::{calls, report};
+use super::{Context, history, load, print, say};
+use crate::config::{Configuration, Field};
+use crate::exit::{Code, Failure};
+use crate::files::{Existing, NamedBy};
+use crate::filter::Filter;
+use crate::output::escape::Line;
+use crate::output::human::Size;
+use crate::output::{self, calls, report, view};
 use crate::store::History;
 use crate::store::query::calls::By;
+use crate::store::query::export;
 use crate::store::query::report::{Selection, Sessions};
 
 pub fn command() -> Command {
@@ -48,13 +56,22 @@ pub fn command() -> Command {
                 .help("One row for each of these instead, by bytes sent: which tool call did it"),
         )
         .arg(history::json_flag())
+        .arg(
+            Arg::new("html")
+                .long("html")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("as_json")
+                .help("Write the report as one HTML file, for a browser"),
+        )
         .args(history::database_flag())
         .args(history::color_flags())
         .after_help(
             "Counts are connections; bytes are those of connections that ended. In a range, connections that were open \
              before it count by their close only.\n\n\
              Examples:\n  rano report\n  rano report --since 24h\n  rano report --since 2026-01-17 --until 2026-01-18 --json\n  \
-             rano report --filter 'type:unknown sent:>1M'\n  rano report --by tool --since 1h",
+             rano report --filter 'type:unknown sent:>1M'\n  rano report --by tool --since 1h\n  \
+             rano report --html night.html",
         )
 }
 
@@ -70,6 +87,10 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let selection = Selection { sessions, since, until, filter: matches.get_one("filter").cloned() };
     let top = *matches.get_one::<u32>("top").expect("it has a default");
     let running = history::running_ids(context);
+    if let Some(file) = matches.get_one::<PathBuf>("html") {
+        let question = Question { selection: &selection, top, running: &running };
+        return page(&question, file, &configuration, context);
+    }
     let path = history::database_to_read(&configuration, context)?;
     let by = matches.get_one::<String>("by").and_then(|word| By::parse(word));
     let asked = History::ask(&path, |history| {
@@ -98,4 +119,101 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     };
     print(&text)?;
     Ok(Code::Fine.into())
+}
+
+/// What a page is asked for.
+struct Question<'a> {
+    selection: &'a Selection,
+    top: u32,
+    running: &'a [String],
+}
+
+/// Connections of each kind in a page: the latest, and those of findings.
+const CONNECTIONS: usize = 1500;
+
+/// Ways of a page's map, and columns of its time strip.
+const PATHS: usize = 400;
+const PARTS: u32 = 240;
+
+/// One file with everything in it.
+fn page(
+    question: &Question<'_>,
+    file: &Path,
+    configuration: &Configuration,
+    context: &Context,
+) -> Result<ExitCode> {
+    let path = history::database(configuration);
+    let named_by = configuration.origin(Field::sqlite).named_by();
+    // On a thread that has the rights to read and no others; the file is written with those of whoever named it.
+    let data = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            history::take_rights_to_read(&path, named_by, context)?;
+            data(question, &path)
+        });
+        asking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread failed")))
+    })?;
+    let html = output::page::html(&data, "rano report");
+    let failed = |error: anyhow::Error| {
+        Failure::new(Code::CannotOpen, format!("write report {}", Line(&file.display().to_string())))
+            .because(error)
+            .hint("name a file in a directory that you can write to")
+    };
+    let created = context.environment.files.create(file, NamedBy::CommandLine, Existing::Truncate);
+    let (mut out, _) = created.map_err(|problem| failed(problem.into()))?;
+    out.write_all(html.as_bytes()).map_err(|error| failed(error.into()))?;
+    say(&format!("wrote {} ({})\n", Line(&file.display().to_string()), Size(html.len() as u64)));
+    Ok(Code::Fine.into())
+}
+
+fn data(question: &Question<'_>, path: &Path) -> Result<serde_json::Value> {
+    let Question { selection, top, running } = *question;
+    let now = jiff::Timestamp::now().as_millisecond();
+    let lengths = view::Lengths { top: top.min(1000), paths: PATHS, parts: PARTS };
+    let found = History::ask(path, |history| {
+        let Some(snapshot) = view::snapshot(history, selection, running, &lengths, now)? else {
+            return Ok(None);
+        };
+        let mut list = Vec::new();
+        for session in history.selected(selection)?.unwrap_or_default().iter().rev().take(SESSIONS) {
+            // Those of findings first: they stay where the list is cut.
+            for only in [Some("alert:true"), Some("type:unknown"), None] {
+                if only == Some("alert:true") && session.alerts == 0 {
+                    continue;
+                }
+                let filter = export::Filter {
+                    run: Some(session.run_id.clone()),
+                    since: selection.since,
+                    until: selection.until,
+                    matching: both(selection.filter.as_ref(), only),
+                    ..export::Filter::default()
+                };
+                list.push(
+                    history.connections(&filter, CONNECTIONS).map_err(export::ExportError::into_database)?,
+                );
+            }
+        }
+        Ok(Some((snapshot, list)))
+    });
+    let found = found.map_err(|error| history::cannot_open(&error))?;
+    let Some((snapshot, list)) = found else {
+        let name = match &selection.sessions {
+            Sessions::Named(name) => name.as_str(),
+            Sessions::Latest | Sessions::All => "",
+        };
+        return Err(history::no_session(name, path).into());
+    };
+    let hash = History::hash(path).map_err(|error| history::cannot_open(&error))?;
+    Ok(view::report_page(snapshot, list, &hash))
+}
+
+/// Sessions whose connections are listed one by one, the latest.
+const SESSIONS: usize = 4;
+
+/// Both hold.
+fn both(filter: Option<&Filter>, only: Option<&str>) -> Option<Filter> {
+    match (filter, only) {
+        (Some(filter), Some(only)) => Filter::parse(&format!("({}) {only}", filter.text())).ok(),
+        (Some(filter), None) => Some(filter.clone()),
+        (None, only) => only.and_then(|only| Filter::parse(only).ok()),
+    }
 }

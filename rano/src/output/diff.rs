@@ -104,6 +104,11 @@ fn percent(change: &Change) -> String {
 
 /// One object with all changes.
 pub fn json(old: &Snapshot, new: &Snapshot, changes: &Changes, question: &Question<'_>) -> String {
+    super::json::text(&value(old, new, changes, question)) + "\n"
+}
+
+/// The same before it is text.
+pub fn value(old: &Snapshot, new: &Snapshot, changes: &Changes, question: &Question<'_>) -> Json {
     let list = |list: &[Change]| list.iter().map(change_json).collect::<Vec<_>>();
     let mut json = json!({
         "v": VERSION,
@@ -123,7 +128,7 @@ pub fn json(old: &Snapshot, new: &Snapshot, changes: &Changes, question: &Questi
     if let Some(filter) = question.filter {
         json["filter"] = json!({ "expression": filter.text(), "read_events": old.read_events });
     }
-    super::json::text(&json) + "\n"
+    json
 }
 
 fn session_json(session: &StoredSession) -> Json {

@@ -12,6 +12,8 @@ pub mod export;
 pub mod fold;
 pub mod human;
 pub mod json;
+pub mod metrics;
+pub mod page;
 pub mod parquet;
 pub mod calls;
 pub mod report;
@@ -23,3 +25,4 @@ pub mod summary;
 #[cfg(test)]
 mod wall;
 pub mod table;
+pub mod view;

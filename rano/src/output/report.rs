@@ -34,14 +34,14 @@ pub struct Look<'a> {
 
 /// How a session ended, if it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
+pub(super) enum Ending {
     Clean,
     Running,
     Unclean,
 }
 
 impl Ending {
-    fn of(session: &StoredSession, running: &[String]) -> Self {
+    pub(super) fn of(session: &StoredSession, running: &[String]) -> Self {
         if session.clean_exit {
             Self::Clean
         } else if running.contains(&session.run_id) {
@@ -51,7 +51,7 @@ impl Ending {
         }
     }
 
-    const fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Clean => "clean",
             Self::Running => "running",
@@ -355,7 +355,7 @@ fn completeness(out: &mut String, report: &Report, look: &Look<'_>) {
 }
 
 /// That nothing was missed, and of what; `None` where a source could not see some transport of its kernel.
-fn watched(sessions: &[StoredSession]) -> Option<String> {
+pub(super) fn watched(sessions: &[StoredSession]) -> Option<String> {
     let mut common: Option<Watched> = None;
     for session in sessions {
         let reason = session.source_reason.as_deref().unwrap_or_default();
@@ -399,7 +399,7 @@ fn excluded(sessions: &[StoredSession]) -> String {
     format!("{sum} (excluded: {})", Escaped(&excludes.join(", ")))
 }
 
-fn gaps(sessions: &[StoredSession]) -> Gaps {
+pub(super) fn gaps(sessions: &[StoredSession]) -> Gaps {
     let mut all = Gaps::default();
     for session in sessions {
         for gap in Gap::ALL {
@@ -424,6 +424,11 @@ fn duration(millis: i64) -> String {
 
 /// One object; what is not known is left out.
 pub fn json(report: &Report, running: &[String]) -> String {
+    super::json::text(&value(report, running)) + "\n"
+}
+
+/// The same before it is text.
+pub fn value(report: &Report, running: &[String]) -> Json {
     let sessions: Vec<Json> = report.sessions.iter().map(|session| session_json(session, running)).collect();
     let mut summary = counts_json(&report.away);
     summary.insert("events".into(), report.totals.events().into());
@@ -470,7 +475,7 @@ pub fn json(report: &Report, running: &[String]) -> String {
         json["session"] = session.clone();
     }
     json["sessions"] = sessions.into();
-    super::json::text(&json) + "\n"
+    json
 }
 
 pub(super) fn session_json(session: &StoredSession, running: &[String]) -> Json {

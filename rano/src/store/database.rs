@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, InterruptHandle, Transaction, TransactionB
 
 use super::Session;
 use super::defence::{Approval, Budget};
+use super::held::HeldFile;
 use super::ledger::{Ledger, insert_session};
 use super::open::{OpenError, OpenProblem, Opened, open, remove_half_made};
 use super::prune::{self, Pruner, Slice};
@@ -97,7 +98,7 @@ pub(super) enum GivenUp {
 pub(super) struct Database {
     connection: Connection,
     /// Holds the lock that says that the session goes on. Stands after the connection, and so is closed after it.
-    file: File,
+    file: HeldFile,
     ledger: Ledger,
     approval: Approval,
     budget: Budget,

@@ -2,6 +2,7 @@
 //! The names users query (`events`, `sessions`, the `provider_*` views) are views over narrower rows.
 
 mod open;
+mod held;
 mod defence;
 mod sigbus;
 mod so_far;

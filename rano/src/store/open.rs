@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::io::Errno;
 
 use super::defence::{self, Budget};
+use super::held::HeldFile;
 use super::schema::{self, Identity};
 use super::sigbus::Mappings;
 use super::system::{self, Access};
@@ -248,7 +249,7 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     /// The same file. To be closed after the connection: POSIX takes away all of a process's locks on a file when it
     /// closes any descriptor of it.
-    pub(super) file: File,
+    pub(super) file: HeldFile,
     pub(super) mappings: Mappings,
     pub(super) budget: Budget,
     /// Where it lies, if it was made for this.
@@ -266,7 +267,9 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
 fn open_file(path: &Path) -> Result<Opened, OpenProblem> {
     let rights = Rights::here();
     let (path, file, is_new) = files::create_database(path, &rights)?;
-    let opened = check_file(&file).and_then(|()| open_checked(&path, file, &rights));
+    let opened = check_file(&file)
+        .and_then(|()| HeldFile::new(file).map_err(Into::into))
+        .and_then(|file| open_checked(&path, file, &rights));
     if is_new && opened.is_err() {
         remove_half_made(&path);
     }
@@ -283,7 +286,7 @@ pub(super) fn remove_half_made(path: &Path) {
     }
 }
 
-fn open_checked(path: &Path, file: File, rights: &Rights) -> Result<Opened, OpenProblem> {
+fn open_checked(path: &Path, file: HeldFile, rights: &Rights) -> Result<Opened, OpenProblem> {
     system::install(Access::Write);
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if *rights != Rights::Own {

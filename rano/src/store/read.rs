@@ -2,6 +2,7 @@
 //! writer is at work, was killed, or the directory may only be read.
 
 use std::fs::{File, Metadata};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 
 use super::defence::{self, Budget, Purpose};
+use super::held;
 use super::open::{OpenError, OpenProblem, check_file};
 use super::schema;
 use super::sigbus::Mappings;
@@ -100,6 +103,11 @@ impl History {
 }
 
 impl History {
+    /// SHA-256 of the file at `path` as it is now, and of the log beside it, which has what was written last.
+    pub fn hash(path: &Path) -> Result<String, OpenError> {
+        hash(path).map_err(|problem| OpenError { path: path.to_owned(), problem })
+    }
+
     fn check_schema(&self) -> Result<(), OpenProblem> {
         let tables: i64 =
             self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -111,6 +119,21 @@ impl History {
         schema::stand_in(&self.connection, version)?;
         Ok(())
     }
+}
+
+fn hash(path: &Path) -> Result<String, OpenProblem> {
+    let (path, file) = files::open_database(path, &Rights::here()).map_err(OpenProblem::from)?;
+    check_file(&file)?;
+    let (hash, size) = digest(file)?;
+    let mut text = format!("SHA-256 of the database ({size} bytes): {hash}");
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    if let Ok(log) = rustix::fs::open(name_beside(&path, "-wal"), flags, Mode::empty()) {
+        let (hash, size) = digest(log.into())?;
+        if size > 0 {
+            text += &format!("; of its log ({size} bytes): {hash}");
+        }
+    }
+    Ok(text)
 }
 
 impl Seen {
@@ -126,24 +149,20 @@ impl Seen {
 
 fn open(path: &Path) -> Result<History, OpenProblem> {
     system::install(Access::Read);
-    let missing = |problem: Problem| if problem.is_missing() { OpenProblem::Missing } else { problem.into() };
-    let (path, file) = files::open_database(path, &Rights::here()).map_err(missing)?;
-    check_file(&file)?;
-    if file.metadata()?.len() == 0 {
-        return Err(OpenProblem::Empty);
-    }
-    // "File format read version", offset 19: 2 is WAL (sqlite.org/fileformat.html#file_format_version_numbers).
-    let mut version = [0];
-    file.read_exact_at(&mut version, 19)?;
-    drop(file);
+    let (path, version) = if held::is_held(path) {
+        // What it writes it has checked.
+        (path.canonicalize()?, WAL)
+    } else {
+        checked(path)?
+    };
 
     let seen = Seen::of(&path)?;
     let size = seen.size;
     let log = beside(&path, "-wal");
-    if version == [2] {
+    if version == WAL {
         check_log(&path)?;
     }
-    let (parameter, unwatched) = if version != [2] {
+    let (parameter, unwatched) = if version != WAL {
         ("", None)
     } else if log.is_some() && beside(&path, "-shm").is_some() {
         // A writer's, or what a killed one left. The index is read and not rebuilt.
@@ -173,6 +192,22 @@ fn open(path: &Path) -> Result<History, OpenProblem> {
     Ok(history)
 }
 
+/// "File format read version" (sqlite.org/fileformat.html#file_format_version_numbers).
+const WAL: u8 = 2;
+
+/// The way to a database without links, and its version.
+fn checked(path: &Path) -> Result<(PathBuf, u8), OpenProblem> {
+    let missing = |problem: Problem| if problem.is_missing() { OpenProblem::Missing } else { problem.into() };
+    let (path, file) = files::open_database(path, &Rights::here()).map_err(missing)?;
+    check_file(&file)?;
+    if file.metadata()?.len() == 0 {
+        return Err(OpenProblem::Empty);
+    }
+    let mut version = [0];
+    file.read_exact_at(&mut version, 19)?;
+    Ok((path, version[0]))
+}
+
 /// A log that does not begin as one holds nothing, and SQLite would look for its beginning for ten seconds. It may just
 /// be being made.
 fn check_log(database: &Path) -> Result<(), OpenProblem> {
@@ -192,6 +227,22 @@ fn check_log(database: &Path) -> Result<(), OpenProblem> {
         }
     }
     Err(OpenProblem::LogDamaged)
+}
+
+/// And how many bytes it was of.
+fn digest(mut file: File) -> std::io::Result<(String, u64)> {
+    let mut digest = Sha256::new();
+    let mut bytes = vec![0; 1 << 18];
+    let mut size = 0;
+    loop {
+        let count = file.read(&mut bytes)?;
+        if count == 0 {
+            let hash = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            return Ok((hash, size));
+        }
+        digest.update(&bytes[..count]);
+        size += count as u64;
+    }
 }
 
 fn beside(path: &Path, suffix: &str) -> Option<Metadata> {

@@ -134,6 +134,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("registry", &["config", "files", "process"]),
+    ("serve", &["files", "filter", "output", "privileges", "store", "time_argument"]),
     (
         "commands",
         &[
@@ -152,6 +153,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "privileges",
             "process",
             "registry",
+            "serve",
             "signals",
             "sink",
             "source",

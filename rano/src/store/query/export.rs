@@ -106,6 +106,16 @@ pub struct Filter {
     pub domains: Vec<Glob>,
     /// All that else has to hold.
     pub matching: Option<filter::Filter>,
+    /// Only events with a larger id.
+    pub after: Option<i64>,
+    /// Only events with a smaller id.
+    pub before: Option<i64>,
+    /// Only these ids, unless there are none.
+    pub ids: Vec<i64>,
+    /// So many from the first.
+    pub most: Option<u64>,
+    /// So many from the last, the last one first.
+    pub latest: Option<u64>,
 }
 
 /// A value of a row.
@@ -130,6 +140,17 @@ pub enum ExportError {
     NoSession,
     Database(rusqlite::Error),
     Output(io::Error),
+}
+
+impl ExportError {
+    /// What a question to a session that is there, and without output, can fail with.
+    pub fn into_database(self) -> rusqlite::Error {
+        match self {
+            Self::NoSession => rusqlite::Error::QueryReturnedNoRows,
+            Self::Database(error) => error,
+            Self::Output(error) => rusqlite::Error::UserFunctionError(error.into()),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for ExportError {
@@ -218,7 +239,17 @@ impl History {
     }
 
     fn statement(&self, filter: &Filter, fields: &[&Field]) -> Result<(String, Vec<Value>), ExportError> {
-        let columns = fields.iter().map(|field| field.sql).collect::<Vec<_>>().join(", ");
+        self.statement_with(filter, fields, "")
+    }
+
+    /// With further columns, the first one after a comma.
+    pub(super) fn statement_with(
+        &self,
+        filter: &Filter,
+        fields: &[&Field],
+        further: &str,
+    ) -> Result<(String, Vec<Value>), ExportError> {
+        let columns = fields.iter().map(|field| field.sql).collect::<Vec<_>>().join(", ") + further;
         let (range, hours) = self.hours(filter)?;
         let ids = |id: &str| format!("SELECT {id} FROM activity WHERE {range}");
         let first: Option<i64> = one(self, &ids("min(first_event)"), params_from_iter(hours.clone()))?;
@@ -237,12 +268,23 @@ impl History {
         if let Some(until) = filter.until {
             add("event.ts < ?", until.into());
         }
+        if let Some(after) = filter.after {
+            add("event.id > ?", after.into());
+        }
+        if let Some(before) = filter.before {
+            add("event.id < ?", before.into());
+        }
         if let Some(run) = &filter.run {
             let session = self.session(run)?.ok_or(ExportError::NoSession)?;
             add("process.session = ?", session.id.into());
         }
         if let Some(provider) = &filter.provider {
             add("process.provider = ?", provider.clone().into());
+        }
+        if !filter.ids.is_empty() {
+            let marks = vec!["?"; filter.ids.len()].join(", ");
+            conditions.extend([" AND event.id IN (", &marks, ")"]);
+            values.extend(filter.ids.iter().map(|id| Value::from(*id)));
         }
         if !filter.domains.is_empty() {
             Condition::prepare(&self.connection)?;
@@ -267,7 +309,14 @@ impl History {
                 || table == "process." && of_process.iter().any(|other| asked.contains(other))
         };
         let joins: String = JOINS.iter().filter(|(table, _)| needs(table)).map(|(_, join)| *join).collect();
-        Ok((format!("SELECT {columns} FROM event{joins} WHERE {conditions} ORDER BY event.id"), values))
+        let (order, limit) = match (filter.most, filter.latest) {
+            (_, Some(latest)) => (" DESC", format!(" LIMIT {latest}")),
+            (Some(most), None) => ("", format!(" LIMIT {most}")),
+            (None, None) => ("", String::new()),
+        };
+        let sql =
+            format!("SELECT {columns} FROM event{joins} WHERE {conditions} ORDER BY event.id{order}{limit}");
+        Ok((sql, values))
     }
 }
 

@@ -81,6 +81,21 @@ impl Counts {
         self.connects + self.closes + self.fails + self.accepts + self.listens
     }
 
+    pub fn add(&mut self, other: &Self) {
+        let Self { connects, closes, fails, accepts, listens, bytes_sent, bytes_received } = *other;
+        for (to, sum) in [
+            (&mut self.connects, connects),
+            (&mut self.closes, closes),
+            (&mut self.fails, fails),
+            (&mut self.accepts, accepts),
+            (&mut self.listens, listens),
+            (&mut self.bytes_sent, bytes_sent),
+            (&mut self.bytes_received, bytes_received),
+        ] {
+            *to = to.saturating_add(sum);
+        }
+    }
+
     /// In the order of the fields.
     fn of(sums: [i64; 7]) -> Self {
         let [connects, closes, fails, accepts, listens, bytes_sent, bytes_received] =
@@ -270,16 +285,18 @@ const SUMS: &str =
 const RANKING: &str = "sum(connects) DESC, sum(fails) DESC, sum(bytes_sent) + sum(bytes_recv) DESC";
 
 impl History {
+    /// The sessions that are selected, oldest first; `None` where one was named that is not there.
+    pub fn selected(&self, selection: &Selection) -> rusqlite::Result<Option<Vec<StoredSession>>> {
+        Ok(match &selection.sessions {
+            Sessions::Latest => Some(self.latest_session()?.into_iter().collect()),
+            Sessions::Named(name) => self.session(name)?.map(|session| vec![session]),
+            Sessions::All => Some(self.sessions_between(selection)?),
+        })
+    }
+
     /// `None` where a session was named that is not there.
     pub fn report(&self, selection: &Selection, top: u32) -> rusqlite::Result<Option<Report>> {
-        let sessions = match &selection.sessions {
-            Sessions::Latest => self.latest_session()?.into_iter().collect(),
-            Sessions::Named(name) => match self.session(name)? {
-                Some(session) => vec![session],
-                None => return Ok(None),
-            },
-            Sessions::All => self.sessions_between(selection)?,
-        };
+        let Some(sessions) = self.selected(selection)? else { return Ok(None) };
         let filter = Conditions::of(selection.filter.as_ref());
         if selection.filter.is_some() {
             Condition::prepare(&self.connection)?;

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use rustc_hash::FxHashSet;
 
+use super::report::Counts;
 use crate::event::Bytes;
 use crate::health::{Gap, Gaps};
 use crate::process::LeftOut;
@@ -137,6 +138,26 @@ impl History {
             columns(&self.connection)?
         );
         self.connection.query_row(&sql, [run_id_or_name], StoredSession::from_row).optional()
+    }
+
+    /// The sessions that started last, the last one first.
+    pub fn sessions(&self, most: u32) -> rusqlite::Result<Vec<StoredSession>> {
+        let columns = columns(&self.connection)?;
+        let sql = format!("SELECT {columns} FROM session ORDER BY started_at DESC, id DESC LIMIT ?1");
+        let mut statement = self.connection.prepare(&sql)?;
+        let rows = statement.query_map([most], StoredSession::from_row)?;
+        rows.collect()
+    }
+
+    /// The largest id of an event; 0 where there is none.
+    pub fn last_event(&self) -> rusqlite::Result<i64> {
+        self.connection.query_row("SELECT ifnull(max(id), 0) FROM event", [], |row| row.get(0))
+    }
+
+    /// The sums that a session's row keeps, without reading its events.
+    pub fn session_counts(&self, run_id: &str) -> rusqlite::Result<Option<Counts>> {
+        let sql = "SELECT connects, closes, fails, accepts, listens, bytes_sent, bytes_recv FROM session WHERE run_id = ?1";
+        self.connection.query_row(sql, [run_id], |row| Counts::from_row(row, 0)).optional()
     }
 
     /// How many events a session has, by its own count.
