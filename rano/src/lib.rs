@@ -56,6 +56,8 @@ mod rooms {
     #[cfg(feature = "cli")]
     pub mod registry;
     #[cfg(feature = "cli")]
+    pub mod releases;
+    #[cfg(feature = "cli")]
     pub mod signals;
     #[cfg(feature = "cli")]
     pub mod time_argument;

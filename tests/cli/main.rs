@@ -43,6 +43,7 @@ mod sudo;
 mod tool_calls;
 mod trouble;
 mod unknown_owners;
+mod update;
 
 use std::process::ExitCode;
 
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         readers::all(),
         trouble::all(),
         unknown_owners::all(),
+        update::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

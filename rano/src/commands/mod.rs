@@ -13,6 +13,7 @@ mod ready;
 pub mod report;
 mod run;
 pub mod status;
+pub mod update;
 mod usage;
 
 use std::ffi::OsString;
@@ -92,6 +93,7 @@ fn command_with(hidden: bool) -> Command {
         .subcommand(config::command(hidden))
         .subcommand(doctor::command())
         .subcommand(agents::command())
+        .subcommand(update::command())
         .subcommand(completions::command())
         .subcommand(man::command())
         .max_term_width(110)
@@ -142,6 +144,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("config", matches)) => config::run(matches, context),
         Some(("doctor", matches)) => doctor::run(matches, context),
         Some(("agents", matches)) => agents::run(matches, context),
+        Some(("update", matches)) => update::run(matches, context),
         Some(("completions", matches)) => completions::run(matches),
         Some(("man", _)) => man::run(),
         Some((other, _)) => unreachable!("clap knows no command {other}"),
