@@ -21,6 +21,7 @@ mod harness;
 mod hostile_database;
 mod hostile_files;
 mod hostile_text;
+mod install;
 mod layers;
 mod log_files;
 mod names;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         readers::all(),
         trouble::all(),
         unknown_owners::all(),
+        install::all(),
         update::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
