@@ -226,7 +226,11 @@ fetch() {
         *) fail "cannot fetch $1 (curl says $code)" ;;
         esac
     elif has wget; then
-        wget -q -T 30 -O "$2" -- "$1" || code=$?
+        # A static busybox's wget fails with -T.
+        case $(wget --version 2>/dev/null || :) in
+        GNU*) wget -q -T 30 -O "$2" -- "$1" || code=$? ;;
+        *) wget -q -O "$2" -- "$1" || code=$? ;;
+        esac
         case $code in
         0) return ;;
         3) fail "cannot write to $temporary: is the disk full?" ;;
