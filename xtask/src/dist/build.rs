@@ -37,7 +37,8 @@ pub(super) fn binary(platform: Platform, release: &Release, tools: &Tools) -> Re
     command.arg("--target-dir").arg(directory());
     command.env("CARGO_ZIGBUILD_ZIG_PATH", &tools.zig).env_remove("RUSTFLAGS");
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env("CARGO_PROFILE_DIST_STRIP", "symbols");
-    command.env("SOURCE_DATE_EPOCH", &release.epoch);
+    // What cc builds is built again if this changes, and no source has a date in it.
+    command.env_remove("SOURCE_DATE_EPOCH");
     let built_in = [
         ("RANO_RELEASE_KEY", &release.key),
         ("RANO_RELEASE_OWNER", &release.owner),
