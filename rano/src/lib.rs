@@ -58,6 +58,8 @@ mod rooms {
     #[cfg(feature = "serve")]
     pub mod serve;
     #[cfg(feature = "cli")]
+    pub mod releases;
+    #[cfg(feature = "cli")]
     pub mod signals;
     #[cfg(feature = "cli")]
     pub mod time_argument;

@@ -27,8 +27,10 @@ const ENDING: [i32; 6] = [SIGINT, SIGTERM, SIGQUIT, SIGXCPU, SIGPWR, SIGHUP];
 /// error (EFBIG), and timers and notices that it did not ask for. What they mean to a child is for the child to say:
 /// they are handled and not ignored, since a program inherits what is ignored.
 const MEANINGLESS: [i32; 7] = [SIGXFSZ, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGSTKFLT];
-/// Of real-time signals there are so many; glibc keeps the first two to itself.
-const REAL_TIME: RangeInclusive<i32> = 34..=64;
+/// The C library keeps the first ones to itself, glibc two of them, musl three.
+fn real_time() -> RangeInclusive<i32> {
+    libc::SIGRTMIN()..=libc::SIGRTMAX()
+}
 
 /// Passes a signal on to a command; 0 is none.
 pub type ToCommand = Box<dyn Fn(i32) -> bool + Send>;
@@ -42,7 +44,7 @@ pub type ToCommand = Box<dyn Fn(i32) -> bool + Send>;
 /// to end is passed on to it; the answer is whether it still runs.
 pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs, command: Option<ToCommand>) -> Result<()> {
     let ending = ENDING.into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP));
-    let wanted = ending.chain(MEANINGLESS).chain(REAL_TIME).chain([SIGUSR1]);
+    let wanted = ending.chain(MEANINGLESS).chain(real_time()).chain([SIGUSR1]);
     let mut signals = Signals::new(wanted).context("install signal handlers")?;
     let (stop, reopen) = (stop.clone(), reopen.clone());
     let watch = move || {

@@ -21,6 +21,7 @@ mod harness;
 mod hostile_database;
 mod hostile_files;
 mod hostile_text;
+mod install;
 mod layers;
 mod log_files;
 mod names;
@@ -47,6 +48,7 @@ mod sudo;
 mod tool_calls;
 mod trouble;
 mod unknown_owners;
+mod update;
 
 use std::process::ExitCode;
 
@@ -95,6 +97,8 @@ fn main() -> ExitCode {
         readers::all(),
         trouble::all(),
         unknown_owners::all(),
+        install::all(),
+        update::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

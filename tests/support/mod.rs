@@ -14,6 +14,7 @@ pub mod program;
 pub mod rano;
 pub mod recording;
 pub mod scene;
+pub mod site;
 pub mod stage;
 pub mod terminal;
 pub mod tool_calls;

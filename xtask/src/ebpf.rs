@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::cargo::workspace;
+use crate::digest::sha256;
 use crate::system::find_in_path;
 
 const OBJECT: &str = "rano/src/source/ebpf/rano.bpf.o";
@@ -139,24 +140,6 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         collect(&entry?.path(), files)?;
     }
     Ok(())
-}
-
-/// Of the files' contents one after another, by coreutils.
-fn sha256(files: &[PathBuf]) -> Result<String> {
-    let mut child = Command::new("sha256sum")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .context("start sha256sum")?;
-    let mut input = child.stdin.take().context("standard input was piped")?;
-    for file in files {
-        let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        std::io::Write::write_all(&mut input, &bytes).context("feed sha256sum")?;
-    }
-    drop(input);
-    let output = child.wait_with_output().context("wait for sha256sum")?;
-    let text = String::from_utf8(output.stdout).context("read sha256sum")?;
-    text.split_whitespace().next().map(str::to_owned).context("sha256sum said nothing")
 }
 
 fn first_line(program: &Path, argument: &str) -> Result<String> {

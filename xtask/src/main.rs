@@ -1,9 +1,12 @@
-//! What a developer or CI runs: `cargo xtask run|test|tidy|ebpf|vm|fuzz|bench`.
+//! What a developer or CI runs: `cargo xtask run|test|tidy|ebpf|vm|fuzz|bench|dist|release`.
 
 mod bench;
 mod cargo;
+mod digest;
+mod dist;
 mod ebpf;
 mod fuzz;
+mod release;
 mod system;
 mod tidy;
 mod vm;
@@ -25,6 +28,8 @@ usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, bu
                                                (all)
        cargo xtask bench db --events N --out FILE [--seed S]
                                                make a history of so many events
+       cargo xtask dist [OPTIONS]       everything that a release has (--help lists the options)
+       cargo xtask release X.Y.Z [--dry-run]   set the version and date the change log
 ";
 
 fn main() -> ExitCode {
@@ -51,6 +56,8 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
         }
         "tidy" => tidy::run(&arguments),
         "ebpf" => ebpf::run(&arguments),
+        "dist" => dist::run(&arguments),
+        "release" => release::run(&arguments),
         "vm" => vm::run(&arguments),
         "fuzz" => fuzz::run(&arguments),
         "bench" => bench::run(&arguments),

@@ -55,6 +55,9 @@ pub(crate) fn prepare() -> Result<()> {
     let Some(mut installer) = as_root(&command) else {
         bail!("no working C compiler (cc)\nhint: sudo {}", command.join(" "));
     };
+    if !is_agreed(&command) {
+        bail!("no working C compiler (cc)\nhint: sudo {}", command.join(" "));
+    }
     eprintln!("installing a C compiler: {}", command.join(" "));
     let status = installer.status().with_context(|| format!("run {}", command.join(" ")))?;
     if !status.success() || !compiler_works() {
@@ -89,6 +92,25 @@ fn install_command(manager: &Manager, packages: &[&'static str]) -> Vec<&'static
     words.extend(manager.install);
     words.extend(packages);
     words
+}
+
+/// Whoever sits at a terminal is asked before anything is installed with sudo. As root, or without a terminal, it goes
+/// on.
+fn is_agreed(command: &[&str]) -> bool {
+    if rustix::process::geteuid().is_root()
+        || !std::io::stdin().is_terminal()
+        || !std::io::stderr().is_terminal()
+    {
+        return true;
+    }
+    eprint!("rano needs a C compiler. Run this? sudo {} [Y/n] ", command.join(" "));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok_and(|length| length > 0 && is_yes(&answer))
+}
+
+/// Enter alone is yes.
+fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes")
 }
 
 /// `None` where root cannot be asked for.
@@ -160,6 +182,12 @@ mod tests {
             MANAGERS.iter().map(|manager| install_command(manager, manager.packages).join(" ")).collect();
         assert_eq!(commands[0], "apt-get install -y gcc libc6-dev");
         assert!(commands.iter().all(|command| command.contains(" gcc ")), "{commands:?}");
+    }
+
+    #[test]
+    fn only_yes_is_yes() {
+        assert!(["\n", "y\n", "Yes\n"].into_iter().all(is_yes));
+        assert!(!["n\n", "no\n", "yonder\n"].into_iter().any(is_yes));
     }
 
     #[test]

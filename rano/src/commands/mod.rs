@@ -15,6 +15,7 @@ mod run;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod status;
+pub mod update;
 mod usage;
 
 use std::ffi::OsString;
@@ -95,6 +96,7 @@ fn command_with(hidden: bool) -> Command {
         .subcommand(config::command(hidden))
         .subcommand(doctor::command())
         .subcommand(agents::command())
+        .subcommand(update::command())
         .subcommand(completions::command())
         .subcommand(man::command())
         .max_term_width(110)
@@ -150,6 +152,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("config", matches)) => config::run(matches, context),
         Some(("doctor", matches)) => doctor::run(matches, context),
         Some(("agents", matches)) => agents::run(matches, context),
+        Some(("update", matches)) => update::run(matches, context),
         Some(("completions", matches)) => completions::run(matches),
         Some(("man", _)) => man::run(),
         Some((other, _)) => unreachable!("clap knows no command {other}"),
