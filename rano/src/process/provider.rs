@@ -99,8 +99,8 @@ impl Providers {
         providers
     }
 
-    /// Adds agents before those that are there: each is its provider's, or nobody's. An agent counts before a text of the
-    /// same length in the same place.
+    /// Adds agents before those that are there: each is its provider's, or nobody's. An agent counts before a text of
+    /// the same length in the same place.
     #[must_use]
     pub fn with_agents(mut self, agents: impl IntoIterator<Item = Agent>) -> Self {
         let mut all: Vec<Agent> = agents.into_iter().collect();

@@ -179,8 +179,8 @@ const KEPT: &[(&str, &str, &[&str])] = &[
     (
         "/proc outside of source/",
         r#""/proc(/|\b)"#,
-        // Its own descriptors, by which a path is opened again.
-        &["rano/src/source/", "rano/src/files/"],
+        // Its own descriptors, by which a path is opened again; the beginning of an argument.
+        &["rano/src/source/", "rano/src/files/", "rano/src/process/program.rs"],
     ),
     (
         "the environment outside of config/",

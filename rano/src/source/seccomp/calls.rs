@@ -256,8 +256,7 @@ impl Intake for Fill<'_> {
             | SocketChange::Local { .. }
             | SocketChange::Bytes { .. }
             | SocketChange::Named { .. }
-            | SocketChange::Gone { .. }
-            | SocketChange::Bytes { .. } => self.intake.socket(change),
+            | SocketChange::Gone { .. } => self.intake.socket(change),
         }
     }
 
