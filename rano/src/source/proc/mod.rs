@@ -163,6 +163,10 @@ impl ProcSource {
         &self.scanner
     }
 
+    pub fn processes_mut(&mut self) -> &mut ProcessScanner {
+        &mut self.scanner
+    }
+
     /// The last look held a socket.
     pub fn holds(&self, id: SocketId) -> bool {
         self.own.table.seen(id).is_some() || self.others.tables.values().any(|table| table.seen(id).is_some())

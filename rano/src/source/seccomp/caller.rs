@@ -137,11 +137,13 @@ pub(super) fn uid_of(pid: u32) -> u32 {
     rustix::fs::stat(path.text()).map_or(u32::MAX, |stat| stat.st_uid)
 }
 
-pub(super) fn exe_of(pid: u32, into: &mut [u8]) -> &[u8] {
-    let path = ProcPath::new(format_args!("/proc/{pid}/exe"));
+/// Where one of a process's links leads; one that does not fit is as good as none.
+pub(super) fn link_of<'b>(pid: u32, link: &str, into: &'b mut [u8]) -> &'b [u8] {
+    let room = into.len();
+    let path = ProcPath::new(format_args!("/proc/{pid}/{link}"));
     match rustix::fs::readlinkat_raw(CWD, path.text(), &mut *into) {
-        Ok(length) => into.get(..length).unwrap_or_default(),
-        Err(_) => &[],
+        Ok(length) if length < room => into.get(..length).unwrap_or_default(),
+        Ok(_) | Err(_) => &[],
     }
 }
 

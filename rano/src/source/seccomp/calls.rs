@@ -10,7 +10,7 @@ use super::record::{Facts, Record, Way, Who};
 use crate::event::{Moment, Protocol};
 use crate::names::asking::Asker;
 use crate::names::{Evidence, Party};
-use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
+use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Surroundings, Verdict};
 use crate::source::proc::processes::arguments;
 use crate::source::{self, Closed, Intake, Open, Opened, SocketChange, SocketId};
 
@@ -30,6 +30,8 @@ pub(super) struct Calls {
     unattributed: bool,
     pub(super) asker: Option<Asker>,
     pub(super) unmet: Vec<ProcessId>,
+    /// Of these the surroundings were not read yet.
+    pub(super) to_look_around: Vec<ProcessId>,
     /// Boot clock: when a call makes a look worth while.
     pub(super) look_due_ns: Option<u64>,
     /// Somebody called in another network namespace.
@@ -53,6 +55,7 @@ impl Calls {
             unattributed,
             asker: None,
             unmet: Vec::new(),
+            to_look_around: Vec::new(),
             look_due_ns: None,
             is_elsewhere: false,
             elsewhere: 0,
@@ -81,7 +84,7 @@ impl Calls {
 
     fn take(&mut self, record: Record, now: Moment, intake: &mut dyn Intake) {
         match record {
-            Record::Process { who, parent, uid, has_changed, at_ns, comm, exe, arguments: bytes } => {
+            Record::Process { who, parent, uid, has_changed, at_ns, comm, exe, cwd, arguments: bytes } => {
                 let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
                 let id = identity(who);
                 let image = Image { comm: text(comm), exe: text(exe), argv: arguments(&bytes), uid };
@@ -90,6 +93,11 @@ impl Calls {
                 let at = moment(at_ns, now);
                 intake.process(ProcessChange::Seen { id, parent, image, at, birth, occasion });
                 intake.newly_tracked();
+                // What else its surroundings say is read where it lives long enough.
+                let cwd = Some(text(cwd)).filter(|cwd| !cwd.is_empty());
+                let surroundings = Surroundings { cwd, marks: None };
+                intake.process(ProcessChange::Surroundings { id, surroundings });
+                self.to_look_around.push(id);
                 if !has_changed && self.unmet.len() < UNMET_MAX {
                     self.unmet.push(id);
                 }

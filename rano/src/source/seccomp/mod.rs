@@ -113,6 +113,15 @@ impl SeccompSource {
         }
     }
 
+    /// What the environment of new processes says, of those that are still there.
+    fn look_around(&mut self, intake: &mut dyn Intake) {
+        for id in std::mem::take(&mut self.calls.to_look_around) {
+            if let Some(surroundings) = self.inner.processes_mut().surroundings(id) {
+                intake.process(ProcessChange::Surroundings { id, surroundings });
+            }
+        }
+    }
+
     /// Tells the ends of processes that came and went between two looks.
     fn forget_the_gone(&mut self, intake: &mut dyn Intake) {
         let now = source::now();
@@ -157,6 +166,7 @@ impl Source for SeccompSource {
     fn pump(&mut self, until: Moment, stop: &Stop, intake: &mut dyn Intake) -> Result<Pumped> {
         let either = self.either(stop)?;
         self.calls.read(intake);
+        self.look_around(intake);
         let until =
             Moment { boot_ns: self.calls.claims.next_due().unwrap_or(u64::MAX).min(until.boot_ns), ..until };
         if let Some(due) = self.calls.look_due_ns.take() {

@@ -66,6 +66,7 @@ pub(super) enum Record {
         at_ns: u64,
         comm: Vec<u8>,
         exe: Vec<u8>,
+        cwd: Vec<u8>,
         arguments: Vec<u8>,
     },
     /// A call on an inet socket. `address` is what the caller passed.
@@ -217,6 +218,7 @@ fn parse(kind: u8, bytes: &mut In<'_>) -> Option<Record> {
             at_ns: bytes.u64()?,
             comm: bytes.text()?.to_vec(),
             exe: bytes.text()?.to_vec(),
+            cwd: bytes.text()?.to_vec(),
             arguments: bytes.text()?.to_vec(),
         },
         kind::CALLED => Record::Called {

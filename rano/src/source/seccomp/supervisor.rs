@@ -518,8 +518,9 @@ impl Supervisor {
             *place = (line.who, line.program);
         }
         let pid = line.who.pid;
-        let (mut exe, mut arguments) = ([0; 512], [0; record::ARGUMENTS]);
-        let exe = caller::exe_of(pid, &mut exe);
+        let (mut exe, mut cwd, mut arguments) = ([0; 512], [0; 256], [0; record::ARGUMENTS]);
+        let exe = caller::link_of(pid, "exe", &mut exe);
+        let cwd = caller::link_of(pid, "cwd", &mut cwd);
         let arguments = caller::arguments_of(pid, &mut arguments);
         let uid = caller::uid_of(pid);
         self.teller.tell(kind::PROCESS, |out| {
@@ -530,6 +531,7 @@ impl Supervisor {
             out.u64(at_ns);
             out.text(line.comm(), 64);
             out.text(exe, 512);
+            out.text(cwd, 256);
             out.text(arguments, record::ARGUMENTS);
         });
     }
