@@ -1,4 +1,5 @@
-//! A browser without a window, driven as <https://www.w3.org/TR/webdriver2/> has it, by the distribution's chromedriver.
+//! A browser without a window, driven as <https://www.w3.org/TR/webdriver2/> has it, by the distribution's
+//! chromedriver.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};

@@ -1,5 +1,6 @@
-//! Who talked to what: the ways from an agent by its tool calls and programs to an endpoint, with their sums. The map is
-//! drawn of them. The sums that are kept know neither tool calls nor programs: where there are few events, they are read.
+//! Who talked to what: the ways from an agent by its tool calls and programs to an endpoint, with their sums. The map
+//! is drawn of them. The sums that are kept know neither tool calls nor programs: where there are few events, they are
+//! read.
 
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
