@@ -40,6 +40,8 @@ mod run;
 mod serve;
 #[cfg(feature = "serve")]
 mod serve_page;
+#[cfg(feature = "serve")]
+mod serve_stream;
 mod short_connections;
 mod shutdown;
 mod stats;
@@ -91,6 +93,8 @@ fn main() -> ExitCode {
         serve::all(),
         #[cfg(feature = "serve")]
         serve_page::all(),
+        #[cfg(feature = "serve")]
+        serve_stream::all(),
         export::all(),
         hostile_database::all(),
         filter::all(),

@@ -220,6 +220,29 @@ fn a_report_opens_from_disk() -> Result<()> {
     Ok(())
 }
 
+/// What agents run these programs with; what is not here they do themselves.
+const TOOLS: [(&str, &str); 9] = [
+    ("npm", "npm install"),
+    ("cargo", "cargo build"),
+    ("pip", "pip install requests"),
+    ("git", "git push origin main"),
+    ("gh", "gh pr view"),
+    ("node", "node server.js"),
+    ("curl", "curl -sk -T backup.tar https://198.51.100.66/up"),
+    ("python3", "python3 scrape.py"),
+    ("wget", "wget -q http://[2001:db8:4::17]/a.bin"),
+];
+
+/// On whose behalf.
+fn call(provider: &str, comm: &str) -> (&'static str, Option<&'static str>) {
+    let agent = match provider {
+        "openai" => "codex",
+        "google" => "gemini",
+        _ => "claude",
+    };
+    (agent, TOOLS.into_iter().find(|(program, _)| *program == comm).map(|(_, line)| line))
+}
+
 /// An evening of three agents: command, provider, name, address, port, class, connections, bytes sent and received of
 /// each.
 type Habit = (&'static str, &'static str, &'static str, &'static str, u16, Class, usize, (u64, u64));
@@ -265,7 +288,7 @@ fn evening(history: &History) -> Result<()> {
     let mut state: u32 = 7;
     let mut next = |below: i64| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        i64::from(state >> 8) * below >> 24
+        (i64::from(state >> 8) * below) >> 24
     };
     for (comm, provider, domain, ip, port, class, count, bytes) in EVENING {
         for _ in 0..count {
@@ -275,7 +298,12 @@ fn evening(history: &History) -> Result<()> {
             all.push(Connection {
                 provider,
                 comm: comm.to_owned(),
-                cmdline: format!("{comm} …"),
+                cmdline: TOOLS
+                    .into_iter()
+                    .find(|(program, _)| *program == comm)
+                    .map_or(comm, |it| it.1)
+                    .to_owned(),
+                call: Some(call(provider, comm)),
                 domain: Some(domain.to_owned()).filter(|name| !name.is_empty()),
                 ip,
                 at,
@@ -293,11 +321,17 @@ fn evening(history: &History) -> Result<()> {
         domain: Some("old-mirror.example.org".to_owned()),
         ip: "198.51.100.80",
         at: begin + 78 * MINUTE,
+        call: Some(call("google", "python3")),
         fails: true,
         ..Connection::default()
     };
     all.extend(every(6, mirror.at, 900, &mirror));
-    let open = Connection { class: Class::LlmApi, stays_open: true, ..Connection::default() };
+    let open = Connection {
+        class: Class::LlmApi,
+        stays_open: true,
+        call: Some(call("anthropic", "claude")),
+        ..Connection::default()
+    };
     all.extend(every(5, begin + 112 * MINUTE, 40_000, &open));
     all.sort_by_key(|connection| connection.at);
     let store = history.begin("friday", begin)?;

@@ -1,4 +1,5 @@
-//! A browser without a window, driven through WebDriver (w3.org/TR/webdriver2) by the distribution's chromedriver.
+//! A browser without a window, driven as <https://www.w3.org/TR/webdriver2/> has it, by the distribution's
+//! chromedriver.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -23,7 +24,7 @@ pub struct Browser {
     port: u16,
     session: String,
     /// Its profile.
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Browser {
@@ -47,8 +48,8 @@ impl Browser {
         };
         // What it says later must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        let mut browser = Self { driver, port, session: String::new(), _home: home };
-        let profile = format!("--user-data-dir={}", browser._home.path().join("profile").display());
+        let mut browser = Self { driver, port, session: String::new(), home };
+        let profile = format!("--user-data-dir={}", browser.home.path().join("profile").display());
         let answer = browser.call("POST", "/session", &json!({ "capabilities": { "alwaysMatch": {
             "goog:loggingPrefs": { "browser": "ALL" },
             "goog:chromeOptions": { "binary": BROWSER, "args": [
@@ -56,7 +57,7 @@ impl Browser {
                 "--disable-background-networking", profile,
             ] },
         } } }))?;
-        browser.session = answer["sessionId"].as_str().context("a session")?.to_owned();
+        answer["sessionId"].as_str().context("a session")?.clone_into(&mut browser.session);
         Ok(browser)
     }
 
@@ -79,7 +80,7 @@ impl Browser {
             reader.read_line(&mut line)?;
             match line.trim_end().split_once(':') {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = value.trim().parse()?
+                    length = value.trim().parse()?;
                 }
                 _ if line.trim_end().is_empty() => break,
                 _ => {}
@@ -148,7 +149,7 @@ impl Browser {
         self.post(
             "actions",
             &json!({ "actions": [{ "type": "pointer", "id": "mouse", "actions": [
-            place(from), { "type": "pointerDown", "button": 0 }, place((from + to) / 2.0), place(to),
+            place(from), { "type": "pointerDown", "button": 0 }, place(f64::midpoint(from, to)), place(to),
             { "type": "pointerUp", "button": 0 },
         ] }] }),
         )?;

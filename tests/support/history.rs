@@ -14,6 +14,7 @@ use rano::internals::event::{
     Protocol, SocketState, SourceKind,
 };
 use rano::internals::files::{Identity, Rights};
+use rano::internals::process::call::{Call, Tool};
 use rano::internals::process::{Process, ProcessId};
 use rano::internals::source::Role;
 use rano::internals::store::{Session, Store, StoreOptions};
@@ -48,6 +49,8 @@ pub struct Connection {
     pub bytes: (u64, u64),
     /// It has no close.
     pub stays_open: bool,
+    /// Agent, and the command line of its tool call.
+    pub call: Option<(&'static str, Option<&'static str>)>,
 }
 
 impl Default for Connection {
@@ -65,6 +68,7 @@ impl Default for Connection {
             port: 443,
             bytes: (100, 1000),
             stays_open: false,
+            call: None,
         }
     }
 }
@@ -84,7 +88,12 @@ impl Connection {
             ancestry: Vec::new(),
             program: self.comm.clone(),
             cwd: None,
-            call: None,
+            call: self.call.map(|(agent, tool)| {
+                let id = |pid| ProcessId { pid, start_time: 1 };
+                let tool =
+                    tool.map(|line| Tool { cmdline: line.to_owned(), id: id(1800), started_ms: START });
+                Arc::new(Call { agent: agent.into(), agent_id: id(1700), session: None, tool })
+            }),
             trace: None,
         };
         let address =

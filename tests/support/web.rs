@@ -72,12 +72,11 @@ impl Site {
             .wait_for("an address", |line| line.contains("#token="))
             .with_context(|| format!("rano's errors: {}", rano.stderr.text()))?;
         let (place, token) = line.split_once("#token=").context("it has one")?;
-        let place = match place.strip_prefix("unix:") {
-            Some(path) => Address::Socket(path.into()),
-            None => {
-                let address = place.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/'));
-                Address::Port(address.with_context(|| format!("no address: {line}"))?.parse()?)
-            }
+        let place = if let Some(path) = place.strip_prefix("unix:") {
+            Address::Socket(path.into())
+        } else {
+            let address = place.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/'));
+            Address::Port(address.with_context(|| format!("no address: {line}"))?.parse()?)
         };
         Ok(Self { place, token: token.to_owned(), rano })
     }

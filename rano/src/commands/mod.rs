@@ -1,6 +1,7 @@
 //! The commands, the command line they are picked from, and how a run ends.
 
 pub mod agents;
+mod beside;
 pub mod completions;
 pub mod config;
 pub mod diff;
@@ -9,6 +10,7 @@ pub mod export;
 mod history;
 pub mod man;
 pub mod observe;
+mod pids;
 mod ready;
 pub mod report;
 mod run;

@@ -1,6 +1,5 @@
 //! `rano` without a command: observe until told to stop.
 
-use std::any::Any;
 use std::ffi::OsString;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::Context;
+use super::beside::{Begun, Beside, Talk, nothing_beside};
+use super::pids::check_pids;
 use super::ready::Ready;
 use crate::alerts::{AlertRules, Judge};
 use crate::config::{
@@ -27,7 +28,6 @@ use crate::output::escape::Escaped;
 use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
 use crate::pipeline::Scope;
-use crate::process::ProcessId;
 use crate::process::matching::{Targets, Wanted};
 use crate::process::redact::{self, Redaction};
 use crate::signals;
@@ -38,8 +38,6 @@ use crate::sink::stats::{LiveStats, Room, StatsSettings};
 use crate::sink::store::{LostHistory, OnMove, StoreSink};
 use crate::sink::terminal::{Format, Terminal, TerminalSettings};
 use crate::source;
-use crate::source::proc::PROC;
-use crate::source::proc::processes::ProcessScanner;
 use crate::source::reopening::Reopening;
 use crate::source::replay::{Recorder, Replay};
 use crate::source::seccomp::child::{Child, Handle};
@@ -77,31 +75,6 @@ pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode>
     let stop = Stop::new()?;
     signals::raise_on_closed_stdout(&stop)?;
     observe(configuration, context, &stop, Talk::OnStdout, nothing_beside())
-}
-
-/// Where what is for a person goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Talk {
-    /// Events and the summary on standard output, the rest on standard error.
-    OnStdout,
-    /// No events, and the rest on standard error: standard output says something else.
-    OnStderr,
-}
-
-/// A run that is about to observe, for what goes on beside.
-pub(super) struct Begun {
-    pub(super) run_id: String,
-    /// The file that is written, now and after it was lost; `None` without a history.
-    pub(super) database: Option<Arc<Mutex<PathBuf>>>,
-    /// With which it was opened.
-    pub(super) rights: Rights,
-}
-
-/// What goes on beside an observation: begun with it, and dropped after its end.
-pub(super) type Beside<'a> = Box<dyn FnOnce(Begun) -> Result<Box<dyn Any>> + 'a>;
-
-fn nothing_beside() -> Beside<'static> {
-    Box::new(|_| Ok(Box::new(())))
 }
 
 /// Observes until `stop` is raised.
@@ -203,12 +176,6 @@ impl Run<'_> {
         drop(kept);
         Ok(!summary.output_failed)
     }
-}
-
-fn check_pids(pids: &[u32]) -> Result<()> {
-    let processes = ProcessScanner::new(Path::new(PROC))?;
-    let own_line = processes.self_and_ancestors();
-    pids.iter().try_for_each(|&pid| check_pid(pid, &processes, &own_line))
 }
 
 /// What is asked for, but for files that are read.
@@ -643,21 +610,6 @@ fn ebpf_hint() -> &'static str {
     } else {
         "run it as root: sudo rano --source ebpf"
     }
-}
-
-fn check_pid(pid: u32, processes: &ProcessScanner, own_line: &[ProcessId]) -> Result<()> {
-    let list = "list processes with `ps -eo pid,comm,args`";
-    let refused = |why: &str| Failure::new(Code::Usage, format!("--pid {pid}: {why}")).hint(list);
-    if pid == std::process::id() {
-        return Err(refused("that is rano itself, which it never watches").into());
-    }
-    if own_line.iter().any(|ancestor| ancestor.pid == pid) {
-        return Err(refused("rano was started from it, and never watches what it was started from").into());
-    }
-    if processes.identify(pid).is_none() {
-        return Err(refused("no such process").into());
-    }
-    Ok(())
 }
 
 /// Size of the terminal that stderr is; 80 by 24 where it does not say.

@@ -203,7 +203,7 @@ fn data(question: &Question<'_>, path: &Path) -> Result<serde_json::Value> {
         return Err(history::no_session(name, path).into());
     };
     let hash = History::hash(path).map_err(|error| history::cannot_open(&error))?;
-    Ok(view::report_page(snapshot, list, &hash))
+    Ok(view::report_page(snapshot, &list, &hash))
 }
 
 /// Sessions whose connections are listed one by one, the latest.

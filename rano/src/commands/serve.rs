@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context as _, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::observe::{self, Begun, Talk};
-use super::{Context, history, load, print, say};
+use super::beside::{Begun, Talk};
+use super::{Context, history, load, observe, print, say};
 use crate::config::spec::Group;
 use crate::config::{Configuration, Field, flags};
 use crate::exit::{Code, Failure};

@@ -1,5 +1,5 @@
-//! Sums of a session as OpenMetrics text (github.com/prometheus/OpenMetrics). Labels are words of rano's own and
-//! providers, which are few; never a name or a process.
+//! Sums of a session as text of `OpenMetrics` (<https://github.com/prometheus/OpenMetrics>). Labels are words of rano's
+//! own and providers, which are few; never a name or a process.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -231,7 +231,7 @@ pub fn snapshot(
 }
 
 /// A report as a page shows it: `list` has its connections, `hash` says of which file it is.
-pub fn report_page(mut snapshot: Json, list: Vec<Connections>, hash: &str) -> Json {
+pub fn report_page(mut snapshot: Json, list: &[Connections], hash: &str) -> Json {
     let report = snapshot["report"].take();
     let text = |pointer: &str| report.pointer(pointer).and_then(Json::as_str).unwrap_or_default().to_owned();
     let number = |pointer: &str| report.pointer(pointer).and_then(Json::as_u64).unwrap_or(0);

@@ -187,7 +187,7 @@ impl Reader {
             if !nameless.is_empty() {
                 let is_named = Filter::parse("domain:*").expect("a constant");
                 let (ids, matching) = (nameless.clone(), Some(is_named));
-                let again = export::Filter { ids, matching, ..export::Filter::default() };
+                let again = export::Filter { matching, ids, ..export::Filter::default() };
                 found.named = view::events(history, &again)?;
             }
             found.cost = Duration::from_nanos(own_time().saturating_sub(begun.load(Ordering::Relaxed)));

@@ -16,7 +16,7 @@ const CLIENTS: usize = 512;
 
 /// A client that takes no byte for so long is cut off: one that does not read its stream, and one that does not ask.
 /// Streams have something to say every few seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A listener whose clients are counted and watched.
 pub(super) struct Gate<L> {

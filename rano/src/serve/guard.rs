@@ -9,7 +9,8 @@ use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -46,7 +47,7 @@ impl Token {
         if count != bytes.len() {
             return Err(std::io::Error::other("the kernel gave too few random bytes"));
         }
-        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok(Self(bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))))
     }
 
     /// One that was written down: letters, digits, `-`, `.`, `_` and `~`, which need no escape in a URL.
@@ -123,20 +124,20 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
 
 fn judge(shared: &Shared, request: &Request, needs_token: bool) -> Result<(), Refusal> {
     let headers = request.headers();
-    let host = one(headers, &HOST)
-        .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "one Host header is needed"))?;
-    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    let Some(host) = host.or((request.version() == Version::HTTP_10).then_some("")) else {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "a Host header is needed"));
+    let one_is_needed = || Refusal::new(StatusCode::BAD_REQUEST, "one Host header is needed");
+    let host = match one(headers, &HOST) {
+        Header::Text(host) => host,
+        Header::Absent => request.uri().authority().map(Authority::as_str).ok_or_else(one_is_needed)?,
+        Header::Wrong => return Err(one_is_needed()),
     };
     if !shared.hosts.allow(host) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "this server is not called so"));
     }
     let foreign = || Refusal::new(StatusCode::FORBIDDEN, "another site asks");
     match one(headers, &ORIGIN) {
-        Some(None) => {}
-        Some(Some(origin)) if origin.strip_prefix("http://") == Some(host) => {}
-        _ => return Err(foreign()),
+        Header::Absent => {}
+        Header::Text(origin) if origin.strip_prefix("http://") == Some(host) => {}
+        Header::Text(_) | Header::Wrong => return Err(foreign()),
     }
     // Sent by browsers alone: `none` is a person who typed the address.
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
@@ -161,16 +162,20 @@ fn judge(shared: &Shared, request: &Request, needs_token: bool) -> Result<(), Re
     }
 }
 
-/// The header's value, if there is one; `None` where it stands there twice or is no text.
-fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a str>> {
+/// A header that stands at most once.
+enum Header<'a> {
+    Absent,
+    Text(&'a str),
+    /// It stands there twice, or is no text.
+    Wrong,
+}
+
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Header<'a> {
     let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() {
-        return None;
-    }
-    match first {
-        None => Some(None),
-        Some(value) => value.to_str().ok().map(Some),
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (None, _) => Header::Absent,
+        (Some(Ok(text)), None) => Header::Text(text),
+        _ => Header::Wrong,
     }
 }
 

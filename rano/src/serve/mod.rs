@@ -93,7 +93,7 @@ impl Serving {
     pub fn start(bound: Bound, settings: Settings) -> io::Result<Self> {
         let stop = Arc::new(Notify::new());
         let ended = Arc::clone(&stop);
-        let (begun, outcome) = std::sync::mpsc::sync_channel(1);
+        let (started, outcome) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("rano-serve".to_owned()).spawn(move || {
             let begin = || {
                 (settings.take_rights)()?;
@@ -108,7 +108,7 @@ impl Serving {
             };
             let runtime = match begin() {
                 Ok(runtime) => runtime,
-                Err(error) => return drop(begun.send(Err(error))),
+                Err(error) => return drop(started.send(Err(error))),
             };
             let shared = Arc::new(Shared {
                 database: settings.database,
@@ -120,7 +120,7 @@ impl Serving {
                 feeds: Feeds::default(),
                 questions: Semaphore::new(QUESTIONS),
             });
-            let _ = begun.send(Ok(()));
+            let _ = started.send(Ok(()));
             runtime.block_on(async {
                 let router = routes::router(shared);
                 tokio::select! {

@@ -130,7 +130,7 @@ fn hash(path: &Path) -> Result<String, OpenProblem> {
     if let Ok(log) = rustix::fs::open(name_beside(&path, "-wal"), flags, Mode::empty()) {
         let (hash, size) = digest(log.into())?;
         if size > 0 {
-            text += &format!("; of its log ({size} bytes): {hash}");
+            text = format!("{text}; of its log ({size} bytes): {hash}");
         }
     }
     Ok(text)
@@ -192,7 +192,7 @@ fn open(path: &Path) -> Result<History, OpenProblem> {
     Ok(history)
 }
 
-/// "File format read version" (sqlite.org/fileformat.html#file_format_version_numbers).
+/// "File format read version" (<https://www.sqlite.org/fileformat.html#file_format_version_numbers>).
 const WAL: u8 = 2;
 
 /// The way to a database without links, and its version.
@@ -237,7 +237,7 @@ fn digest(mut file: File) -> std::io::Result<(String, u64)> {
     loop {
         let count = file.read(&mut bytes)?;
         if count == 0 {
-            let hash = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = digest.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
             return Ok((hash, size));
         }
         digest.update(&bytes[..count]);
