@@ -161,6 +161,7 @@ fn changed(mut bytes: Vec<u8>) -> Answer {
 }
 
 fn signatures_are_verified_where_minisign_is() -> Result<()> {
+    type Case = (fn(&str) -> Answer, &'static str);
     let user = Installed::empty(UID)?;
     let honest_site = Site::start(|path| honest("99.1.0", path))?;
     if user.path_with(&["minisign"])?.is_none() {
@@ -174,7 +175,6 @@ fn signatures_are_verified_where_minisign_is() -> Result<()> {
     }
     fs::remove_dir_all(user.home().join("path"))?;
     // The archive's checksum is right in each of these lists.
-    type Case = (fn(&str) -> Answer, &'static str);
     let cases: [Case; 3] = [
         (
             |path| only(path, ".minisig", |_| Answer::file("v0.0.1/SHA256SUMS.minisig")),
@@ -305,7 +305,7 @@ fn in_a_checkout_it_builds_from_source() -> Result<()> {
     fs::create_dir_all(checkout.join("rano"))?;
     fs::write(checkout.join("Cargo.toml"), "")?;
     fs::write(checkout.join("rano/Cargo.toml"), "")?;
-    fs::copy(script(), checkout.join("install.sh"))?;
+    fs::write(checkout.join("install.sh"), fs::read(script())?)?;
     let mut command = user.command("sh");
     command.arg(checkout.join("install.sh")).arg("--dry-run");
     let text = format!("would build rano from {}", checkout.display());

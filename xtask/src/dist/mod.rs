@@ -216,13 +216,11 @@ fn checksums(out: &Path) -> Result<()> {
 
 /// The trusted comment says which release it is, so that another's cannot stand in for it.
 fn sign(order: &Order, out: &Path, release: &Release) -> Result<()> {
-    match &order.secret_key {
-        Some(key) => signed(key, &out.join("SHA256SUMS"), &release.version),
-        None => {
-            println!("not signed: no --secret-key");
-            Ok(())
-        }
+    if let Some(key) = &order.secret_key {
+        return signed(key, &out.join("SHA256SUMS"), &release.version);
     }
+    println!("not signed: no --secret-key");
+    Ok(())
 }
 
 fn signed(key: &Path, list: &Path, version: &str) -> Result<()> {

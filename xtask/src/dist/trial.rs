@@ -95,7 +95,7 @@ fn serve(site: &Path) -> Result<Server> {
     command.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string(), "--directory"]).arg(site);
     let python = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start a server")?;
     let server = Server { python, url: format!("http://127.0.0.1:{port}") };
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let end = std::time::Instant::now() + std::time::Duration::from_mins(1);
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         ensure!(std::time::Instant::now() < end, "the server does not start");
         std::thread::yield_now();
