@@ -104,7 +104,7 @@ fn command_with(hidden: bool) -> Command {
         .max_term_width(110)
         .after_help(after_help());
     #[cfg(feature = "serve")]
-    let rano = rano.subcommand(serve::command());
+    let rano = rano.subcommand(serve::command(hidden));
     rano
 }
 

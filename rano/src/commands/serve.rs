@@ -29,9 +29,10 @@ const TOKEN_MAX: u64 = 4096;
 /// Options that mean nothing beside a page, by field.
 const WITHOUT: [Field; 4] = [Field::once, Field::json, Field::filter, Field::summary_only];
 
-pub fn command() -> Command {
-    let observing = |option: &crate::config::spec::OptionSpec| {
-        option.group != Group::Stats && !WITHOUT.iter().any(|field| option.is(*field))
+pub fn command(hidden: bool) -> Command {
+    let observing = move |option: &crate::config::spec::OptionSpec| {
+        let has_meaning = option.group != Group::Stats && !WITHOUT.iter().any(|field| option.is(*field));
+        has_meaning && (hidden || !option.is_hidden())
     };
     Command::new("serve")
         .about("Show what is observed on a page in your browser")
