@@ -8,7 +8,8 @@ use crate::process::LeftOut;
 
 const EVENT_COLUMNS: &str = "id ts run_id event provider pid comm cmdline proto local_ip local_port remote_ip \
      remote_port domain ancestry_path duration_ms alert ppid uid exe endpoint_type bytes_sent bytes_recv error state \
-     source owner_quality domain_source preexisting netns peer_pid";
+     source owner_quality domain_source preexisting netns peer_pid agent agent_pid \
+    agent_session program cwd tool tool_pid tool_started trace_id span_id";
 
 fn columns(path: &Path, view: &str) -> Vec<String> {
     let connection = reader(path);
@@ -104,6 +105,16 @@ fn every_field_of_an_event_comes_back() {
         Value::Integer(1),
         Value::Integer(4_026_531_840),
         Value::Integer(77),
+        text("codex"),
+        Value::Integer(1900),
+        text("s-1"),
+        text("claude"),
+        text("/srv/code"),
+        text("bash -c 'curl x'"),
+        Value::Integer(1999),
+        text("2026-01-17T19:29:59.000Z"),
+        text("4bf92f3577b34da6a3ce929d0e0e4736"),
+        text("00f067aa0ba902b7"),
     ];
     assert_eq!(row(&path, "SELECT * FROM events"), expected);
 }
