@@ -88,9 +88,13 @@ fn run(seen: &Receiver<Seen>, open: &AtomicUsize, sender: &Sender) {
     let mut sockets: [Option<UdpSocket>; 2] = [None, None];
     let mut outstanding: HashMap<u16, Outstanding> = HashMap::new();
     while !sender.stop.is_raised() {
-        // While nothing is on its way there is nothing to do but to wait.
-        let patience = if outstanding.is_empty() { Duration::from_millis(200) } else { STEP };
-        match seen.recv_timeout(patience) {
+        // While nothing is on its way there is nothing to do but to wait; the end of whoever asks ends that.
+        let next = if outstanding.is_empty() {
+            seen.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            seen.recv_timeout(STEP)
+        };
+        match next {
             Ok(seen) if outstanding.len() < OUTSTANDING_MAX => {
                 number += 1;
                 let [low, high, ..] = random.hash_one(number).to_ne_bytes();
