@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use rano::internals::event::Class;
+use rano::internals::event::{Bytes, Class};
 use rano::internals::store::Store;
+use rano::internals::update::Counters;
 
 use crate::support::browser::Browser;
 use crate::support::history::{Connection, End, History, START, every};
@@ -340,7 +341,14 @@ fn evening(history: &History) -> Result<()> {
             store.push(&event.into());
         }
     }
-    let finished = store.finish(rano::internals::update::Counters::default(), begin + 118 * MINUTE);
+    let ended = all.iter().filter(|connection| !connection.fails && !connection.stays_open);
+    let away = ended.filter(|connection| connection.class != Class::Localhost);
+    let away = away.fold(Bytes { sent: 0, received: 0 }, |sum, connection| Bytes {
+        sent: sum.sent + connection.bytes.0,
+        received: sum.received + connection.bytes.1,
+    });
+    let counters = Counters { active: 5, peak_active: 9, away, ..Counters::default() };
+    let finished = store.finish(counters, begin + 118 * MINUTE);
     ensure!(finished.error.is_none(), "{finished:?}");
     Ok(())
 }
@@ -365,6 +373,9 @@ fn it_fits_every_screen() -> Result<()> {
                 browser.open(&address)?;
                 browser
                     .wait_for("document.querySelector('#rows .row') && document.querySelector('#map svg')")?;
+                if name == "serve" {
+                    browser.wait_for("S.live === 'live'")?;
+                }
                 let picture = browser.picture()?;
                 fs::write(directory.join(format!("{name}-{scheme}-{width}.png")), picture)?;
                 let fits = browser.run("return document.documentElement.scrollWidth <= innerWidth")?;

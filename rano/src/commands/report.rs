@@ -174,9 +174,10 @@ fn data(question: &Question<'_>, path: &Path) -> Result<serde_json::Value> {
             return Ok(None);
         };
         let mut list = Vec::new();
-        for session in history.selected(selection)?.unwrap_or_default().iter().rev().take(SESSIONS) {
-            // Those of findings first: they stay where the list is cut.
-            for only in [Some("alert:true"), Some("type:unknown"), None] {
+        let sessions = history.selected(selection)?.unwrap_or_default();
+        // Those of findings first: they stay where the list is cut.
+        for only in [Some("alert:true"), Some("type:unknown"), None] {
+            for session in sessions.iter().rev().take(SESSIONS) {
                 if only == Some("alert:true") && session.alerts == 0 {
                     continue;
                 }

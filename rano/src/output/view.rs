@@ -20,6 +20,9 @@ use crate::store::query::timeline::Timeline;
 /// Of each kind of finding so many are told one by one.
 const FINDINGS_MAX: usize = 8;
 
+/// Of a report's connections: with the rest it stays below 5 MB.
+const ROWS_BYTES: usize = 4_000_000;
+
 /// As many failures, and no connection, make an endpoint worth a look.
 const FAILS_MIN: u64 = 3;
 
@@ -237,8 +240,13 @@ pub fn report_page(mut snapshot: Json, list: &[Connections], hash: &str) -> Json
     let number = |pointer: &str| report.pointer(pointer).and_then(Json::as_u64).unwrap_or(0);
     let mut seen = rustc_hash::FxHashSet::default();
     let mut rows: Vec<Json> = Vec::new();
+    let mut size = 0;
     for row in list.iter().flat_map(|list| &list.rows).map(connection) {
         if seen.insert(row["id"].as_i64()) {
+            size += row.to_string().len();
+            if size > ROWS_BYTES {
+                break;
+            }
             rows.push(row);
         }
     }

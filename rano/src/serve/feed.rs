@@ -23,13 +23,13 @@ use crate::store::query::export;
 const PULSE: Duration = Duration::from_millis(40);
 
 /// Where much happens: people do not read faster, and the observation needs the machine.
-const BUSY_PULSE: Duration = Duration::from_millis(250);
+const BUSY_PULSE: Duration = Duration::from_millis(500);
 
 /// However much a look takes.
 const SLOW_PULSE: Duration = Duration::from_secs(1);
 
 /// Events that are told one by one in a pulse; of more, only how many.
-const EVENTS_MAX: u64 = 200;
+const EVENTS_MAX: u64 = 100;
 
 /// A session is told of at least so often while it goes on.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -162,7 +162,7 @@ impl Reader {
             let Ok(found) = self.look(&shared).await else { continue };
             self.seen = written;
             self.told = Some(Instant::now());
-            let is_busy = found.events.count >= EVENTS_MAX / 4;
+            let is_busy = found.events.count >= EVENTS_MAX / 2;
             // At most a twentieth of a processor.
             pulse = if is_busy { BUSY_PULSE } else { PULSE }.max(found.cost * 20).min(SLOW_PULSE);
             let now = Instant::now();

@@ -125,6 +125,7 @@
     } catch (error) { if (error.code === 401) R.locked(error); }
   };
   R.refreshSoon = R.throttle(1500, () => R.refresh());
+  R.refreshBusy = R.throttle(5000, () => R.refresh());
   R.refreshLater = R.throttle(6000, () => R.refresh());
   R.loadOlder = async () => {
     try {

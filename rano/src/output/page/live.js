@@ -79,7 +79,7 @@
     }
     if (news || message.events.length) {
       R.changed();
-      if (S.busy || message.events.some(event => event.alert)) R.refreshSoon(); else R.refreshLater();
+      if (S.busy) R.refreshBusy(); else if (message.events.some(event => event.alert)) R.refreshSoon(); else R.refreshLater();
     }
     R.onMessage && R.onMessage(message);
     R.drawHeadSoon();

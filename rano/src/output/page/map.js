@@ -67,9 +67,11 @@
     node.open ? `${R.count(node.open)} open` : '', `${R.bytes(node.sent)} sent`, `${R.bytes(node.received)} received`,
   ].filter(Boolean).join(' · ');
 
-  const shorten = (text, width) => {
+  const shorten = (text, width, isLine) => {
     const most = Math.max(3, Math.floor(width / 6.7));
     text = R.clean(text);
+    /* Of a short one the beginning says most, but for names of endpoints. */
+    if (isLine && most < 16 && text.length > most) return `${text.slice(0, most - 1)}…`;
     return text.length <= most ? text : `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}`;
   };
 
@@ -185,7 +187,7 @@
             onpointerenter: () => light(`${layer.name}\n${node.key}`), onpointerleave: () => light(null),
           },
           R.s('rect', { width: layer.width, height: ROW, rx: 4 }),
-          R.s('text', { x: 8, y: 14 }, shorten(node.isRest ? node.name : (layer.isEndpoint && node.path.domain_source === 'ptr' ? '~' : '') + node.name, layer.width - 14 - (open ? 24 : 0) - (node.head != null && !isNarrow ? 90 : 0))),
+          R.s('text', { x: 8, y: 14 }, shorten(node.isRest ? node.name : (layer.isEndpoint && node.path.domain_source === 'ptr' ? '~' : '') + node.name, layer.width - 14 - (open ? 24 : 0) - (node.head != null && !isNarrow ? 90 : 0), !layer.isEndpoint)),
           open ? R.s('text', { class: 'open', x: layer.width - 7, y: 14 }, open) : null,
           R.s('title', null, `${node.name}\n${about(node)}${open ? '\nthe number: open now' : ''}`)),
           node.head == null ? null : R.s('text', {

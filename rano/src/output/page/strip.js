@@ -47,7 +47,7 @@
     const ticks = [];
     for (let at = Math.ceil(from / step) * step; at < until; at += step) {
       const x = (at - from) * scale;
-      if (x > width - 30) break;
+      if (x > width - 36) break;
       const text = step >= 86400000 ? R.day(at).slice(5) : step < 60000 ? R.clock(at) : R.minute(at);
       ticks.push(R.s('line', { class: 'tick', x1: x, x2: x, y1: 0, y2: HEIGHT }), R.s('text', { class: 'tick', x: x + 3, y: HEIGHT + 12 }, text));
     }
