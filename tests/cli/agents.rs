@@ -37,7 +37,8 @@ fn the_agents_that_are_built_in_are_listed() -> Result<()> {
         row(
             "codex",
             "openai",
-            "the name codex or codex-cli or codex-exec or codex-tui or codex-acp, or package @openai/codex",
+            "the name codex or codex-cli or codex-exec or codex-tui or codex-acp or codex-app-server, or package \
+             @openai/codex or package @openai/codex-sdk",
         ),
         row(
             "gemini",

@@ -191,8 +191,10 @@ fn a_removed_database_is_named_escaped() -> Result<()> {
 /// A client whose name and arguments are hostile, on a terminal: banner, event, stats, summary.
 fn what_processes_call_themselves_reaches_no_terminal_raw() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
-    let mut claude = crate::support::actor::Actor::start_with(&scene.place, "claude", &[HOSTILE.as_ref()])?;
-    claude.rename("\x1b[8m\u{9b}31m\u{202e}x".as_bytes())?;
+    // Lines show the program's name, which nobody can change while it runs; the rest shows what can be.
+    let name = "\x1b[8m\u{9b}31m\u{202e}x";
+    let mut claude = crate::support::actor::Actor::start_with(&scene.place, name, &[HOSTILE.as_ref()])?;
+    claude.rename(name.as_bytes())?;
     claude.connect(Transport::Tcp, scene.tcp)?;
     for color in ["always", "never"] {
         let launch = || {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::PATIENCE;
 use super::actor::{Actor, Transport};
 use super::database::Database;
+use super::program;
 use super::scene::Scene;
 
 const SESSION: &str = "5c0f7f2e-session";
@@ -93,7 +94,7 @@ impl Shell {
     fn start(scene: &Scene, to: SocketAddr) -> Result<Self> {
         let directory = scene.directory().to_owned();
         let agent = directory.join("codex");
-        fs::copy("/bin/bash", &agent).context("bash is needed")?;
+        program::copy(Path::new("/bin/bash"), &agent)?;
         for name in ["leave", "go", "end"] {
             let path = directory.join(name);
             let mode = rustix::fs::Mode::from_bits_truncate(0o666);

@@ -84,6 +84,9 @@ impl History {
             Condition::prepare(&self.connection)?;
         }
         let (traffic, values) = traffic(session.id, filter);
+        let read_events = filter.is_some_and(|filter| Condition::on_sums(filter).is_none());
+        // What was only accepted has closes. A filter may hold of nothing but closes: `duration:>1s`.
+        let closes = if read_events { "closes" } else { "0" };
         let by = |name: &str, join: &str| -> rusqlite::Result<BTreeMap<String, Traffic>> {
             let mut statement = self.connection.prepare(&format!(
                 "SELECT {name}, sum(connects), sum(fails), sum(bytes_sent) + sum(bytes_recv)
@@ -91,7 +94,7 @@ impl History {
                               sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
                        FROM ({traffic}) GROUP BY {join}) AS traffic
                  CROSS JOIN {join} ON {join}.id = traffic.key
-                 WHERE {name} IS NOT NULL AND connects + fails > 0
+                 WHERE {name} IS NOT NULL AND connects + fails + {closes} > 0
                  GROUP BY {name}"
             ))?;
             let rows = statement.query_map(params_from_iter(&values), |row| {
@@ -107,7 +110,7 @@ impl History {
             domains,
             providers: by("provider", "actor")?,
             processes: by("comm", "actor")?,
-            read_events: filter.is_some_and(|filter| Condition::on_sums(filter).is_none()),
+            read_events,
             session,
         }))
     }
@@ -122,6 +125,7 @@ impl History {
             None => ("1".to_owned(), Vec::new()),
         };
         let ids = |id: &str| format!("(SELECT {id} FROM activity WHERE session = ?)");
+        let least = if filter.is_some() { "1" } else { "sum(kind.event <> 'close') > 0" };
         let mut statement = self.connection.prepare(&format!(
             "SELECT CASE WHEN instr(endpoint.remote, ':') THEN '[' || endpoint.remote || ']' ELSE endpoint.remote END
                         || ':' || event.remote_port AS address,
@@ -134,7 +138,7 @@ impl History {
              LEFT JOIN tool_call ON tool_call.id = process.call
              WHERE event.id BETWEEN {} AND {} AND endpoint.domain IS NULL AND event.remote_port > 0
                    AND process.session = ? AND kind.event IN ('connect', 'close', 'fail') AND ({condition})
-             GROUP BY address HAVING sum(kind.event <> 'close') > 0",
+             GROUP BY address HAVING {least}",
             ids("min(first_event)"),
             ids("max(last_event)"),
         ))?;
