@@ -23,7 +23,7 @@ use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading,
 use crate::health::SourceHealth;
 use crate::monitor::{CommandSetup, NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
 use crate::names::pcap;
-use crate::output::banner::Banner;
+use crate::output::banner::{Banner, few};
 use crate::output::escape::Escaped;
 use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
@@ -354,7 +354,7 @@ impl<'a> Run<'a> {
         let excluding = self.excluding().map(|excludes| format!(", without {excludes}")).unwrap_or_default();
         format!(
             "nothing matches{yet}: {}{}{after} (list processes: ps -eo pid,comm,args)",
-            Escaped(&self.watching.join(", ")),
+            Escaped(&few(&self.watching)),
             Escaped(&excluding)
         )
     }

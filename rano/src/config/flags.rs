@@ -7,6 +7,9 @@ use super::layers;
 use super::spec::{OptionSpec, Spelling, Visibility};
 use super::value::Kind;
 
+/// Columns of a default that is shown.
+const DEFAULT_SHOWN: usize = 60;
+
 /// The flags of the options that `wanted` picks.
 pub fn flags(wanted: impl Fn(&OptionSpec) -> bool) -> impl Iterator<Item = Arg> {
     layers::keys().filter(move |(_, spec, _)| wanted(spec)).map(|(_, spec, spelling)| flag(spec, spelling))
@@ -35,7 +38,8 @@ fn flag(spec: &'static OptionSpec, spelling: &'static Spelling) -> Arg {
     }
     let arg = arg.value_name(spec.value_name);
     let arg = match spec.default_text() {
-        Some(default) => arg.default_value(default),
+        // A long one is said in the details.
+        Some(default) => arg.default_value(default).hide_default_value(default.len() > DEFAULT_SHOWN),
         None => arg,
     };
     match spec.kind {

@@ -39,13 +39,13 @@ impl Banner<'_> {
         let mut row = |name: &str, value: &str| {
             writeln!(text, "  {name:9}{}", Escaped(value)).expect("writing into a String cannot fail");
         };
-        row("watching", &self.watching.join(", "));
+        row("watching", &few(self.watching));
         if let Some(excluding) = self.excluding {
             row("excluded", excluding);
         }
         let mut source = self.source.name().to_owned();
         if let Some(interval) = self.interval {
-            write!(source, ", a look every {} ms", interval.as_millis())
+            write!(source, ", a poll every {} ms", interval.as_millis())
                 .expect("writing into a String cannot fail");
         }
         if let Some(reason) = self.source_reason {
@@ -67,9 +67,26 @@ impl Banner<'_> {
     }
 }
 
+/// Names, or the first few of many.
+pub fn few(names: &[String]) -> String {
+    match names {
+        [first, second, third, rest @ ..] if rest.len() > 3 => {
+            format!("{first}, {second}, {third} and {} more", rest.len())
+        }
+        _ => names.join(", "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_names_the_first_are_shown() {
+        let names = |count: usize| (0..count).map(|index| format!("a{index}")).collect::<Vec<_>>();
+        assert_eq!(few(&names(6)), "a0, a1, a2, a3, a4, a5");
+        assert_eq!(few(&names(7)), "a0, a1, a2 and 4 more");
+    }
 
     #[test]
     fn it_says_how_often_rano_looks_and_what_is_kept() {
@@ -87,7 +104,7 @@ mod tests {
         };
         let text = banner.render(&Styles::PLAIN);
         let (_, rows) = text.split_once('\n').expect("a heading");
-        let expected = "  watching claude, pid 7\n  excluded git, cmd:--dry-run (config.conf)\n  source   proc, a look every 250 ms: reading /proc/net as text\n  \
+        let expected = "  watching claude, pid 7\n  excluded git, cmd:--dry-run (config.conf)\n  source   proc, a poll every 250 ms: reading /proc/net as text\n  \
                         names    ptr\n  history  none is kept\n";
         assert_eq!(rows, expected);
     }
