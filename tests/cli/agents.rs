@@ -74,10 +74,7 @@ fn an_agent_of_a_users_file_is_listed_watched_and_named_by_its_provider() -> Res
     ensure!(said.contains("+ connect | acme | pid=43 | helper-cli"), "{said}");
     ensure!(said.contains("+ connect | anthropic | pid=42 | claude"), "{said}");
     ensure!(!said.contains("pid=44"), "a whole name: {said}");
-    ensure!(
-        said.contains("claude, codex, gemini, opencode, ") && said.contains(", jules, helper\n"),
-        "the banner says so: {said}"
-    );
+    ensure!(said.contains("claude, codex, gemini and 22 more\n"), "the banner says so: {said}");
     let shown = home.said(&home.run(&["config", "show"])?, 0)?;
     ensure!(shown.contains("pattern = claude,codex,gemini,") && shown.contains(",jules,helper "), "{shown}");
     Ok(())

@@ -222,9 +222,9 @@ fn nothing_is_done_while_nothing_happens() -> Result<()> {
     let mut claude = scene.agent("claude")?;
     claude.connect(Transport::Tcp, scene.tcp)?;
     let rules = ["--alert-max-connections", "9", "--alert-duration-ms", "3600000", "--alert-domain", "*.x"];
-    // A history would ask for the bytes of what is open at each flush.
-    let rano =
-        scene.observe_every(3_600_000, &[&rules[..], &["--alert-unknown-domain", "--no-sqlite"]].concat())?;
+    // The history asks for the bytes of what is open at each flush.
+    let rare = ["--alert-unknown-domain", "--db-flush-ms", "3600000"];
+    let rano = scene.observe_every(3_600_000, &[&rules[..], &rare].concat())?;
     // The last thing that time alone brings about.
     wait_for_alert(&rano, "unknown_domain")?;
     let run_id = rano.stderr.wait_for("the run", |line| line.contains("(run "))?;
