@@ -93,23 +93,24 @@ fn own_the_output(configuration: &mut Configuration) -> Result<()> {
 }
 
 fn not_run(name: &OsString, errno: Errno) -> ExitCode {
-    let text = format!("error: cannot run '{}': {}\n", name.display(), io::Error::from(errno));
-    say(&Escaped(&text).to_string());
+    let text = format!("error: cannot run '{}': {}", name.display(), io::Error::from(errno));
+    say(&format!("{}\n", Escaped(&text)));
     Outcome::NotRun(errno).code().into()
 }
 
-/// Whether there is such a program, as `execvp` looks for it.
+/// Whether there is such a program, as a shell looks for it: directories that may not be searched have none.
 fn find(name: &OsString, context: &Context) -> Result<(), Errno> {
     if name.as_bytes().contains(&b'/') {
         return is_program(Path::new(name));
     }
-    let path = context.environment.variable("PATH").map_or("/bin:/usr/bin".into(), OsString::from);
+    let paths = context.environment.variable("PATH").map_or("/bin:/usr/bin".into(), OsString::from);
     let mut refusal = Errno::NOENT;
-    for directory in std::env::split_paths(&path) {
+    for directory in std::env::split_paths(&paths) {
         let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
-        match is_program(&directory.join(name)) {
+        let path = directory.join(name);
+        match is_program(&path) {
             Ok(()) => return Ok(()),
-            Err(Errno::ACCESS) => refusal = Errno::ACCESS,
+            Err(Errno::ACCESS) if rustix::fs::stat(&path).is_ok() => refusal = Errno::ACCESS,
             Err(_) => {}
         }
     }
