@@ -13,6 +13,7 @@ use super::actor::{Actor, Transport};
 use super::database::Database;
 use super::program;
 use super::scene::Scene;
+use super::trial::skip;
 
 const SESSION: &str = "5c0f7f2e-session";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -94,6 +95,9 @@ impl Shell {
     fn start(scene: &Scene, to: SocketAddr) -> Result<Self> {
         let directory = scene.directory().to_owned();
         let agent = directory.join("codex");
+        if !Path::new("/bin/bash").exists() {
+            return Err(skip("bash is not installed"));
+        }
         program::copy(Path::new("/bin/bash"), &agent)?;
         for name in ["leave", "go", "end"] {
             let path = directory.join(name);
