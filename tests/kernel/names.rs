@@ -175,7 +175,7 @@ fn check(
                  WHERE pid = {pid} AND remote_port = 443 AND name = '{}'",
                 case.name
             );
-            ensure!(database.text(&query)? != "0", "{} is not among what it may be", case.name);
+            ensure!(database.count(&query)? > 0, "{} is not among what it may be", case.name);
             continue;
         }
         let sources = if case.by == "dns" { by_answer } else { &[case.by][..] };
