@@ -8,6 +8,8 @@ pub mod diff;
 pub mod doctor;
 pub mod export;
 mod history;
+#[cfg(feature = "kernel-log")]
+mod kernel_log;
 pub mod man;
 pub mod observe;
 mod pids;

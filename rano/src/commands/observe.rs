@@ -45,28 +45,9 @@ use crate::stop::{ReopenLogs, Stop};
 use crate::store::{OpenError, OpenProblem, Session, Store, StoreOptions};
 use crate::totals::View;
 
-/// Says on standard error what the kernel programs say.
-#[cfg(feature = "kernel-log")]
-struct KernelLines;
-
-#[cfg(feature = "kernel-log")]
-impl log::Log for KernelLines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        stream::say(&format!("kernel: {}\n", record.args()));
-    }
-
-    fn flush(&self) {}
-}
-
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
     #[cfg(feature = "kernel-log")]
-    if log::set_logger(&KernelLines).is_ok() {
-        log::set_max_level(log::LevelFilter::Info);
-    }
+    super::kernel_log::begin();
     if configuration.settings.source == Source::Seccomp {
         let failure =
             Failure::new(Code::Usage, "--source seccomp sees the calls of a command that rano runs");
