@@ -80,7 +80,7 @@ impl OpenError {
     pub fn hint(&self) -> &'static str {
         match self.problem {
             OpenProblem::Missing | OpenProblem::Empty => {
-                "`rano` makes it while it observes; name another file with --sqlite"
+                "`rano` creates it while it observes; name another file with --sqlite"
             }
             OpenProblem::Directory | OpenProblem::NotAFile => "name a file with --sqlite",
             OpenProblem::Symlink => "name the file itself with --sqlite, or remove the link",
