@@ -1,5 +1,7 @@
 //! Processes whose parent was gone before rano looked: whose they are, and what is said where nobody knows.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
@@ -7,6 +9,7 @@ use crate::support::actor::{Actor, Birth, Transport};
 use crate::support::namespace::User;
 use crate::support::rano::Rano;
 use crate::support::scene::Scene;
+use crate::support::trial::skip;
 
 crate::tests![
     an_orphan_is_its_agents_by_the_mark_in_its_environment,
@@ -14,6 +17,7 @@ crate::tests![
     an_orphan_without_a_mark_is_counted,
     a_mark_of_a_users_own_agent_counts,
     an_orphan_of_either_of_two_agents_is_not_guessed,
+    orphans_in_a_session_that_began_outside_are_no_others,
 ];
 
 /// What the agent sets for all that it starts.
@@ -93,6 +97,22 @@ fn an_orphan_of_either_of_two_agents_is_not_guessed() -> Result<()> {
     let _other = marked(&scene)?;
     let rano = scene.observe(&["--source", "proc"])?;
     ensure_counted_only(&mut scene, &mut claude, rano)
+}
+
+/// Where no setsid(2) came before, as below a container's entry point, everybody's session reads 0. The tests above,
+/// once more in a pid namespace of their own.
+fn orphans_in_a_session_that_began_outside_are_no_others() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(skip("a pid namespace of one's own takes root".to_owned()));
+    }
+    let output = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(std::env::current_exe()?)
+        .args(["orphans::an_orphan_is_its_agents_by_the_mark_in_its_environment", "--exact"])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && text.contains("1 passed"), "{text}");
+    Ok(())
 }
 
 /// An orphan of `claude` connects: nobody is told to have done so, and it is counted.

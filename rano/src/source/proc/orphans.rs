@@ -15,6 +15,7 @@ const LONGEST_ENVIRONMENT: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Suspect {
     pub(super) id: ProcessId,
+    /// 0 where its leader cannot be told.
     pub(super) session: u32,
     /// Its parent did not fork it. Else that is only possible.
     pub(super) is_orphan: bool,
@@ -24,9 +25,8 @@ impl Suspect {
     /// `parents_session`: of whoever is its parent now, if that is known. A child is in its parent's session, or begins
     /// one of its own (setsid(2)).
     pub(super) fn of(id: ProcessId, parent: u32, session: u32, parents_session: Option<u32>) -> Option<Self> {
-        let is_kernels = session == 0;
         let is_own = session == id.pid;
-        if is_kernels || parent == 0 || parents_session == Some(session) && parent != INIT {
+        if parent == 0 || parents_session == Some(session) && parent != INIT {
             return None;
         }
         Some(Self { id, session, is_orphan: parent == INIT || !is_own && parents_session.is_some() })
@@ -132,7 +132,12 @@ mod tests {
     fn a_child_of_whom_it_could_be_is_no_suspect() {
         let check = |parent, session, parents| Suspect::of(id(9, 5), parent, session, parents);
         assert_eq!(check(4, 3, Some(3)), None, "in its parent's session");
-        assert_eq!(check(2, 0, Some(0)), None, "a thread of the kernel");
+        assert_eq!(
+            check(4, 0, Some(0)),
+            None,
+            "in a session from outside of the pid namespace, as its parent"
+        );
+        assert!(check(1, 0, Some(0)).is_some_and(|suspect| suspect.is_orphan), "so too, but taken in");
         assert!(check(1, 3, Some(1)).is_some_and(|suspect| suspect.is_orphan));
         assert!(check(4, 3, Some(4)).is_some_and(|suspect| suspect.is_orphan), "taken in by a reaper");
         assert!(check(4, 9, Some(3)).is_some_and(|suspect| !suspect.is_orphan), "it began a session");

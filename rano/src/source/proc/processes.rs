@@ -392,7 +392,7 @@ impl ProcessScanner {
         let session = Some(stat.session).filter(|&leader| leader != 0 && leader != pid);
         let birth = Birth { session, ..Birth::default() };
         self.tell(pid, stat.parent, image, (birth, Occasion::Found), now, intake);
-        if let Some(entry) = self.table.get(&pid).filter(|entry| !entry.tracked) {
+        if let Some(entry) = self.table.get(&pid).filter(|entry| !entry.tracked && !stat.is_kernel_thread) {
             let above = self.table.get(&stat.parent).map(|parent| parent.session);
             self.suspects.extend(Suspect::of(entry.id(pid), stat.parent, stat.session, above));
         }

@@ -13,8 +13,10 @@ pub(in super::super) struct Stat<'a> {
     pub(in super::super) comm: &'a [u8],
     state: u8,
     pub(in super::super) parent: u32,
-    /// Pid of the leader; 0 where that is in another pid namespace, and of kernel threads.
+    /// Pid of the leader; 0 where that is outside of this pid namespace, and of what no setsid(2) came before: kernel
+    /// threads, and below an init that never called it every process.
     pub(super) session: u32,
+    pub(super) is_kernel_thread: bool,
     threads: u32,
     /// Clock ticks after boot.
     pub(in super::super) start_time: u64,
@@ -28,6 +30,8 @@ pub(in super::super) struct Stat<'a> {
     pub(in super::super) program: Option<u64>,
 }
 
+/// `PF_KTHREAD` (include/linux/sched.h).
+const KERNEL_THREAD: u32 = 0x0020_0000;
 /// Where an exec shows: code, stack, arguments and environment lie elsewhere.
 const ADDRESSES: [usize; 7] = [26, 27, 28, 48, 49, 50, 51];
 
@@ -44,6 +48,7 @@ impl<'a> Stat<'a> {
             state: 0,
             parent: 0,
             session: 0,
+            is_kernel_thread: false,
             threads: 0,
             start_time: 0,
             exit_signal: b"",
@@ -59,6 +64,7 @@ impl<'a> Stat<'a> {
                 4 => stat.parent = self::number(field)?,
                 // Never missing, but nothing depends on it.
                 6 => stat.session = self::number(field).unwrap_or(0),
+                9 => stat.is_kernel_thread = self::number(field).unwrap_or(0) & KERNEL_THREAD != 0,
                 20 => stat.threads = self::number(field)?,
                 22 => {
                     stat.start_time = self::number(field)?;
@@ -138,7 +144,7 @@ mod tests {
             let stat = Stat::parse(line.as_bytes()).expect(comm);
             assert_eq!((stat.comm, stat.parent, stat.start_time), (comm.as_bytes(), 4, 22));
             assert_eq!(stat.session, 6);
-            assert!(!stat.is_thread());
+            assert!(!stat.is_thread() && !stat.is_kernel_thread);
         }
     }
 
