@@ -224,6 +224,25 @@ impl Address {
             Self::Path(_) => None,
         }
     }
+
+    /// The interface of a link-local IP end, by its number in the connection's network namespace; else 0.
+    pub fn zone(&self) -> u32 {
+        match self {
+            Self::Ip(SocketAddr::V6(address)) => address.scope_id(),
+            Self::Ip(SocketAddr::V4(_)) | Self::Host(_) | Self::Path(_) => 0,
+        }
+    }
+
+    /// As [`host_text`], if it is an IP end.
+    pub fn host(&self) -> Option<String> {
+        Some(host_text(self.ip_addr()?, self.zone()))
+    }
+}
+
+/// An IP address as records carry it: without a port, with its zone (`fe80::1%2`) unless that is 0.
+pub fn host_text(ip: IpAddr, zone: u32) -> String {
+    let ip = ip.to_string();
+    if zone == 0 { ip } else { ip + "%" + &zone.to_string() }
 }
 
 /// Payload bytes of a connection, without retransmissions and control segments.

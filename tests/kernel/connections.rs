@@ -118,7 +118,10 @@ fn a_link_local_end_has_its_zone() -> Result<()> {
     rano.wait_for_event("connect", tuple)?;
     claude.close(connection, Ending::InOrder)?;
     rano.wait_for_event("close", tuple)?;
-    end(&mut scene, rano)
+    end(&mut scene, rano)?;
+    let stored = "SELECT count(*) FROM events WHERE local_ip = 'fe80::99%1' AND remote_ip = 'fe80::99%1'";
+    ensure!(scene.database()?.count(stored)? == 2, "the store's rows have it too");
+    Ok(())
 }
 
 fn a_mapped_address_is_ipv4() -> Result<()> {

@@ -127,7 +127,7 @@ fn append(line: &mut Vec<u8>, what: &What<'_>, connection: &Connection, run_id: 
     let tool = call.and_then(|call| call.tool.as_ref());
     let trace = process.and_then(|process| process.trace.as_ref());
     let text = |address: &Option<Address>| address.as_ref().map(Address::to_string);
-    let ip = |address: &Option<Address>| address.as_ref()?.ip_addr().map(|ip| ip.to_string());
+    let ip = |address: &Option<Address>| address.as_ref()?.host();
     let port = |address: &Option<Address>| match address {
         Some(Address::Ip(address)) => Some(address.port()),
         Some(Address::Host(_) | Address::Path(_)) | None => None,

@@ -44,8 +44,6 @@ impl fmt::Display for Size {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // With its zone, a link-local one: the same address on another link is another endpoint. The zone is the
-            // number of the interface within the connection's network namespace.
             Self::Ip(std::net::SocketAddr::V6(address)) if address.scope_id() != 0 => {
                 write!(f, "[{}%{}]:{}", address.ip(), address.scope_id(), address.port())
             }

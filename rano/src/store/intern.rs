@@ -17,6 +17,7 @@ use crate::event::{
     SocketState, SourceKind,
 };
 use crate::process::{Call, Process, ancestry};
+use crate::words;
 
 /// Entries a cache may hold. At some 200 bytes each, all of them together stay under 10 MiB.
 const CACHE_MAX: usize = 8192;
@@ -62,24 +63,24 @@ impl<K: Hash + Eq + Clone, V: Copy> Cache<K, V> {
 /// An end without its port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Host {
-    Ip(IpAddr),
+    /// With the zone of a link-local one, else 0.
+    Ip(IpAddr, u32),
     Path(Arc<str>),
 }
 
 impl Host {
     /// An unnamed unix socket has an empty path, which is no address.
-    fn of(address: Option<&Address>) -> Option<Self> {
-        match address? {
-            Address::Ip(address) => Some(Self::Ip(address.ip())),
-            Address::Host(ip) => Some(Self::Ip(*ip)),
+    fn of(address: &Address) -> Option<Self> {
+        match address {
             Address::Path(path) if path.is_empty() => None,
             Address::Path(path) => Some(Self::Path(Arc::clone(path))),
+            Address::Ip(_) | Address::Host(_) => Some(Self::Ip(address.ip_addr()?, address.zone())),
         }
     }
 
     fn text(&self) -> String {
         match self {
-            Self::Ip(ip) => ip.to_string(),
+            Self::Ip(ip, zone) => words::host_text(*ip, *zone),
             Self::Path(path) => path.to_string(),
         }
     }
@@ -155,7 +156,7 @@ impl Interned {
         event: &Event,
     ) -> rusqlite::Result<References> {
         let observed = &*event.connection;
-        let local = match Host::of(observed.local.as_ref()) {
+        let local = match observed.local.as_ref().and_then(Host::of) {
             Some(host) => Some(self.addresses.get_or_insert(&host, || address(connection, &host.text()))?),
             None => None,
         };
@@ -225,7 +226,7 @@ impl Interned {
     fn endpoint(&mut self, connection: &Connection, observed: &Observed) -> rusqlite::Result<i64> {
         let key = EndpointKey {
             protocol: observed.protocol,
-            remote: Host::of(observed.remote.as_ref()),
+            remote: observed.remote.as_ref().and_then(Host::of),
             domain: observed.name.as_ref().map(|KnownName { name, by }| (Arc::clone(name), *by)),
             class: observed.class,
             peer_pid: observed.peer_pid,

@@ -242,6 +242,8 @@ fn in_network(context: &Context<'_>) -> rusqlite::Result<bool> {
         });
     let network = network.map_err(|error| Error::UserFunctionError(error.to_string().into()))?;
     // What somebody else wrote into the file is no address.
-    let address: Option<IpAddr> = context.get_raw(0).as_str().ok().and_then(|text| text.parse().ok());
+    let text = context.get_raw(0).as_str().unwrap_or_default();
+    // A link-local address has its zone behind it.
+    let address: Option<IpAddr> = text.split('%').next().and_then(|address| address.parse().ok());
     Ok(address.is_some_and(|address| network.contains(address)))
 }

@@ -54,8 +54,14 @@ fn any_event(dice: &mut Dice, number: u64) -> Event {
         ..process()
     };
     let process = (dice.below(5) > 0).then(|| Arc::new(process));
-    let remotes =
-        ["10.1.2.3:443", "192.0.2.7:80", "[2001:db8::7]:443", "[::1]:8080", "255.255.255.255:65535"];
+    let remotes = [
+        "10.1.2.3:443",
+        "192.0.2.7:80",
+        "[2001:db8::7]:443",
+        "[::1]:8080",
+        "255.255.255.255:65535",
+        "[fe80::1%3]:443",
+    ];
     let (protocol, remote) = match dice.below(8) {
         0 => (Protocol::Unix, Some(Address::Path(dice.pick(&["/run/x.sock", "@abstract", ""]).into()))),
         1 => (Protocol::Tcp, None),
@@ -136,6 +142,8 @@ fn any_term(dice: &mut Dice) -> String {
         "ip:0.0.0.0/0",
         "ip:::/0",
         "ip:2001:db8::/32,::1",
+        "ip:fe80::1",
+        "fe80::1%3",
         "ip:255.255.255.255",
         "alert:true",
         "alert:no",
