@@ -90,7 +90,7 @@ fn a_socket_that_is_connected_again_is_two_connections() -> Result<()> {
 
 /// The resolver sorts addresses by connecting a datagram socket to each; the programs that do so and are there.
 fn a_name_with_six_addresses_is_one_connection() -> Result<()> {
-    const PROGRAMS: [(&str, &str); 4] = [
+    const PROGRAMS: [(&str, &str); 5] = [
         ("curl", "curl -s -m 20 -o /dev/null --noproxy '*' http://six.example:PORT/ || true"),
         ("python3", "python3 -c \"import socket; socket.create_connection(('six.example', PORT)).close()\""),
         (
@@ -98,15 +98,20 @@ fn a_name_with_six_addresses_is_one_connection() -> Result<()> {
             "node -e \"require('net').connect({host:'six.example',port:PORT,family:4}).on('connect', function () { this.destroy() })\"",
         ),
         ("java", "java DIRECTORY/Six.java PORT"),
+        ("go", "GO111MODULE=off GOCACHE=DIRECTORY/cache go run DIRECTORY/six.go PORT"),
     ];
     const SIX: &str = "public class Six { public static void main(String[] arguments) throws Exception { \
                        new java.net.Socket(\"six.example\", Integer.parseInt(arguments[0])).close(); } }";
+    const SIX_IN_GO: &str = "package main\nimport (\"net\"; \"os\")\nfunc main() {\n\
+                             connection, e := net.Dial(\"tcp\", \"six.example:\"+os.Args[1])\n\
+                             if e != nil { panic(e) }\nconnection.Close()\n}\n";
     let mut scene = crate::scene()?;
     let server = scene.server.serve(Transport::Tcp, "0.0.0.0:0", Service::Answer)?;
     let hosts = scene.directory().join("hosts");
     let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "2001:db8::2", "2001:db8::3", "2001:db8::4"];
     std::fs::write(&hosts, addresses.map(|address| format!("{address} six.example\n")).concat())?;
     std::fs::write(scene.directory().join("Six.java"), SIX)?;
+    std::fs::write(scene.directory().join("six.go"), SIX_IN_GO)?;
     let there = |program: &str| ["/usr/bin", "/bin"].iter().any(|at| Path::new(at).join(program).exists());
     let mut played = Vec::new();
     let rano = scene.observe(&[&EBPF[..], &["--pattern", "six-client", "--pattern", "gemini"]].concat())?;
@@ -129,6 +134,7 @@ fn a_name_with_six_addresses_is_one_connection() -> Result<()> {
     if played.is_empty() {
         return Err(skip("none of the programs is here"));
     }
+    println!("played: {played:?}");
     seen(&scene)?;
     let query = format!(
         "SELECT coalesce(group_concat(event || ' ' || proto || ' ' || remote_port), '') FROM events \
