@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::net::{AddressFamily, SocketType};
+
 use crate::names::host_name;
 
 /// glibc's `MAXNS`.
@@ -50,9 +52,14 @@ fn server(text: &str) -> Option<SocketAddr> {
     let (address, interface) = text.split_once('%')?;
     let scope = match interface.parse() {
         Ok(index) => index,
-        Err(_) => nix::net::if_::if_nametoindex(interface).ok()?,
+        Err(_) => interface_index(interface)?,
     };
     Some(SocketAddr::V6(SocketAddrV6::new(address.parse().ok()?, DNS_PORT, 0, scope)))
+}
+
+fn interface_index(name: &str) -> Option<u32> {
+    let any = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    rustix::net::netdevice::name_to_index(any, name).ok()
 }
 
 /// The first name of each address.
@@ -83,6 +90,8 @@ mod tests {
                     nameserver fe80::1%7\nnameserver 192.0.2.2\noptions edns0\n";
         let servers: Vec<String> = servers(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1%7]:53"]);
+        let [named] = super::servers("nameserver fe80::2%lo")[..] else { panic!("an interface by its name") };
+        assert_eq!(named.to_string(), "[fe80::2%1]:53");
         assert_eq!(super::servers("")[0].to_string(), "127.0.0.1:53");
     }
 
