@@ -8,7 +8,7 @@ use crate::connection::Connection;
 pub use crate::moment::Moment;
 pub use crate::words::{
     Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, OwnerQuality, Protocol, Role,
-    SocketState, Source, SourceKind,
+    SocketState, Source, SourceKind, host_text,
 };
 
 /// An understood event, with its connection as it stood then.

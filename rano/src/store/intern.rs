@@ -14,10 +14,9 @@ use crate::connection::Connection as Observed;
 use crate::errno;
 use crate::event::{
     Address, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, OwnerQuality, Protocol,
-    SocketState, SourceKind,
+    SocketState, SourceKind, host_text,
 };
 use crate::process::{Call, Process, ancestry};
-use crate::words;
 
 /// Entries a cache may hold. At some 200 bytes each, all of them together stay under 10 MiB.
 const CACHE_MAX: usize = 8192;
@@ -80,7 +79,7 @@ impl Host {
 
     fn text(&self) -> String {
         match self {
-            Self::Ip(ip, zone) => words::host_text(*ip, *zone),
+            Self::Ip(ip, zone) => host_text(*ip, *zone),
             Self::Path(path) => path.to_string(),
         }
     }
