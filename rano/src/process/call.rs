@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ProcessId;
+use super::{ProcessId, interpreter};
 use crate::moment::Moment;
 
 /// Clock ticks a second in /proc: a constant of the kernel's interface (`USER_HZ`), not its timer frequency.
 const TICK_MS: u64 = 10;
+
+/// What agents run commands with.
+const SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish"];
 
 /// The agent that a process runs for, and the tool call it is part of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,7 +29,8 @@ pub struct Call {
 /// The process that an agent started, on the way to another one or that one itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tool {
-    /// As it was first: redacted, cut, unescaped like that of a [`Process`](super::Process).
+    /// As it was first, or when it last became a shell with a command: some agents put a preparation in front of that
+    /// which is longer than what is kept. Redacted, cut, unescaped like that of a [`Process`](super::Process).
     pub cmdline: String,
     /// It may have ended.
     pub id: ProcessId,
@@ -40,6 +44,18 @@ impl Tool {
         let (boot_ms, start_ms) = (now.boot_ns / 1_000_000, id.start_time.saturating_mul(TICK_MS));
         let age = i64::try_from(boot_ms.saturating_sub(start_ms)).unwrap_or(0);
         Self { cmdline, id, started_ms: now.unix_ms.saturating_sub(age) }
+    }
+
+    /// The same once its process runs `cmdline`, where that is another command of a shell.
+    pub(super) fn as_shell(&self, cmdline: &str) -> Option<Self> {
+        let mut words = cmdline.split(' ');
+        let is_shell = words.next().is_some_and(|word| SHELLS.contains(&interpreter::basename(word)));
+        // `-c`, `-lc`
+        let is_command = words
+            .next()
+            .is_some_and(|word| word.starts_with('-') && !word.starts_with("--") && word.ends_with('c'));
+        (is_shell && is_command && self.cmdline != cmdline)
+            .then(|| Self { cmdline: cmdline.to_owned(), ..self.clone() })
     }
 }
 

@@ -71,7 +71,10 @@ impl Tree {
             began && before.agent_id == call.agent_id
         };
         if let Some(before) = before.filter(of_itself) {
-            return Some(Arc::clone(before));
+            let Some(tool) = before.tool.as_ref().and_then(|tool| tool.as_shell(cmdline)) else {
+                return Some(Arc::clone(before));
+            };
+            return Some(Arc::new(Call { tool: Some(tool), ..Call::clone(before) }));
         }
         let tool = Tool::new(id, cmdline.to_owned(), self.now);
         Some(Arc::new(Call { tool: Some(tool), ..Call::clone(call) }))

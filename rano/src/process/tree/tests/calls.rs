@@ -37,6 +37,13 @@ fn what_an_agent_starts_is_a_tool_call_with_all_below_it() {
     // The shell runs its last command in its own place: it is the same call.
     executed(&mut tree, 21, "wget y");
     assert_eq!(call(&mut tree, 21), "claude(20) - › bash -c make(21)");
+    // A preparation in front of the command is none, nor is a script.
+    see(&mut tree, 40, 20, "/proc/self/exe --setup bash -c x");
+    executed(&mut tree, 40, "/usr/bin/bash -c export A=1; exec bash -lc make");
+    executed(&mut tree, 40, "bash -lc make");
+    executed(&mut tree, 40, "bash install.sh");
+    executed(&mut tree, 40, "curl -c x");
+    assert_eq!(call(&mut tree, 40), "claude(20) - › bash -lc make(40)");
     tree.apply(gone(21));
     see(&mut tree, 24, 22, "curl z");
     assert_eq!(call(&mut tree, 24), "claude(20) - › bash -c make(21)", "it is gone");
