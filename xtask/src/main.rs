@@ -1,5 +1,6 @@
-//! What a developer or CI runs: `cargo xtask run|test|tidy|ebpf|vm|fuzz|bench|dist|release`.
+//! What a developer or CI runs: `cargo xtask run|test|tidy|ebpf|vm|fuzz|bench|agents|dist|release`.
 
+mod agents;
 mod bench;
 mod cargo;
 mod digest;
@@ -28,6 +29,7 @@ usage: cargo xtask run [-- RANO'S ARGUMENTS]   install what the system lacks, bu
                                                (all)
        cargo xtask bench db --events N --out FILE [--seed S]
                                                make a history of so many events
+       cargo xtask agents [NAME]...     real agents in a closed network: whose is each row? (--help lists the options)
        cargo xtask dist [OPTIONS]       everything that a release has (--help lists the options)
        cargo xtask release X.Y.Z [--dry-run]   set the version and date the change log
 ";
@@ -56,6 +58,7 @@ fn run(task: &str, arguments: Vec<OsString>) -> Result<ExitCode> {
         }
         "tidy" => tidy::run(&arguments),
         "ebpf" => ebpf::run(&arguments),
+        "agents" => agents::run(&arguments),
         "dist" => dist::run(&arguments),
         "release" => release::run(&arguments),
         "vm" => vm::run(&arguments),
