@@ -15,7 +15,8 @@ use super::pids::check_pids;
 use super::ready::Ready;
 use crate::alerts::{AlertRules, Judge};
 use crate::config::{
-    Configuration, DomainMode, EndpointEntry, Exclude, Field, LogFormat, Origin, RungChoice, Settings,
+    Configuration, DomainMode, EndpointEntry, Exclude, Field, FormatChoice, LogFormat, Origin, RungChoice,
+    Settings,
 };
 use crate::event::{Moment, Source, SourceKind};
 use crate::exit::{Code, Failure};
@@ -25,6 +26,7 @@ use crate::monitor::{CommandSetup, NameMode, NameSettings, NotOpened, Opened, Ou
 use crate::names::pcap;
 use crate::output::banner::{Banner, few};
 use crate::output::escape::Escaped;
+use crate::output::human::Clock;
 use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
 use crate::pipeline::Scope;
@@ -438,13 +440,18 @@ impl<'a> Run<'a> {
     }
 
     fn format(&self) -> Format {
-        if self.settings.json { Format::Json } else { Format::Pretty }
+        match self.settings.format {
+            FormatChoice::Auto if stream::stdout_is_terminal() && !self.is_command => Format::Line,
+            FormatChoice::Auto | FormatChoice::Pretty => Format::Pretty,
+            FormatChoice::Line => Format::Line,
+            FormatChoice::Json => Format::Json,
+        }
     }
 
     fn log_files(&self, reopen: &ReopenLogs) -> Result<Vec<LogFile>> {
         let format = match self.settings.log_format {
-            LogFormat::Auto => self.format(),
-            LogFormat::Pretty => Format::Pretty,
+            LogFormat::Auto if self.settings.is_json() => Format::Json,
+            LogFormat::Auto | LogFormat::Pretty => Format::Pretty,
             LogFormat::Json => Format::Json,
         };
         let named_by = self.named_by(Field::log_file);
@@ -489,6 +496,8 @@ impl<'a> Run<'a> {
             stats: self.wants_stats().then(|| LiveStats::new(stats)),
             bell: self.settings.alert_bell,
             room: terminal_room,
+            columns: row_columns,
+            clock: if self.settings.local { Clock::local() } else { Clock::Utc },
             is_quiet: false,
         };
         let stdout = match talk {
@@ -511,6 +520,8 @@ impl<'a> Run<'a> {
             stats: None,
             bell: false,
             room: terminal_room,
+            columns: row_columns,
+            clock: Clock::Utc,
             is_quiet: is_terminal,
         };
         let stderr = || Stream::stderr(self.styles(is_terminal));
@@ -518,7 +529,9 @@ impl<'a> Run<'a> {
     }
 
     fn wants_stats(&self) -> bool {
-        !self.is_command && !self.settings.json && (self.settings.once || self.settings.stats_interval_ms > 0)
+        !self.is_command
+            && !self.settings.is_json()
+            && (self.settings.once || self.settings.stats_interval_ms > 0)
     }
 
     fn shown(&self) -> Shown {
@@ -598,4 +611,9 @@ fn terminal_room() -> Room {
     let size = rustix::termios::tcgetwinsize(stream::stderr_end()).ok();
     let or = |cells: Option<u16>, usual| cells.filter(|cells| *cells > 0).map_or(usual, usize::from);
     Room { columns: or(size.map(|size| size.ws_col), 80), rows: or(size.map(|size| size.ws_row), 24) }
+}
+
+/// Of the terminal that standard output is. A file has room, and is read on some screen one day.
+fn row_columns() -> usize {
+    stream::stdout_columns().unwrap_or(160)
 }

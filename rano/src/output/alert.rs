@@ -10,13 +10,16 @@ use crate::connection::Connection;
 use crate::event::{Address, KnownName};
 use crate::output::escape::Escaped;
 use crate::output::human::{timestamp_millis, timestamp_seconds};
-use crate::output::json;
 use crate::output::style::Styles;
+use crate::output::{json, line};
 use crate::update::Alert;
 
-/// `[ALERT] time | CRITICAL | kind | what`. No newline. Which connection it was stands in JSON and in the history,
-/// whose rows are marked.
-pub fn line(alert: &Alert, styles: &Styles) -> String {
+/// Columns of a command line on a terminal: two rows of a small one.
+const COMMAND_MAX: usize = 160;
+
+/// `[ALERT] time | CRITICAL | kind | what | curl(22078) ← claude(21914) | command line`. No newline. A terminal, which
+/// has a width, gets the beginning of a long command line.
+pub fn line(alert: &Alert, width: Option<usize>, styles: &Styles) -> String {
     let (paint, severity) = match alert.reason.severity() {
         Severity::Critical => (styles.critical, "CRITICAL"),
         Severity::Warning => (styles.warning, "WARNING"),
@@ -24,7 +27,12 @@ pub fn line(alert: &Alert, styles: &Styles) -> String {
     let time = timestamp_seconds(alert.at.unix_ms);
     let kind = alert.reason.kind();
     let message = message(&alert.reason, &alert.connection);
-    format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}")
+    let mut line =
+        format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}");
+    if let Some(process) = &alert.connection.process {
+        line::write_who(&mut line, process, width.map_or(usize::MAX, |_| COMMAND_MAX));
+    }
+    line
 }
 
 /// What was found, names escaped.

@@ -6,6 +6,7 @@ pub mod banner;
 pub mod escape;
 pub mod event_json;
 pub mod event_line;
+pub mod line;
 pub mod diff;
 pub mod doctor;
 pub mod export;

@@ -23,7 +23,7 @@ pub struct Line {
 
 impl Line {
     /// The pieces one after the other, cut at `columns`.
-    fn of(columns: usize, pieces: &[(Style, &str)]) -> Self {
+    pub(super) fn of(columns: usize, pieces: &[(Style, &str)]) -> Self {
         let mut line = Self { text: String::new(), width: 0 };
         for (style, text) in pieces {
             let piece = cut(text, columns - line.width);

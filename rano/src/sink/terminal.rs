@@ -7,10 +7,13 @@ use std::time::Duration;
 use crate::event::{Event, Moment};
 use crate::output::escape::Line as Message;
 use crate::output::fold::folded;
+use crate::output::human::Clock;
+use crate::output::line::{self, Look};
 use crate::output::stats::Line;
 use crate::output::stream::{self, Control, Stream};
 use crate::output::style::Styles;
 use crate::output::{self, event_json, event_line};
+use crate::sink::held::Held;
 use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room};
 use crate::sink::{Sink, SinkReport};
@@ -22,6 +25,9 @@ use crate::update::{Alert, Progress, Renamed, Update};
 /// Shape of the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
+    /// A row an event.
+    Line,
+    /// The long form.
     Pretty,
     Json,
 }
@@ -39,6 +45,10 @@ pub struct Terminal {
     bell: bool,
     /// Of the terminal now; asked each time, because windows are resized.
     room: fn() -> Room,
+    /// The same of the one that events go to.
+    columns: fn() -> usize,
+    clock: Clock,
+    held: Held,
     /// The stats block that stands at the bottom of the terminal, and the room it was drawn in.
     drawn: Vec<Line>,
     drawn_in: Room,
@@ -66,6 +76,10 @@ pub struct TerminalSettings {
     /// Ring with each alert.
     pub bell: bool,
     pub room: fn() -> Room,
+    /// Columns of a row.
+    pub columns: fn() -> usize,
+    /// Of rows.
+    pub clock: Clock,
     /// Nothing is written before the end: somebody else has the screen.
     pub is_quiet: bool,
 }
@@ -73,6 +87,7 @@ pub struct TerminalSettings {
 impl Terminal {
     pub fn new(stdout: Stream, stderr: Stream, settings: TerminalSettings, stop: Stop) -> Self {
         Self {
+            held: Held::new(stdout.is_terminal),
             stdout,
             stderr,
             format: settings.format,
@@ -82,6 +97,8 @@ impl Terminal {
             stats: settings.stats,
             bell: settings.bell,
             room: settings.room,
+            columns: settings.columns,
+            clock: settings.clock,
             drawn: Vec::new(),
             drawn_in: Room::ENDLESS,
             has_been_due: false,
@@ -210,39 +227,71 @@ impl Terminal {
         if !self.show_events || !self.shown.takes(event) || self.closed {
             return;
         }
-        if self.stdout.is_terminal && !self.drawn.is_empty() {
-            self.say("");
-        }
-        match self.format {
-            Format::Pretty => {
-                let mut line = std::mem::take(&mut self.line);
-                line.clear();
-                event_line::write(&mut line, event, &self.stdout.styles);
-                self.write_stdout(&line);
-                self.line = line;
-            }
-            Format::Json => self.write_json(|line, run_id| event_json::write(line, event, run_id)),
+        if self.format == Format::Line {
+            self.rows(|held, out| held.take(event, out));
+        } else {
+            self.show(event);
         }
     }
 
+    /// Shows what has waited long enough.
+    fn rows(&mut self, pick: impl FnOnce(&mut Held, &mut Vec<Event>)) {
+        let mut out = Vec::new();
+        pick(&mut self.held, &mut out);
+        for event in &out {
+            self.show(event);
+        }
+    }
+
+    fn show(&mut self, event: &Event) {
+        if self.stdout.is_terminal && !self.drawn.is_empty() {
+            self.say("");
+        }
+        if self.format == Format::Json {
+            return self.write_json(|line, run_id| event_json::write(line, event, run_id));
+        }
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        if self.format == Format::Line {
+            let look = Look { columns: (self.columns)(), clock: &self.clock, styles: &self.stdout.styles };
+            line::write(&mut line, event, &look);
+        } else {
+            event_line::write(&mut line, event, &self.stdout.styles);
+        }
+        self.write_stdout(&line);
+        self.line = line;
+    }
+
     fn renamed(&mut self, renamed: &Renamed) {
-        if self.format == Format::Json && self.show_events && !self.closed && self.shown.takes_name(renamed) {
-            self.write_json(|line, run_id| event_json::write_name(line, renamed, run_id));
+        if !self.show_events || self.closed {
+            return;
+        }
+        match self.format {
+            Format::Line => self.rows(|held, out| held.renamed(&renamed.connection, out)),
+            Format::Json if self.shown.takes_name(renamed) => {
+                self.write_json(|line, run_id| event_json::write_name(line, renamed, run_id));
+            }
+            Format::Pretty | Format::Json => {}
         }
     }
 
     fn alert(&mut self, alert: &Alert) {
+        self.rows(|held, out| held.release_of(alert.connection.id, out));
         if self.stdout.is_terminal {
             // The event stands above the alert that it raised.
             self.flush_stdout();
         }
         self.erase_block();
         let _ = match self.format {
-            Format::Pretty => self.stderr.text(&(output::alert::line(alert, &self.stderr.styles) + "\n")),
+            Format::Line | Format::Pretty => {
+                let width = stream::stderr_columns().filter(|_| self.stderr.is_terminal);
+                let line = output::alert::line(alert, width, &self.stderr.styles) + "\n";
+                self.stderr.text(&folded(line, width, 2))
+            }
             Format::Json => self.stderr.json(&mut output::alert::json(alert, &self.run_id)),
         };
         // A program that reads the objects has no ears.
-        if self.bell && (self.format == Format::Pretty || self.stderr.is_terminal) {
+        if self.bell && (self.format != Format::Json || self.stderr.is_terminal) {
             let _ = self.stderr.control(Control::Bell);
         }
         let _ = self.stderr.flush();
@@ -255,6 +304,7 @@ impl Terminal {
 
     fn progress(&mut self, progress: &Progress) {
         self.now = progress.now;
+        self.rows(|held, out| held.passed(progress.now.boot_ns, out));
         self.flush_stdout();
         if let Some(standings) = &progress.standings {
             self.update_stats(standings, When::TimePassed);
@@ -300,7 +350,9 @@ impl Sink for Terminal {
         if self.is_displaced() {
             return Some(Moment::default());
         }
-        self.stats.as_ref().map(LiveStats::next_tick)
+        let stats = self.stats.as_ref().map(LiveStats::next_tick);
+        let held = self.held.next_due().map(|boot_ns| Moment { boot_ns, unix_ms: 0 });
+        stats.into_iter().chain(held).min_by_key(|moment| moment.boot_ns)
     }
 
     fn counts_every(&self) -> Option<Duration> {
@@ -308,6 +360,7 @@ impl Sink for Terminal {
     }
 
     fn finish(&mut self, summary: &Summary) -> SinkReport {
+        self.rows(Held::finish);
         self.flush_stdout();
         let hidden = self.shown.hidden().filter(|_| self.show_events);
         if let Some(stats) = &self.stats {
@@ -316,7 +369,7 @@ impl Sink for Terminal {
         }
         // What was drawn last stays on the screen above the summary.
         self.drawn.clear();
-        if self.format == Format::Pretty && !self.closed {
+        if self.format != Format::Json && !self.closed {
             if self.stdout.is_terminal && !self.is_quiet {
                 // Ctrl-C stands where the cursor is, as `^C`.
                 self.write_stdout("\n");
@@ -380,6 +433,8 @@ mod tests {
                 stats: Some(LiveStats::new(stats)),
                 bell: false,
                 room: || Room { columns: COLUMNS.get(), rows: 24 },
+                columns: || COLUMNS.get(),
+                clock: Clock::Utc,
                 is_quiet: false,
             };
             let stop = Stop::new().expect("an eventfd is to be had");
