@@ -88,6 +88,8 @@ impl Pipeline {
     #[must_use]
     pub fn with_judge(mut self, judge: Judge) -> Self {
         self.tracker.rooms.alerting = Alerting::new(judge);
+        let every = self.tracker.rooms.alerting.counts_every();
+        self.counting = Counting::every(every.into_iter().chain(self.tracker.rooms.out.counts_every()).min());
         self
     }
 

@@ -182,7 +182,7 @@ fn a_name_is_waited_for_two_seconds_or_until_the_close() {
     let reason = waits.overdue(due.wait, &begin.connection, at(2_000), &mut notes);
     assert_eq!(
         reason,
-        Some(Reason::UnknownDomain { remote: "203.0.113.7:443".parse().unwrap(), possible: Vec::new() })
+        [Reason::UnknownDomain { remote: "203.0.113.7:443".parse().unwrap(), possible: Vec::new() }]
     );
     assert!(ended(&mut waits, &event(EventKind::Close, 1, 3_000), &mut notes).is_empty(), "said once");
 

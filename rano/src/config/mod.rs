@@ -45,6 +45,7 @@ use crate::process::roster::Roster;
 use document::Document;
 use layers::Assignment;
 use search::{Content, Status};
+pub use value::ByteSize;
 use value::Value;
 
 /// A configuration without errors.

@@ -317,6 +317,8 @@ pub(crate) struct Outputs {
     pub(crate) top: usize,
     /// What the summary says is excluded.
     pub(crate) excludes: Vec<String>,
+    /// What is said first.
+    pub(crate) notices: Vec<String>,
     /// What is said if nobody is there to watch.
     pub(crate) idle_notice: Option<String>,
     /// Called when watching has begun.
@@ -351,13 +353,13 @@ impl Opened {
 
     /// Observes on this thread, which gives up its privileges, until `stop` is raised or the source has no more.
     pub(crate) fn observe(mut self, outputs: Outputs, stop: &Stop) -> Result<Summary> {
-        let Outputs { sinks, judge, views, top, excludes, idle_notice, ready } = outputs;
+        let Outputs { sinks, judge, views, top, excludes, notices, idle_notice, ready } = outputs;
         self.give_up_privileges();
         let mut pipeline = Pipeline::new(self.tree, self.scope, sinks)
             .with_excludes(excludes)
             .with_views(&views)
             .with_names(self.names)
-            .with_warnings(self.warnings);
+            .with_warnings(std::mem::take(&mut self.warnings).into_iter().chain(notices).collect());
         if let Some(notice) = idle_notice {
             pipeline = pipeline.with_idle_notice(notice);
         }

@@ -41,9 +41,10 @@ impl Rooms {
     }
 
     /// It was read how many bytes an open connection has sent and received.
-    pub(super) fn counted(&mut self, entry: &mut Entry) {
+    pub(super) fn counted(&mut self, at: Moment, entry: &mut Entry) {
         self.totals.sum(&entry.connection, &mut entry.summed);
         self.changed(entry);
+        self.alerting.counted(at, entry, &mut self.out);
     }
 
     /// What is known of an open connection changed, of which an event was sent.
