@@ -10,6 +10,7 @@ mod rooms;
 mod tracker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -30,6 +31,10 @@ use counting::Counting;
 pub use naming::Names;
 use naming::{NamingNotes, NamingRoom};
 use tracker::Tracker;
+
+/// How long and how often a single look waits for names: 300 ms at most.
+const NAME_WAIT: Duration = Duration::from_millis(10);
+const NAME_WAITS: u32 = 30;
 
 /// What is shown and stored, of what a source delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +152,7 @@ impl Pipeline {
                     self.counting.passed(source, &mut self.tracker);
                     self.tick(source, top);
                     if pumped == Pumped::Exhausted {
+                        self.wait_for_names(source, stop, top);
                         break;
                     }
                 }
@@ -164,6 +170,16 @@ impl Pipeline {
         self.tick(source, top);
         let summary = self.finish(source, top);
         outcome.map(|()| summary)
+    }
+
+    /// Of a single look, while there are any to come, and not for long.
+    fn wait_for_names(&mut self, source: &mut dyn Source, stop: &Stop, top: usize) {
+        let mut waits = if self.tracker.is_single_look() { NAME_WAITS } else { 0 };
+        while waits > 0 && self.tracker.rooms.naming.is_asking() && !stop.is_raised() {
+            waits -= 1;
+            stop.wait_for(NAME_WAIT);
+            self.tick(source, top);
+        }
     }
 
     /// The source has been drained.

@@ -203,6 +203,7 @@ fn names(configuration: &Configuration) -> NameSettings {
         private: settings.ptr_private,
         recorded: settings.replay.is_some(),
         once: settings.once,
+        once_waits: settings.once && !settings.is_json(),
         classes: configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect(),
         precious: if settings.alerts { settings.alert_domain.clone() } else { Vec::new() },
         unknown: settings.alerts,
@@ -341,12 +342,19 @@ impl<'a> Run<'a> {
         )
     }
 
+    /// Where the history goes. A single look keeps none unless that was said for it.
+    fn history(&self) -> Option<&Path> {
+        let is_said =
+            matches!(self.configuration.origin(Field::sqlite), Origin::Flag | Origin::Environment { .. });
+        self.settings.sqlite.as_deref().filter(|_| is_said || !self.settings.once)
+    }
+
     /// A limit of file sizes is like a disk that fills up: the observation goes on without what it does not allow.
     fn store(&self, health: SourceHealth) -> Result<(Option<Store>, Option<LostHistory>, Rights)> {
         let mut rights = self.files.rights();
-        let Some(path) = &self.settings.sqlite else { return Ok((None, None, rights)) };
+        let Some(path) = self.history() else { return Ok((None, None, rights)) };
         let options = StoreOptions {
-            path: path.clone(),
+            path: path.to_owned(),
             rights: self.files.rights(),
             batch_size: self.settings.db_batch_size,
             flush_interval: Duration::from_millis(self.settings.db_flush_ms),
@@ -482,7 +490,7 @@ impl<'a> Run<'a> {
             source_reason: health.reason.as_deref(),
             names,
             interval: polls.then(|| Duration::from_millis(self.settings.interval_ms)),
-            history: self.settings.sqlite.as_deref(),
+            history: self.history(),
             files: &self.config_files(),
             notes: &self.configuration.notes,
         }

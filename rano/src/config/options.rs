@@ -303,7 +303,7 @@ options! {
     alert_max_per_provider: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
     /// Alert on a connection that stays open longer than this, in milliseconds
     alert_duration_ms: Option<u64> = option(Alerts).value_name("MS").range(0, 365 * 24 * HOUR_MS);
-    /// Alert on a connection that has sent more than this (500K, 10M, 1G), open or closed
+    /// Alert on a connection that sent more than this (500K, 10M, 1G)
     alert_sent: Option<ByteSize> = option(Alerts).value_name("SIZE").details(
         "K, M, G, KiB, MiB and GiB are powers of 1024. rano reads the bytes of open connections at least once a second.");
     /// Alert on an endpoint that this agent never reached before

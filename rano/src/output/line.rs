@@ -52,6 +52,11 @@ pub fn who(connection: &Connection) -> String {
 
 /// Where it goes, or comes from: `~example.com:443`, `[2001:db8::1]:53/udp`. A guess has its sign.
 pub fn endpoint(connection: &Connection) -> String {
+    Escaped(&endpoint_raw(connection)).to_string()
+}
+
+/// The same, not escaped yet.
+pub fn endpoint_raw(connection: &Connection) -> String {
     let port = match &connection.remote {
         Some(Address::Ip(address)) => format!(":{}", address.port()),
         Some(Address::Host(_) | Address::Path(_)) | None => String::new(),
@@ -61,7 +66,7 @@ pub fn endpoint(connection: &Connection) -> String {
         (None, Some(address)) => address.to_string(),
         (None, None) => "*".to_owned(),
     };
-    with_protocol(Escaped(&end).to_string(), connection.protocol)
+    with_protocol(end, connection.protocol)
 }
 
 fn with_protocol(end: String, protocol: Protocol) -> String {
@@ -123,14 +128,15 @@ impl Row<'_> {
         let column = who_column(*columns);
         let (who_wide, end_wide) = (who.width(), end.width());
         // A blank before the end, and before and behind the mark.
-        let fixed = 4;
+        const FIXED: usize = 4;
         let budget = tail_columns(*columns);
-        let fits = |tail: &Pieces| who_wide.max(column) + end_wide + fixed + width(tail) <= room;
+        let fits = |tail: &Pieces| who_wide.max(column) + end_wide + FIXED + width(tail) <= room;
         let within = |tail: &Pieces| width(tail) <= budget;
         let tails = self.tails();
         let tail = tails.iter().find(|tail| fits(tail)).or_else(|| tails.iter().find(|tail| within(tail)));
         let tail = tail.cloned().unwrap_or_default();
-        let rest = room.saturating_sub(fixed + width(&tail));
+        let has_more = !tail.is_empty() || self.connection.alert;
+        let rest = room.saturating_sub(if has_more { FIXED + width(&tail) } else { 1 });
         let end_room = if who_wide + end_wide <= rest {
             end_wide
         } else {
@@ -151,10 +157,10 @@ impl Row<'_> {
         pieces.push((PLAIN, " ".repeat(gap + 1 + indent)));
         let class = self.connection.class;
         pieces.push((styles.class(class), end));
-        if self.event.kind == EventKind::Listen && tail.is_empty() {
+        if !has_more {
             return;
         }
-        let until = room.saturating_sub(budget + fixed - 1).max(taken + indent).min(rest);
+        let until = room.saturating_sub(budget + FIXED - 1).max(taken + indent).min(rest);
         pieces.push((PLAIN, " ".repeat(until.saturating_sub(taken + indent) + 1)));
         let mark =
             if self.connection.alert { (styles.critical, "!".to_owned()) } else { (PLAIN, " ".to_owned()) };

@@ -57,6 +57,10 @@ impl Tracker {
         }
     }
 
+    pub(super) fn is_single_look(&self) -> bool {
+        self.scope.pending
+    }
+
     /// When there is something to do or to show without any event; boot clock.
     pub(super) fn next_due(&self) -> Option<u64> {
         let Rooms { alerting, naming, out, .. } = &self.rooms;

@@ -2,12 +2,14 @@
 //! made for. Such a look-up gets no row of its own.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
 use crate::connection::Connection;
 use crate::event::{Address, Class, ConnectionId, Event, EventKind, Role};
 use crate::process::ProcessId;
+use crate::update::Renamed;
 
 /// How long a connect waits for its name; a person does not notice it.
 const NAME_NS: u64 = 50_000_000;
@@ -65,6 +67,7 @@ impl Held {
     }
 
     pub fn take(&mut self, event: &Event, out: &mut Vec<Event>) {
+        self.passed(event.at.boot_ns, out);
         let connection = &*event.connection;
         match event.kind {
             EventKind::Close => return self.closed(event, out),
@@ -89,10 +92,12 @@ impl Held {
     }
 
     /// A name became known.
-    pub fn renamed(&mut self, connection: &std::sync::Arc<Connection>, out: &mut Vec<Event>) {
+    pub fn renamed(&mut self, renamed: &Renamed, out: &mut Vec<Event>) {
+        let Renamed { at, connection, .. } = renamed;
+        self.passed(at.boot_ns, out);
         if let Some(at) = self.place(connection.id) {
             let waiting = &mut self.waiting[at];
-            waiting.event.connection = std::sync::Arc::clone(connection);
+            waiting.event.connection = Arc::clone(connection);
             if waiting.what == For::Name {
                 self.release(at, out);
             }
@@ -218,8 +223,6 @@ fn may_get_name(connection: &Connection) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::event::{Bytes, DomainSource, KnownName, Moment, Protocol};
     use crate::process::Process;
@@ -301,7 +304,8 @@ mod tests {
         held.take(&second, &mut out);
         let name = KnownName { name: "a.example".into(), by: DomainSource::Ptr };
         let named = second.with(|connection| connection.name = Some(name.clone()));
-        held.renamed(&named.connection, &mut out);
+        let renamed = Renamed { at: named.at, connection: named.connection, before: None };
+        held.renamed(&renamed, &mut out);
         assert_eq!(out.iter().map(|event| event.connection.name.clone()).collect::<Vec<_>>(), [Some(name)]);
         let ended = [connect(3, 1, WEB, 200), close(3, WEB, 210)];
         assert_eq!(shown(&mut held, &ended, 210), [3, 3], "its end shows it");

@@ -147,7 +147,7 @@ impl LogFile {
         }
         self.bytes.clear();
         match self.format {
-            Format::Line | Format::Pretty => {
+            Format::Line | Format::Pretty | Format::Table => {
                 self.line.clear();
                 event_line::write(&mut self.line, event, &Styles::PLAIN);
                 self.bytes.extend_from_slice(screened(&self.line, Colors::Plain).as_bytes());
@@ -197,7 +197,7 @@ impl Sink for LogFile {
 
     fn finish(&mut self, summary: &Summary) -> SinkReport {
         let text = match self.format {
-            Format::Line | Format::Pretty => {
+            Format::Line | Format::Pretty | Format::Table => {
                 let hidden = self.shown.hidden();
                 screened(&summary.render(&Styles::PLAIN, hidden.as_ref()), Colors::Plain).into_owned()
             }

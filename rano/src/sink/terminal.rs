@@ -2,8 +2,10 @@
 //! place where that is a terminal. A closed stdout ends the observation as a signal would.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::connection::Connection;
 use crate::event::{Event, Moment};
 use crate::output::escape::Line as Message;
 use crate::output::fold::folded;
@@ -12,7 +14,7 @@ use crate::output::line::{self, Look};
 use crate::output::stats::Line;
 use crate::output::stream::{self, Control, Stream};
 use crate::output::style::Styles;
-use crate::output::{self, event_json, event_line};
+use crate::output::{self, event_json, event_line, open_table};
 use crate::sink::held::Held;
 use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room};
@@ -22,6 +24,9 @@ use crate::summary::Summary;
 use crate::totals::Standings;
 use crate::update::{Alert, Progress, Renamed, Update};
 
+/// Text that goes to no terminal is not cut.
+const WIDE: usize = 100_000;
+
 /// Shape of the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -30,6 +35,8 @@ pub enum Format {
     /// The long form.
     Pretty,
     Json,
+    /// Once, at the end: what is open.
+    Table,
 }
 
 /// Everything a terminal sink is made of.
@@ -49,6 +56,9 @@ pub struct Terminal {
     columns: fn() -> usize,
     clock: Clock,
     held: Held,
+    /// Of a table.
+    open: Vec<Arc<Connection>>,
+    show_summary: bool,
     /// The stats block that stands at the bottom of the terminal, and the room it was drawn in.
     drawn: Vec<Line>,
     drawn_in: Room,
@@ -70,6 +80,7 @@ pub struct Terminal {
 pub struct TerminalSettings {
     pub format: Format,
     pub show_events: bool,
+    pub show_summary: bool,
     pub shown: Shown,
     pub run_id: String,
     pub stats: Option<LiveStats>,
@@ -88,6 +99,8 @@ impl Terminal {
     pub fn new(stdout: Stream, stderr: Stream, settings: TerminalSettings, stop: Stop) -> Self {
         Self {
             held: Held::new(stdout.is_terminal),
+            open: Vec::new(),
+            show_summary: settings.show_summary,
             stdout,
             stderr,
             format: settings.format,
@@ -227,10 +240,10 @@ impl Terminal {
         if !self.show_events || !self.shown.takes(event) || self.closed {
             return;
         }
-        if self.format == Format::Line {
-            self.rows(|held, out| held.take(event, out));
-        } else {
-            self.show(event);
+        match self.format {
+            Format::Line => self.rows(|held, out| held.take(event, out)),
+            Format::Table => self.open.push(Arc::clone(&event.connection)),
+            Format::Pretty | Format::Json => self.show(event),
         }
     }
 
@@ -267,11 +280,27 @@ impl Terminal {
             return;
         }
         match self.format {
-            Format::Line => self.rows(|held, out| held.renamed(&renamed.connection, out)),
+            Format::Line => self.rows(|held, out| held.renamed(renamed, out)),
+            Format::Table => self.changed(&renamed.connection),
             Format::Json if self.shown.takes_name(renamed) => {
                 self.write_json(|line, run_id| event_json::write_name(line, renamed, run_id));
             }
             Format::Pretty | Format::Json => {}
+        }
+    }
+
+    /// Of what is in the table.
+    fn changed(&mut self, connection: &Arc<Connection>) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.id == connection.id) {
+            *open = Arc::clone(connection);
+        }
+    }
+
+    fn write_table(&mut self) {
+        if self.show_events && !self.closed {
+            let width = stream::stdout_columns().filter(|_| self.stdout.is_terminal).unwrap_or(WIDE);
+            let table = open_table::render(&self.open, self.now, width, &self.stdout.styles);
+            self.write_stdout(&table);
         }
     }
 
@@ -283,7 +312,7 @@ impl Terminal {
         }
         self.erase_block();
         let _ = match self.format {
-            Format::Line | Format::Pretty => {
+            Format::Line | Format::Pretty | Format::Table => {
                 let width = stream::stderr_columns().filter(|_| self.stderr.is_terminal);
                 let line = output::alert::line(alert, width, &self.stderr.styles) + "\n";
                 self.stderr.text(&folded(line, width, 2))
@@ -336,9 +365,9 @@ impl Sink for Terminal {
             Update::MoreUnknownEndpoints(count) => {
                 self.notice(&output::alert::more_unknown_endpoints(*count));
             }
+            Update::Changed(connection) => self.changed(connection),
             Update::OtherName { .. }
             | Update::Marked(_)
-            | Update::Changed(_)
             | Update::Left(_)
             | Update::Watched(_)
             | Update::Unwatched(_) => {}
@@ -369,7 +398,10 @@ impl Sink for Terminal {
         }
         // What was drawn last stays on the screen above the summary.
         self.drawn.clear();
-        if self.format != Format::Json && !self.closed {
+        if self.format == Format::Table {
+            self.write_table();
+        }
+        if self.format != Format::Json && !self.closed && self.show_summary {
             if self.stdout.is_terminal && !self.is_quiet {
                 // Ctrl-C stands where the cursor is, as `^C`.
                 self.write_stdout("\n");
@@ -378,7 +410,7 @@ impl Sink for Terminal {
             self.write_stdout(&folded(summary.render(&self.stdout.styles, hidden.as_ref()), width, 6));
             self.flush_stdout();
         }
-        if self.format == Format::Json || self.closed {
+        if (self.format == Format::Json || self.closed) && self.show_summary {
             let _ = self.stderr.text(&summary.render(&self.stderr.styles, hidden.as_ref()));
         }
         let _ = self.stderr.flush();
@@ -390,7 +422,7 @@ impl Sink for Terminal {
 mod tests {
     use std::cell::Cell;
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;
@@ -428,6 +460,7 @@ mod tests {
             let settings = TerminalSettings {
                 format: Format::Pretty,
                 show_events: true,
+                show_summary: true,
                 shown: Shown::default(),
                 run_id: "1-1".to_owned(),
                 stats: Some(LiveStats::new(stats)),

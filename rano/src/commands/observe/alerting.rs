@@ -28,7 +28,7 @@ impl Run<'_> {
             seen: None,
             notices: if is_asked { vec![format!("--alert-new: {why}")] } else { Vec::new() },
         };
-        let Some(path) = &self.settings.sqlite else {
+        let Some(path) = self.history() else {
             return silent("there is no history to compare with, so nothing is new");
         };
         let size = self.files.look_through(path).map(|file| file.len()).unwrap_or(0);

@@ -17,11 +17,18 @@ use crate::totals::View;
 impl Run<'_> {
     fn format(&self) -> Format {
         match self.settings.format {
+            FormatChoice::Auto if self.settings.once => Format::Table,
             FormatChoice::Auto if stream::stdout_is_terminal() && !self.is_command => Format::Line,
             FormatChoice::Auto | FormatChoice::Pretty => Format::Pretty,
             FormatChoice::Line => Format::Line,
             FormatChoice::Json => Format::Json,
         }
+    }
+
+    /// A single look is a table, or objects for a program, which has its summary on standard error.
+    fn shows_summary(&self) -> bool {
+        let settings = self.settings;
+        !settings.once || settings.with_summary || settings.summary_only || settings.is_json()
     }
 
     pub(super) fn terminal(&self, stop: &Stop, talk: Talk) -> Terminal {
@@ -35,6 +42,7 @@ impl Run<'_> {
         };
         let settings = TerminalSettings {
             format: self.format(),
+            show_summary: self.shows_summary(),
             show_events: !self.settings.summary_only && talk == Talk::OnStdout,
             shown: self.shown(),
             run_id: self.id.clone(),
@@ -60,6 +68,7 @@ impl Run<'_> {
         let settings = TerminalSettings {
             format: Format::Pretty,
             show_events: false,
+            show_summary: true,
             shown: self.shown(),
             run_id: self.id.clone(),
             stats: None,
@@ -76,7 +85,8 @@ impl Run<'_> {
     pub(super) fn wants_stats(&self) -> bool {
         !self.is_command
             && !self.settings.is_json()
-            && (self.settings.once || self.settings.stats_interval_ms > 0)
+            && !self.settings.once
+            && self.settings.stats_interval_ms > 0
     }
 
     pub(super) fn shown(&self) -> Shown {
