@@ -8,7 +8,7 @@ use crate::support::rano::Launch;
 use crate::support::recording::Recording;
 use crate::support::scene::Scene;
 use crate::support::stage;
-use crate::support::terminal::{Screen, watch};
+use crate::support::terminal::{Screen, type_at, watch};
 
 crate::tests![
     on_a_terminal_each_event_is_a_row,
@@ -19,6 +19,7 @@ crate::tests![
     a_look_up_alone_has_a_row,
     colours_go_by_class_and_none_is_needed,
     a_hostile_name_breaks_no_row,
+    q_ends_it_and_enter_tears_nothing,
 ];
 
 /// What is on a terminal in the end, of rano on `recording`.
@@ -171,5 +172,33 @@ fn a_hostile_name_breaks_no_row() -> Result<()> {
         ensure!(!before.contains(['\x1b', '\x07', '\u{202e}']), "{before:?}");
         ensure!(before.lines().filter(|line| line.contains(':')).count() == 2, "{before:?}");
     }
+    Ok(())
+}
+
+fn q_ends_it_and_enter_tears_nothing() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    let mut claude = scene.agent("claude")?;
+    claude.connect(crate::support::actor::Transport::Tcp, scene.tcp)?;
+    let stats = ["--interval-ms", "20", "--stats-interval-ms", "20", "--no-sqlite", "--no-banner"];
+    let launch = scene.launch()?.args(stats);
+    let (mut has_entered, mut blocks) = (false, 0);
+    // A second connection moves the numbers, and so the block is drawn again.
+    let mut keys = |written: &str| -> Option<&'static [u8]> {
+        let drawn = written.matches("Live Stats").count();
+        if !has_entered && drawn > 0 {
+            (has_entered, blocks) = (true, drawn);
+            claude.connect(crate::support::actor::Transport::Tcp, scene.tcp).ok()?;
+            return Some(b"\n\nxyz\n");
+        }
+        (has_entered && drawn > blocks && written.contains("active=2")).then_some(b"q")
+    };
+    let (status, written) = type_at(launch, (80, 24), &mut keys)?;
+    ensure!(status.success(), "{status}: {written}");
+    let mut screen = Screen::new(80, 24);
+    screen.write(&written);
+    let text = screen.text();
+    let blocks = text.iter().filter(|line| line.contains("Live Stats")).count();
+    ensure!(blocks == 1 && !text.iter().any(|line| line.contains("xyz")), "{text:#?}");
+    ensure!(text.iter().any(|line| line == "Summary"), "it ended in order: {text:#?}");
     Ok(())
 }
