@@ -25,7 +25,7 @@ use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading,
 use crate::health::SourceHealth;
 use crate::monitor::{CommandSetup, NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
 use crate::names::pcap;
-use crate::output::banner::{Banner, few};
+use crate::output::banner::{Banner, Unseen, few};
 use crate::output::escape::Escaped;
 use crate::output::style::Styles;
 use crate::pipeline::Scope;
@@ -68,6 +68,8 @@ pub(super) fn observe(
     let ready = Ready::of(configuration, context)?;
     let reopen = ReopenLogs::new()?;
     signals::raise_on_signals(stop, &reopen, None)?;
+    let is_long = !configuration.settings.once && talk == Talk::OnStdout;
+    let _keyboard = if is_long { signals::keys::raise_on_q(stop)? } else { None };
     check_pids(&configuration.settings.pid)?;
     let mut setup = setup(configuration);
     let rules = setup.rules()?;
@@ -477,6 +479,20 @@ impl<'a> Run<'a> {
             .collect()
     }
 
+    /// What polling misses, and what would help. Who asked for it knows.
+    fn unseen(&self, kind: SourceKind) -> Option<Unseen> {
+        let is_wish =
+            self.settings.source == Source::Proc || self.settings.replay.is_some() || self.settings.once;
+        if kind != SourceKind::Proc || is_wish || self.context.environment.is_root || self.is_command {
+            return None;
+        }
+        let remedy = source::examine::missing_grant().map(|command| command + ", or ").unwrap_or_default();
+        Some(Unseen {
+            what: "other users' processes, and the owner of a connection that is shorter than a poll",
+            remedy: format!("{remedy}rano run -- CMD"),
+        })
+    }
+
     fn banner(&self, health: &SourceHealth, names: &str, styles: &Styles) {
         if !self.settings.banner {
             return;
@@ -491,6 +507,7 @@ impl<'a> Run<'a> {
             names,
             interval: polls.then(|| Duration::from_millis(self.settings.interval_ms)),
             history: self.history(),
+            unseen: self.unseen(health.kind),
             files: &self.config_files(),
             notes: &self.configuration.notes,
         }
