@@ -1,5 +1,6 @@
 //! The running sums of an observation: what the summary and the stats show and `sessions` keeps.
 
+mod agents;
 mod pairs;
 mod ranking;
 mod standings;
@@ -13,6 +14,8 @@ use crate::connection::Connection;
 use crate::event::{Address, Bytes, Class, EventKind, KnownName, Role};
 use crate::process::LeftOut;
 
+#[cfg(feature = "cli")]
+pub use agents::{AgentStanding, Last};
 use pairs::{Pairs, Path};
 pub use ranking::Ranking;
 use standings::Tallies;
@@ -99,6 +102,7 @@ impl Totals {
             EventKind::Close => {
                 self.closes += 1;
                 self.active = self.active.saturating_sub(1);
+                self.tallies.closed(connection);
                 if let Some(duration) = connection.duration() {
                     self.timed += 1;
                     self.duration_sum += duration;
@@ -124,6 +128,8 @@ impl Totals {
         {
             take(sum, before);
         }
+        let before = summed.0.map_or_else(Bytes::default, |(_, before)| before);
+        self.tallies.summed(connection, before, bytes);
         let path = self.pairs.path(connection);
         if let Some(sum) = self.way(path) {
             add(sum, bytes);

@@ -217,6 +217,9 @@ impl Terminal {
         let Some(stats) = &mut self.stats else { return };
         let due = stats.due(self.now) || when == When::AtTheEnd;
         self.has_been_due |= due;
+        if due {
+            stats.ticked(self.now, standings);
+        }
         let is_terminal = self.stderr.is_terminal;
         if !due && !is_displaced {
             return;
