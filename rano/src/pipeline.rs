@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::alerts::Judge;
-use crate::event::Moment;
+use crate::alerts::{Judge, Reached, SeenEndpoints};
+use crate::event::{Address, Moment};
 use crate::health::{Gap, Gaps};
 use crate::names::Evidence;
 use crate::process::tree::Tree;
@@ -23,7 +23,7 @@ use crate::sink::Sink;
 use crate::source::{Pumped, Source};
 use crate::stop::Stop;
 use crate::summary::Summary;
-use crate::totals::{Totals, View};
+use crate::totals::{EndpointTally, Totals, View};
 use crate::update::{Progress, Update};
 
 use alerting::Alerting;
@@ -57,6 +57,8 @@ pub struct Pipeline {
     counting: Counting,
     /// Bounds of which it was said that they were reached.
     full: Vec<Gap>,
+    /// What agents have reached before, if that is known.
+    seen: Option<SeenEndpoints>,
     /// What is excluded, as the summary says it.
     excludes: Vec<String>,
     /// Said once if the first look finds nobody to watch.
@@ -75,6 +77,7 @@ impl Pipeline {
             counting: Counting::every(tracker.rooms.out.counts_every()),
             tracker,
             full: Vec::new(),
+            seen: None,
             excludes: Vec::new(),
             idle_notice: None,
             warnings: Vec::new(),
@@ -102,6 +105,13 @@ impl Pipeline {
     #[must_use]
     pub fn with_views(mut self, views: &[View]) -> Self {
         self.tracker.rooms.totals = Totals::with_views(views);
+        self
+    }
+
+    /// What agents have reached before: the summary then says what is new.
+    #[must_use]
+    pub fn with_seen(mut self, seen: Option<SeenEndpoints>) -> Self {
+        self.seen = seen;
         self
     }
 
@@ -209,6 +219,9 @@ impl Pipeline {
         totals.alerts = counters.alerts;
         totals.alerts_held_back = rooms.alerting.held_back();
         totals.left_out = counters.left_out;
+        if let Some(seen) = &self.seen {
+            totals.endpoints.mark_new(|tally| is_new(tally, seen));
+        }
         let mut summary = Summary {
             totals,
             health,
@@ -245,6 +258,15 @@ impl Pipeline {
             }
         }
     }
+}
+
+fn is_new(tally: &EndpointTally, seen: &SeenEndpoints) -> bool {
+    let remote = match tally.remote {
+        Address::Ip(remote) => Some(remote),
+        Address::Host(_) | Address::Path(_) => None,
+    };
+    let Some((agent, _)) = tally.agent.as_ref().filter(|_| remote.is_some()) else { return false };
+    !seen.has(Reached { agent, name: tally.sure_name(), remote })
 }
 
 #[cfg(test)]

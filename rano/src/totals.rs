@@ -1,6 +1,7 @@
 //! The running sums of an observation: what the summary and the stats show and `sessions` keeps.
 
 mod agents;
+mod endpoints;
 mod pairs;
 mod ranking;
 mod standings;
@@ -16,6 +17,8 @@ use crate::process::LeftOut;
 
 #[cfg(feature = "cli")]
 pub use agents::{AgentStanding, Last};
+pub use endpoints::EndpointTally;
+use endpoints::Endpoints;
 use pairs::{Pairs, Path};
 pub use ranking::Ranking;
 use standings::Tallies;
@@ -51,6 +54,8 @@ pub struct Totals {
     pub domains: Ranking<Arc<str>>,
     /// Connects whose name is not known.
     pub nameless: u64,
+    /// Far ends by agent.
+    pub endpoints: Endpoints,
     /// What excludes left out.
     pub left_out: LeftOut,
     /// What each class of endpoints came to.
@@ -96,6 +101,7 @@ impl Totals {
                 }
                 self.classes.entry(connection.class).or_default().connects += 1;
                 self.tallies.connected(connection);
+                self.endpoints.connected(connection);
             }
             // That of an accepted one ends nothing that was counted.
             EventKind::Close if connection.role != Role::Connect => {}
@@ -108,7 +114,10 @@ impl Totals {
                     self.duration_sum += duration;
                 }
             }
-            EventKind::Fail => self.fails += 1,
+            EventKind::Fail => {
+                self.fails += 1;
+                self.endpoints.failed(connection);
+            }
             EventKind::Accept => self.accepts += 1,
             EventKind::Listen => self.listens += 1,
         }
@@ -130,6 +139,7 @@ impl Totals {
         }
         let before = summed.0.map_or_else(Bytes::default, |(_, before)| before);
         self.tallies.summed(connection, before, bytes);
+        self.endpoints.summed(connection, before, bytes);
         let path = self.pairs.path(connection);
         if let Some(sum) = self.way(path) {
             add(sum, bytes);
@@ -156,6 +166,7 @@ impl Totals {
             None => self.nameless += 1,
         }
         self.tallies.renamed(connection);
+        self.endpoints.changed(connection);
         if class_before != connection.class {
             let former = self.classes.entry(class_before).or_default();
             former.connects = former.connects.saturating_sub(1);
@@ -164,6 +175,13 @@ impl Totals {
                 take(&mut self.classes.entry(class_before).or_default().bytes, bytes);
                 add(&mut self.classes.entry(connection.class).or_default().bytes, bytes);
             }
+        }
+    }
+
+    /// A connection gave reason for an alert between its events.
+    pub fn marked(&mut self, connection: &Connection) {
+        if connection.alert {
+            self.endpoints.changed(connection);
         }
     }
 

@@ -20,6 +20,8 @@ crate::tests![
     colours_go_by_class_and_none_is_needed,
     a_hostile_name_breaks_no_row,
     q_ends_it_and_enter_tears_nothing,
+    the_summary_says_what_to_look_at_first,
+    the_summary_says_what_is_new,
 ];
 
 /// What is on a terminal in the end, of rano on `recording`.
@@ -200,5 +202,89 @@ fn q_ends_it_and_enter_tears_nothing() -> Result<()> {
     let blocks = text.iter().filter(|line| line.contains("Live Stats")).count();
     ensure!(blocks == 1 && !text.iter().any(|line| line.contains("xyz")), "{text:#?}");
     ensure!(text.iter().any(|line| line == "Summary"), "it ended in order: {text:#?}");
+    Ok(())
+}
+
+/// Of a summary, the lines below `title`.
+fn below<'a>(text: &'a str, title: &str) -> Vec<&'a str> {
+    let lines = text.lines().skip_while(|line| *line != format!("  {title}")).skip(1);
+    lines.take_while(|line| line.starts_with("    ")).map(str::trim).collect()
+}
+
+fn odd_night() -> Recording {
+    let mut recording = Recording::new()
+        .connect(1, 0, "203.0.113.7:443")
+        .name(1, 10, "api.anthropic.com", "dns")
+        .connect(2, 20, "198.51.100.66:443")
+        .connect(3, 30, "203.0.113.8:443")
+        .name(3, 40, "registry.npmjs.org", "dns")
+        .bytes(2, 900, 40 << 20, 2_765)
+        .close(3, 950);
+    for attempt in 4..8 {
+        let ms = 1_000 + u64::from(attempt) * 10;
+        recording = recording.connect_of(42, attempt, ms, "10.0.0.7:22", "connecting").fail(attempt, ms + 5);
+    }
+    recording.clock(4_000)
+}
+
+fn the_summary_says_what_to_look_at_first() -> Result<()> {
+    let piped = |arguments: &[&str]| {
+        replay(&odd_night(), arguments, |launch| Ok(launch.run()?.expect_code(0)?.stdout.clone()))
+    };
+    let text = piped(&[])?;
+    let expected = [
+        "198.51.100.66:443  claude(42)  ↑40.0 MiB ↓2.7 KiB  unknown, most sent",
+        "10.0.0.7:22        claude(42)                      4 × ECONNREFUSED",
+    ];
+    ensure!(below(&text, "Look at these") == expected, "{text}");
+    ensure!(below(&text, "Failures") == ["4 ECONNREFUSED  10.0.0.7:22"], "{text}");
+    let endpoints = [
+        "1 llm_api    sent      0 B   received      0 B",
+        "1 registry   sent      5 B   received      6 B",
+        "1 unknown    sent 40.0 MiB   received  2.7 KiB",
+    ];
+    ensure!(below(&text, "Endpoints") == endpoints, "{text}");
+    let order = [
+        "Summary\n",
+        "  Providers\n",
+        "  Look at these\n",
+        "  Top Domains\n",
+        "  Endpoints\n",
+        "  Failures\n",
+    ];
+    let places: Vec<_> = order.iter().map(|title| text.find(title)).collect();
+    ensure!(places.is_sorted() && places[0].is_some(), "{places:?}: {text}");
+    for columns in [40, 80] {
+        let shown = screen(&odd_night(), columns, &[])?.join("\n");
+        let rows = below(&shown, "Look at these");
+        ensure!(columns < 80 || rows[0].ends_with("unknown, most sent"), "{columns}: {shown}");
+        ensure!(shown.lines().all(|line| line.width() <= usize::from(columns)), "{columns}: {shown}");
+    }
+    Ok(())
+}
+
+fn the_summary_says_what_is_new() -> Result<()> {
+    let place = Place::new(User::Ordinary)?;
+    let directory = stage::directory(&place)?;
+    let run = |recording: &Recording| -> Result<String> {
+        let path = recording.write(directory.path())?;
+        let launch = Launch::new(&place, directory.path())?.args(["--no-banner", "--replay"]).args([path]);
+        Ok(launch.run()?.expect_code(0)?.stdout.clone())
+    };
+    let known = || {
+        Recording::new()
+            .connect(1, 0, "203.0.113.7:443")
+            .name(1, 10, "api.anthropic.com", "dns")
+            .close(1, 100)
+    };
+    let first = run(&known())?;
+    ensure!(below(&first, "Look at these").is_empty(), "everything is new, so nothing is: {first}");
+    let second =
+        run(&known().connect(2, 200, "203.0.113.9:443").name(2, 210, "files.pythonhosted.org", "dns"))?;
+    let expected = [
+        "files.pythonhosted.org:443  claude(42)             new",
+        "api.anthropic.com:443       claude(42)  ↑5 B ↓6 B  most sent",
+    ];
+    ensure!(below(&second, "Look at these") == expected, "{second}");
     Ok(())
 }

@@ -299,6 +299,7 @@ impl<'a> Run<'a> {
         Outputs {
             sinks,
             judge: self.judge(known.seen.as_ref()),
+            seen: known.seen,
             notices: known.notices,
             views: if self.wants_stats() { self.views() } else { Vec::new() },
             top: self.settings.stats_top,

@@ -400,7 +400,7 @@ fn program_in(program: &str, pid: u32, columns: usize) -> String {
 }
 
 /// The end is kept: of a name the domain, of an address the port; of IPv6 the beginning too, which says whose it is.
-fn shorten(end: &str, columns: usize) -> String {
+pub(super) fn shorten(end: &str, columns: usize) -> String {
     if end.width() <= columns {
         return end.to_owned();
     }

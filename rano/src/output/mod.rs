@@ -13,6 +13,7 @@ pub mod export;
 pub mod fold;
 pub mod human;
 pub mod json;
+pub mod notable;
 pub mod open_table;
 pub mod metrics;
 pub mod page;

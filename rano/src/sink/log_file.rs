@@ -11,7 +11,7 @@ use crate::output::escape::{Colors, screened};
 use crate::output::style::Styles;
 use crate::output::{event_json, event_line};
 use crate::sink::shown::Shown;
-use crate::sink::terminal::Format;
+use crate::sink::terminal::{Format, WIDE};
 use crate::sink::{Sink, SinkReport};
 use crate::stop::ReopenLogs;
 use crate::summary::Summary;
@@ -199,7 +199,7 @@ impl Sink for LogFile {
         let text = match self.format {
             Format::Line | Format::Pretty | Format::Table => {
                 let hidden = self.shown.hidden();
-                screened(&summary.render(&Styles::PLAIN, hidden.as_ref()), Colors::Plain).into_owned()
+                screened(&summary.render(&Styles::PLAIN, hidden.as_ref(), WIDE), Colors::Plain).into_owned()
             }
             Format::Json => summary.json(&self.run_id) + "\n",
         };

@@ -25,7 +25,7 @@ use crate::totals::Standings;
 use crate::update::{Alert, Progress, Renamed, Update};
 
 /// Text that goes to no terminal is not cut.
-const WIDE: usize = 100_000;
+pub(super) const WIDE: usize = 100_000;
 
 /// Shape of the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -410,11 +410,12 @@ impl Sink for Terminal {
                 self.write_stdout("\n");
             }
             let width = stream::stdout_columns().filter(|_| self.stdout.is_terminal);
-            self.write_stdout(&folded(summary.render(&self.stdout.styles, hidden.as_ref()), width, 6));
+            let text = summary.render(&self.stdout.styles, hidden.as_ref(), width.unwrap_or(WIDE));
+            self.write_stdout(&folded(text, width, 6));
             self.flush_stdout();
         }
         if (self.format == Format::Json || self.closed) && self.show_summary {
-            let _ = self.stderr.text(&summary.render(&self.stderr.styles, hidden.as_ref()));
+            let _ = self.stderr.text(&summary.render(&self.stderr.styles, hidden.as_ref(), WIDE));
         }
         let _ = self.stderr.flush();
         SinkReport { has_failed: self.failed, ..SinkReport::default() }
