@@ -388,10 +388,7 @@ impl Judge {
 
     /// When there is something to look at without any event.
     pub fn next_due(&self) -> Option<u64> {
-        [&self.durations, &self.nameless, &self.endpoints]
-            .into_iter()
-            .filter_map(|waits| waits.next_due())
-            .min()
+        [&self.durations, &self.nameless, &self.endpoints].into_iter().filter_map(Waits::next_due).min()
     }
 
     /// A connection whose time has come at `boot_ns`; to be asked until there is none.

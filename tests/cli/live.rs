@@ -181,8 +181,8 @@ fn q_ends_it_and_enter_tears_nothing() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
     let mut claude = scene.agent("claude")?;
     claude.connect(crate::support::actor::Transport::Tcp, scene.tcp)?;
-    let stats = ["--interval-ms", "20", "--stats-interval-ms", "20", "--no-sqlite", "--no-banner"];
-    let launch = scene.launch()?.args(stats);
+    let flags = ["--interval-ms", "20", "--stats-interval-ms", "20", "--no-sqlite", "--no-banner"];
+    let launch = scene.launch()?.args(flags);
     let (mut has_entered, mut blocks) = (false, 0);
     // A second connection moves the numbers, and so the block is drawn again.
     let mut keys = |written: &str| -> Option<&'static [u8]> {

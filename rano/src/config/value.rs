@@ -53,7 +53,7 @@ pub struct ByteSize(pub u64);
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(30, "G"), (20, "M"), (10, "K")];
-        let fitting = units.into_iter().find(|(bits, _)| self.0 > 0 && self.0 % (1 << bits) == 0);
+        let fitting = units.into_iter().find(|(bits, _)| self.0 > 0 && self.0.is_multiple_of(1 << bits));
         match fitting {
             Some((bits, unit)) => write!(f, "{}{unit}", self.0 >> bits),
             None => write!(f, "{}", self.0),

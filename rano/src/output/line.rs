@@ -34,6 +34,8 @@ const CLASS: usize = 9;
 const PROVIDER: usize = 10;
 /// What of a command line says something.
 const COMMAND_MIN: usize = 12;
+/// A blank before the end, and before and behind the mark of an alert.
+const FIXED: usize = 4;
 /// Of a duration and two sizes, next to each other.
 const NUMBERS: usize = 6 + 1 + 11 + 1 + 11;
 
@@ -127,8 +129,6 @@ impl Row<'_> {
         let end = self.end();
         let column = who_column(*columns);
         let (who_wide, end_wide) = (who.width(), end.width());
-        // A blank before the end, and before and behind the mark.
-        const FIXED: usize = 4;
         let budget = tail_columns(*columns);
         let fits = |tail: &Pieces| who_wide.max(column) + end_wide + FIXED + width(tail) <= room;
         let within = |tail: &Pieces| width(tail) <= budget;
@@ -424,7 +424,7 @@ pub(super) fn shorten(end: &str, columns: usize) -> String {
     text
 }
 
-/// Appends ` | curl(22078) ← claude(21914) | curl -sk https://…`: who, for which agent, and so much of the command line.
+/// Appends ` | curl(22078) ← claude(21914) | curl -sk https://…`: who, for which agent, and so much of the command.
 pub fn write_who(text: &mut String, process: &Process, command_columns: usize) {
     let mut put =
         |args: std::fmt::Arguments<'_>| text.write_fmt(args).expect("writing into a String cannot fail");

@@ -1,5 +1,5 @@
-//! What is worth a look at the end of an observation: alerts, what is new, what is unknown, what failed again and again,
-//! and where most went. One row an endpoint and agent.
+//! What is worth a look at the end of an observation: alerts, what is new, what is unknown, what failed again and
+//! again, and where most went. One row an endpoint and agent.
 
 use std::collections::BTreeMap;
 

@@ -286,7 +286,7 @@ mod tests {
         let mut large = connect(8, 1, DNS, 3_000);
         let mut end = close(8, DNS, 3_010);
         large = large.with(|connection| {
-            connection.process = Some(Arc::new(Process::unknown(ProcessId { pid: 9, start_time: 1 })))
+            connection.process = Some(Arc::new(Process::unknown(ProcessId { pid: 9, start_time: 1 })));
         });
         end = end.with(|connection| connection.bytes = Some(Bytes { sent: 2_000, received: 0 }));
         assert_eq!(shown(&mut held, &[large, end], 3_011), [8, 8], "it sent more than a question");

@@ -31,7 +31,7 @@ impl Run<'_> {
         let Some(path) = self.history() else {
             return silent("there is no history to compare with, so nothing is new");
         };
-        let size = self.files.look_through(path).map(|file| file.len()).unwrap_or(0);
+        let size = self.files.look_through(path).map_or(0, |file| file.len());
         if !is_asked && (size == 0 || size > READ_UNASKED) {
             return Known::default();
         }
