@@ -12,7 +12,7 @@ use crate::output::escape::{Escaped, cut, fit};
 use crate::output::human::{Clock, ShortSize, Size, Span};
 use crate::output::stats::Line;
 use crate::output::style::Styles;
-use crate::process::Process;
+use crate::process::{Call, Process};
 
 /// How a row is to look.
 pub struct Look<'a> {
@@ -133,8 +133,7 @@ impl Row<'_> {
         let fits = |tail: &Pieces| who_wide.max(column) + end_wide + FIXED + width(tail) <= room;
         let within = |tail: &Pieces| width(tail) <= budget;
         let tails = self.tails();
-        let tail = tails.iter().find(|tail| fits(tail)).or_else(|| tails.iter().find(|tail| within(tail)));
-        let tail = tail.cloned().unwrap_or_default();
+        let tail = tails.into_iter().find(|tail| fits(tail) || within(tail)).unwrap_or_default();
         let has_more = !tail.is_empty() || self.connection.alert;
         let rest = room.saturating_sub(if has_more { FIXED + width(&tail) } else { 1 });
         let end_room = if who_wide + end_wide <= rest {
@@ -160,7 +159,7 @@ impl Row<'_> {
         if !has_more {
             return;
         }
-        let until = room.saturating_sub(budget + FIXED - 1).max(taken + indent).min(rest);
+        let until = room.saturating_sub(budget + FIXED).max(taken + indent).min(rest);
         pieces.push((PLAIN, " ".repeat(until.saturating_sub(taken + indent) + 1)));
         let mark =
             if self.connection.alert { (styles.critical, "!".to_owned()) } else { (PLAIN, " ".to_owned()) };
@@ -429,7 +428,8 @@ pub fn write_who(text: &mut String, process: &Process, command_columns: usize) {
     let mut put =
         |args: std::fmt::Arguments<'_>| text.write_fmt(args).expect("writing into a String cannot fail");
     put(format_args!(" | {}({})", Escaped(&process.program), process.id.pid));
-    if let Some(call) = process.call.as_ref().filter(|call| call.agent_id != process.id) {
+    let is_other = |call: &Call| call.agent_id != process.id || *call.agent != *process.program;
+    if let Some(call) = process.call.as_ref().filter(|call| is_other(call)) {
         put(format_args!(" ← {}({})", Escaped(&call.agent), call.agent_id.pid));
     }
     if !process.cmdline.is_empty() {
@@ -445,7 +445,7 @@ mod tests {
     use super::*;
     use crate::connection::End;
     use crate::event::{Bytes, Class, ConnectionId, DomainSource, KnownName, Moment, Role, SourceKind};
-    use crate::process::{Call, ProcessId};
+    use crate::process::ProcessId;
 
     const WIDTHS: [usize; 10] = [7, 20, 40, 60, 80, 100, 120, 150, 161, 200];
 
@@ -514,7 +514,7 @@ mod tests {
             row(EventKind::Fail, &refused, 80),
         ];
         let expected = [
-            "01:29:37 + claude(29)               ~example.com:443         unknown",
+            "01:29:37 + claude(29)               ~example.com:443        unknown",
             "01:29:37 - claude(21914)›curl(22069) 198.51.100.66:443 ! 0.1s ↑40.0 MiB ↓2.7 KiB",
             "01:29:37 × codex(7)›git(8)           192.0.2.1:22           ECONNREFUSED unknown",
         ];

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::escape::fit;
-use super::human::Size;
+use super::human::{ShortSize, Size};
 use super::line::shorten;
 use crate::event::{Address, Bytes, Class, Protocol};
 use crate::totals::EndpointTally;
@@ -160,6 +160,9 @@ fn table(rows: &[Row], width: usize) -> Vec<String> {
         .map(|row| {
             let sent = match row.bytes {
                 Bytes { sent: 0, received: 0 } => String::new(),
+                Bytes { sent, received } if width < 100 => {
+                    format!("↑{} ↓{}", ShortSize(sent), ShortSize(received))
+                }
                 Bytes { sent, received } => format!("↑{} ↓{}", Size(sent), Size(received)),
             };
             [fit(&row.end, usize::MAX), fit(&row.who, usize::MAX), sent, row.why()]

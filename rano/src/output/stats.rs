@@ -166,11 +166,13 @@ fn agents(rows: &[AgentStanding], rates: &Rates, columns: usize, styles: &Styles
         let padding = " ".repeat(widest - name.width() + 1);
         let open = if agent.open == 0 { "   idle".to_owned() } else { format!("{:>2} open", agent.open) };
         let last = agent.last.as_ref().map(place).unwrap_or_default();
+        // On a narrow terminal rates give way to where it went.
+        let rates = if columns < 60 { "  ".to_owned() } else { format!("  {}  ", rate(agent)) };
         let pieces = [
             (styles.provider, &**name),
             (PLAIN, &padding),
             (if agent.open == 0 { styles.dim } else { PLAIN }, &open),
-            (PLAIN, &format!("  {}  ", rate(agent))),
+            (PLAIN, &*rates),
             (styles.name, &last),
         ];
         lines.push(Line::of(columns, &pieces));
