@@ -522,6 +522,37 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_rows_as_they_are() {
+        let api = named(
+            connection(("claude", 2000), ("claude", 2000), "203.0.113.7:443"),
+            "api.anthropic.com",
+            DomainSource::Sni,
+            Class::LlmApi,
+        );
+        let registry = named(
+            connection(("claude", 2000), ("node", 2290), "203.0.113.40:443"),
+            "registry.npmjs.org",
+            DomainSource::Dns,
+            Class::Registry,
+        );
+        let mut drop = connection(("claude", 2000), ("curl", 2311), "198.51.100.66:443");
+        let mut refused = connection(("claude", 2000), ("git", 2320), "192.0.2.1:22");
+        let at = Moment::default();
+        refused.ended = Some(End { at, duration: None, error: Some(111), is_late: false, has_failed: true });
+        let mut rows = vec![
+            row(EventKind::Connect, &api, 80),
+            row(EventKind::Close, &ended(registry, 1_234, 2_100, 345_000), 80),
+            row(EventKind::Connect, &drop, 80),
+            row(EventKind::Fail, &refused, 80),
+        ];
+        drop.alert = true;
+        rows.push(row(EventKind::Close, &ended(drop, 9_100, 40 << 20, 2_765), 80));
+        let readme = include_str!("../../../README.md");
+        let block = rows.iter().fold(String::new(), |text, row| text + "    " + row + "\n");
+        assert!(readme.contains(&block), "README.md lacks\n{block}");
+    }
+
+    #[test]
     fn no_row_is_wider_than_the_terminal_whatever_it_holds() {
         let long = "a-program-with-a-very-long-name-日本語-日本語";
         let six = "[2001:db8:85a3:8d3:1319:8a2e:370:7348]:50443";
