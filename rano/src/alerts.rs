@@ -1,6 +1,8 @@
 //! What is worth a warning. A pure judge: it is shown every event before any sink sees it and told how far time has
 //! come; it answers with what to say. Its state is bounded by the connections that are open and the cooldowns that run.
 
+mod endpoints;
+mod seen;
 mod waits;
 
 use std::net::SocketAddr;
@@ -12,19 +14,24 @@ use rustc_hash::FxHashMap;
 use crate::bounded::Bounded;
 use crate::change::SocketId;
 use crate::connection::Connection;
-use crate::event::{Address, ConnectionId, Moment};
+use crate::event::{Address, Class, ConnectionId, Moment};
 use crate::glob::{Glob, folded_name};
 use crate::process::ProcessId;
+use endpoints::is_settled;
+pub use seen::{Reached, SeenEndpoints};
 use waits::{Place, Waits};
 
 /// How long a connection may be without a name before that is remarkable: a look-up takes its time.
 pub const NAME_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often the bytes of open connections are read for their limit.
+const COUNTED_EVERY: Duration = Duration::from_secs(1);
+
 /// Subjects whose cooldown is remembered.
 const COOLDOWNS_MAX: usize = 1 << 14;
 
 /// What raises an alert; all of it is off by default.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct AlertRules {
     /// What a name is compared with.
     pub domains: Vec<Glob>,
@@ -36,6 +43,12 @@ pub struct AlertRules {
     pub duration: Option<Duration>,
     /// An endpoint without a name is worth an alert.
     pub unknown_domain: bool,
+    /// Most bytes that a connection may send.
+    pub sent: Option<u64>,
+    /// Classes of endpoints.
+    pub classes: Vec<Class>,
+    /// Others than these are new.
+    pub seen: Option<SeenEndpoints>,
     /// Time in which the same kind about the same subject is not said again.
     pub cooldown: Duration,
 }
@@ -48,6 +61,9 @@ impl AlertRules {
             && self.max_per_provider.is_none()
             && self.duration.is_none()
             && !self.unknown_domain
+            && self.sent.is_none()
+            && self.classes.is_empty()
+            && self.seen.is_none()
     }
 }
 
@@ -78,6 +94,18 @@ pub enum Reason {
         remote: SocketAddr,
         possible: Vec<Arc<str>>,
     },
+    /// So far; bytes.
+    Sent {
+        sent: u64,
+        limit: u64,
+    },
+    /// The agent never reached it before, as far as the history goes back.
+    NewEndpoint {
+        agent: Arc<str>,
+    },
+    Class {
+        class: Class,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +131,9 @@ impl Reason {
             Self::MaxPerProvider { .. } => "max_per_provider",
             Self::LongDuration { .. } => "long_duration",
             Self::UnknownDomain { .. } => "unknown_domain",
+            Self::Sent { .. } => "sent",
+            Self::NewEndpoint { .. } => "new_endpoint",
+            Self::Class { .. } => "class",
         }
     }
 
@@ -112,7 +143,10 @@ impl Reason {
             Self::MaxConnections { .. }
             | Self::MaxPerProvider { .. }
             | Self::LongDuration { .. }
-            | Self::UnknownDomain { .. } => Severity::Warning,
+            | Self::UnknownDomain { .. }
+            | Self::Sent { .. }
+            | Self::NewEndpoint { .. }
+            | Self::Class { .. } => Severity::Warning,
         }
     }
 }
@@ -124,6 +158,8 @@ pub enum Wait {
     Duration,
     /// For a name.
     Name,
+    /// For the name that says what the endpoint is.
+    Endpoint,
 }
 
 /// The judge's notes on one open connection, kept with it.
@@ -135,6 +171,16 @@ pub struct Notes {
     duration: Option<Place>,
     /// It waits for a name.
     name: Option<Place>,
+    /// It waits for what its endpoint is.
+    endpoint: Option<Place>,
+    /// Its class gave reason for an alert.
+    class: Option<Class>,
+    /// Its endpoint was compared with those that are known.
+    is_compared: bool,
+    /// So did what it has sent.
+    sent: bool,
+    /// It was judged before.
+    has_begun: bool,
 }
 
 /// Whom the cooldown of an alert is about, one for each kind. A duration has none: it is said once a connection. Where
@@ -146,6 +192,7 @@ enum Subject {
     Provider(Arc<str>),
     Domain { name: Arc<str>, is_possible: bool, tree: Option<ProcessId> },
     Endpoint(SocketAddr, Option<ProcessId>),
+    Class { class: Class, name: Option<Arc<str>>, remote: Option<Address>, tree: Option<ProcessId> },
 }
 
 /// A name that a connection goes by, or may go by.
@@ -187,6 +234,8 @@ pub struct Judge {
     durations: Waits,
     /// For a name.
     nameless: Waits,
+    /// For what their endpoint is.
+    endpoints: Waits,
     cooldowns: Cooldowns,
 }
 
@@ -198,6 +247,7 @@ impl Judge {
             providers: FxHashMap::default(),
             durations: Waits::new(),
             nameless: Waits::new(),
+            endpoints: Waits::new(),
         }
     }
 
@@ -242,10 +292,36 @@ impl Judge {
                 reasons.push(Reason::MaxPerProvider { provider: Arc::clone(provider), active, limit });
             }
         }
+        reasons.extend(self.begin(connection, at, socket, notes));
         if let Some(socket) = socket {
             self.watch(connection, at, socket, notes);
         }
         reasons
+    }
+
+    /// What its endpoint is, as far as that is known, or for as long as nobody will know better.
+    fn begin(
+        &mut self,
+        connection: &Connection,
+        at: Moment,
+        socket: Option<SocketId>,
+        notes: &mut Notes,
+    ) -> Vec<Reason> {
+        notes.has_begun = true;
+        let is_settled = is_settled(connection) || socket.is_none();
+        if !is_settled
+            && self.asks_for_endpoints()
+            && let Some(socket) = socket
+        {
+            let due = at.boot_ns.saturating_add(nanos(NAME_PATIENCE));
+            notes.endpoint = self.endpoints.insert(due, connection.id, socket);
+        }
+        self.endpoint(connection, at, is_settled, notes)
+    }
+
+    /// How often the bytes of open connections are to be read.
+    pub fn counts_every(&self) -> Option<Duration> {
+        self.rules.sent.map(|_| COUNTED_EVERY)
     }
 
     /// A name became known: any name, not only the one that is shown.
@@ -260,6 +336,13 @@ impl Judge {
         self.compare(candidate, connection, at, &mut reasons, notes);
         if !candidate.is_possible {
             forget(&mut self.nameless, &mut notes.name);
+        }
+        if notes.has_begun {
+            let is_settled = is_settled(connection);
+            if is_settled {
+                forget(&mut self.endpoints, &mut notes.endpoint);
+            }
+            reasons.extend(self.endpoint(connection, at, is_settled, notes));
         }
         reasons
     }
@@ -276,6 +359,9 @@ impl Judge {
         if forget(&mut self.nameless, &mut notes.name) {
             reasons.extend(self.without_name(connection, at, notes));
         }
+        forget(&mut self.endpoints, &mut notes.endpoint);
+        reasons.extend(self.endpoint(connection, at, true, notes));
+        reasons.extend(self.sent(connection, notes));
         // Where the source knows more of its beginning than when it was first seen.
         if let (true, Some(elapsed), Some(limit)) =
             (was_not_too_long, connection.duration(), self.rules.duration)
@@ -295,12 +381,14 @@ impl Judge {
         others: &[Candidate],
         notes: &mut Notes,
     ) -> Vec<Reason> {
-        self.names(connection, at, others, notes)
+        let mut reasons = self.names(connection, at, others, notes);
+        reasons.extend(self.begin(connection, at, None, notes));
+        reasons
     }
 
     /// When there is something to look at without any event.
     pub fn next_due(&self) -> Option<u64> {
-        self.durations.next_due().into_iter().chain(self.nameless.next_due()).min()
+        [&self.durations, &self.nameless, &self.endpoints].into_iter().filter_map(Waits::next_due).min()
     }
 
     /// A connection whose time has come at `boot_ns`; to be asked until there is none.
@@ -308,8 +396,10 @@ impl Judge {
         let due = self.next_due().filter(|due| *due <= boot_ns)?;
         let (waits, wait) = if self.durations.next_due() == Some(due) {
             (&mut self.durations, Wait::Duration)
-        } else {
+        } else if self.nameless.next_due() == Some(due) {
             (&mut self.nameless, Wait::Name)
+        } else {
+            (&mut self.endpoints, Wait::Endpoint)
         };
         let (boot_ns, connection, socket) = waits.take_first()?;
         Some(Due { socket, connection, wait, boot_ns })
@@ -317,8 +407,12 @@ impl Judge {
 
     /// A connection that waits for a name, at the end of a single look: none will come any more.
     pub fn take_nameless(&mut self) -> Option<Due> {
-        let (boot_ns, connection, socket) = self.nameless.take_first()?;
-        Some(Due { socket, connection, wait: Wait::Name, boot_ns })
+        let (wait, first) = match self.nameless.take_first() {
+            Some(first) => (Wait::Name, first),
+            None => (Wait::Endpoint, self.endpoints.take_first()?),
+        };
+        let (boot_ns, connection, socket) = first;
+        Some(Due { socket, connection, wait, boot_ns })
     }
 
     /// What to say about a connection whose time has come at `now`.
@@ -328,24 +422,28 @@ impl Judge {
         connection: &Connection,
         now: Moment,
         notes: &mut Notes,
-    ) -> Option<Reason> {
+    ) -> Vec<Reason> {
         match wait {
             Wait::Duration => {
                 notes.duration = None;
                 notes.alert = true;
                 let elapsed = now.since(connection.since);
-                self.rules.duration.map(|limit| Reason::LongDuration { elapsed, limit })
+                let limit = self.rules.duration.into_iter();
+                limit.map(|limit| Reason::LongDuration { elapsed, limit }).collect()
             }
             Wait::Name => {
                 notes.name = None;
-                self.without_name(connection, now, notes)
+                self.without_name(connection, now, notes).into_iter().collect()
+            }
+            Wait::Endpoint => {
+                notes.endpoint = None;
+                self.endpoint(connection, now, true, notes)
             }
         }
     }
 
     fn watch(&mut self, connection: &Connection, at: Moment, socket: SocketId, notes: &mut Notes) {
-        let due =
-            |after: Duration| at.boot_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
+        let due = |after: Duration| at.boot_ns.saturating_add(nanos(after));
         if let Some(limit) = self.rules.duration {
             // The first whole millisecond above the limit.
             let due = due(limit.saturating_add(Duration::from_millis(1)));
@@ -397,7 +495,7 @@ impl Judge {
 
     fn without_name(&mut self, connection: &Connection, at: Moment, notes: &mut Notes) -> Option<Reason> {
         let Some(Address::Ip(remote)) = connection.remote else { return None };
-        if !is_nameless(connection) {
+        if !is_nameless(connection) || connection.class == Class::Dns {
             return None;
         }
         notes.alert = true;
@@ -408,6 +506,10 @@ impl Judge {
         let possible = names.map(|known| Arc::clone(&known.name)).take(LISTED).collect();
         Some(Reason::UnknownDomain { remote, possible })
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What only other users say is no name.

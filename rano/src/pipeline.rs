@@ -10,11 +10,12 @@ mod rooms;
 mod tracker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::alerts::Judge;
-use crate::event::Moment;
+use crate::alerts::{Judge, Reached, SeenEndpoints};
+use crate::event::{Address, Moment};
 use crate::health::{Gap, Gaps};
 use crate::names::Evidence;
 use crate::process::tree::Tree;
@@ -22,7 +23,7 @@ use crate::sink::Sink;
 use crate::source::{Pumped, Source};
 use crate::stop::Stop;
 use crate::summary::Summary;
-use crate::totals::{Totals, View};
+use crate::totals::{EndpointTally, Totals, View};
 use crate::update::{Progress, Update};
 
 use alerting::Alerting;
@@ -30,6 +31,10 @@ use counting::Counting;
 pub use naming::Names;
 use naming::{NamingNotes, NamingRoom};
 use tracker::Tracker;
+
+/// How long and how often a single look waits for names: 300 ms at most.
+const NAME_WAIT: Duration = Duration::from_millis(10);
+const NAME_WAITS: u32 = 30;
 
 /// What is shown and stored, of what a source delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +57,8 @@ pub struct Pipeline {
     counting: Counting,
     /// Bounds of which it was said that they were reached.
     full: Vec<Gap>,
+    /// What agents have reached before, if that is known.
+    seen: Option<SeenEndpoints>,
     /// What is excluded, as the summary says it.
     excludes: Vec<String>,
     /// Said once if the first look finds nobody to watch.
@@ -70,6 +77,7 @@ impl Pipeline {
             counting: Counting::every(tracker.rooms.out.counts_every()),
             tracker,
             full: Vec::new(),
+            seen: None,
             excludes: Vec::new(),
             idle_notice: None,
             warnings: Vec::new(),
@@ -88,6 +96,8 @@ impl Pipeline {
     #[must_use]
     pub fn with_judge(mut self, judge: Judge) -> Self {
         self.tracker.rooms.alerting = Alerting::new(judge);
+        let every = self.tracker.rooms.alerting.counts_every();
+        self.counting = Counting::every(every.into_iter().chain(self.tracker.rooms.out.counts_every()).min());
         self
     }
 
@@ -95,6 +105,13 @@ impl Pipeline {
     #[must_use]
     pub fn with_views(mut self, views: &[View]) -> Self {
         self.tracker.rooms.totals = Totals::with_views(views);
+        self
+    }
+
+    /// What agents have reached before: the summary then says what is new.
+    #[must_use]
+    pub fn with_seen(mut self, seen: Option<SeenEndpoints>) -> Self {
+        self.seen = seen;
         self
     }
 
@@ -145,6 +162,7 @@ impl Pipeline {
                     self.counting.passed(source, &mut self.tracker);
                     self.tick(source, top);
                     if pumped == Pumped::Exhausted {
+                        self.wait_for_names(source, stop, top);
                         break;
                     }
                 }
@@ -162,6 +180,16 @@ impl Pipeline {
         self.tick(source, top);
         let summary = self.finish(source, top);
         outcome.map(|()| summary)
+    }
+
+    /// Of a single look, while there are any to come, and not for long.
+    fn wait_for_names(&mut self, source: &mut dyn Source, stop: &Stop, top: usize) {
+        let mut waits = if self.tracker.is_single_look() { NAME_WAITS } else { 0 };
+        while waits > 0 && self.tracker.rooms.naming.is_asking() && !stop.is_raised() {
+            waits -= 1;
+            stop.wait_for(NAME_WAIT);
+            self.tick(source, top);
+        }
     }
 
     /// The source has been drained.
@@ -191,6 +219,9 @@ impl Pipeline {
         totals.alerts = counters.alerts;
         totals.alerts_held_back = rooms.alerting.held_back();
         totals.left_out = counters.left_out;
+        if let Some(seen) = &self.seen {
+            totals.endpoints.mark_new(|tally| is_new(tally, seen));
+        }
         let mut summary = Summary {
             totals,
             health,
@@ -227,6 +258,15 @@ impl Pipeline {
             }
         }
     }
+}
+
+fn is_new(tally: &EndpointTally, seen: &SeenEndpoints) -> bool {
+    let remote = match tally.remote {
+        Address::Ip(remote) => Some(remote),
+        Address::Host(_) | Address::Path(_) => None,
+    };
+    let Some((agent, _)) = tally.agent.as_ref().filter(|_| remote.is_some()) else { return false };
+    !seen.has(Reached { agent, name: tally.sure_name(), remote })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Signals and a closed output, as the wish to end.
 
+pub mod keys;
+
 use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result};
@@ -62,6 +64,7 @@ pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs, command: Option<ToComm
                     continue;
                 }
                 if stop.is_raised() {
+                    keys::restore();
                     std::process::exit(KILLED_BY_SIGINT);
                 }
                 stop.raise();

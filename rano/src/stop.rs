@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 
 /// Raised once, never lowered. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -73,6 +74,13 @@ impl Stop {
         }
     }
 
+    /// Sleeps until it is raised, or for so long.
+    pub fn wait_for(&self, most: Duration) {
+        if let Ok(most) = Timespec::try_from(most) {
+            let _ = poll(&mut [PollFd::new(&self.fd(), PollFlags::IN)], Some(&most));
+        }
+    }
+
     /// Readable from the moment it is raised.
     pub fn fd(&self) -> BorrowedFd<'_> {
         match &self.any {
@@ -133,8 +141,6 @@ impl ReopenLogs {
 
 #[cfg(test)]
 mod tests {
-    use rustix::event::Timespec;
-
     use super::*;
 
     fn is_readable(stop: &Stop) -> bool {

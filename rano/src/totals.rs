@@ -1,5 +1,7 @@
 //! The running sums of an observation: what the summary and the stats show and `sessions` keeps.
 
+mod agents;
+mod endpoints;
 mod pairs;
 mod ranking;
 mod standings;
@@ -13,6 +15,10 @@ use crate::connection::Connection;
 use crate::event::{Address, Bytes, Class, EventKind, KnownName, Role};
 use crate::process::LeftOut;
 
+#[cfg(feature = "cli")]
+pub use agents::{AgentStanding, Last};
+pub use endpoints::EndpointTally;
+use endpoints::Endpoints;
 use pairs::{Pairs, Path};
 pub use ranking::Ranking;
 use standings::Tallies;
@@ -48,6 +54,8 @@ pub struct Totals {
     pub domains: Ranking<Arc<str>>,
     /// Connects whose name is not known.
     pub nameless: u64,
+    /// Far ends by agent.
+    pub endpoints: Endpoints,
     /// What excludes left out.
     pub left_out: LeftOut,
     /// What each class of endpoints came to.
@@ -93,18 +101,23 @@ impl Totals {
                 }
                 self.classes.entry(connection.class).or_default().connects += 1;
                 self.tallies.connected(connection);
+                self.endpoints.connected(connection);
             }
             // That of an accepted one ends nothing that was counted.
             EventKind::Close if connection.role != Role::Connect => {}
             EventKind::Close => {
                 self.closes += 1;
                 self.active = self.active.saturating_sub(1);
+                self.tallies.closed(connection);
                 if let Some(duration) = connection.duration() {
                     self.timed += 1;
                     self.duration_sum += duration;
                 }
             }
-            EventKind::Fail => self.fails += 1,
+            EventKind::Fail => {
+                self.fails += 1;
+                self.endpoints.failed(connection);
+            }
             EventKind::Accept => self.accepts += 1,
             EventKind::Listen => self.listens += 1,
         }
@@ -124,6 +137,9 @@ impl Totals {
         {
             take(sum, before);
         }
+        let before = summed.0.map_or_else(Bytes::default, |(_, before)| before);
+        self.tallies.summed(connection, before, bytes);
+        self.endpoints.summed(connection, before, bytes);
         let path = self.pairs.path(connection);
         if let Some(sum) = self.way(path) {
             add(sum, bytes);
@@ -150,6 +166,7 @@ impl Totals {
             None => self.nameless += 1,
         }
         self.tallies.renamed(connection);
+        self.endpoints.changed(connection);
         if class_before != connection.class {
             let former = self.classes.entry(class_before).or_default();
             former.connects = former.connects.saturating_sub(1);
@@ -158,6 +175,13 @@ impl Totals {
                 take(&mut self.classes.entry(class_before).or_default().bytes, bytes);
                 add(&mut self.classes.entry(connection.class).or_default().bytes, bytes);
             }
+        }
+    }
+
+    /// A connection gave reason for an alert between its events.
+    pub fn marked(&mut self, connection: &Connection) {
+        if connection.alert {
+            self.endpoints.changed(connection);
         }
     }
 

@@ -83,7 +83,7 @@ fn too_many_connections_are_told_and_marked() -> Result<()> {
     rano.wait_for_event("connect", within)?;
     let (connection, above) = claude.connect(Transport::Tcp, scene.tcp)?;
     let line = wait_for_alert(&rano, "max_connections")?;
-    ensure!(line.ends_with(" | WARNING | max_connections | 3/2 active connections"), "{line}");
+    ensure!(line.contains(" | WARNING | max_connections | 3/2 active connections | claude("), "{line}");
     claude.close(connection, Ending::InOrder)?;
     rano.wait_for_event("close", above)?;
     let finished = rano.interrupt()?;
@@ -103,7 +103,10 @@ fn too_many_connections_of_a_provider_are_told() -> Result<()> {
     rano.wait_for_event("connect", first)?;
     let (_, second) = claude.connect(Transport::Tcp, scene.tcp)?;
     let line = wait_for_alert(&rano, "max_per_provider")?;
-    ensure!(line.ends_with(" | WARNING | max_per_provider | anthropic 2/1 active connections"), "{line}");
+    ensure!(
+        line.contains(" | WARNING | max_per_provider | anthropic 2/1 active connections | claude("),
+        "{line}"
+    );
     let finished = rano.interrupt()?;
     ensure!(told(&finished).len() == 1, "{finished:#?}");
     ensure!(marks(&scene, first)? == "connect0" && marks(&scene, second)? == "connect1");
@@ -117,7 +120,7 @@ fn a_long_connection_is_told_once_while_it_is_open() -> Result<()> {
     let (connection, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
     let is_alert = |line: &str| line.contains(" | WARNING | long_duration | ");
     let line = rano.stderr.wait_for("long_duration", is_alert)?;
-    ensure!(line.ends_with("ms > 150ms"), "{line}");
+    ensure!(line.contains("ms > 150ms | claude("), "{line}");
     claude.close(connection, Ending::InOrder)?;
     rano.wait_for_event("close", tuple)?;
     let finished = rano.interrupt()?;
@@ -558,7 +561,8 @@ fn durations_are_told_as_of_the_time_at_which_they_became_too_long() -> Result<(
         .clock(69_000);
     let (finished, _) = replay(&recording, &["--alert-duration-ms", "30000"])?;
     let [alert] = alerts(&finished.stderr)[..] else { anyhow::bail!("{finished:#?}") };
-    let expected = "[ALERT] 2026-01-17T19:30:30Z | WARNING | long_duration | 30001ms > 30000ms";
+    let expected =
+        "[ALERT] 2026-01-17T19:30:30Z | WARNING | long_duration | 30001ms > 30000ms | claude(42) | claude";
     ensure!(alert == expected, "{alert}");
     Ok(())
 }

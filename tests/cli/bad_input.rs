@@ -245,7 +245,9 @@ fn too_many_open_files_are_not_called_a_lack_of_permission() -> Result<()> {
     let (mut refused, mut databases) = (0, 0);
     // Wherever it is that the last one is missing.
     for limit in 4..40 {
-        let mut launch = Launch::new(&place, directory.path())?.args(["--once", "--log-file", "events.log"]);
+        let mut launch = Launch::new(&place, directory.path())?
+            .args(["--once", "--log-file", "events.log"])
+            .args(["--sqlite", "observer.sqlite"]);
         // SAFETY: between fork and exec only a system call is made.
         unsafe {
             launch.command().pre_exec(move || {
@@ -385,7 +387,11 @@ fn secrets_in_a_command_line_are_redacted() -> Result<()> {
 fn secrets_in_ranos_own_arguments_are_not_stored() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
     let secret = "sk-ant-api03-0123456789abcdefghij";
-    scene.launch()?.args(["--once", "--pattern", secret]).run()?.expect_code(0)?;
+    scene
+        .launch()?
+        .args(["--once", "--sqlite", "observer.sqlite", "--pattern", secret])
+        .run()?
+        .expect_code(0)?;
     let stored = scene.database()?.text("SELECT args || patterns FROM sessions")?;
     ensure!(stored.contains("--pattern") && !stored.contains(secret), "{stored}");
     Ok(())

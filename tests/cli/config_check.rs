@@ -72,7 +72,7 @@ fn a_warning_is_no_error_and_does_not_stop_the_start() -> Result<()> {
   ⚠ .config/rano/config.conf:2: unknown key 'qqqqqqqqqqq' (possible typo?)
 ";
     ensure!(check(&home, 0)? == expected);
-    let finished = home.run(&["--once", "--no-sqlite"])?;
+    let finished = home.run(&["--once", "--with-summary"])?;
     finished.expect_code(0)?;
     ensure!(finished.stderr.contains("2 warning(s) found:") && finished.stdout.contains("Summary"));
     Ok(())
@@ -183,7 +183,7 @@ fn show_names_the_origin_of_every_value() -> Result<()> {
 fn a_broken_file_that_the_agent_can_write_stops_no_observation() -> Result<()> {
     for text in ["[providers\nsecret hunter2", "[providers]\nmode = \"bad\"\n", "[endpoints]\ndns = 7\n"] {
         let home = Home::new(&[("rano.toml", text)])?;
-        let said = home.said(&home.run(&["--once", "--no-sqlite"])?, 0)?;
+        let said = home.said(&home.run(&["--once", "--with-summary"])?, 0)?;
         ensure!(said.contains("1 warning(s) found:\n  ⚠ rano.toml:") && said.contains("Summary"), "{said}");
         ensure!(!said.contains("hunter2"), "{said}");
         let said = check(&home, 1)?;

@@ -10,6 +10,7 @@
 mod support;
 
 mod agents;
+mod alert_kinds;
 mod alerts;
 mod bad_input;
 mod config_check;
@@ -24,10 +25,12 @@ mod hostile_text;
 mod install;
 mod layers;
 mod log_files;
+mod live;
 mod names;
 mod observe;
 mod open_bytes;
 mod odd_sockets;
+mod once;
 mod orphans;
 mod output;
 mod presets;
@@ -64,7 +67,10 @@ fn main() -> ExitCode {
         harness::all(),
         layers::all(),
         agents::all(),
+        alert_kinds::all(),
         alerts::all(),
+        live::all(),
+        once::all(),
         names::all(),
         reverse_names::all(),
         observe::all(),

@@ -343,8 +343,8 @@ fn once_prints_what_is_open_and_ends() -> Result<()> {
     let (_, tuple) = claude.connect(Transport::Tcp, scene.tcp)?;
     let finished = scene.launch()?.args(["--once", "--no-sqlite"]).run()?;
     finished.expect_code(0)?;
-    let local = tuple.local.to_string();
-    ensure!(finished.stdout.lines().filter(|line| mentions(line, &local)).count() == 1, "{finished:#?}");
+    let remote = tuple.remote.to_string();
+    ensure!(finished.stdout.lines().filter(|line| mentions(line, &remote)).count() == 1, "{finished:#?}");
     ensure!(!scene.directory().join("observer.sqlite").exists());
     Ok(())
 }

@@ -172,9 +172,9 @@ fn summary_only_prints_no_events() -> Result<()> {
     // Standard output has no events to wait for, so this one goes by `--once`.
     let mut claude = scene.agent("claude")?;
     claude.connect(Transport::Tcp, scene.tcp)?;
-    let finished = scene.launch()?.args(["--once", "--summary-only"]).run()?;
+    let finished = scene.launch()?.args(["--once", "--summary-only", "--sqlite", "observer.sqlite"]).run()?;
     finished.expect_code(0)?;
-    ensure!(!finished.stdout.contains("+ connect"), "{finished:#?}");
+    ensure!(finished.stdout.starts_with("Summary\n"), "{finished:#?}");
     let database = scene.database()?;
     ensure!(database.count("SELECT count(*) FROM events WHERE provider = 'anthropic'")? == 1);
     Ok(())
@@ -271,7 +271,7 @@ fn a_user_without_a_name_is_stored_by_number() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
     let uid = scene.place.uid();
     let named = nix::unistd::User::from_uid(uid.into())?.map(|user| user.name);
-    scene.launch()?.args(["--once"]).run()?.expect_code(0)?;
+    scene.launch()?.args(["--once", "--sqlite", "observer.sqlite"]).run()?.expect_code(0)?;
     let stored = scene.database()?.text("SELECT user FROM sessions")?;
     ensure!(stored == named.unwrap_or_else(|| uid.to_string()), "{stored}");
     Ok(())

@@ -3,17 +3,16 @@
 use anyhow::{Context as _, Result, ensure};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::support::actor::Transport;
 use crate::support::namespace::{Place, User};
 use crate::support::rano::Launch;
 use crate::support::recording::Recording;
-use crate::support::scene::Scene;
 use crate::support::stage;
 use crate::support::terminal::{Screen, watch};
 
 crate::tests![
     the_provider_view_counts_connections_domains_and_addresses,
     the_other_views_rank_by_count,
+    the_agent_view_says_what_is_open_how_fast_and_where,
     bars_have_the_width_that_was_asked_for,
     only_so_many_lines_are_shown,
     a_late_name_moves_its_connection_in_the_domain_view,
@@ -21,7 +20,6 @@ crate::tests![
     without_a_view_all_take_turns,
     a_block_comes_at_each_interval_but_not_without_news,
     stats_are_off_with_json_and_with_an_interval_of_zero,
-    a_single_look_ends_with_a_block,
     wide_and_hostile_names_keep_the_columns,
     on_a_terminal_there_is_one_block_and_events_stand_above_it,
     a_narrow_terminal_gets_no_line_that_breaks,
@@ -94,6 +92,36 @@ Live Stats [process]
     let views = ["--stats-view", "domain", "--stats-view", "port,process"];
     let said = blocks(&four_connections(), &[&ONE_BLOCK[..], &views].concat())?;
     ensure!(said == expected, "{said}");
+    Ok(())
+}
+
+fn the_agent_view_says_what_is_open_how_fast_and_where() -> Result<()> {
+    let recording = Recording::new()
+        .process(43, "codex")
+        .connect(1, 0, "203.0.113.7:443")
+        .connect_of(43, 2, 10, "192.0.2.9:22", "established")
+        .bytes(1, 500, 1_000, 2_000)
+        .clock(1_500)
+        .bytes(1, 2_000, 41_944_040, 5_000)
+        .name(1, 2_100, "api.anthropic.com", "dns")
+        .close(2, 2_200)
+        .clock(2_600)
+        .close(1, 3_000)
+        .clock(3_700);
+    let view = ["--stats-interval-ms", "1000", "--stats-view", "agent", "--no-alerts"];
+    let said = blocks(&recording, &view)?;
+    let expected = "\
+Live Stats [agent]
+claude(42)  1 open      ↑0B/s     ↓0B/s  203.0.113.7:443
+codex(43)   1 open      ↑0B/s     ↓0B/s  192.0.2.9:22
+Live Stats [agent]
+claude(42)  1 open     ↑40M/s   ↓2.9K/s  203.0.113.7:443
+codex(43)   1 open      ↑0B/s     ↓0B/s  192.0.2.9:22
+Live Stats [agent]
+idle: nothing is open
+claude(42)    idle      ↑0B/s     ↓0B/s  api.anthropic.com:443
+";
+    ensure!(said.starts_with(expected), "{said}");
     Ok(())
 }
 
@@ -188,19 +216,6 @@ fn stats_are_off_with_json_and_with_an_interval_of_zero() -> Result<()> {
     Ok(())
 }
 
-fn a_single_look_ends_with_a_block() -> Result<()> {
-    let scene = Scene::new(User::Ordinary)?;
-    let mut claude = scene.agent("claude")?;
-    claude.connect(Transport::Tcp, scene.tcp)?;
-    for arguments in [&[][..], &["--stats-interval-ms", "0"]] {
-        let finished = scene.launch()?.args(["--once", "--no-sqlite"]).args(arguments).run()?;
-        let block = "Live Stats [provider]\nanthropic ████████████████████████████████████████ 1 (domains=0, ips=1)\n\
-                     active=1 peak=1 avg_dur=0ms\n";
-        ensure!(finished.stderr.ends_with(block), "{finished:#?}");
-    }
-    Ok(())
-}
-
 fn wide_and_hostile_names_keep_the_columns() -> Result<()> {
     let names = ["日本語.example", "a\u{1b}[2J\n", "🦀🦀🦀", &"x".repeat(300), "ab\u{202e}cd"];
     let mut recording = Recording::new();
@@ -226,6 +241,7 @@ fn on_a_terminal_there_is_one_block_and_events_stand_above_it() -> Result<()> {
     let (columns, rows) = (120, 12);
     let arguments =
         ["--stats-interval-ms", "1000", "--stats-view", "provider,port", "--alert-max-connections", "0"];
+    let arguments = [&arguments[..], &["--format", "pretty"]].concat();
     let written = with_replay(&recording, &arguments, |launch| watch(launch, columns, rows))?;
     ensure!(written.matches("Live Stats [provider]").count() > 5, "never redrawn: {written:?}");
     let mut screen = Screen::new(columns, rows);
@@ -255,7 +271,7 @@ fn a_narrow_terminal_gets_no_line_that_breaks() -> Result<()> {
     }
     let recording = recording.clock(4_000);
     for (columns, rows) in [(40, 10), (20, 5), (200, 50), (7, 3), (1, 1)] {
-        for view in ["provider", "domain", "port", "process", "provider,domain,port,process"] {
+        for view in ["provider", "domain", "port", "process", "agent", "provider,domain,port,process,agent"] {
             let arguments = [
                 "--stats-interval-ms",
                 "1000",

@@ -157,6 +157,13 @@ impl Recording {
         } } }))
     }
 
+    /// So far.
+    pub fn bytes(self, connection: u16, ms: u64, sent: u64, received: u64) -> Self {
+        let at = self.at(ms);
+        let bytes = json!({ "sent": sent, "received": received });
+        self.line(&json!({ "socket": { "bytes": { "id": id(connection), "bytes": bytes, "at": at } } }))
+    }
+
     pub fn close(self, connection: u16, ms: u64) -> Self {
         let at = self.at(ms);
         self.line(&json!({ "socket": { "closed": {

@@ -1,8 +1,9 @@
 //! A terminal for rano: a pseudo-terminal, and as much of a screen as is needed to see what a person would.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -20,7 +21,28 @@ pub fn watch(launch: Launch, columns: u16, rows: u16) -> Result<String> {
 }
 
 /// The same with the end of the run, whatever it is.
-pub fn watch_any(mut launch: Launch, columns: u16, rows: u16) -> Result<(ExitStatus, String)> {
+pub fn watch_any(launch: Launch, columns: u16, rows: u16) -> Result<(ExitStatus, String)> {
+    run(launch, columns, rows, None)
+}
+
+/// The same with a keyboard: the terminal is the run's own, and `keys` answers to all that was written so far with what
+/// is typed then.
+pub fn type_at(
+    launch: Launch,
+    (columns, rows): (u16, u16),
+    keys: &mut dyn FnMut(&str) -> Option<&'static [u8]>,
+) -> Result<(ExitStatus, String)> {
+    run(launch, columns, rows, Some(keys))
+}
+
+type Keys<'a> = &'a mut dyn FnMut(&str) -> Option<&'static [u8]>;
+
+fn run(
+    mut launch: Launch,
+    columns: u16,
+    rows: u16,
+    mut keys: Option<Keys<'_>>,
+) -> Result<(ExitStatus, String)> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     grantpt(&master)?;
     unlockpt(&master)?;
@@ -33,15 +55,29 @@ pub fn watch_any(mut launch: Launch, columns: u16, rows: u16) -> Result<(ExitSta
     rustix::termios::tcsetwinsize(&master, size)?;
     let command = launch.command();
     command.env("TERM", "xterm-256color").stdout(Stdio::from(slave()?)).stderr(Stdio::from(slave()?));
+    if keys.is_some() {
+        command.stdin(Stdio::from(slave()?));
+        // SAFETY: between fork and exec only system calls are made.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                rustix::process::ioctl_tiocsctty(std::io::stdin())?;
+                Ok(())
+            });
+        }
+    }
     let mut child = command.spawn().context("start rano in a terminal")?;
     // Only the child holds the other side then, and its end is the end of the input.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut written = Vec::new();
     let mut chunk = [0; 4096];
     let mut master = File::from(master);
     // Linux tells of a terminal that nobody has open any more by EIO.
     while let Ok(length @ 1..) = master.read(&mut chunk) {
         written.extend_from_slice(&chunk[..length]);
+        if let Some(typed) = keys.as_mut().and_then(|keys| keys(&String::from_utf8_lossy(&written))) {
+            master.write_all(typed)?;
+        }
     }
     Ok((child.wait()?, String::from_utf8_lossy(&written).into_owned()))
 }

@@ -13,7 +13,7 @@ use super::{Context, load, print, print_own};
 use crate::config::search::{Candidate, Content, Status};
 use crate::config::spec::Group;
 use crate::config::{
-    self, Checked, Configuration, Field, Finding, Origin, ProvidersConfig, Resolved, flags, presets, sample,
+    self, Checked, Configuration, Finding, Origin, ProvidersConfig, Resolved, flags, presets, sample,
 };
 use crate::exit::Code;
 use crate::output::escape::{Escaped, Line};
@@ -34,7 +34,10 @@ pub fn command(hidden: bool) -> Command {
                 )
                 .args_override_self(true)
                 .arg(as_json())
-                .args(flags::flags(move |option| !option.is(Field::json) && (hidden || !option.is_hidden()))),
+                .args(
+                    flags::flags(move |option| hidden || !option.is_hidden())
+                        .filter(|flag| flag.get_id() != "json"),
+                ),
         )
         .subcommand(
             Command::new("check")
@@ -370,7 +373,7 @@ mod tests {
         assert!(show.get_flag("as_json"));
         let environment = crate::config::Environment::default();
         let settings = crate::config::load(show, &environment).unwrap().settings;
-        assert_eq!((settings.interval_ms, settings.udp, settings.json), (500, false, false));
+        assert_eq!((settings.interval_ms, settings.udp, settings.is_json()), (500, false, false));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! `rano` without a command: observe until told to stop.
 
+mod alerting;
+mod screen;
+
 use std::ffi::OsString;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -13,7 +16,6 @@ use super::Context;
 use super::beside::{Begun, Beside, Talk, nothing_beside};
 use super::pids::check_pids;
 use super::ready::Ready;
-use crate::alerts::{AlertRules, Judge};
 use crate::config::{
     Configuration, DomainMode, EndpointEntry, Exclude, Field, LogFormat, Origin, RungChoice, Settings,
 };
@@ -23,9 +25,8 @@ use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Problem, Reading,
 use crate::health::SourceHealth;
 use crate::monitor::{CommandSetup, NameMode, NameSettings, NotOpened, Opened, Outputs, Setup};
 use crate::names::pcap;
-use crate::output::banner::{Banner, few};
+use crate::output::banner::{Banner, Unseen, few};
 use crate::output::escape::Escaped;
-use crate::output::stream::{self, Stream};
 use crate::output::style::Styles;
 use crate::pipeline::Scope;
 use crate::process::matching::{Targets, Wanted};
@@ -33,17 +34,15 @@ use crate::process::redact::{self, Redaction};
 use crate::signals;
 use crate::sink::Sink;
 use crate::sink::log_file::{LogFile, OpenLog};
-use crate::sink::shown::Shown;
-use crate::sink::stats::{LiveStats, Room, StatsSettings};
 use crate::sink::store::{LostHistory, OnMove, StoreSink};
-use crate::sink::terminal::{Format, Terminal, TerminalSettings};
+use crate::sink::terminal::{Format, Terminal};
 use crate::source;
 use crate::source::reopening::Reopening;
 use crate::source::replay::{Recorder, Replay};
 use crate::source::seccomp::child::{Child, Handle};
 use crate::stop::{ReopenLogs, Stop};
 use crate::store::{OpenError, OpenProblem, Session, Store, StoreOptions};
-use crate::totals::View;
+use alerting::Known;
 
 pub fn run(configuration: &Configuration, context: &Context) -> Result<ExitCode> {
     #[cfg(feature = "kernel-log")]
@@ -69,6 +68,8 @@ pub(super) fn observe(
     let ready = Ready::of(configuration, context)?;
     let reopen = ReopenLogs::new()?;
     signals::raise_on_signals(stop, &reopen, None)?;
+    let is_long = !configuration.settings.once && talk == Talk::OnStdout;
+    let _keyboard = if is_long { signals::keys::raise_on_q(stop)? } else { None };
     check_pids(&configuration.settings.pid)?;
     let mut setup = setup(configuration);
     let rules = setup.rules()?;
@@ -141,6 +142,7 @@ impl Run<'_> {
         beside: Beside<'_>,
     ) -> Result<bool> {
         let run = self;
+        let known = run.known();
         let (store, lost, rights) = run.store(opened.health())?;
         let database = store.as_ref().map(|store| Arc::new(Mutex::new(store.path())));
         let on_move = run.registration(store.as_ref(), database.clone());
@@ -153,7 +155,7 @@ impl Run<'_> {
         sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
         sinks.push(Box::new(terminal));
         let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
-        let summary = opened.observe(Outputs { ready: Some(ready), ..run.outputs(sinks) }, stop)?;
+        let summary = opened.observe(Outputs { ready: Some(ready), ..run.outputs(sinks, known) }, stop)?;
         drop(kept);
         Ok(!summary.output_failed)
     }
@@ -203,6 +205,7 @@ fn names(configuration: &Configuration) -> NameSettings {
         private: settings.ptr_private,
         recorded: settings.replay.is_some(),
         once: settings.once,
+        once_waits: settings.once && !settings.is_json(),
         classes: configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect(),
         precious: if settings.alerts { settings.alert_domain.clone() } else { Vec::new() },
         unknown: settings.alerts,
@@ -292,10 +295,12 @@ impl<'a> Run<'a> {
         Ok(opened.around(|source| Box::new(Recorder::new(source, file))))
     }
 
-    fn outputs(&self, sinks: Vec<Box<dyn Sink>>) -> Outputs {
+    fn outputs(&self, sinks: Vec<Box<dyn Sink>>, known: Known) -> Outputs {
         Outputs {
             sinks,
-            judge: self.judge(),
+            judge: self.judge(known.seen.as_ref()),
+            seen: known.seen,
+            notices: known.notices,
             views: if self.wants_stats() { self.views() } else { Vec::new() },
             top: self.settings.stats_top,
             excludes: self.redacted_excludes(),
@@ -340,12 +345,19 @@ impl<'a> Run<'a> {
         )
     }
 
+    /// Where the history goes. A single look keeps none unless that was said for it.
+    fn history(&self) -> Option<&Path> {
+        let is_said =
+            matches!(self.configuration.origin(Field::sqlite), Origin::Flag | Origin::Environment { .. });
+        self.settings.sqlite.as_deref().filter(|_| is_said || !self.settings.once)
+    }
+
     /// A limit of file sizes is like a disk that fills up: the observation goes on without what it does not allow.
     fn store(&self, health: SourceHealth) -> Result<(Option<Store>, Option<LostHistory>, Rights)> {
         let mut rights = self.files.rights();
-        let Some(path) = &self.settings.sqlite else { return Ok((None, None, rights)) };
+        let Some(path) = self.history() else { return Ok((None, None, rights)) };
         let options = StoreOptions {
-            path: path.clone(),
+            path: path.to_owned(),
             rights: self.files.rights(),
             batch_size: self.settings.db_batch_size,
             flush_interval: Duration::from_millis(self.settings.db_flush_ms),
@@ -437,14 +449,10 @@ impl<'a> Run<'a> {
         self.configuration.files_used.iter().map(|path| path.display().to_string()).collect()
     }
 
-    fn format(&self) -> Format {
-        if self.settings.json { Format::Json } else { Format::Pretty }
-    }
-
     fn log_files(&self, reopen: &ReopenLogs) -> Result<Vec<LogFile>> {
         let format = match self.settings.log_format {
-            LogFormat::Auto => self.format(),
-            LogFormat::Pretty => Format::Pretty,
+            LogFormat::Auto if self.settings.is_json() => Format::Json,
+            LogFormat::Auto | LogFormat::Pretty => Format::Pretty,
             LogFormat::Json => Format::Json,
         };
         let named_by = self.named_by(Field::log_file);
@@ -472,82 +480,18 @@ impl<'a> Run<'a> {
             .collect()
     }
 
-    fn terminal(&self, stop: &Stop, talk: Talk) -> Terminal {
-        let interval = Duration::from_millis(self.settings.stats_interval_ms);
-        let stats = StatsSettings {
-            interval,
-            width: self.settings.stats_width,
-            top: self.settings.stats_top,
-            views: self.views(),
-            cycle: Duration::from_millis(self.settings.stats_cycle_ms),
-        };
-        let settings = TerminalSettings {
-            format: self.format(),
-            show_events: !self.settings.summary_only && talk == Talk::OnStdout,
-            shown: self.shown(),
-            run_id: self.id.clone(),
-            stats: self.wants_stats().then(|| LiveStats::new(stats)),
-            bell: self.settings.alert_bell,
-            room: terminal_room,
-            is_quiet: false,
-        };
-        let stdout = match talk {
-            Talk::OnStdout => Stream::stdout(self.styles(stream::stdout_is_terminal())),
-            Talk::OnStderr => Stream::stderr(self.styles(stream::stderr_is_terminal())),
-        };
-        let mut stderr = Stream::stderr(self.styles(stream::stderr_is_terminal()));
-        stderr.is_terminal &= !self.context.environment.is_dumb_terminal();
-        Terminal::new(stdout, stderr, settings, stop.clone())
-    }
-
-    /// Standard output is the command's, and the terminal while it runs.
-    fn terminal_of_command(&self, stop: &Stop) -> Terminal {
-        let is_terminal = stream::stderr_is_terminal();
-        let settings = TerminalSettings {
-            format: Format::Pretty,
-            show_events: false,
-            shown: self.shown(),
-            run_id: self.id.clone(),
-            stats: None,
-            bell: false,
-            room: terminal_room,
-            is_quiet: is_terminal,
-        };
-        let stderr = || Stream::stderr(self.styles(is_terminal));
-        Terminal::new(stderr(), stderr(), settings, stop.clone())
-    }
-
-    fn wants_stats(&self) -> bool {
-        !self.is_command && !self.settings.json && (self.settings.once || self.settings.stats_interval_ms > 0)
-    }
-
-    fn shown(&self) -> Shown {
-        Shown::new(self.settings.filter.clone())
-    }
-
-    fn views(&self) -> Vec<View> {
-        if !self.configuration.is_given(Field::stats_view) && self.settings.stats_cycle_ms > 0 {
-            View::ALL.into()
-        } else {
-            self.settings.stats_view.clone()
+    /// What polling misses, and what would help. Who asked for it knows.
+    fn unseen(&self, kind: SourceKind) -> Option<Unseen> {
+        let is_wish =
+            self.settings.source == Source::Proc || self.settings.replay.is_some() || self.settings.once;
+        if kind != SourceKind::Proc || is_wish || self.context.environment.is_root || self.is_command {
+            return None;
         }
-    }
-
-    /// `None` where nothing can raise an alert.
-    fn judge(&self) -> Option<Judge> {
-        let rules = AlertRules {
-            domains: self.settings.alert_domain.clone(),
-            max_connections: self.settings.alert_max_connections,
-            max_per_provider: self.settings.alert_max_per_provider,
-            duration: self.settings.alert_duration_ms.map(Duration::from_millis),
-            unknown_domain: self.settings.alert_unknown_domain,
-            cooldown: Duration::from_millis(self.settings.alert_cooldown_ms),
-        };
-        (self.settings.alerts && !rules.is_empty()).then(|| Judge::new(rules))
-    }
-
-    fn styles(&self, is_terminal: bool) -> Styles {
-        super::styles(self.configuration, &self.context.environment, is_terminal)
+        let remedy = source::examine::missing_grant().map(|command| command + ", or ").unwrap_or_default();
+        Some(Unseen {
+            what: "other users' processes, and the owner of a connection that is shorter than a poll",
+            remedy: format!("{remedy}rano run -- CMD"),
+        })
     }
 
     fn banner(&self, health: &SourceHealth, names: &str, styles: &Styles) {
@@ -563,7 +507,8 @@ impl<'a> Run<'a> {
             source_reason: health.reason.as_deref(),
             names,
             interval: polls.then(|| Duration::from_millis(self.settings.interval_ms)),
-            history: self.settings.sqlite.as_deref(),
+            history: self.history(),
+            unseen: self.unseen(health.kind),
             files: &self.config_files(),
             notes: &self.configuration.notes,
         }
@@ -591,11 +536,4 @@ fn ebpf_hint() -> &'static str {
     } else {
         "run it as root: sudo rano --source ebpf"
     }
-}
-
-/// Size of the terminal that stderr is; 80 by 24 where it does not say.
-fn terminal_room() -> Room {
-    let size = rustix::termios::tcgetwinsize(stream::stderr_end()).ok();
-    let or = |cells: Option<u16>, usual| cells.filter(|cells| *cells > 0).map_or(usual, usize::from);
-    Room { columns: or(size.map(|size| size.ws_col), 80), rows: or(size.map(|size| size.ws_row), 24) }
 }

@@ -85,7 +85,7 @@ pub(super) fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
 fn own_the_output(configuration: &mut Configuration) -> Result<()> {
     let settings = &configuration.settings;
     let has_log = settings.log_file.is_some() || settings.log_dir.is_some();
-    if settings.json && !has_log && matches!(configuration.origin(Field::json), Origin::Flag) {
+    if settings.is_json() && !has_log && matches!(configuration.origin(Field::format), Origin::Flag) {
         let failure = Failure::new(Code::Usage, "--json has nowhere to go: standard output is the command's");
         return Err(failure.hint("name a file for the events: --json --log-file FILE").into());
     }

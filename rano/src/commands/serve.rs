@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::beside::{Begun, Talk};
 use super::{Context, history, load, observe, print, say};
 use crate::config::spec::Group;
-use crate::config::{Configuration, Field, flags};
+use crate::config::{Configuration, Field, FormatChoice, flags};
 use crate::exit::{Code, Failure};
 use crate::files::{Existing, NamedBy, Reading};
 use crate::output::escape::Line;
@@ -27,7 +27,8 @@ const FLUSH_MS: u64 = 50;
 const TOKEN_MAX: u64 = 4096;
 
 /// Options that mean nothing beside a page, by field.
-const WITHOUT: [Field; 4] = [Field::once, Field::json, Field::filter, Field::summary_only];
+const WITHOUT: [Field; 6] =
+    [Field::once, Field::with_summary, Field::format, Field::local, Field::filter, Field::summary_only];
 
 pub fn command(hidden: bool) -> Command {
     let observing = move |option: &crate::config::spec::OptionSpec| {
@@ -99,7 +100,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     }
     // A page is no place for these, wherever they were set.
     configuration.settings.once = false;
-    configuration.settings.json = false;
+    configuration.settings.format = FormatChoice::Auto;
     configuration.settings.stats_interval_ms = 0;
     if !configuration.is_given(Field::db_flush_ms) {
         configuration.settings.db_flush_ms = FLUSH_MS;

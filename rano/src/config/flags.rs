@@ -65,7 +65,7 @@ fn with_values(arg: Arg, kind: Kind, spec: &'static OptionSpec, spelling: &'stat
         }
         // A filter may begin with a negation.
         Kind::Filter => arg.value_parser(checked(spec, spelling)).allow_hyphen_values(true),
-        Kind::Text | Kind::Exclude | Kind::Glob | Kind::Switch | Kind::Span | Kind::List(_) => {
+        Kind::Text | Kind::Exclude | Kind::Glob | Kind::Switch | Kind::Span | Kind::Size | Kind::List(_) => {
             arg.value_parser(checked(spec, spelling))
         }
     }

@@ -31,7 +31,9 @@ pub use endpoints::{EndpointEntry, EndpointsConfig};
 pub use environment::Environment;
 pub use finding::{Finding, Severity};
 pub use layers::{Origin, Resolved};
-pub use options::{ColorChoice, DomainMode, Exclude, Field, LogFormat, OPTIONS, RungChoice, Settings};
+pub use options::{
+    ColorChoice, DomainMode, Exclude, Field, FormatChoice, LogFormat, OPTIONS, RungChoice, Settings,
+};
 pub use providers::{Mode, ProviderEntry, ProvidersConfig};
 pub use search::Candidate;
 
@@ -43,6 +45,7 @@ use crate::process::roster::Roster;
 use document::Document;
 use layers::Assignment;
 use search::{Content, Status};
+pub use value::ByteSize;
 use value::Value;
 
 /// A configuration without errors.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::spec::Effect::{Invert, Override, Set};
 use super::spec::Group::{Alerts, Capture, Configuration, History, Names, Output, Stats, Targets};
 use super::spec::{Spelling, option, options};
-use super::value::{Kind, Setting, Value, choices};
-use crate::event::Source;
+use super::value::{ByteSize, Kind, Setting, Value, choices};
+use crate::event::{Class, Source};
 use crate::filter::Filter;
 use crate::glob::Glob;
 use crate::output::style::Theme;
@@ -37,6 +37,19 @@ choices! {
         Fentry = "fentry",
         Kprobe = "kprobe",
         Tracepoint = "tracepoint",
+    }
+}
+
+choices! {
+    /// Shape of the events on standard output.
+    pub enum FormatChoice {
+        /// Lines on a terminal, else the long form.
+        Auto = "auto",
+        /// A row an event, as wide as the terminal.
+        Line = "line",
+        /// The long form.
+        Pretty = "pretty",
+        Json = "json",
     }
 }
 
@@ -89,6 +102,24 @@ impl Setting for Theme {
         }
     }
 }
+
+impl Setting for Class {
+    const KIND: Kind = Kind::Choice(&CLASSES);
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Choice(word) = value { Self::parse(word) } else { None }
+    }
+}
+
+/// The words of [`Class::parse`].
+const CLASSES: [&str; Class::ALL.len() + 1] = {
+    let mut words = ["github"; Class::ALL.len() + 1];
+    let mut at = 0;
+    while at < Class::ALL.len() {
+        words[at] = Class::ALL[at].name();
+        at += 1;
+    }
+    words
+};
 
 impl Setting for View {
     const KIND: Kind = Kind::Choice(&View::NAMES);
@@ -163,7 +194,10 @@ options! {
         },
     ]).details("rano counts them in any case. On a shared machine most of them belong to other users.");
     /// Print what is open now, and exit
-    once: bool = option(Capture).default("false");
+    once: bool = option(Capture).default("false").details(
+        "rano waits up to 300 ms for names. It keeps no history unless you name one with --sqlite.");
+    /// Print the summary too, with --once
+    with_summary: bool = option(Capture).default("false");
     /// Write a line to this descriptor when watching has begun
     ready_fd: Option<u32> = option(Capture).value_name("FD").range(0, 1 << 20).not_in_file().advanced();
     /// Write a line to this file when watching has begun
@@ -188,8 +222,17 @@ options! {
     /// Take names from a capture file
     pcap_file: Option<PathBuf> = option(Names).value_name("FILE").not_in_file().hidden();
 
-    /// Write events as JSON lines
-    json: bool = option(Output).default("false");
+    /// Format of the events
+    format: FormatChoice = option(Output).value_name("FORMAT").default("auto").spelled(&[
+        Spelling { key: "format", effect: Set, help: "Format of the events" },
+        Spelling { key: "json", effect: Override("json"), help: "Write events as JSON lines: --format json" },
+    ]).details(
+        "line is one row an event, as wide as the terminal; pretty is the long form; json is one object a line. auto \
+         means line on a terminal, otherwise pretty. A row shows no look-up of a name if a connection of the same \
+         process follows within a second.");
+    /// Show local times instead of UTC
+    local: bool = option(Output).default("false").details(
+        "In rows of --format line. All other times stay UTC.");
     /// Show only events that match this filter
     filter: Option<Filter> = option(Output).value_name("EXPR").details(
         "For example type:llm_api, 'domain:*.example.com port:443' or 'process:curl | sent:>1M'; docs/filters.md has \
@@ -260,6 +303,16 @@ options! {
     alert_max_per_provider: Option<u64> = option(Alerts).value_name("N").range(0, COUNT_MAX);
     /// Alert on a connection that stays open longer than this, in milliseconds
     alert_duration_ms: Option<u64> = option(Alerts).value_name("MS").range(0, 365 * 24 * HOUR_MS);
+    /// Alert on a connection that sent more than this (500K, 10M, 1G)
+    alert_sent: Option<ByteSize> = option(Alerts).value_name("SIZE").details(
+        "K, M, G, KiB, MiB and GiB are powers of 1024. rano reads the bytes of open connections at least once a second.");
+    /// Alert on an endpoint that this agent never reached before
+    alert_new: bool = option(Alerts).default("false").details(
+        "An endpoint is a name, or address and port if it has none. rano compares it with the earlier sessions of \
+         the history. If there are none, it says so and gives no such alert in this session.");
+    /// Alert on endpoints of this class (unknown, telemetry ...); repeatable
+    alert_class: Vec<Class> = option(Alerts).value_name("CLASS").details(
+        "For unknown the alert waits two seconds for a name.");
     /// Alert on an address without a name
     alert_unknown_domain: bool = option(Alerts).default("false").details(
         "A name may arrive after the connection; the alert waits two seconds for it.");
@@ -298,4 +351,11 @@ options! {
     rung: RungChoice = option(Capture).value_name("RUNG").default("any").hidden();
     /// Receive buffer for destroy notifications, in bytes; 0 for the usual
     notify_buffer: usize = option(Capture).value_name("BYTES").range(0, 1 << 30).default("4194304").hidden();
+}
+
+impl Settings {
+    /// Events on standard output are objects for programs.
+    pub fn is_json(&self) -> bool {
+        self.format == FormatChoice::Json
+    }
 }

@@ -231,6 +231,7 @@ impl OptionSpec {
             | Kind::Glob
             | Kind::Path
             | Kind::Span
+            | Kind::Size
             | Kind::Filter
             | Kind::Choice(_) => Value::Absent,
         }

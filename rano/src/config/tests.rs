@@ -121,7 +121,7 @@ fn every_default_is_a_setting() {
     assert_eq!(settings.pattern[..3], ["claude", "codex", "gemini"]);
     assert_eq!(settings.interval_ms, 1000);
     assert!(settings.udp && settings.descendants && settings.banner && settings.redact);
-    assert!(!settings.listening && !settings.json && !settings.once);
+    assert!(!settings.listening && !settings.is_json() && !settings.once);
     assert_eq!(settings.sqlite, Some("observer.sqlite".into()));
     assert_eq!((settings.db_batch_size, settings.db_flush_ms, settings.db_queue_max), (200, 1000, 10_000));
     assert_eq!((settings.stats_interval_ms, settings.stats_width, settings.stats_top), (2000, 40, 5));
@@ -156,12 +156,12 @@ fn an_empty_variable_is_unset() {
 #[test]
 fn a_boolean_can_be_turned_off_again() {
     let world = World::config("json=yes\nno_redact = 1");
-    assert!(world.settings(&[]).json && !world.settings(&[]).redact);
-    assert!(!world.settings(&["--json=false"]).json);
-    assert!(!world.settings(&["--json", "--json=no"]).json);
-    assert!(world.settings(&["--json=false", "--json"]).json);
+    assert!(world.settings(&[]).is_json() && !world.settings(&[]).redact);
+    assert!(!world.settings(&["--json=false"]).is_json());
+    assert!(!world.settings(&["--json", "--json=no"]).is_json());
+    assert!(world.settings(&["--json=false", "--json"]).is_json());
     assert!(world.settings(&["--no-redact=false"]).redact);
-    assert!(!World::config("json=true").variable("RANO_JSON", "0").settings(&[]).json);
+    assert!(!World::config("json=true").variable("RANO_JSON", "0").settings(&[]).is_json());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::filter::{Filter, FilterError};
+use crate::filter::{self, Filter, FilterError};
 use crate::glob::Glob;
 use crate::process::matching::COMMAND_LINE;
 use crate::time_argument;
@@ -22,6 +22,8 @@ pub enum Kind {
     Glob,
     Path,
     Span,
+    /// Bytes.
+    Size,
     Filter,
     Choice(&'static [&'static str]),
     List(&'static Kind),
@@ -36,10 +38,27 @@ pub enum Value {
     Text(String),
     Path(PathBuf),
     Span(Duration),
+    Size(ByteSize),
     Filter(Filter),
     Glob(Glob),
     Choice(&'static str),
     List(Vec<Value>),
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+/// As it is read: in the largest unit that leaves nothing over.
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "G"), (20, "M"), (10, "K")];
+        let fitting = units.into_iter().find(|(bits, _)| self.0 > 0 && self.0.is_multiple_of(1 << bits));
+        match fitting {
+            Some((bits, unit)) => write!(f, "{}{unit}", self.0 >> bits),
+            None => write!(f, "{}", self.0),
+        }
+    }
 }
 
 /// A type that a field of `Settings` can have.
@@ -95,6 +114,13 @@ impl Setting for Duration {
     const KIND: Kind = Kind::Span;
     fn from_value(value: &Value) -> Option<Self> {
         if let Value::Span(span) = value { Some(*span) } else { None }
+    }
+}
+
+impl Setting for ByteSize {
+    const KIND: Kind = Kind::Size;
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Size(size) = value { Some(*size) } else { None }
     }
 }
 
@@ -155,6 +181,7 @@ pub enum Rejection {
     NotSwitch,
     NotOneOf(&'static [&'static str]),
     NotSpan,
+    NotSize,
     NotFilter(FilterError),
     /// Characters before the `[` that is not closed.
     NotGlob(usize),
@@ -177,6 +204,7 @@ impl fmt::Display for Rejection {
             Self::NotSwitch => f.write_str("must be a boolean (true/false/yes/no/1/0)"),
             Self::NotOneOf(words) => write!(f, "must be one of [{}]", words.join(", ")),
             Self::NotSpan => f.write_str("must be a span of time above 0 (30m, 24h, 7d, 1w)"),
+            Self::NotSize => f.write_str("must be a size (500K, 10M, 1G)"),
             Self::NotFilter(error) => write!(f, "is no filter, {error}"),
             Self::NotGlob(at) => write!(f, "has a '[' without ']' at character {}", at + 1),
             Self::Empty => f.write_str("must not be empty"),
@@ -216,6 +244,7 @@ impl Rejection {
             | Self::NotSwitch
             | Self::NotOneOf(_)
             | Self::NotSpan
+            | Self::NotSize
             | Self::NotGlob(_)
             | Self::NotUtf8 => {
                 format!("'{key}' {self}, got '{raw}'")
@@ -273,6 +302,9 @@ impl Kind {
                 Ok(span) if !span.is_zero() => Ok(Value::Span(span)),
                 Ok(_) | Err(_) => Err(Rejection::NotSpan),
             },
+            Self::Size => {
+                filter::size(text).map(|size| Value::Size(ByteSize(size))).ok_or(Rejection::NotSize)
+            }
             Self::Filter => Filter::parse(text).map(Value::Filter).map_err(Rejection::NotFilter),
             Self::Choice(words) => words
                 .iter()
@@ -322,6 +354,7 @@ impl fmt::Display for Value {
             Self::Text(text) => f.write_str(text),
             Self::Path(path) => write!(f, "{}", path.display()),
             Self::Span(span) => f.write_str(&time_argument::span(*span)),
+            Self::Size(size) => size.fmt(f),
             Self::Filter(filter) => filter.fmt(f),
             Self::Glob(glob) => f.write_str(glob.written()),
             Self::Choice(word) => f.write_str(word),
@@ -348,6 +381,7 @@ impl From<&Value> for serde_json::Value {
             Value::Text(text) => Self::from(text.as_str()),
             Value::Path(path) => Self::from(path.to_string_lossy()),
             Value::Span(span) => Self::from(time_argument::span(*span)),
+            Value::Size(ByteSize(size)) => Self::from(*size),
             Value::Filter(filter) => Self::from(filter.text()),
             Value::Glob(glob) => Self::from(&**glob.written()),
             Value::Choice(word) => Self::from(*word),

@@ -18,6 +18,8 @@ use std::fmt;
 
 pub use matching::Facts;
 pub use tree::{Network, Node, NumberKey, Ordering, Range, Term, TextKey, WordKey};
+#[cfg(feature = "cli")]
+pub use values::size;
 
 use crate::glob::Glob;
 

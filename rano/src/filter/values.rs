@@ -93,7 +93,7 @@ fn plain(text: &str, largest: u64) -> Option<u64> {
 }
 
 /// Bytes; K, KiB, M, MiB, G and GiB are powers of 1024.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let units = [
         ("", 1),
         ("b", 1),

@@ -48,8 +48,10 @@ pub(crate) struct NameSettings {
     pub(crate) private: bool,
     /// All that is known of names is in a recording.
     pub(crate) recorded: bool,
-    /// A single look does not wait for names.
+    /// A single look reads no packets,
     pub(crate) once: bool,
+    /// and waits for reverse look-ups only if this is said.
+    pub(crate) once_waits: bool,
     pub(crate) classes: Vec<ClassEntry>,
     /// Names that are kept before others.
     pub(crate) precious: Vec<Glob>,
@@ -227,8 +229,7 @@ impl<'a> NameSources<'a> {
         if self.settings.recorded {
             return Pointers::recorded();
         }
-        // A single look does not wait for answers.
-        if !self.settings.reverse || self.settings.once {
+        if !self.asks() {
             return Pointers::none();
         }
         let patience = match self.packets {
@@ -250,9 +251,14 @@ impl<'a> NameSources<'a> {
         }
     }
 
+    /// Reverse look-ups. A single look may not wait for answers.
+    fn asks(&self) -> bool {
+        self.settings.reverse && (!self.settings.once || self.settings.once_waits)
+    }
+
     /// In words, for the banner and the summary.
     fn from(&self) -> String {
-        let asks = self.settings.reverse && !self.settings.once && !self.settings.recorded;
+        let asks = self.asks() && !self.settings.recorded;
         let packets = match &self.packets {
             Packets::Ebpf => Some("ebpf".to_owned()),
             #[cfg(feature = "cli")]
@@ -267,7 +273,9 @@ impl<'a> NameSources<'a> {
             (Some(packets), true) => format!("{packets}, ptr where it tells none"),
             (Some(packets), false) => packets,
             (None, true) => "ptr".to_owned(),
-            (None, false) if self.settings.once => "none: a single look does not wait for them".to_owned(),
+            (None, false) if self.settings.once && !self.settings.once_waits => {
+                "none: a single look does not wait for them".to_owned()
+            }
             (None, false) => "none".to_owned(),
         };
         match &self.reason {

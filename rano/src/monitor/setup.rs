@@ -8,7 +8,7 @@ use anyhow::Result;
 use rustix::thread::CapabilitySet;
 
 use super::names::{NameSettings, NameSources};
-use crate::alerts::Judge;
+use crate::alerts::{Judge, SeenEndpoints};
 use crate::event::Source;
 use crate::event::SourceKind;
 use crate::health::SourceHealth;
@@ -317,6 +317,10 @@ pub(crate) struct Outputs {
     pub(crate) top: usize,
     /// What the summary says is excluded.
     pub(crate) excludes: Vec<String>,
+    /// What agents have reached before, if that is known.
+    pub(crate) seen: Option<SeenEndpoints>,
+    /// What is said first.
+    pub(crate) notices: Vec<String>,
     /// What is said if nobody is there to watch.
     pub(crate) idle_notice: Option<String>,
     /// Called when watching has begun.
@@ -351,13 +355,14 @@ impl Opened {
 
     /// Observes on this thread, which gives up its privileges, until `stop` is raised or the source has no more.
     pub(crate) fn observe(mut self, outputs: Outputs, stop: &Stop) -> Result<Summary> {
-        let Outputs { sinks, judge, views, top, excludes, idle_notice, ready } = outputs;
+        let Outputs { sinks, judge, views, top, excludes, seen, notices, idle_notice, ready } = outputs;
         self.give_up_privileges();
         let mut pipeline = Pipeline::new(self.tree, self.scope, sinks)
             .with_excludes(excludes)
             .with_views(&views)
+            .with_seen(seen)
             .with_names(self.names)
-            .with_warnings(self.warnings);
+            .with_warnings(std::mem::take(&mut self.warnings).into_iter().chain(notices).collect());
         if let Some(notice) = idle_notice {
             pipeline = pipeline.with_idle_notice(notice);
         }

@@ -190,6 +190,11 @@ impl Pointers {
         }
     }
 
+    /// Whether a resolver is asked, or about to be.
+    pub fn is_asking(&self) -> bool {
+        matches!(self.answers, Answers::From(_)) && !(self.waiting.is_empty() && self.due.is_empty())
+    }
+
     /// When to look again.
     pub fn next_due(&self) -> Option<u64> {
         let due = self.due.front().map(|(due_ns, ..)| *due_ns);

@@ -9,14 +9,17 @@ use crate::alerts::{Reason, Severity};
 use crate::connection::Connection;
 use crate::event::{Address, KnownName};
 use crate::output::escape::Escaped;
-use crate::output::human::{timestamp_millis, timestamp_seconds};
-use crate::output::json;
+use crate::output::human::{Size, timestamp_millis, timestamp_seconds};
 use crate::output::style::Styles;
+use crate::output::{json, line};
 use crate::update::Alert;
 
-/// `[ALERT] time | CRITICAL | kind | what`. No newline. Which connection it was stands in JSON and in the history,
-/// whose rows are marked.
-pub fn line(alert: &Alert, styles: &Styles) -> String {
+/// Columns of a command line on a terminal: two rows of a small one.
+const COMMAND_MAX: usize = 160;
+
+/// `[ALERT] time | CRITICAL | kind | what | curl(22078) ← claude(21914) | command line`. No newline. A terminal, which
+/// has a width, gets the beginning of a long command line.
+pub fn line(alert: &Alert, width: Option<usize>, styles: &Styles) -> String {
     let (paint, severity) = match alert.reason.severity() {
         Severity::Critical => (styles.critical, "CRITICAL"),
         Severity::Warning => (styles.warning, "WARNING"),
@@ -24,7 +27,12 @@ pub fn line(alert: &Alert, styles: &Styles) -> String {
     let time = timestamp_seconds(alert.at.unix_ms);
     let kind = alert.reason.kind();
     let message = message(&alert.reason, &alert.connection);
-    format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}")
+    let mut line =
+        format!("{paint}[ALERT]{paint:#} {time} | {paint}{severity}{paint:#} | {kind} | {message}");
+    if let Some(process) = &alert.connection.process {
+        line::write_who(&mut line, process, width.map_or(usize::MAX, |_| COMMAND_MAX));
+    }
+    line
 }
 
 /// What was found, names escaped.
@@ -51,6 +59,13 @@ fn message(reason: &Reason, connection: &Connection) -> String {
             let names: Vec<_> = possible.iter().map(shown).collect();
             format!("{remote} has no name (possible: {})", names.join(", "))
         }
+        Reason::Sent { sent, limit } => {
+            format!("{} > {} sent to {}", Size(*sent), Size(*limit), line::endpoint(connection))
+        }
+        Reason::NewEndpoint { agent } => {
+            format!("{} was never reached by {} before", line::endpoint(connection), Escaped(agent))
+        }
+        Reason::Class { class } => format!("{} is of class {}", line::endpoint(connection), class.name()),
     }
 }
 
@@ -61,10 +76,11 @@ pub fn more_unknown_endpoints(count: u64) -> String {
 
 /// What is said of an endpoint of which nobody knows what it is. No newline.
 pub fn unknown_endpoint(connection: &Connection, remote: SocketAddr) -> String {
-    let who = connection
-        .process
-        .as_ref()
-        .map_or_else(String::new, |process| format!(" | {} ({})", Escaped(&process.program), process.id.pid));
+    let who = connection.process.as_ref().map_or_else(String::new, |process| {
+        let call = process.call.as_ref().filter(|call| call.agent_id != process.id);
+        let agent = call.map(|call| format!(" ← {}({})", Escaped(&call.agent), call.agent_id.pid));
+        format!(" | {} ({}){}", Escaped(&process.program), process.id.pid, agent.unwrap_or_default())
+    });
     let name = connection.name.as_ref();
     let domain = name.map_or_else(String::new, |known| format!(" | domain={}", Escaped(&known.shown())));
     format!("⚠ Unknown endpoint: {remote}{who}{domain}")
@@ -92,6 +108,8 @@ struct AlertJson<'a> {
     duration_ms: Option<u128>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit_ms: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_bytes: Option<u64>,
     v: u32,
     run_id: &'a str,
     /// The latest event of its connection: a connect, a close, a fail.
@@ -99,6 +117,14 @@ struct AlertJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
     comm: &'a str,
+    program: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmdline: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_pid: Option<u32>,
+    endpoint_type: &'static str,
     provider: &'a str,
     proto: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +142,7 @@ struct AlertJson<'a> {
 pub fn json(alert: &Alert, run_id: &str) -> Vec<u8> {
     let connection = &*alert.connection;
     let process = connection.process.as_deref();
+    let call = process.and_then(|process| process.call.as_deref());
     let text = |address: &Option<Address>| address.as_ref().map(Address::to_string);
     let mut json = AlertJson {
         r#type: "alert",
@@ -129,11 +156,17 @@ pub fn json(alert: &Alert, run_id: &str) -> Vec<u8> {
         limit: None,
         duration_ms: None,
         limit_ms: None,
+        limit_bytes: None,
         v: crate::output::event_json::VERSION,
         run_id,
         event: connection.last_event().name(),
         pid: process.map(|process| process.id.pid),
         comm: process.map_or("unknown", |process| &process.comm),
+        program: process.map_or("unknown", |process| &process.program),
+        cmdline: process.map(|process| &*process.cmdline),
+        agent: call.map(|call| &*call.agent),
+        agent_pid: call.map(|call| call.agent_id.pid),
+        endpoint_type: connection.class.name(),
         provider: &connection.provider,
         proto: connection.protocol.name(),
         local: text(&connection.local),
@@ -155,7 +188,8 @@ pub fn json(alert: &Alert, run_id: &str) -> Vec<u8> {
             json.duration_ms = Some(elapsed.as_millis());
             json.limit_ms = Some(limit.as_millis());
         }
-        Reason::UnknownDomain { .. } => {}
+        Reason::Sent { limit, .. } => json.limit_bytes = Some(*limit),
+        Reason::UnknownDomain { .. } | Reason::NewEndpoint { .. } | Reason::Class { .. } => {}
     }
     let mut line = Vec::new();
     json::append(&mut line, &json);

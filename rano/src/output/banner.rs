@@ -23,8 +23,16 @@ pub struct Banner<'a> {
     /// Between two looks; `None` where nothing is polled.
     pub interval: Option<Duration>,
     pub history: Option<&'a Path>,
+    pub unseen: Option<Unseen>,
     pub files: &'a [String],
     pub notes: &'a [String],
+}
+
+/// What this run does not see and another one would.
+pub struct Unseen {
+    pub what: &'static str,
+    /// A command, or several.
+    pub remedy: String,
 }
 
 impl Banner<'_> {
@@ -33,29 +41,28 @@ impl Banner<'_> {
         stream::say(&folded(self.render(styles), stream::stderr_columns(), 11));
     }
 
+    /// What is watched, how, and where it is kept; after these three lines what only some runs have to say.
     fn render(&self, styles: &Styles) -> String {
         let heading = styles.heading;
-        let mut text = format!("{heading}rano {}{heading:#}\n", env!("CARGO_PKG_VERSION"));
+        let watching = Escaped(&few(self.watching)).to_string();
+        let mut text =
+            format!("{heading}rano {}{heading:#} watching {watching}\n", env!("CARGO_PKG_VERSION"));
         let mut row = |name: &str, value: &str| {
             writeln!(text, "  {name:9}{}", Escaped(value)).expect("writing into a String cannot fail");
         };
-        row("watching", &few(self.watching));
-        if let Some(excluding) = self.excluding {
-            row("excluded", excluding);
-        }
-        let mut source = self.source.name().to_owned();
-        if let Some(interval) = self.interval {
-            write!(source, ", a poll every {} ms", interval.as_millis())
-                .expect("writing into a String cannot fail");
-        }
-        if let Some(reason) = self.source_reason {
-            write!(source, ": {reason}").expect("writing into a String cannot fail");
-        }
-        row("source", &source);
-        row("names", self.names);
+        let poll = self.interval.map(|interval| format!(", a poll every {} ms", interval.as_millis()));
+        let reason = self.source_reason.map(|reason| format!(": {reason}"));
+        let (poll, reason) = (poll.unwrap_or_default(), reason.unwrap_or_default());
+        row("source", &format!("{}{poll}, names {}{reason}", self.source.name(), self.names));
         match self.history {
             Some(path) => row("history", &format!("{} (run {})", path.display(), self.run_id)),
             None => row("history", "none is kept"),
+        }
+        if let Some(Unseen { what, remedy }) = &self.unseen {
+            row("not seen", &format!("{what}; to see it: {remedy}"));
+        }
+        if let Some(excluding) = self.excluding {
+            row("excluded", excluding);
         }
         for file in self.files {
             row("config", file);
@@ -89,23 +96,35 @@ mod tests {
     }
 
     #[test]
-    fn it_says_how_often_rano_looks_and_what_is_kept() {
-        let banner = Banner {
+    fn three_lines_say_what_is_watched_how_and_where_it_is_kept() {
+        let mut banner = Banner {
             run_id: "1-2",
             watching: &["claude".to_owned(), "pid 7".to_owned()],
-            excluding: Some("git, cmd:--dry-run (config.conf)"),
+            excluding: None,
             source: SourceKind::Proc,
             source_reason: Some("reading /proc/net as text"),
             names: "ptr",
             interval: Some(Duration::from_millis(250)),
             history: None,
+            unseen: None,
             files: &[],
             notes: &[],
         };
-        let text = banner.render(&Styles::PLAIN);
-        let (_, rows) = text.split_once('\n').expect("a heading");
-        let expected = "  watching claude, pid 7\n  excluded git, cmd:--dry-run (config.conf)\n  source   proc, a poll every 250 ms: reading /proc/net as text\n  \
-                        names    ptr\n  history  none is kept\n";
-        assert_eq!(rows, expected);
+        let rows = |banner: &Banner<'_>| {
+            banner.render(&Styles::PLAIN).lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let usual = [
+            concat!("rano ", env!("CARGO_PKG_VERSION"), " watching claude, pid 7"),
+            "  source   proc, a poll every 250 ms, names ptr: reading /proc/net as text",
+            "  history  none is kept",
+        ];
+        assert_eq!(rows(&banner), usual);
+        banner.excluding = Some("git, cmd:--dry-run (config.conf)");
+        banner.unseen = Some(Unseen { what: "other users' processes", remedy: "sudo rano".to_owned() });
+        let more = [
+            "  not seen other users' processes; to see it: sudo rano",
+            "  excluded git, cmd:--dry-run (config.conf)",
+        ];
+        assert_eq!(rows(&banner), [&usual[..], &more].concat());
     }
 }

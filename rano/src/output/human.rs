@@ -1,8 +1,10 @@
 //! Times, sizes and addresses as people write them.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::event::Address;
 
@@ -14,6 +16,30 @@ pub fn timestamp_millis(unix_ms: i64) -> String {
 /// RFC 3339 in UTC in whole seconds, cut and not rounded: what people read.
 pub fn timestamp_seconds(unix_ms: i64) -> String {
     timestamp(unix_ms).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Whose clock people read.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    #[default]
+    Utc,
+    Local(TimeZone),
+}
+
+impl Clock {
+    /// That of this machine; UTC if it does not say where it is.
+    pub fn local() -> Self {
+        Self::Local(TimeZone::system())
+    }
+
+    /// `19:30:00`, cut and not rounded.
+    pub fn time(&self, unix_ms: i64) -> String {
+        let zone = match self {
+            Self::Utc => TimeZone::UTC,
+            Self::Local(zone) => zone.clone(),
+        };
+        timestamp(unix_ms).to_zoned(zone).strftime("%H:%M:%S").to_string()
+    }
 }
 
 fn timestamp(unix_ms: i64) -> Timestamp {
@@ -37,6 +63,37 @@ impl fmt::Display for Size {
             unit += 1;
         }
         write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    }
+}
+
+/// The same in a few columns: `1.2M`, `40M`, `512B`.
+pub struct ShortSize(pub u64);
+
+impl fmt::Display for ShortSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let long = Size(self.0).to_string();
+        let (number, unit) = long.split_once(' ').unwrap_or((&long, "B"));
+        let unit = &unit[..1];
+        match number.split_once('.') {
+            Some((whole, _)) if whole.len() > 1 => write!(f, "{whole}{unit}"),
+            _ => write!(f, "{number}{unit}"),
+        }
+    }
+}
+
+/// A time that passed, in a few columns: `82ms`, `0.1s`, `12.3s`, `4m05s`, `3h12m`, `2d04h`.
+pub struct Span(pub Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ms, seconds) = (self.0.as_millis(), self.0.as_secs());
+        match seconds {
+            0 if ms < 100 => write!(f, "{ms}ms"),
+            0..60 => write!(f, "{seconds}.{}s", ms / 100 % 10),
+            60..3600 => write!(f, "{}m{:02}s", seconds / 60, seconds % 60),
+            3600..86_400 => write!(f, "{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+            _ => write!(f, "{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+        }
     }
 }
 
@@ -72,6 +129,40 @@ mod tests {
         ] {
             assert_eq!(Size(bytes).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn short_sizes_and_spans_take_few_columns() {
+        for (bytes, expected) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (2765, "2.7K"),
+            (40 << 20, "40M"),
+            ((1 << 20) - 1, "1023K"),
+            (u64::MAX, "15E"),
+        ] {
+            assert_eq!(ShortSize(bytes).to_string(), expected);
+        }
+        for (ms, expected) in [
+            (0, "0ms"),
+            (99, "99ms"),
+            (100, "0.1s"),
+            (59_999, "59.9s"),
+            (245_000, "4m05s"),
+            (11_520_000, "3h12m"),
+            (187_200_000, "2d04h"),
+        ] {
+            assert_eq!(Span(Duration::from_millis(ms)).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_clock_is_utc_unless_another_one_is_asked_for() {
+        let noon = 1_768_678_200_999;
+        assert_eq!(Clock::Utc.time(noon), "19:30:00");
+        let east = TimeZone::fixed(jiff::tz::offset(2));
+        assert_eq!(Clock::Local(east).time(noon), "21:30:00");
+        assert_eq!(Clock::Utc.time(i64::MAX).len(), 8);
     }
 
     #[test]

@@ -5,9 +5,12 @@ use std::fmt::Write as _;
 use anstyle::Style;
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::event::{Address, Bytes};
 use crate::output::escape::{cut, fit};
+use crate::output::human::ShortSize;
 use crate::output::style::Styles;
-use crate::totals::{ProviderStanding, Standing, Standings};
+use crate::process::ProcessId;
+use crate::totals::{AgentStanding, Last, ProviderStanding, Standing, Standings};
 
 /// A name longer than this says no more to a person.
 const NAME_MAX: usize = 120;
@@ -23,7 +26,7 @@ pub struct Line {
 
 impl Line {
     /// The pieces one after the other, cut at `columns`.
-    fn of(columns: usize, pieces: &[(Style, &str)]) -> Self {
+    pub(super) fn of(columns: usize, pieces: &[(Style, &str)]) -> Self {
         let mut line = Self { text: String::new(), width: 0 };
         for (style, text) in pieces {
             let piece = cut(text, columns - line.width);
@@ -38,12 +41,16 @@ impl Line {
 
 const PLAIN: Style = Style::new();
 
+/// Bytes a second of each agent, where they are known.
+pub type Rates = std::collections::HashMap<Option<ProcessId>, Bytes>;
+
 /// Columns of a bar and most rows of a view.
 type Size = (usize, usize);
 
 pub fn lines(
     standing: &Standing,
     standings: &Standings,
+    rates: &Rates,
     (width, top): Size,
     columns: usize,
     styles: &Styles,
@@ -63,6 +70,11 @@ pub fn lines(
         Standing::Ranked { rows, kinds, .. } => {
             let shown = &rows[..rows.len().min(top)];
             ranked(shown, width, columns, styles, &mut lines);
+            more(kinds - shown.len(), columns, styles, &mut lines);
+        }
+        Standing::Agents { rows, kinds } => {
+            let shown = &rows[..rows.len().min(top)];
+            agents(shown, rates, columns, styles, &mut lines);
             more(kinds - shown.len(), columns, styles, &mut lines);
         }
     }
@@ -127,6 +139,55 @@ fn ranked(rows: &[(String, u64)], width: usize, columns: usize, styles: &Styles,
     }
     if rows.is_empty() {
         lines.push(Line::of(columns, &[(styles.dim, "no connections yet")]));
+    }
+}
+
+/// Agent, what it has open, rates, and where it went last.
+fn agents(rows: &[AgentStanding], rates: &Rates, columns: usize, styles: &Styles, lines: &mut Vec<Line>) {
+    if rows.iter().all(|agent| agent.open == 0) {
+        let said = if rows.is_empty() { "no connections yet" } else { "idle: nothing is open" };
+        lines.push(Line::of(columns, &[(styles.dim, said)]));
+    }
+    let names: Vec<String> = rows
+        .iter()
+        .map(|agent| match agent.id {
+            Some(id) => format!("{}({})", fit(&agent.name, PROVIDER_MAX), id.pid),
+            None => "no agent".to_owned(),
+        })
+        .collect();
+    let rate = |agent: &AgentStanding| {
+        let rate = rates.get(&agent.id).copied().unwrap_or_default();
+        [('↑', rate.sent), ('↓', rate.received)]
+            .map(|(arrow, bytes)| format!("{:>9}", format!("{arrow}{}/s", ShortSize(bytes))))
+            .join(" ")
+    };
+    let widest = names.iter().map(|name| name.width()).max().unwrap_or(0);
+    for (name, agent) in names.iter().zip(rows) {
+        let padding = " ".repeat(widest - name.width() + 1);
+        let open = if agent.open == 0 { "   idle".to_owned() } else { format!("{:>2} open", agent.open) };
+        let last = agent.last.as_ref().map(place).unwrap_or_default();
+        // On a narrow terminal rates give way to where it went.
+        let rates = if columns < 60 { "  ".to_owned() } else { format!("  {}  ", rate(agent)) };
+        let pieces = [
+            (styles.provider, &**name),
+            (PLAIN, &padding),
+            (if agent.open == 0 { styles.dim } else { PLAIN }, &open),
+            (PLAIN, &*rates),
+            (styles.name, &last),
+        ];
+        lines.push(Line::of(columns, &pieces));
+    }
+}
+
+fn place(last: &Last) -> String {
+    let port = match &last.remote {
+        Some(Address::Ip(remote)) => format!(":{}", remote.port()),
+        Some(Address::Host(_) | Address::Path(_)) | None => String::new(),
+    };
+    match (&last.name, &last.remote) {
+        (Some(name), _) => fit(&format!("{name}{port}"), NAME_MAX),
+        (None, Some(remote)) => fit(&remote.to_string(), NAME_MAX),
+        (None, None) => String::new(),
     }
 }
 

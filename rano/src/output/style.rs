@@ -2,7 +2,7 @@
 
 use anstyle::{Ansi256Color, Effects, Style};
 
-use crate::event::EventKind;
+use crate::event::{Class, EventKind};
 
 // Of the palette's fixed part (xterm's 6 × 6 × 6 cube) those of middle brightness: on white as on black the contrast is
 // at least 3.5 : 1. The sixteen basic colours are whatever the terminal makes of them, and some always are too pale or
@@ -14,6 +14,8 @@ const GREEN: Ansi256Color = Ansi256Color(28);
 const TEAL: Ansi256Color = Ansi256Color(30);
 const BLUE: Ansi256Color = Ansi256Color(68);
 const PURPLE: Ansi256Color = Ansi256Color(133);
+/// Of the 24 steps between black and white.
+const GREY: Ansi256Color = Ansi256Color(244);
 
 fn color(color: Ansi256Color) -> Style {
     color.on_default()
@@ -43,6 +45,14 @@ pub struct Styles {
     pub critical: Style,
     /// The full part of a bar.
     pub bar: Style,
+    /// Of classes of endpoints.
+    pub model: Style,
+    pub code_host: Style,
+    pub registry: Style,
+    pub telemetry: Style,
+    pub unknown: Style,
+    /// What stays on this machine or in this network, and look-ups.
+    pub near: Style,
 }
 
 impl Styles {
@@ -59,6 +69,12 @@ impl Styles {
         warning: Style::new(),
         critical: Style::new(),
         bar: Style::new(),
+        model: Style::new(),
+        code_host: Style::new(),
+        registry: Style::new(),
+        telemetry: Style::new(),
+        unknown: Style::new(),
+        near: Style::new(),
     };
 
     pub fn new(theme: Theme) -> Self {
@@ -72,6 +88,8 @@ impl Styles {
                 critical: Style::new().effects(Effects::BOLD.insert(Effects::INVERT)),
                 dim,
                 name: bold,
+                unknown: bold,
+                near: dim,
                 ..Self::PLAIN
             },
             Theme::Vivid => Self {
@@ -86,6 +104,12 @@ impl Styles {
                 warning: color(BROWN),
                 critical: color(RED).effects(Effects::BOLD),
                 bar: color(TEAL),
+                model: color(BLUE),
+                code_host: color(GREEN),
+                registry: color(ORANGE),
+                telemetry: color(PURPLE),
+                unknown: color(RED),
+                near: color(GREY),
             },
             // Blue against orange is told apart with every common colour vision deficiency.
             Theme::Colorblind => Self {
@@ -100,6 +124,12 @@ impl Styles {
                 warning: color(ORANGE).effects(Effects::BOLD),
                 critical: color(ORANGE).effects(Effects::BOLD.insert(Effects::INVERT)),
                 bar: color(BLUE),
+                model: color(BLUE),
+                code_host: color(TEAL),
+                registry: color(BROWN),
+                telemetry: color(PURPLE),
+                unknown: color(ORANGE).effects(Effects::BOLD),
+                near: color(GREY),
             },
         }
     }
@@ -107,6 +137,17 @@ impl Styles {
     /// No style paints anything; every other theme has a heading of its own.
     pub fn is_plain(&self) -> bool {
         self.heading.is_plain()
+    }
+
+    pub fn class(&self, class: Class) -> Style {
+        match class {
+            Class::LlmApi => self.model,
+            Class::CodeHost => self.code_host,
+            Class::Registry => self.registry,
+            Class::Telemetry => self.telemetry,
+            Class::Localhost | Class::Private | Class::Ipc | Class::Dns => self.near,
+            Class::Unknown => self.unknown,
+        }
     }
 
     pub fn event(&self, kind: EventKind) -> Style {
@@ -123,19 +164,23 @@ impl Styles {
 mod tests {
     use super::*;
 
-    /// WCAG 2, relative luminance of a colour of the cube.
+    /// WCAG 2, relative luminance of a colour of the cube or of the greys.
     fn luminance(color: Ansi256Color) -> f64 {
-        let index = color.0 - 16;
-        let channel = |step: u8| {
-            let value = f64::from(if step == 0 { 0 } else { 55 + 40 * step }) / 255.0;
+        let linear = |value: u8| {
+            let value = f64::from(value) / 255.0;
             if value <= 0.03928 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
         };
+        if color.0 >= 232 {
+            return linear(8 + 10 * (color.0 - 232));
+        }
+        let index = color.0 - 16;
+        let channel = |step: u8| linear(if step == 0 { 0 } else { 55 + 40 * step });
         0.2126 * channel(index / 36) + 0.7152 * channel(index / 6 % 6) + 0.0722 * channel(index % 6)
     }
 
     #[test]
     fn every_color_is_readable_on_white_and_on_black() {
-        for color in [RED, ORANGE, BROWN, GREEN, TEAL, BLUE, PURPLE] {
+        for color in [RED, ORANGE, BROWN, GREEN, TEAL, BLUE, PURPLE, GREY] {
             let luminance = luminance(color);
             let (on_white, on_black) = (1.05 / (luminance + 0.05), (luminance + 0.05) / 0.05);
             assert!(on_white >= 3.5 && on_black >= 3.5, "{color:?}: {on_white} {on_black}");

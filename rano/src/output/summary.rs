@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::event::{Bytes, Class};
 use crate::output::escape::{Escaped, Line};
 use crate::output::human::Size;
-use crate::output::json;
 use crate::output::style::Styles;
+use crate::output::{json, notable};
 use crate::summary::Summary;
 use crate::totals::ClassTotals;
 use crate::update::Hidden;
@@ -24,16 +24,37 @@ fn so_far(open: u64, uncounted: u64) -> String {
     }
 }
 
+/// A heading and its lines, if there are any.
+fn list(out: &mut String, styles: &Styles, title: &str, lines: &[String], all: usize) -> std::fmt::Result {
+    let heading = styles.heading;
+    if !lines.is_empty() {
+        writeln!(out, "  {heading}{title}{heading:#}")?;
+    }
+    for line in lines {
+        writeln!(out, "    {line}")?;
+    }
+    if !lines.is_empty() && all > lines.len() {
+        writeln!(out, "    … and {} more", all - lines.len())?;
+    }
+    Ok(())
+}
+
 impl Summary {
     /// Text as the terminal and pretty logs show it. `hidden`: what `--filter` kept back there, of all that is summed
-    /// up here.
-    pub fn render(&self, styles: &Styles, hidden: Option<&Hidden>) -> String {
+    /// up here. Tables are at most `width` columns wide where what they say allows.
+    pub fn render(&self, styles: &Styles, hidden: Option<&Hidden>, width: usize) -> String {
         let mut text = String::new();
-        self.write(&mut text, styles, hidden).expect("writing into a String cannot fail");
+        self.write(&mut text, styles, hidden, width).expect("writing into a String cannot fail");
         text
     }
 
-    fn write(&self, out: &mut String, styles: &Styles, hidden: Option<&Hidden>) -> std::fmt::Result {
+    fn write(
+        &self,
+        out: &mut String,
+        styles: &Styles,
+        hidden: Option<&Hidden>,
+        width: usize,
+    ) -> std::fmt::Result {
         let totals = &self.totals;
         let heading = styles.heading;
         writeln!(out, "{heading}Summary{heading:#}")?;
@@ -86,9 +107,13 @@ impl Summary {
                 writeln!(out, "    {count} {}", Escaped(provider))?;
             }
         }
+        let (notable, all) = notable::lines(totals.endpoints.all(), self.top, width.saturating_sub(4));
+        list(out, styles, "Look at these", &notable, all)?;
         self.top_domains(out, styles)?;
         self.top_ips(out, styles)?;
         self.endpoints(out, styles)?;
+        let (failures, all) = notable::failures(totals.endpoints.all(), self.top);
+        list(out, styles, "Failures", &failures, all)?;
         self.completeness(out, styles)
     }
 
@@ -136,9 +161,20 @@ impl Summary {
         classes.sort_by_key(|(class, totals)| (Reverse(totals.connects), **class));
         let heading = styles.heading;
         writeln!(out, "  {heading}Endpoints{heading:#}")?;
+        let widest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+        let counts = widest(&mut classes.iter().map(|(_, totals)| totals.connects.to_string().len()));
+        let names = widest(&mut classes.iter().map(|(class, _)| class.name().len()));
+        let sizes = classes.iter().flat_map(|(_, totals)| [totals.bytes.sent, totals.bytes.received]);
+        let sizes = widest(&mut sizes.map(|size| Size(size).to_string().len()));
         for (class, ClassTotals { connects, bytes }) in classes {
-            let (sent, received) = (Size(bytes.sent), Size(bytes.received));
-            writeln!(out, "    {connects} {}   sent {sent}   received {received}", class.name())?;
+            let (sent, received) = (Size(bytes.sent).to_string(), Size(bytes.received).to_string());
+            let paint = styles.class(*class);
+            let padding = " ".repeat(names - class.name().len());
+            writeln!(
+                out,
+                "    {connects:>counts$} {paint}{}{paint:#}{padding}   sent {sent:>sizes$}   received {received:>sizes$}",
+                class.name()
+            )?;
         }
         Ok(())
     }

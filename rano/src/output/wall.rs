@@ -24,7 +24,7 @@ const UNSCREENED: [(&str, &[&str]); 5] = [
     (r"/dev/(stdout|stderr|tty|console|pts|fd)", &["files/mod.rs"]),
     (r"\bexported\s*\(", &["commands/export.rs"]),
     // To wait for the one and to ask the other for its size.
-    (r"\bstd(out|err)_end\s*\(", &["signals.rs", "commands/observe.rs"]),
+    (r"\bstd(out|err)_end\s*\(", &["signals.rs", "commands/observe/screen.rs"]),
     (
         r"\bprint_own\s*\(",
         &["commands/mod.rs", "commands/completions.rs", "commands/man.rs", "commands/config.rs"],

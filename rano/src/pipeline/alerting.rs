@@ -55,7 +55,9 @@ impl Alerting {
                 judge.connected(connection, at, active, socket, &others, &mut entry.alerts)
             }
             // What was accepted was not counted among the open ones.
-            EventKind::Close if connection.role != Role::Connect => Vec::new(),
+            EventKind::Close if connection.role != Role::Connect => {
+                judge.sent(connection, &mut entry.alerts).into_iter().collect()
+            }
             EventKind::Close => judge.closed(connection, at, &mut entry.alerts),
             EventKind::Fail => judge.failed(connection, at, &entry.naming.take_unjudged(), &mut entry.alerts),
             EventKind::Accept | EventKind::Listen => Vec::new(),
@@ -93,9 +95,22 @@ impl Alerting {
         let late_ms = i64::try_from(late.as_millis()).unwrap_or(i64::MAX);
         let boot_ns = now.boot_ns.min(due.boot_ns);
         let now = Moment { boot_ns, unix_ms: now.unix_ms.saturating_sub(late_ms) };
-        let reason = judge.overdue(due.wait, &entry.connection, now, &mut entry.alerts);
+        let reasons = judge.overdue(due.wait, &entry.connection, now, &mut entry.alerts);
         let is_written = entry.is_connected;
-        self.between_events(reason.into_iter().collect(), now, entry, is_written, out);
+        self.between_events(reasons, now, entry, is_written, out);
+    }
+
+    /// It was read how many bytes an open connection has sent.
+    pub(super) fn counted(&mut self, at: Moment, entry: &mut Entry, out: &mut Outlet) {
+        let Some(judge) = &mut self.judge else { return };
+        let reason = judge.sent(&entry.connection, &mut entry.alerts);
+        let is_written = !entry.is_pending();
+        self.between_events(reason.into_iter().collect(), at, entry, is_written, out);
+    }
+
+    /// How often that is to be read.
+    pub(super) fn counts_every(&self) -> Option<Duration> {
+        self.judge.as_ref().and_then(Judge::counts_every)
     }
 
     fn between_events(

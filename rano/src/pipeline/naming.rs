@@ -205,6 +205,11 @@ impl NamingRoom {
         learned
     }
 
+    /// Whether answers to look-ups are on their way.
+    pub(super) fn is_asking(&self) -> bool {
+        self.names.pointers.is_asking()
+    }
+
     /// Whether anybody joins packets with sockets.
     pub(super) fn is_on(&self) -> bool {
         self.names.book.is_on()

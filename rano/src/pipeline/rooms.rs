@@ -29,6 +29,9 @@ impl Rooms {
         }
         let judgement = self.alerting.judge(kind, at, self.totals.active, entry);
         let is_first = judgement.is_first;
+        if is_first {
+            self.totals.marked(&entry.connection);
+        }
         self.out.send(&Update::Event(Event { kind, at, connection: Arc::clone(&entry.connection) }));
         self.alerting.tell(judgement, at, entry, &mut self.out);
         // The rows that were written before.
@@ -41,9 +44,11 @@ impl Rooms {
     }
 
     /// It was read how many bytes an open connection has sent and received.
-    pub(super) fn counted(&mut self, entry: &mut Entry) {
+    pub(super) fn counted(&mut self, at: Moment, entry: &mut Entry) {
         self.totals.sum(&entry.connection, &mut entry.summed);
         self.changed(entry);
+        self.alerting.counted(at, entry, &mut self.out);
+        self.totals.marked(&entry.connection);
     }
 
     /// What is known of an open connection changed, of which an event was sent.
@@ -78,6 +83,7 @@ impl Rooms {
         }
         if let Some(candidate) = NamingRoom::to_judge(learned, naming, is_written) {
             self.alerting.named(&candidate, learned.at, entry, is_written, &mut self.out);
+            self.totals.marked(&entry.connection);
         }
         self.naming.named(entry, learned.at, &mut self.out);
     }
@@ -85,6 +91,7 @@ impl Rooms {
     /// It was seen to be open too long, or without a name.
     pub(super) fn overdue(&mut self, due: Due, now: Moment, entry: &mut Entry) {
         self.alerting.overdue(due, now, entry, &mut self.out);
+        self.totals.marked(&entry.connection);
     }
 
     /// Its name was waited for in vain.

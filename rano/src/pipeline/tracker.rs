@@ -57,6 +57,10 @@ impl Tracker {
         }
     }
 
+    pub(super) fn is_single_look(&self) -> bool {
+        self.scope.pending
+    }
+
     /// When there is something to do or to show without any event; boot clock.
     pub(super) fn next_due(&self) -> Option<u64> {
         let Rooms { alerting, naming, out, .. } = &self.rooms;
@@ -271,12 +275,12 @@ impl Tracker {
     }
 
     /// So far.
-    fn bytes(&mut self, id: SocketId, bytes: Bytes) {
+    fn bytes(&mut self, id: SocketId, bytes: Bytes, at: Moment) {
         let Some(entry) = self.live.get_mut(id) else { return };
         let is_open = !entry.is_pending() && entry.connection.role != Role::Listen;
         if is_open && entry.connection.bytes != Some(bytes) {
             entry.change().bytes = Some(bytes);
-            self.rooms.counted(entry);
+            self.rooms.counted(at, entry);
         }
     }
 
@@ -468,7 +472,7 @@ impl Intake for Tracker {
             SocketChange::Attempted(opened) => self.opened(opened, false),
             SocketChange::State { id, state, at } => self.state(id, state, at),
             SocketChange::Local { id, local, .. } => self.local(id, local),
-            SocketChange::Bytes { id, bytes, .. } => self.bytes(id, bytes),
+            SocketChange::Bytes { id, bytes, at } => self.bytes(id, bytes, at),
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
                 self.learned(&[Learned { socket: id, name, is_certain: true, is_hearsay: false, at }]);

@@ -11,7 +11,7 @@ use crate::output::escape::{Colors, screened};
 use crate::output::style::Styles;
 use crate::output::{event_json, event_line};
 use crate::sink::shown::Shown;
-use crate::sink::terminal::Format;
+use crate::sink::terminal::{Format, WIDE};
 use crate::sink::{Sink, SinkReport};
 use crate::stop::ReopenLogs;
 use crate::summary::Summary;
@@ -147,7 +147,7 @@ impl LogFile {
         }
         self.bytes.clear();
         match self.format {
-            Format::Pretty => {
+            Format::Line | Format::Pretty | Format::Table => {
                 self.line.clear();
                 event_line::write(&mut self.line, event, &Styles::PLAIN);
                 self.bytes.extend_from_slice(screened(&self.line, Colors::Plain).as_bytes());
@@ -197,9 +197,9 @@ impl Sink for LogFile {
 
     fn finish(&mut self, summary: &Summary) -> SinkReport {
         let text = match self.format {
-            Format::Pretty => {
+            Format::Line | Format::Pretty | Format::Table => {
                 let hidden = self.shown.hidden();
-                screened(&summary.render(&Styles::PLAIN, hidden.as_ref()), Colors::Plain).into_owned()
+                screened(&summary.render(&Styles::PLAIN, hidden.as_ref(), WIDE), Colors::Plain).into_owned()
             }
             Format::Json => summary.json(&self.run_id) + "\n",
         };

@@ -1,10 +1,12 @@
 //! Live stats: when the block is due, and how the standings are drawn.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::event::Moment;
-use crate::output::stats::{self, Line};
+use crate::event::{Bytes, Moment};
+use crate::output::stats::{self, Line, Rates};
 use crate::output::style::Styles;
+use crate::process::ProcessId;
 use crate::totals::{Standing, Standings, View};
 
 /// How the block looks and how often it is made.
@@ -40,11 +42,43 @@ pub struct LiveStats {
     /// The first tick, from which cycles are counted.
     started: Option<Moment>,
     next: Moment,
+    pace: Pace,
+}
+
+/// What agents had sent and received at a tick, and how much a second since the one before.
+#[derive(Default)]
+struct Pace {
+    at: Moment,
+    sums: HashMap<Option<ProcessId>, Bytes>,
+    rates: Rates,
+}
+
+impl Pace {
+    fn take(&mut self, now: Moment, standings: &Standings) {
+        let passed = now.since(self.at).as_millis();
+        let agents = standings.views.iter().filter_map(|standing| match standing {
+            Standing::Agents { rows, .. } => Some(rows),
+            Standing::Providers { .. } | Standing::Ranked { .. } => None,
+        });
+        let sums: HashMap<_, _> = agents.flatten().map(|agent| (agent.id, agent.bytes)).collect();
+        let a_second = |now: u64, before: u64| {
+            let bytes = u128::from(now.saturating_sub(before)) * 1000;
+            u64::try_from(bytes.checked_div(passed).unwrap_or(0)).unwrap_or(u64::MAX)
+        };
+        // One that was not counted before has no rate yet.
+        let known = sums.iter().filter_map(|(id, now)| Some((*id, now, self.sums.get(id)?)));
+        let rates = known.map(|(id, now, before)| {
+            let sent = a_second(now.sent, before.sent);
+            (id, Bytes { sent, received: a_second(now.received, before.received) })
+        });
+        self.rates = rates.collect();
+        (self.at, self.sums) = (now, sums);
+    }
 }
 
 impl LiveStats {
     pub fn new(settings: StatsSettings) -> Self {
-        Self { settings, started: None, next: Moment::default() }
+        Self { settings, started: None, next: Moment::default(), pace: Pace::default() }
     }
 
     pub fn has_views(&self) -> bool {
@@ -82,6 +116,11 @@ impl LiveStats {
         due && !is_first
     }
 
+    /// A tick was due: rates are those since the one before.
+    pub fn ticked(&mut self, now: Moment, standings: &Standings) {
+        self.pace.take(now, standings);
+    }
+
     fn cycles(&self) -> bool {
         self.settings.views.len() > 1 && !self.settings.cycle.is_zero()
     }
@@ -109,7 +148,8 @@ impl LiveStats {
         let top = self.settings.top.min(rows.saturating_sub(3).max(1));
         let mut lines: Vec<Line> = Vec::new();
         for standing in current {
-            lines.extend(stats::lines(standing, standings, (self.settings.width, top), room.columns, styles));
+            let size = (self.settings.width, top);
+            lines.extend(stats::lines(standing, standings, &self.pace.rates, size, room.columns, styles));
         }
         lines.truncate(room.rows);
         lines

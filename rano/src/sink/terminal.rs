@@ -2,15 +2,20 @@
 //! place where that is a terminal. A closed stdout ends the observation as a signal would.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::connection::Connection;
 use crate::event::{Event, Moment};
 use crate::output::escape::Line as Message;
 use crate::output::fold::folded;
+use crate::output::human::Clock;
+use crate::output::line::{self, Look};
 use crate::output::stats::Line;
 use crate::output::stream::{self, Control, Stream};
 use crate::output::style::Styles;
-use crate::output::{self, event_json, event_line};
+use crate::output::{self, event_json, event_line, open_table};
+use crate::sink::held::Held;
 use crate::sink::shown::Shown;
 use crate::sink::stats::{LiveStats, Room};
 use crate::sink::{Sink, SinkReport};
@@ -19,11 +24,19 @@ use crate::summary::Summary;
 use crate::totals::Standings;
 use crate::update::{Alert, Progress, Renamed, Update};
 
+/// Text that goes to no terminal is not cut.
+pub(super) const WIDE: usize = 100_000;
+
 /// Shape of the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
+    /// A row an event.
+    Line,
+    /// The long form.
     Pretty,
     Json,
+    /// Once, at the end: what is open.
+    Table,
 }
 
 /// Everything a terminal sink is made of.
@@ -39,6 +52,13 @@ pub struct Terminal {
     bell: bool,
     /// Of the terminal now; asked each time, because windows are resized.
     room: fn() -> Room,
+    /// The same of the one that events go to.
+    columns: fn() -> usize,
+    clock: Clock,
+    held: Held,
+    /// Of a table.
+    open: Vec<Arc<Connection>>,
+    show_summary: bool,
     /// The stats block that stands at the bottom of the terminal, and the room it was drawn in.
     drawn: Vec<Line>,
     drawn_in: Room,
@@ -60,12 +80,17 @@ pub struct Terminal {
 pub struct TerminalSettings {
     pub format: Format,
     pub show_events: bool,
+    pub show_summary: bool,
     pub shown: Shown,
     pub run_id: String,
     pub stats: Option<LiveStats>,
     /// Ring with each alert.
     pub bell: bool,
     pub room: fn() -> Room,
+    /// Columns of a row.
+    pub columns: fn() -> usize,
+    /// Of rows.
+    pub clock: Clock,
     /// Nothing is written before the end: somebody else has the screen.
     pub is_quiet: bool,
 }
@@ -73,6 +98,9 @@ pub struct TerminalSettings {
 impl Terminal {
     pub fn new(stdout: Stream, stderr: Stream, settings: TerminalSettings, stop: Stop) -> Self {
         Self {
+            held: Held::new(stdout.is_terminal),
+            open: Vec::new(),
+            show_summary: settings.show_summary,
             stdout,
             stderr,
             format: settings.format,
@@ -82,6 +110,8 @@ impl Terminal {
             stats: settings.stats,
             bell: settings.bell,
             room: settings.room,
+            columns: settings.columns,
+            clock: settings.clock,
             drawn: Vec::new(),
             drawn_in: Room::ENDLESS,
             has_been_due: false,
@@ -187,6 +217,9 @@ impl Terminal {
         let Some(stats) = &mut self.stats else { return };
         let due = stats.due(self.now) || when == When::AtTheEnd;
         self.has_been_due |= due;
+        if due {
+            stats.ticked(self.now, standings);
+        }
         let is_terminal = self.stderr.is_terminal;
         if !due && !is_displaced {
             return;
@@ -210,39 +243,87 @@ impl Terminal {
         if !self.show_events || !self.shown.takes(event) || self.closed {
             return;
         }
-        if self.stdout.is_terminal && !self.drawn.is_empty() {
-            self.say("");
-        }
         match self.format {
-            Format::Pretty => {
-                let mut line = std::mem::take(&mut self.line);
-                line.clear();
-                event_line::write(&mut line, event, &self.stdout.styles);
-                self.write_stdout(&line);
-                self.line = line;
-            }
-            Format::Json => self.write_json(|line, run_id| event_json::write(line, event, run_id)),
+            Format::Line => self.rows(|held, out| held.take(event, out)),
+            Format::Table => self.open.push(Arc::clone(&event.connection)),
+            Format::Pretty | Format::Json => self.show(event),
         }
     }
 
+    /// Shows what has waited long enough.
+    fn rows(&mut self, pick: impl FnOnce(&mut Held, &mut Vec<Event>)) {
+        let mut out = Vec::new();
+        pick(&mut self.held, &mut out);
+        for event in &out {
+            self.show(event);
+        }
+    }
+
+    fn show(&mut self, event: &Event) {
+        if self.stdout.is_terminal && !self.drawn.is_empty() {
+            self.say("");
+        }
+        if self.format == Format::Json {
+            return self.write_json(|line, run_id| event_json::write(line, event, run_id));
+        }
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        if self.format == Format::Line {
+            let look = Look { columns: (self.columns)(), clock: &self.clock, styles: &self.stdout.styles };
+            line::write(&mut line, event, &look);
+        } else {
+            event_line::write(&mut line, event, &self.stdout.styles);
+        }
+        self.write_stdout(&line);
+        self.line = line;
+    }
+
     fn renamed(&mut self, renamed: &Renamed) {
-        if self.format == Format::Json && self.show_events && !self.closed && self.shown.takes_name(renamed) {
-            self.write_json(|line, run_id| event_json::write_name(line, renamed, run_id));
+        if !self.show_events || self.closed {
+            return;
+        }
+        match self.format {
+            Format::Line => self.rows(|held, out| held.renamed(renamed, out)),
+            Format::Table => self.changed(&renamed.connection),
+            Format::Json if self.shown.takes_name(renamed) => {
+                self.write_json(|line, run_id| event_json::write_name(line, renamed, run_id));
+            }
+            Format::Pretty | Format::Json => {}
+        }
+    }
+
+    /// Of what is in the table.
+    fn changed(&mut self, connection: &Arc<Connection>) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.id == connection.id) {
+            *open = Arc::clone(connection);
+        }
+    }
+
+    fn write_table(&mut self) {
+        if self.show_events && !self.closed {
+            let width = stream::stdout_columns().filter(|_| self.stdout.is_terminal).unwrap_or(WIDE);
+            let table = open_table::render(&self.open, self.now, width, &self.stdout.styles);
+            self.write_stdout(&table);
         }
     }
 
     fn alert(&mut self, alert: &Alert) {
+        self.rows(|held, out| held.release_of(alert.connection.id, out));
         if self.stdout.is_terminal {
             // The event stands above the alert that it raised.
             self.flush_stdout();
         }
         self.erase_block();
         let _ = match self.format {
-            Format::Pretty => self.stderr.text(&(output::alert::line(alert, &self.stderr.styles) + "\n")),
+            Format::Line | Format::Pretty | Format::Table => {
+                let width = stream::stderr_columns().filter(|_| self.stderr.is_terminal);
+                let line = output::alert::line(alert, width, &self.stderr.styles) + "\n";
+                self.stderr.text(&folded(line, width, 2))
+            }
             Format::Json => self.stderr.json(&mut output::alert::json(alert, &self.run_id)),
         };
         // A program that reads the objects has no ears.
-        if self.bell && (self.format == Format::Pretty || self.stderr.is_terminal) {
+        if self.bell && (self.format != Format::Json || self.stderr.is_terminal) {
             let _ = self.stderr.control(Control::Bell);
         }
         let _ = self.stderr.flush();
@@ -255,6 +336,7 @@ impl Terminal {
 
     fn progress(&mut self, progress: &Progress) {
         self.now = progress.now;
+        self.rows(|held, out| held.passed(progress.now.boot_ns, out));
         self.flush_stdout();
         if let Some(standings) = &progress.standings {
             self.update_stats(standings, When::TimePassed);
@@ -286,9 +368,9 @@ impl Sink for Terminal {
             Update::MoreUnknownEndpoints(count) => {
                 self.notice(&output::alert::more_unknown_endpoints(*count));
             }
+            Update::Changed(connection) => self.changed(connection),
             Update::OtherName { .. }
             | Update::Marked(_)
-            | Update::Changed(_)
             | Update::Left(_)
             | Update::Watched(_)
             | Update::Unwatched(_) => {}
@@ -300,7 +382,9 @@ impl Sink for Terminal {
         if self.is_displaced() {
             return Some(Moment::default());
         }
-        self.stats.as_ref().map(LiveStats::next_tick)
+        let stats = self.stats.as_ref().map(LiveStats::next_tick);
+        let held = self.held.next_due().map(|boot_ns| Moment { boot_ns, unix_ms: 0 });
+        stats.into_iter().chain(held).min_by_key(|moment| moment.boot_ns)
     }
 
     fn counts_every(&self) -> Option<Duration> {
@@ -308,6 +392,7 @@ impl Sink for Terminal {
     }
 
     fn finish(&mut self, summary: &Summary) -> SinkReport {
+        self.rows(Held::finish);
         self.flush_stdout();
         let hidden = self.shown.hidden().filter(|_| self.show_events);
         if let Some(stats) = &self.stats {
@@ -316,17 +401,21 @@ impl Sink for Terminal {
         }
         // What was drawn last stays on the screen above the summary.
         self.drawn.clear();
-        if self.format == Format::Pretty && !self.closed {
+        if self.format == Format::Table {
+            self.write_table();
+        }
+        if self.format != Format::Json && !self.closed && self.show_summary {
             if self.stdout.is_terminal && !self.is_quiet {
                 // Ctrl-C stands where the cursor is, as `^C`.
                 self.write_stdout("\n");
             }
             let width = stream::stdout_columns().filter(|_| self.stdout.is_terminal);
-            self.write_stdout(&folded(summary.render(&self.stdout.styles, hidden.as_ref()), width, 6));
+            let text = summary.render(&self.stdout.styles, hidden.as_ref(), width.unwrap_or(WIDE));
+            self.write_stdout(&folded(text, width, 6));
             self.flush_stdout();
         }
-        if self.format == Format::Json || self.closed {
-            let _ = self.stderr.text(&summary.render(&self.stderr.styles, hidden.as_ref()));
+        if (self.format == Format::Json || self.closed) && self.show_summary {
+            let _ = self.stderr.text(&summary.render(&self.stderr.styles, hidden.as_ref(), WIDE));
         }
         let _ = self.stderr.flush();
         SinkReport { has_failed: self.failed, ..SinkReport::default() }
@@ -337,7 +426,7 @@ impl Sink for Terminal {
 mod tests {
     use std::cell::Cell;
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;
@@ -375,11 +464,14 @@ mod tests {
             let settings = TerminalSettings {
                 format: Format::Pretty,
                 show_events: true,
+                show_summary: true,
                 shown: Shown::default(),
                 run_id: "1-1".to_owned(),
                 stats: Some(LiveStats::new(stats)),
                 bell: false,
                 room: || Room { columns: COLUMNS.get(), rows: 24 },
+                columns: || COLUMNS.get(),
+                clock: Clock::Utc,
                 is_quiet: false,
             };
             let stop = Stop::new().expect("an eventfd is to be had");

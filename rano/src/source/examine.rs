@@ -131,6 +131,11 @@ fn privileges() -> Check {
     Check::new("privileges", Outcome::Note, format!("{who}, without {}", lacking.join(", "))).fix(grant())
 }
 
+/// The command that would give the program what it lacks.
+pub fn missing_grant() -> Option<String> {
+    if lacking().is_empty() { None } else { grant() }
+}
+
 /// The command that gives the program what it takes, for every user of the machine who may run it.
 fn grant() -> Option<String> {
     let program = std::env::current_exe().ok()?;

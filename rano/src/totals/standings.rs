@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
+use super::agents::{AgentStanding, Agents};
 use super::{Ranking, Totals};
 use crate::connection::Connection;
-use crate::event::Address;
+use crate::event::{Address, Bytes};
 
 /// What connects are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,10 +19,12 @@ pub enum View {
     Domain,
     Port,
     Process,
+    /// What each agent has open.
+    Agent,
 }
 
 impl View {
-    pub const ALL: [Self; 4] = [Self::Provider, Self::Domain, Self::Port, Self::Process];
+    pub const ALL: [Self; 5] = [Self::Provider, Self::Domain, Self::Port, Self::Process, Self::Agent];
 
     /// Of all, in the same order.
     pub const NAMES: [&str; Self::ALL.len()] = {
@@ -40,6 +43,7 @@ impl View {
             Self::Domain => "domain",
             Self::Port => "port",
             Self::Process => "process",
+            Self::Agent => "agent",
         }
     }
 }
@@ -60,6 +64,8 @@ pub enum Standing {
     Providers { rows: Vec<ProviderStanding>, kinds: usize },
     /// Names and their connects, most first.
     Ranked { view: View, rows: Vec<(String, u64)>, kinds: usize },
+    /// Those with most open connections first.
+    Agents { rows: Vec<AgentStanding>, kinds: usize },
 }
 
 impl Standing {
@@ -67,6 +73,7 @@ impl Standing {
         match self {
             Self::Providers { .. } => View::Provider,
             Self::Ranked { view, .. } => *view,
+            Self::Agents { .. } => View::Agent,
         }
     }
 }
@@ -87,6 +94,7 @@ pub(super) struct Tallies {
     providers: BTreeMap<Arc<str>, ProviderTally>,
     ports: Ranking<u16>,
     processes: Ranking<String>,
+    agents: Agents,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -132,12 +140,34 @@ impl Tallies {
                     Some(process) => self.processes.count(process.program.as_str()),
                     None => self.processes.count("unknown"),
                 },
+                View::Agent => self.agents.connected(connection),
             }
+        }
+    }
+
+    fn counts_agents(&self) -> bool {
+        self.views.contains(&View::Agent)
+    }
+
+    /// One that was counted ended.
+    pub(super) fn closed(&mut self, connection: &Connection) {
+        if self.counts_agents() {
+            self.agents.closed(connection);
+        }
+    }
+
+    /// It has sent and received so much, and not what was summed up of it before.
+    pub(super) fn summed(&mut self, connection: &Connection, before: Bytes, bytes: Bytes) {
+        if self.counts_agents() {
+            self.agents.summed(connection, before, bytes);
         }
     }
 
     /// A connect that was counted got a name.
     pub(super) fn renamed(&mut self, connection: &Connection) {
+        if self.counts_agents() {
+            self.agents.renamed(connection);
+        }
         if let Some(known) = &connection.name
             && self.views.contains(&View::Provider)
         {
@@ -181,6 +211,10 @@ impl Tallies {
             }
             View::Process => {
                 Standing::Ranked { view, rows: self.processes.top(top), kinds: self.processes.len() }
+            }
+            View::Agent => {
+                let (rows, kinds) = self.agents.top(top);
+                Standing::Agents { rows, kinds }
             }
         }
     }

@@ -94,7 +94,22 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["event", "files", "filter", "glob", "names", "output", "process", "time_argument", "totals"],
     ),
     ("signals", &["output", "privileges", "stop"]),
-    ("sink", &["event", "files", "filter", "output", "stop", "store", "summary", "totals", "update"]),
+    (
+        "sink",
+        &[
+            "connection",
+            "event",
+            "files",
+            "filter",
+            "output",
+            "process",
+            "stop",
+            "store",
+            "summary",
+            "totals",
+            "update",
+        ],
+    ),
     (
         "pipeline",
         &[

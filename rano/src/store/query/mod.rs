@@ -6,6 +6,7 @@ pub mod diff;
 pub mod export;
 mod filter;
 pub mod paths;
+pub mod reached;
 pub mod report;
 pub mod sessions;
 pub mod status;
