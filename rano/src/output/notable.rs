@@ -117,9 +117,18 @@ fn who(tally: &EndpointTally) -> String {
     }
 }
 
+/// What is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concern {
+    Everything,
+    /// A person who asked for some events only is told of alerts and of what is new all the same.
+    Worst,
+}
+
 /// Lines of at most `width` columns, and how many rows there would be; the first `top` are shown, the worst first.
 pub fn lines<'a>(
     endpoints: impl Iterator<Item = &'a EndpointTally>,
+    concern: Concern,
     top: usize,
     width: usize,
 ) -> (Vec<String>, usize) {
@@ -143,7 +152,8 @@ pub fn lines<'a>(
     {
         most.is_most = true;
     }
-    rows.retain(|row| row.rank() < 5);
+    let least = if concern == Concern::Everything { 5 } else { 2 };
+    rows.retain(|row| row.rank() < least);
     rows.sort_by(|a, b| {
         let order = (a.rank(), std::cmp::Reverse(a.bytes.sent));
         order.cmp(&(b.rank(), std::cmp::Reverse(b.bytes.sent))).then_with(|| a.end.cmp(&b.end))

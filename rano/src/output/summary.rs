@@ -9,8 +9,9 @@ use serde::Serialize;
 use crate::event::{Bytes, Class};
 use crate::output::escape::{Escaped, Line};
 use crate::output::human::Size;
+use crate::output::json;
+use crate::output::notable::{self, Concern};
 use crate::output::style::Styles;
-use crate::output::{json, notable};
 use crate::summary::Summary;
 use crate::totals::ClassTotals;
 use crate::update::Hidden;
@@ -107,7 +108,9 @@ impl Summary {
                 writeln!(out, "    {count} {}", Escaped(provider))?;
             }
         }
-        let (notable, all) = notable::lines(totals.endpoints.all(), self.top, width.saturating_sub(4));
+        let concern = if hidden.is_some() { Concern::Worst } else { Concern::Everything };
+        let (notable, all) =
+            notable::lines(totals.endpoints.all(), concern, self.top, width.saturating_sub(4));
         list(out, styles, "Look at these", &notable, all)?;
         self.top_domains(out, styles)?;
         self.top_ips(out, styles)?;
