@@ -86,7 +86,7 @@ fn unix_sockets_are_shown_on_request_only() -> Result<()> {
     let mut claude = scene.agent("claude")?;
     claude.connect_unix(&path)?;
     for (flag, expected) in [("--no-banner", 0), ("--include-unix", 1)] {
-        let finished = scene.launch()?.args(["--once", "--no-sqlite", flag]).run()?;
+        let finished = scene.launch()?.args(["--once", "--format", "pretty", flag]).run()?;
         finished.expect_code(0)?;
         let shown = format!("| unix | * -> {}", path.display());
         let pid = format!("pid={} ", claude.pid());

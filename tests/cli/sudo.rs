@@ -65,7 +65,8 @@ fn a_database_made_under_sudo_is_usable_without() -> Result<()> {
     let directory = stage::directory(&ordinary)?;
     let launch = sudo(Launch::new(&scene.place, directory.path())?, ordinary.uid());
     observe_once(&scene, launch, &[])?.interrupt()?.expect_code(0)?;
-    Launch::new(&ordinary, directory.path())?.args(["--once"]).run()?.expect_code(0)?;
+    let again = ["--once", "--sqlite", "observer.sqlite"];
+    Launch::new(&ordinary, directory.path())?.args(again).run()?.expect_code(0)?;
     let database = crate::support::database::Database::open(&directory.path().join("observer.sqlite"))?;
     ensure!(database.count("SELECT count(*) FROM sessions WHERE clean_exit = 1")? == 2);
     Ok(())

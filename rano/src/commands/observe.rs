@@ -345,11 +345,10 @@ impl<'a> Run<'a> {
         )
     }
 
-    /// Where the history goes. A single look keeps none unless that was said for it.
+    /// Where the history goes. A single look keeps none unless somebody named one.
     fn history(&self) -> Option<&Path> {
-        let is_said =
-            matches!(self.configuration.origin(Field::sqlite), Origin::Flag | Origin::Environment { .. });
-        self.settings.sqlite.as_deref().filter(|_| is_said || !self.settings.once)
+        let is_kept = !self.settings.once || self.configuration.is_given(Field::sqlite);
+        self.settings.sqlite.as_deref().filter(|_| is_kept)
     }
 
     /// A limit of file sizes is like a disk that fills up: the observation goes on without what it does not allow.
