@@ -32,7 +32,8 @@ fn with_curl(scene: &Scene) -> Result<(crate::support::actor::Actor, u32)> {
 fn a_row_says_on_whose_behalf_what_is_open() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
     let (claude, curl) = with_curl(&scene)?;
-    let finished = scene.launch()?.args(["--once"]).run()?;
+    // Others may be watched on this machine.
+    let finished = scene.launch()?.args(["--once", "--pid", &claude.pid().to_string()]).run()?;
     finished.expect_code(0)?;
     let mut lines = finished.stdout.lines();
     let heading: Vec<_> = lines.next().context("a heading")?.split_whitespace().collect();
@@ -50,12 +51,14 @@ fn a_row_says_on_whose_behalf_what_is_open() -> Result<()> {
 
 fn it_keeps_no_history_and_prints_no_summary_unless_asked() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
-    let _curl = with_curl(&scene)?;
+    let (claude, _) = with_curl(&scene)?;
+    let pid = claude.pid().to_string();
     let plain = scene.launch()?.args(["--once"]).run()?;
     plain.expect_code(0)?;
     ensure!(!plain.stdout.contains("Summary") && !plain.stderr.contains("Live Stats"), "{plain:#?}");
     ensure!(!scene.directory().join("observer.sqlite").exists(), "a history");
-    let asked = scene.launch()?.args(["--once", "--with-summary", "--sqlite", "look.sqlite"]).run()?;
+    let asked =
+        scene.launch()?.args(["--once", "--with-summary", "--sqlite", "look.sqlite", "--pid", &pid]).run()?;
     asked.expect_code(0)?;
     ensure!(asked.stdout.contains("anthropic") && asked.stdout.contains("\n  connects 1\n"), "{asked:#?}");
     ensure!(scene.directory().join("look.sqlite").exists(), "no history");
@@ -90,7 +93,7 @@ fn on_a_terminal_no_row_breaks() -> Result<()> {
     let long = claude.spawn(&claude.myself(), "a-program-with-a-very-long-name")?;
     claude.connect_in(&long, Transport::Tcp, scene.tcp)?;
     for columns in [80, 120, 200] {
-        let launch = scene.launch()?.args(["--once", "--no-banner"]);
+        let launch = scene.launch()?.args(["--once", "--no-banner", "--pid", &claude.pid().to_string()]);
         let mut screen = Screen::new(columns, 40);
         screen.write(&watch(launch, columns, 40)?);
         let text = screen.text();
