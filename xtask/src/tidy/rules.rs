@@ -55,6 +55,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "words",
         ],
     ),
+    ("policy", &["connection", "filter", "glob", "health", "names", "process", "time_argument", "words"]),
     ("update", &["alerts", "connection", "event", "health", "process", "totals"]),
     ("summary", &["health", "totals", "update"]),
     (
