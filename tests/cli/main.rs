@@ -13,6 +13,8 @@ mod agents;
 mod alert_kinds;
 mod alerts;
 mod bad_input;
+mod baseline;
+mod check;
 mod config_check;
 mod diff;
 mod exclude;
@@ -94,6 +96,8 @@ fn main() -> ExitCode {
         retain::all(),
         run::all(),
         diff::all(),
+        check::all(),
+        baseline::all(),
         status::all(),
         #[cfg(feature = "serve")]
         serve::all(),

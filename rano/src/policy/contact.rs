@@ -58,10 +58,6 @@ impl Seen {
     }
 
     pub fn add(&mut self, other: &Self) {
-        if self.count() == 0 && self.bytes.is_none() {
-            *self = *other;
-            return;
-        }
         self.connects = self.connects.saturating_add(other.connects);
         self.fails = self.fails.saturating_add(other.fails);
         self.bytes = match (self.bytes, other.bytes) {
@@ -71,7 +67,7 @@ impl Seen {
             }),
             (one, other) => one.or(other),
         };
-        self.first = self.first.min(other.first);
+        self.first = if self.first == 0 { other.first } else { self.first.min(other.first) };
         self.last = self.last.max(other.last);
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Value};
 
+use super::finding::Reached;
 use super::judge::{Judge, Ruling};
 use super::toml_text::Sketch;
-use super::verdict::{Reached, by_address};
+use super::verdict::by_address;
 use super::widen::{Suggestion, suggestions};
 use super::{Contact, Rule};
 use crate::names::classes::{Reach, reach};

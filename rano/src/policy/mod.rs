@@ -10,6 +10,7 @@ mod parse;
 mod rule;
 mod judge;
 mod gather;
+mod finding;
 mod verdict;
 mod widen;
 mod lock;
@@ -24,12 +25,13 @@ use crate::words::{Class, SourceKind};
 
 pub use contact::{Contact, Known, Seen};
 pub use error::PolicyError;
+pub use finding::{Finding, Kind, Lack, Reached, Why, default_fail_on, parse_kinds};
 pub use gather::Gatherer;
 pub use judge::{Judge, Ruling};
 pub use lock::{Baseline, Written};
 pub use parse::{Loaded, load};
 pub use rule::{Rule, domain_problem, network_problem};
-pub use verdict::{Finding, Kind, Lack, Observed, Remark, Verdict, Why, default_fail_on, parse_kinds};
+pub use verdict::{Observed, Remark, Verdict};
 pub use widen::Suggestion;
 
 /// Evidence of a name that can be accepted, strongest first.

@@ -94,7 +94,7 @@ fn verdict(rules: &str, contacts: &[Contact]) -> Verdict {
 fn told(verdict: &Verdict) -> Vec<String> {
     let findings = verdict.findings.iter().filter(|finding| finding.kind != Kind::Stale);
     let line = |finding: &Finding| {
-        let endpoint = finding.reached.as_ref().map(verdict::Reached::endpoint).unwrap_or_default();
+        let endpoint = finding.reached.as_ref().map(Reached::endpoint).unwrap_or_default();
         let mark = if finding.fails { "!" } else { "" };
         format!("{mark}{} {endpoint}", finding.kind.name()).trim_end().to_owned()
     };

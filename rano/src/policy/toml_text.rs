@@ -67,8 +67,12 @@ fn quoted(text: &str) -> Value {
     for character in text.chars() {
         match character {
             '"' | '\\' => literal.extend(['\\', character]),
-            control if control.is_control() => {
-                write!(literal, "\\u{:04X}", u32::from(control)).expect("writing into a String cannot fail");
+            // Signs that move a cursor, turn text round, or end a block of code in Markdown.
+            odd if odd.is_control() || odd == '`' || !odd.is_ascii() && !odd.is_alphanumeric() => {
+                let number = u32::from(odd);
+                let width = if number > 0xffff { 8 } else { 4 };
+                let sign = if number > 0xffff { 'U' } else { 'u' };
+                write!(literal, "\\{sign}{number:0width$X}").expect("writing into a String cannot fail");
             }
             other => literal.push(other),
         }
