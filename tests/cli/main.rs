@@ -20,6 +20,7 @@ mod diff;
 mod exclude;
 mod export;
 mod filter;
+mod gate;
 mod harness;
 mod hostile_database;
 mod hostile_files;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         report::all(),
         retain::all(),
         run::all(),
+        gate::all(),
         diff::all(),
         check::all(),
         baseline::all(),

@@ -2,16 +2,22 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
 use clap::{Arg, ArgMatches, value_parser};
 
 use crate::config::{Configuration, EndpointEntry};
 use crate::exit::{Code, Failure};
 use crate::files::{Existing, Files, NAME_WHAT_EXISTS, NamedBy, Reading, Refusal};
+use crate::health::SourceHealth;
 use crate::names::classes::{Authority, Classes};
 use crate::output::escape::{Escaped, Line};
-use crate::policy::{self, Kind, Loaded, Policy, PolicyError};
+use crate::policy::{self, Kind, Lack, Loaded, Policy, PolicyError, PolicyFile, Verdict};
+use crate::sink::Sink;
+use crate::sink::gate::{Gate, GateSettings, OnDenied, Outcome};
+use crate::source;
+use crate::source::seccomp::child::Handle;
 
 /// A policy is written by hand, or by `rano baseline`.
 const LARGEST: u64 = 4 << 20;
@@ -40,7 +46,7 @@ pub(super) fn summary_flag() -> Arg {
     Arg::new("summary")
         .long("summary")
         .value_name("FILE")
-        .value_parser(value_parser!(std::path::PathBuf))
+        .value_parser(value_parser!(PathBuf))
         .help("Append a summary in Markdown to a file, such as $GITHUB_STEP_SUMMARY")
 }
 
@@ -106,6 +112,78 @@ pub(super) fn no_session(name: &str, history: &Path) -> Failure {
     let mut failure = super::history::no_session(name, history);
     failure.code = Code::CannotOpen;
     failure
+}
+
+/// What a command is judged by, until it is observed.
+pub(super) struct Gating {
+    policy: Arc<Policy>,
+    path: PathBuf,
+    classes: Classes,
+    fail_on: Vec<Kind>,
+    kills: bool,
+    outcome: Outcome,
+}
+
+/// What is left of it for the end.
+pub(super) struct Awaited {
+    policy: Arc<Policy>,
+    path: PathBuf,
+    outcome: Outcome,
+}
+
+impl Gating {
+    /// Reads the policy that `--policy` names.
+    pub(super) fn of(
+        matches: &ArgMatches,
+        configuration: &Configuration,
+        files: &Files,
+    ) -> Result<Option<Self>, Failure> {
+        let Some(path) = matches.get_one::<PathBuf>("policy") else { return Ok(None) };
+        Ok(Some(Self {
+            policy: Arc::new(load(path, files)?),
+            path: path.clone(),
+            classes: classes(configuration),
+            fail_on: fail_on(matches),
+            kills: matches.get_flag("kill"),
+            outcome: Outcome::default(),
+        }))
+    }
+
+    pub(super) fn awaited(&self) -> Awaited {
+        let (policy, outcome) = (Arc::clone(&self.policy), Arc::clone(&self.outcome));
+        Awaited { policy, path: self.path.clone(), outcome }
+    }
+
+    /// Its files, as the session names what it was told by.
+    pub(super) fn files(&self) -> Vec<String> {
+        let line = |file: &PolicyFile| format!("{} (sha256 {})", file.path.display(), file.sha256);
+        self.policy.files.iter().map(line).collect()
+    }
+
+    pub(super) fn sink(self, run_id: &str, health: &SourceHealth, command: Handle) -> Box<dyn Sink> {
+        let on_denied = self.kills.then(|| Box::new(move || command.kill()) as OnDenied);
+        let settings = GateSettings {
+            policy: self.policy,
+            classes: self.classes,
+            fail_on: self.fail_on,
+            started_at: source::now().unix_ms,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            outcome: self.outcome,
+        };
+        Box::new(Gate::new(settings, run_id, health, on_denied))
+    }
+}
+
+impl Awaited {
+    /// What was found; a policy that is not what it was is a finding too.
+    pub(super) fn verdict(self, files: &Files) -> Option<Verdict> {
+        let mut verdict = self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let is_same = load(&self.path, files).is_ok_and(|now| now.sha256() == self.policy.sha256());
+        if !is_same {
+            verdict.add_lack(Lack::PolicyChanged, self.policy.place());
+        }
+        Some(verdict)
+    }
 }
 
 /// Appends a summary to the file that was named on the command line.

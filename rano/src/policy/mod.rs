@@ -27,12 +27,11 @@ pub use contact::{Contact, Known, Seen};
 pub use error::PolicyError;
 pub use finding::{Finding, Kind, Lack, Reached, Why, default_fail_on, parse_kinds};
 pub use gather::Gatherer;
-pub use judge::{Judge, Ruling};
+pub use judge::Judge;
 pub use lock::{Baseline, Written};
 pub use parse::{Loaded, load};
-pub use rule::{Rule, domain_problem, network_problem};
+pub use rule::Rule;
 pub use verdict::{Observed, Remark, Verdict};
-pub use widen::Suggestion;
 
 /// Evidence of a name that can be accepted, strongest first.
 pub const EVIDENCE: [&str; 9] =

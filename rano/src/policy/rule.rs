@@ -136,7 +136,7 @@ impl Rule {
 }
 
 /// Why a pattern of an allow rule lets in what nobody meant: everything, or what any stranger can register.
-pub fn domain_problem(pattern: &str) -> Option<String> {
+pub(super) fn domain_problem(pattern: &str) -> Option<String> {
     let Some(last) = pattern.trim_start_matches('.').rfind(['*', '?', ']']) else {
         let rest = pattern.strip_prefix('.')?;
         return is_public_suffix(rest).then(|| open_to_all(pattern));
@@ -159,7 +159,7 @@ pub(super) fn is_public_suffix(name: &str) -> bool {
 }
 
 /// Why a network of an allow rule is too large. Addresses that the Internet does not route may be as many as they are.
-pub fn network_problem(network: &Network) -> Option<String> {
+pub(super) fn network_problem(network: &Network) -> Option<String> {
     let (address, prefix) = (network.address(), network.prefix());
     let least = if address.is_ipv4() { 16 } else { 32 };
     (prefix < least && !is_inside(address, prefix)).then(|| {

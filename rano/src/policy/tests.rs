@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::judge::Ruling;
 use super::*;
 use crate::health::Gaps;
 use crate::names::classes::{Authority, ClassEntry, Classes};
@@ -333,6 +334,13 @@ fn a_record_that_lacks_something_fails() {
     let found = verdict_on(&lax, &seen, lossy, &default_fail_on());
     assert!(!found.fails(), "{found:?}");
     assert!(found.remarks.contains(&Remark::LetPass(crate::health::Gap::SqliteDropped, 2)), "{found:?}");
+    let mut gaps = Gaps::default();
+    gaps.add(crate::health::Gap::Vanished, 1);
+    gaps.add(crate::health::Gap::KernelSkipped, 1);
+    let costless = Observed { gaps, source: "seccomp".into(), ..session() };
+    assert_eq!(lacks(costless.clone(), &seen), []);
+    let by_ebpf = Observed { source: "ebpf-kprobe".into(), ..costless };
+    assert_eq!(lacks(by_ebpf, &seen), [Lack::Gap(crate::health::Gap::Vanished, 1)]);
     let none = Judge { policy: &policy(&rules), classes: &Classes::new(&[]), now: NOW };
     assert!(none.verdict(Vec::new(), Vec::new(), &default_fail_on()).fails(), "no session");
 }

@@ -44,6 +44,8 @@ pub enum Remark {
     More(u64),
     /// Gaps that `complete = false` lets pass.
     LetPass(Gap, u64),
+    /// Gaps that cost no connection.
+    NoCost(Gap, u64),
     NothingReached,
 }
 
@@ -78,6 +80,13 @@ impl Verdict {
     }
 }
 
+/// What a gap means to a policy.
+enum Weight {
+    None,
+    Remark,
+    Lack,
+}
+
 /// What one endpoint came to.
 #[derive(Default)]
 struct Sum {
@@ -103,16 +112,8 @@ impl Judge<'_> {
     /// Of each connection one contact, or of those that are alike together.
     pub fn verdict(&self, contacts: Vec<Contact>, observed: Vec<Observed>, fail_on: &[Kind]) -> Verdict {
         let policy = self.policy;
-        let mut builder = Builder {
-            judge: self,
-            fail_on,
-            findings: Vec::new(),
-            by_identity: BTreeMap::new(),
-            used: BTreeSet::new(),
-            allowed_classes: policy.allow.iter().filter_map(|rule| rule.class).collect(),
-            new_classes: BTreeMap::new(),
-            sums: BTreeMap::new(),
-        };
+        let mut builder = Builder::new(self, fail_on);
+        builder.allowed_classes.extend(policy.allow.iter().filter_map(|rule| rule.class));
         let literal = policy.allow.iter().filter_map(|rule| rule.domain.as_ref()?.literal());
         builder.allowed_classes.extend(literal.map(|name| self.classes.of(Some(&name), None)));
         let (mut judged, mut ignored, mut connections) = (Vec::new(), 0, 0);
@@ -173,6 +174,18 @@ impl Judge<'_> {
     }
 }
 
+impl Judge<'_> {
+    /// Of one contact; of what all of them come to it says nothing.
+    pub fn finding(&self, contact: Contact, fail_on: &[Kind]) -> Option<Finding> {
+        let ruling = self.rule(&contact);
+        let name = self.name(&contact).cloned();
+        let reached = Reached { class: self.class(&contact), name, contact, more: 0 };
+        let mut builder = Builder::new(self, fail_on);
+        builder.contact(&reached, ruling);
+        builder.findings.pop()
+    }
+}
+
 /// What fails first, then by kind, then what was reached most often.
 fn order(finding: &Finding) -> (bool, Kind, std::cmp::Reverse<u64>, String) {
     let count = finding.reached.as_ref().map_or(0, |reached| reached.contact.seen.count());
@@ -180,7 +193,20 @@ fn order(finding: &Finding) -> (bool, Kind, std::cmp::Reverse<u64>, String) {
     (!finding.fails, finding.kind, std::cmp::Reverse(count), endpoint)
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn new(judge: &'a Judge<'a>, fail_on: &'a [Kind]) -> Self {
+        Self {
+            judge,
+            fail_on,
+            findings: Vec::new(),
+            by_identity: BTreeMap::new(),
+            used: BTreeSet::new(),
+            allowed_classes: BTreeSet::new(),
+            new_classes: BTreeMap::new(),
+            sums: BTreeMap::new(),
+        }
+    }
+
     fn fails(&self, kind: Kind) -> bool {
         self.fail_on.contains(&kind)
             || kind == Kind::Unnamed && self.judge.policy.defaults.unnamed == Unnamed::Fail
@@ -343,11 +369,12 @@ impl Builder<'_> {
             if !has_reached && !session.is_command {
                 lack(Lack::Nothing);
             }
-            for (gap, count) in session.gaps.present().filter(|(gap, _)| self.is_lack(*gap)) {
-                if require.complete {
-                    lack(Lack::Gap(gap, count));
-                } else {
-                    remarks.push(Remark::LetPass(gap, count));
+            for (gap, count) in session.gaps.present() {
+                match self.weight(gap, session) {
+                    Weight::None => {}
+                    Weight::Remark => remarks.push(Remark::NoCost(gap, count)),
+                    Weight::Lack if require.complete => lack(Lack::Gap(gap, count)),
+                    Weight::Lack => remarks.push(Remark::LetPass(gap, count)),
                 }
             }
             if !require.complete {
@@ -372,12 +399,15 @@ impl Builder<'_> {
         remarks
     }
 
-    /// A connection without a name is judged as such, and skipped facts matter to limits alone.
-    fn is_lack(&self, gap: Gap) -> bool {
+    fn weight(&self, gap: Gap, session: &Observed) -> Weight {
         match gap {
-            Gap::Unresolved => false,
-            Gap::KernelSkipped => !self.judge.policy.limits.is_empty(),
-            _ => true,
+            // A connection without a name is judged as such.
+            Gap::Unresolved => Weight::None,
+            // Bytes and errors may be missing, no connection is.
+            Gap::KernelSkipped if self.judge.policy.limits.is_empty() => Weight::Remark,
+            // Each call is told while its caller stands still: nobody has to be found afterwards.
+            Gap::Vanished if session.source == SourceKind::Seccomp.name() => Weight::Remark,
+            _ => Weight::Lack,
         }
     }
 

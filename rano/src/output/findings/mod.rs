@@ -14,7 +14,7 @@ use super::report::Look;
 use crate::policy::Verdict;
 
 pub use markdown::markdown;
-pub use text::{ending, live, text};
+pub use text::{KILLED, ending, live, note, text, warning};
 
 /// Shapes in which findings are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use super::super::fold::folded;
 use super::super::human::timestamp_seconds;
 use super::super::report::Look;
 use super::super::style::Styles;
-use super::words::{counts, facts, outcome, remark, sentence, title};
-use crate::policy::{Finding, Observed, Verdict};
+use super::words::{counts, facts, lacks, outcome, remark, sentence, title};
+use crate::policy::{Finding, Lack, Observed, Remark, Verdict};
 
 /// Sessions that are listed.
 const SESSIONS: usize = 8;
@@ -89,3 +89,16 @@ pub fn live(finding: &Finding) -> String {
     let word = if finding.fails { "policy" } else { "policy warning" };
     format!("{word}: {}: {}", finding.kind.name(), sentence(finding))
 }
+
+/// What is known to be lacking before anything was reached.
+pub fn warning(lack: &Lack) -> String {
+    format!("policy warning: incomplete: {}", lacks(lack))
+}
+
+pub fn note(said: &Remark) -> String {
+    format!("policy: {}", remark(said))
+}
+
+/// What `--kill` did, and what it cannot undo.
+pub const KILLED: &str = "policy: killed the command and all that it started (--kill). The connection was already made: \
+     what was sent before cannot be taken back, and processes that were not the command's are untouched";

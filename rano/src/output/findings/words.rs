@@ -83,7 +83,7 @@ fn who(reached: &Reached) -> String {
     }
 }
 
-fn lacks(lack: &Lack) -> String {
+pub(super) fn lacks(lack: &Lack) -> String {
     match lack {
         Lack::Source(source) => {
             format!("it was observed by {}, which the policy does not accept", Line(source))
@@ -140,6 +140,9 @@ pub(super) fn remark(remark: &Remark) -> String {
         Remark::More(count) => format!("{count} more findings are not listed"),
         Remark::LetPass(gap, count) => {
             format!("the policy lets gaps pass (complete = false): {count} {}", gap.meaning())
+        }
+        Remark::NoCost(gap, count) => {
+            format!("{count} {}; with this source no connection is missing for it", gap.meaning())
         }
         Remark::NothingReached => "no connection was seen".to_owned(),
     }
