@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod action;
 mod agents;
 mod alert_kinds;
 mod alerts;
@@ -42,6 +43,7 @@ mod report;
 mod retain;
 mod reverse_names;
 mod run;
+mod schemas;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(feature = "serve")]
@@ -97,6 +99,8 @@ fn main() -> ExitCode {
         retain::all(),
         run::all(),
         gate::all(),
+        action::all(),
+        schemas::all(),
         diff::all(),
         check::all(),
         baseline::all(),

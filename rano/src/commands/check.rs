@@ -109,7 +109,11 @@ fn ask(
                 let Some(sessions) = history.selected(selection)? else { return Ok(None) };
                 let Selection { since, until, filter, .. } = selection;
                 let contacts = history.contacts(&sessions, *since, *until, filter.as_ref())?;
-                Ok(Some((sessions, contacts)))
+                let observed = sessions.iter().map(|session| {
+                    let is_running = running.contains(&session.run_id);
+                    Ok(session.observed(is_running, history.is_of_command(session)?))
+                });
+                Ok(Some((observed.collect::<rusqlite::Result<Vec<_>>>()?, contacts)))
             });
             let found = asked.map_err(|error| history::cannot_open(&error))?;
             let hash = if wants_hash { History::hash(&path) } else { Ok(String::new()) };
@@ -117,14 +121,12 @@ fn ask(
         });
         asking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread failed")))
     })?;
-    let (Some((sessions, contacts)), hash) = asked else {
+    let (Some((observed, contacts)), hash) = asked else {
         let name = match &selection.sessions {
             Sessions::Named(name) => name.as_str(),
             Sessions::Latest | Sessions::All => "",
         };
         return Err(policy::no_session(name, &path).into());
     };
-    let observed =
-        sessions.iter().map(|session| session.observed(running.contains(&session.run_id))).collect();
     Ok((judge.verdict(contacts, observed, &policy::fail_on(matches)), hash))
 }

@@ -339,8 +339,9 @@ fn a_record_that_lacks_something_fails() {
     gaps.add(crate::health::Gap::KernelSkipped, 1);
     let costless = Observed { gaps, source: "seccomp".into(), ..session() };
     assert_eq!(lacks(costless.clone(), &seen), []);
-    let by_ebpf = Observed { source: "ebpf-kprobe".into(), ..costless };
-    assert_eq!(lacks(by_ebpf, &seen), [Lack::Gap(crate::health::Gap::Vanished, 1)]);
+    let polled = Observed { source: "proc".into(), ..costless };
+    let gap = Lack::Gap(crate::health::Gap::Vanished, 1);
+    assert_eq!(lacks(polled, &seen), [Lack::Source("proc".into()), gap]);
     let none = Judge { policy: &policy(&rules), classes: &Classes::new(&[]), now: NOW };
     assert!(none.verdict(Vec::new(), Vec::new(), &default_fail_on()).fails(), "no session");
 }
@@ -558,4 +559,17 @@ fn contacts_that_are_alike_are_put_together() {
     assert_eq!((counts, left_out), (vec![1, 3], 0));
     assert_eq!(contacts[1].seen.bytes, Some(Bytes { sent: 30, received: 60 }));
     let _: Arc<str> = Arc::clone(&contacts[0].program);
+}
+
+#[test]
+fn the_example_of_the_documentation_is_a_policy() {
+    let page = include_str!("../../../docs/ci.md");
+    let (_, rest) = page.split_once("```toml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let policy = read(&[("a.toml", example), ("base.lock.toml", "version = 1\n")]);
+    let policy = policy.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((policy.allow.len(), policy.deny.len()), (3, 1));
+    for kind in Kind::ALL {
+        assert!(page.contains(&format!("| `{}` |", kind.name())), "{kind:?}");
+    }
 }

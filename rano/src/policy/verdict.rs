@@ -405,8 +405,9 @@ impl<'a> Builder<'a> {
             Gap::Unresolved => Weight::None,
             // Bytes and errors may be missing, no connection is.
             Gap::KernelSkipped if self.judge.policy.limits.is_empty() => Weight::Remark,
-            // Each call is told while its caller stands still: nobody has to be found afterwards.
-            Gap::Vanished if session.source == SourceKind::Seccomp.name() => Weight::Remark,
+            // Only polling has to find who made a connection after it was made. The others count one of which they do
+            // not know whose it is as unattributed.
+            Gap::Vanished if session.source != SourceKind::Proc.name() => Weight::Remark,
             _ => Weight::Lack,
         }
     }

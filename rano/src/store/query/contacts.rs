@@ -180,9 +180,19 @@ fn text(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Arc<str>>> {
     })
 }
 
+impl History {
+    /// Whether a session is that of a command which rano ran: what it was started with says so.
+    pub fn is_of_command(&self, session: &StoredSession) -> rusqlite::Result<bool> {
+        let sql = "SELECT args FROM session WHERE id = ?1";
+        let args: String = self.connection.query_row(sql, [session.id], |row| row.get(0))?;
+        let args: Vec<String> = serde_json::from_str(&args).unwrap_or_default();
+        Ok(args.get(1).is_some_and(|word| word == "run") || session.source == SourceKind::Seccomp.name())
+    }
+}
+
 impl StoredSession {
-    /// As a policy looks at it. `is_running`: it goes on.
-    pub fn observed(&self, is_running: bool) -> Observed {
+    /// As a policy looks at it. `is_running`: it goes on; `is_command`: rano ran what it watched.
+    pub fn observed(&self, is_running: bool, is_command: bool) -> Observed {
         Observed {
             run_id: self.run_id.as_str().into(),
             name: self.name.clone(),
@@ -195,7 +205,7 @@ impl StoredSession {
             is_running,
             excluded: self.left_out.connections,
             gaps: self.gaps,
-            is_command: self.source == SourceKind::Seccomp.name(),
+            is_command,
         }
     }
 }
