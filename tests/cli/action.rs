@@ -48,7 +48,7 @@ fn action() -> Result<(BTreeMap<String, String>, Vec<Step>)> {
                 let value = key.trim_start_matches("default: ").trim_matches('"');
                 defaults.insert(name.clone(), value.to_owned());
             }
-            (None, Some(key)) => name = key.trim_end_matches(':').to_owned(),
+            (None, Some(key)) => key.trim_end_matches(':').clone_into(&mut name),
             _ => {}
         }
     }

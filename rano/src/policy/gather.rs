@@ -1,6 +1,6 @@
 //! Contacts of connections, those that are alike put together. Bounded.
 
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::hash::BuildHasher as _;
 
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
@@ -19,11 +19,11 @@ pub struct Gatherer {
 
 impl Gatherer {
     pub fn add(&mut self, contact: Contact) {
-        let hash = hash(&contact);
-        if let Some(known) = self.contacts.find_mut(hash, |known| known.is_like(&contact)) {
+        let of_contact = hash(&contact);
+        if let Some(known) = self.contacts.find_mut(of_contact, |known| known.is_like(&contact)) {
             known.seen.add(&contact.seen);
         } else if self.contacts.len() < CONTACTS_MAX {
-            self.contacts.insert_unique(hash, contact, hash_of);
+            self.contacts.insert_unique(of_contact, contact, hash);
         } else {
             self.left_out += 1;
         }
@@ -35,13 +35,7 @@ impl Gatherer {
     }
 }
 
-fn hash_of(contact: &Contact) -> u64 {
-    hash(contact)
-}
-
 fn hash(contact: &Contact) -> u64 {
     let Contact { run_id, remote, port, name, program, command, tool, .. } = contact;
-    let mut hasher = FxBuildHasher.build_hasher();
-    (run_id, remote, port, name, program, command, tool).hash(&mut hasher);
-    hasher.finish()
+    FxBuildHasher.hash_one((run_id, remote, port, name, program, command, tool))
 }

@@ -210,7 +210,7 @@ impl Here<'_> {
             parts.defaults = self.defaults(defaults, parts.defaults)?;
         }
         if let Some(limits) = raw.limits {
-            parts.limits = self.limits(limits, parts.limits)?;
+            parts.limits = self.limits(limits, &parts.limits)?;
         }
         Ok(parts)
     }
@@ -276,7 +276,7 @@ impl Here<'_> {
         })
     }
 
-    fn limits(&self, raw: Spanned<RawLimits>, usual: Limits) -> Checked<Limits> {
+    fn limits(&self, raw: Spanned<RawLimits>, usual: &Limits) -> Checked<Limits> {
         let place = Some(self.place(&raw));
         let RawLimits { sent_per_endpoint, received_per_endpoint } = raw.into_inner();
         let sent = sent_per_endpoint.map(|size| self.size(&size)).transpose()?;

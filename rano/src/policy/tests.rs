@@ -30,7 +30,7 @@ fn policy(rules: &str) -> Policy {
 }
 
 fn refused(text: &str) -> String {
-    read(&[("a.toml", text)]).map(|_| String::new()).unwrap_or_else(|error| error.to_string())
+    read(&[("a.toml", text)]).map_or_else(|error| error.to_string(), |_| String::new())
 }
 
 fn contact(name: &str, by: &str, remote: &str, port: u16) -> Contact {
@@ -103,7 +103,8 @@ fn told(verdict: &Verdict) -> Vec<String> {
 }
 
 fn check(rules: &str, contact: Contact, expected: &[&str]) {
-    assert_eq!(told(&verdict(rules, std::slice::from_ref(&contact))), expected, "{rules} {contact:?}");
+    let found = verdict(rules, &[contact]);
+    assert_eq!(told(&found), expected, "{rules} {found:?}");
 }
 
 fn allow(rule: &str) -> String {

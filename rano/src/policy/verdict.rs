@@ -145,7 +145,7 @@ impl Judge<'_> {
         let mut remarks = builder.sessions(&observed, &by_run);
         builder.rules();
         let mut findings = builder.findings;
-        findings.sort_by(|one, other| order(one).cmp(&order(other)));
+        findings.sort_by_cached_key(order);
         if findings.len() > FINDINGS_MAX {
             remarks.push(Remark::More((findings.len() - FINDINGS_MAX) as u64));
             findings.truncate(FINDINGS_MAX);

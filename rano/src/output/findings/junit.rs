@@ -1,4 +1,4 @@
-//! JUnit's XML as Jenkins and GitLab read it: a test case for each finding, and one for each kind without any.
+//! `JUnit`'s XML as Jenkins and GitLab read it: a test case for each finding, and one for each kind without any.
 
 use std::fmt::Write as _;
 

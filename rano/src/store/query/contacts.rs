@@ -145,7 +145,7 @@ impl Sums {
             }
             return Ok(());
         }
-        let word = |index| text(row, index).map(|word| word.unwrap_or_default());
+        let word = |index| text(row, index).map(Option::unwrap_or_default);
         let name = text(row, 6)?;
         let by = word(7)?;
         self.places.insert(key, self.contacts.len());
