@@ -75,11 +75,6 @@ pub fn domain(text: &str) -> Result<Glob, FilterError> {
     values::domain(text).map_err(|values::Wrong(at, message)| FilterError::new(at, message))
 }
 
-/// Bytes, as `50 MiB` or `1.5M`; the units are powers of 1024.
-pub fn size(text: &str) -> Option<u64> {
-    values::size(text)
-}
-
 /// What is wrong with a filter, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterError {
