@@ -26,6 +26,7 @@ crate::tests![
     a_name_that_was_asked_for_satisfies_its_rule,
     what_polling_cannot_prove_is_told_at_once,
     a_baseline_of_the_run_makes_the_next_one_pass,
+    what_was_left_out_never_passes,
 ];
 
 struct Scene {
@@ -226,5 +227,22 @@ fn a_baseline_of_the_run_makes_the_next_one_pass() -> Result<()> {
     scene.part(&options, &["connect", &scene.to(), "3"])?.run()?.expect_code(1)?;
     scene.launch(&["baseline", "--update", "rano.lock.toml"])?.run()?.expect_code(0)?;
     scene.part(&options, &["connect", &scene.to(), "3"])?.run()?.expect_code(0)?;
+    Ok(())
+}
+
+fn what_was_left_out_never_passes() -> Result<()> {
+    let scene = Scene::new(User::Ordinary)?;
+    scene.policy(ALLOW)?;
+    for (option, words) in
+        [("--exclude-pattern=mycommand", "left out by --exclude-pattern"), ("--no-udp", "udp was left out")]
+    {
+        let finished = scene.part(&[option], &["connect", &scene.to(), "3"])?.run()?;
+        finished.expect_code(1)?;
+        ensure!(finished.stderr.contains("✗ incomplete") && finished.stderr.contains(words), "{finished:#?}");
+        // The history says the same afterwards.
+        let check = scene.launch(&["check", "rano.lock.toml"])?.run()?;
+        check.expect_code(1)?;
+        ensure!(check.stdout.contains(words), "{check:#?}");
+    }
     Ok(())
 }
