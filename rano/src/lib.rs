@@ -42,6 +42,8 @@ mod rooms {
     #[cfg(feature = "cli")]
     pub mod filter;
     #[cfg(feature = "cli")]
+    pub mod policy;
+    #[cfg(feature = "cli")]
     pub mod store;
     #[cfg(feature = "cli")]
     pub mod output;

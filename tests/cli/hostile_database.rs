@@ -39,12 +39,14 @@ crate::tests![
 
 const ENDLESS: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n";
 
-const READERS: [&[&str]; 5] = [
+const READERS: [&[&str]; 7] = [
     &["report"],
     &["report", "--since", "2026-01-01", "--json"],
     &["diff", "--old", "first", "--new", "first"],
     &["status"],
     &["export", "--format", "csv"],
+    &["check", "rano.lock.toml"],
+    &["baseline"],
 ];
 
 /// Long for an answer, and much shorter than SQLite's own patience.
@@ -54,6 +56,8 @@ const SOON: Duration = Duration::from_secs(5);
 fn spoilt(sql: &str) -> Result<History> {
     let history = History::new()?;
     history.write("first", START, &[Connection::default()], End::Clean)?;
+    let policy = "version = 1\n[require]\nsource = [\"proc\"]\n[[allow]]\ndomain = \"api.anthropic.com\"\n";
+    super::check::write_policy(&history, policy)?;
     let connection = rusqlite::Connection::open(history.path())?;
     connection
         .execute_batch(&format!("PRAGMA foreign_keys = off; PRAGMA writable_schema = on; {sql}"))

@@ -9,15 +9,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod action;
 mod agents;
 mod alert_kinds;
 mod alerts;
 mod bad_input;
+mod baseline;
+mod check;
 mod config_check;
 mod diff;
 mod exclude;
 mod export;
 mod filter;
+mod gate;
 mod harness;
 mod hostile_database;
 mod hostile_files;
@@ -39,6 +43,7 @@ mod report;
 mod retain;
 mod reverse_names;
 mod run;
+mod schemas;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(feature = "serve")]
@@ -93,7 +98,12 @@ fn main() -> ExitCode {
         report::all(),
         retain::all(),
         run::all(),
+        gate::all(),
+        action::all(),
+        schemas::all(),
         diff::all(),
+        check::all(),
+        baseline::all(),
         status::all(),
         #[cfg(feature = "serve")]
         serve::all(),

@@ -37,6 +37,8 @@ pub struct Connection {
     pub comm: String,
     pub cmdline: String,
     pub domain: Option<String>,
+    /// How the name is known.
+    pub by: DomainSource,
     pub ip: &'static str,
     /// Unix milliseconds.
     pub at: i64,
@@ -60,6 +62,7 @@ impl Default for Connection {
             comm: "claude".into(),
             cmdline: "claude --verbose".into(),
             domain: Some("api.anthropic.com".into()),
+            by: DomainSource::Dns,
             ip: "203.0.113.7",
             at: START,
             open_for: Duration::from_millis(1200),
@@ -106,7 +109,7 @@ impl Connection {
             provider: self.provider.into(),
             local: Some(address("192.168.1.23", 443)),
             remote: Some(address(self.ip, self.port)),
-            name: name.map(|name| KnownName { name: name.as_str().into(), by: DomainSource::Dns }),
+            name: name.map(|name| KnownName { name: name.as_str().into(), by: self.by }),
             owner_quality: OwnerQuality::Polled,
             netns: 4_026_531_840,
             class: self.class,
@@ -150,13 +153,15 @@ pub enum End {
 
 pub struct History {
     pub place: Place,
+    /// By which its sessions were observed.
+    pub source: SourceKind,
     directory: TempDir,
 }
 
 impl History {
     pub fn new() -> Result<Self> {
         let place = Place::new(User::Ordinary)?;
-        Ok(Self { directory: stage::directory(&place)?, place })
+        Ok(Self { directory: stage::directory(&place)?, place, source: SourceKind::Proc })
     }
 
     pub fn directory(&self) -> &Path {
@@ -197,7 +202,7 @@ impl History {
             patterns: vec!["claude".to_owned()],
             excludes: Vec::new(),
             config_files: Vec::new(),
-            source: SourceKind::Proc,
+            source: self.source,
             source_reason: None,
         };
         Store::start(&options, &session).context("start the store")

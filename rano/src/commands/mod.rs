@@ -1,7 +1,9 @@
 //! The commands, the command line they are picked from, and how a run ends.
 
 pub mod agents;
+mod baseline;
 mod beside;
+mod check;
 pub mod completions;
 pub mod config;
 pub mod diff;
@@ -13,6 +15,7 @@ mod kernel_log;
 pub mod man;
 pub mod observe;
 mod pids;
+mod policy;
 mod ready;
 pub mod report;
 mod run;
@@ -54,13 +57,14 @@ rano shows which process of an AI command-line agent opens which network connect
 and address, for how long, with how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
 It keeps the history in a SQLite database. It never stores content.";
 
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 11] = [
     ("rano", "watch every agent that rano knows until Ctrl-C"),
     ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
     ("rano --pid 4711 --json", "watch one process and its children, print JSON lines"),
     ("rano --once", "show what is open now"),
     ("rano agents", "list the agents that rano knows"),
     ("rano report --since 24h", "report on the last day"),
+    ("rano baseline > rano.lock.toml", "write a policy that allows what the latest session reached"),
     ("rano serve", "show it live on a page in your browser"),
     ("rano export --format csv", "write the history for other programs"),
     ("rano config show", "show every setting and its origin"),
@@ -95,6 +99,8 @@ fn command_with(hidden: bool) -> Command {
         .subcommand(run::command(hidden))
         .subcommand(report::command())
         .subcommand(diff::command())
+        .subcommand(baseline::command())
+        .subcommand(check::command())
         .subcommand(status::command())
         .subcommand(export::command())
         .subcommand(config::command(hidden))
@@ -151,6 +157,8 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("diff", matches)) => diff::run(matches, context),
         #[cfg(feature = "serve")]
         Some(("serve", matches)) => serve::run(matches, context),
+        Some(("baseline", matches)) => baseline::run(matches, context),
+        Some(("check", matches)) => check::run(matches, context),
         Some(("status", matches)) => status::run(matches, context),
         Some(("export", matches)) => export::run(matches, context),
         Some(("config", matches)) => config::run(matches, context),

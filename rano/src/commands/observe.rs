@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use super::Context;
 use super::beside::{Begun, Beside, Talk, nothing_beside};
 use super::pids::check_pids;
+use super::policy::Gating;
 use super::ready::Ready;
 use crate::config::{
     Configuration, DomainMode, EndpointEntry, Exclude, Field, LogFormat, Origin, RungChoice, Settings,
@@ -90,6 +91,8 @@ pub(super) struct Command {
     pub(super) words: Vec<OsString>,
     /// Until all that it started has ended.
     pub(super) waits: bool,
+    /// What it is judged by.
+    pub(super) gating: Option<Gating>,
 }
 
 /// The same for a command, which is let go when watching has begun.
@@ -99,7 +102,7 @@ pub(super) fn observe_command(
     command: Command,
     ready: Ready,
 ) -> Result<Handle> {
-    let Command { child, words, waits } = command;
+    let Command { child, words, waits, gating } = command;
     let stop = Stop::new()?;
     let reopen = ReopenLogs::new()?;
     let mut setup = setup(configuration);
@@ -112,7 +115,8 @@ pub(super) fn observe_command(
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     run.watching = vec![redact::command_line(&words, redaction(run.settings))];
     run.is_command = true;
-    let logs = run.log_files(&reopen)?;
+    run.policies = gating.as_ref().map(Gating::files).unwrap_or_default();
+    let mut further = run.log_files(&reopen)?;
     run.take_inputs(&mut setup)?;
     setup.command = Some(CommandSetup { child, stop: stop.clone(), waits });
     let mut opened = setup.open(rules).map_err(not_opened)?;
@@ -121,12 +125,13 @@ pub(super) fn observe_command(
     let to_command = handle.clone();
     signals::raise_on_signals(&stop, &reopen, Some(Box::new(move |signal| to_command.signal(signal))))?;
     let opened = run.recorded(opened)?;
+    further.extend(gating.map(|gating| gating.sink(&run.id, &opened.health(), handle.clone())));
     let terminal = run.terminal_of_command(&stop);
     let go = Box::new(move || {
         ready.tell();
         running.go();
     });
-    run.observe(opened, logs, terminal, (&stop, reopen), go, nothing_beside())?;
+    run.observe(opened, further, terminal, (&stop, reopen), go, nothing_beside())?;
     Ok(handle)
 }
 
@@ -135,7 +140,7 @@ impl Run<'_> {
     fn observe(
         &self,
         opened: Opened,
-        logs: Vec<LogFile>,
+        further: Vec<Box<dyn Sink>>,
         terminal: Terminal,
         (stop, reopen): (&Stop, ReopenLogs),
         ready: Box<dyn FnOnce() + Send>,
@@ -152,7 +157,7 @@ impl Run<'_> {
         let flush = Duration::from_millis(run.settings.db_flush_ms);
         sinks.extend(store.map(|store| Box::new(StoreSink::new(store, on_move, flush)) as Box<dyn Sink>));
         sinks.extend(lost.map(|lost| Box::new(lost) as Box<dyn Sink>));
-        sinks.extend(logs.into_iter().map(|log| Box::new(log) as Box<dyn Sink>));
+        sinks.extend(further);
         sinks.push(Box::new(terminal));
         let opened = opened.around(|source| Box::new(Reopening::new(source, reopen)));
         let summary = opened.observe(Outputs { ready: Some(ready), ..run.outputs(sinks, known) }, stop)?;
@@ -245,6 +250,8 @@ struct Run<'a> {
     files: &'a Files,
     /// Of a command that has standard output and the terminal.
     is_command: bool,
+    /// Files of the policy that it is judged by, with their hashes.
+    policies: Vec<String>,
 }
 
 impl<'a> Run<'a> {
@@ -259,6 +266,7 @@ impl<'a> Run<'a> {
             watching,
             files: &context.environment.files,
             is_command: false,
+            policies: Vec::new(),
         }
     }
 
@@ -445,10 +453,11 @@ impl<'a> Run<'a> {
     }
 
     fn config_files(&self) -> Vec<String> {
-        self.configuration.files_used.iter().map(|path| path.display().to_string()).collect()
+        let files = self.configuration.files_used.iter().map(|path| path.display().to_string());
+        files.chain(self.policies.iter().cloned()).collect()
     }
 
-    fn log_files(&self, reopen: &ReopenLogs) -> Result<Vec<LogFile>> {
+    fn log_files(&self, reopen: &ReopenLogs) -> Result<Vec<Box<dyn Sink>>> {
         let format = match self.settings.log_format {
             LogFormat::Auto if self.settings.is_json() => Format::Json,
             LogFormat::Auto | LogFormat::Pretty => Format::Pretty,
@@ -474,7 +483,8 @@ impl<'a> Run<'a> {
             .map(|(path, named_by)| {
                 let file = OpenLog::open(self.files, path.clone(), named_by)
                     .map_err(|problem| self.cannot_use("log file", &path, named_by, problem))?;
-                Ok(LogFile::new(file, format, self.shown(), self.id.clone(), reopen.clone()))
+                let log = LogFile::new(file, format, self.shown(), self.id.clone(), reopen.clone());
+                Ok(Box::new(log) as Box<dyn Sink>)
             })
             .collect()
     }

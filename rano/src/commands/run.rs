@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use rustix::io::Errno;
 
+use super::policy::Gating;
 use super::ready::Ready;
-use super::{Context, load, observe, say};
+use super::{Context, history, load, observe, policy, say};
 use crate::config::{Configuration, Field, Origin, flags};
 use crate::exit::{Code, Failure};
 use crate::output::escape::Escaped;
+use crate::output::report::Look;
+use crate::output::{findings, stream};
 use crate::source::seccomp::child::{Child, Outcome};
 
 /// Options that say whom or for how long to watch: here that is the command.
@@ -24,7 +27,7 @@ const LONG_ABOUT: &str = "\
 Start a command and watch it, and everything that it starts, from its first instruction. No privileges are needed. \
 Standard input, output and error and the terminal are the command's: rano writes nothing while it runs on a terminal, \
 and its summary to standard error at the end. The exit code is the command's, 128+N if signal N ended it, 126 if it \
-cannot be run, 127 if it is not there.";
+cannot be run, 127 if it is not there. With --policy it is 1 if the command's is 0 and the policy fails.";
 
 pub(super) fn command(hidden: bool) -> Command {
     Command::new("run")
@@ -36,6 +39,28 @@ pub(super) fn command(hidden: bool) -> Command {
                 .long("wait")
                 .action(ArgAction::SetTrue)
                 .help("Go on until everything that the command started has ended"),
+        )
+        .next_help_heading("Policy")
+        .arg(
+            Arg::new("policy")
+                .long("policy")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Judge what the command reaches by this policy (rano.lock.toml); see `rano check`"),
+        )
+        .arg(policy::fail_on_flag().requires("policy"))
+        .arg(policy::summary_flag().requires("policy"))
+        .arg(
+            Arg::new("kill")
+                .long("kill")
+                .action(ArgAction::SetTrue)
+                .requires("policy")
+                .help("Kill the command and all that it started once it reached what a deny rule forbids")
+                .long_help(
+                    "Kill the command and all that it started once it reached what a deny rule forbids. The connection is \
+                     already made by then: this ends what would follow, and takes nothing back. To prevent a connection, \
+                     use a firewall or a proxy.",
+                ),
         )
         .arg(
             Arg::new("command")
@@ -61,10 +86,25 @@ pub(super) fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     if let Err(errno) = find(&name, context) {
         return Ok(not_run(&name, errno));
     }
+    let files = &context.environment.files;
+    let gating = Gating::of(matches, &configuration, files)?;
+    let awaited = gating.as_ref().map(Gating::awaited);
     // Before there is a second thread.
     let child = Child::prepare(&words)?;
-    let command = observe::Command { child, words, waits: matches.get_flag("wait") };
+    let command = observe::Command { child, words, waits: matches.get_flag("wait"), gating };
     let handle = observe::observe_command(&configuration, context, command, ready)?;
+    let is_judged = awaited.is_some();
+    let verdict = awaited.and_then(|awaited| awaited.verdict(files));
+    if let Some(verdict) = &verdict {
+        let styles = super::styles(&configuration, &context.environment, stream::stderr_is_terminal());
+        let width = stream::stderr_columns().unwrap_or(history::WIDE);
+        say(&format!("\n{}", findings::text(verdict, &Look { styles: &styles, width, top: 0 })));
+        if let Some(summary) = matches.get_one::<PathBuf>("summary") {
+            policy::append(summary, &findings::markdown(verdict), files)?;
+        }
+    }
+    // Without a verdict nothing was proved.
+    let fails = is_judged && verdict.is_none_or(|verdict| verdict.fails());
     Ok(match handle.outcome() {
         Some(Outcome::NotRun(errno)) => not_run(&name, errno),
         outcome => {
@@ -76,7 +116,11 @@ pub(super) fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
                     "{survivors} {are} of the command still running; {they} no longer watched (--wait waits for the end)\n"
                 ));
             }
-            outcome.map_or(ExitCode::from(Code::Findings), |outcome| outcome.code().into())
+            match outcome {
+                Some(Outcome::Exited(0)) if fails => Code::Findings.into(),
+                Some(outcome) => outcome.code().into(),
+                None => Code::Findings.into(),
+            }
         }
     })
 }

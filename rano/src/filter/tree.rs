@@ -123,6 +123,16 @@ impl Network {
         Some(Self { address, prefix })
     }
 
+    /// Its first address, or another one of it.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Bits that are the same in all of its addresses.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         let above = |bits: u32| bits - u32::from(self.prefix);
         match (self.address, address.to_canonical()) {

@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod alert;
 pub mod banner;
+pub mod baseline;
 pub mod escape;
 pub mod event_json;
 pub mod event_line;
@@ -10,6 +11,7 @@ pub mod line;
 pub mod diff;
 pub mod doctor;
 pub mod export;
+pub mod findings;
 pub mod fold;
 pub mod human;
 pub mod json;

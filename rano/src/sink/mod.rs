@@ -2,6 +2,8 @@
 //! never ends the observation.
 
 #[cfg(feature = "cli")]
+pub mod gate;
+#[cfg(feature = "cli")]
 pub mod held;
 #[cfg(feature = "cli")]
 pub mod log_file;

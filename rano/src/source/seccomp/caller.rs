@@ -101,9 +101,9 @@ pub(super) fn line_of(pid: u32) -> Option<Line> {
     Some(line)
 }
 
-/// How many processes descend from one. This one allocates: it is for rano's side.
-pub(super) fn descendants(of: u32) -> usize {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+/// The processes that descend from one. This one allocates: it is for rano's side.
+pub(super) fn descendants(of: u32) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let lines: Vec<Line> = names.filter_map(line_of).collect();
     let (mut found, mut at) = (vec![of], 0);
@@ -111,7 +111,8 @@ pub(super) fn descendants(of: u32) -> usize {
         found.extend(lines.iter().filter(|line| line.parent == above).map(|line| line.who.pid));
         at += 1;
     }
-    found.len() - 1
+    found.remove(0);
+    found
 }
 
 /// Whether this process has a controlling terminal (`tty_nr`, the fifth field behind the name).

@@ -240,7 +240,25 @@ impl Handle {
 
     /// How many processes are left of what the command started.
     pub fn survivors(&self) -> usize {
-        if self.0.state().is_over { 0 } else { caller::descendants(self.0.supervisor) }
+        if self.0.state().is_over { 0 } else { caller::descendants(self.0.supervisor).len() }
+    }
+
+    /// Ends the command and all that it started, also what begins meanwhile.
+    pub fn kill(&self) {
+        const ROUNDS: usize = 8;
+        self.signal(Signal::KILL.as_raw());
+        for _ in 0..ROUNDS {
+            let left = caller::descendants(self.0.supervisor);
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                if let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+                    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+                }
+            }
+        }
     }
 
     /// Passes a signal on to the command; whether it is still there.

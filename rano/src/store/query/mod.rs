@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod connections;
+pub mod contacts;
 pub mod diff;
 pub mod export;
 mod filter;
