@@ -38,6 +38,7 @@ mod once;
 mod orphans;
 mod output;
 mod presets;
+mod quick_looks;
 mod readers;
 mod report;
 mod retain;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         orphans::all(),
         output::all(),
         presets::all(),
+        quick_looks::all(),
         config_check::all(),
         stats::all(),
         sudo::all(),

@@ -1,12 +1,14 @@
 //! Reading /proc with few system calls and no allocation for what did not change.
 
 use std::ffi::CStr;
+use std::hash::Hasher as _;
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use rustc_hash::FxHasher;
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
@@ -178,6 +180,35 @@ impl ProcessDirectory {
         let mut target = [0; 64];
         Ok(inode_in(target_of(self.0.as_fd(), c"ns/net", &mut target)?, b"net:["))
     }
+}
+
+/// What a descriptor leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// With its inode.
+    Socket(u64),
+    /// With a number that stands for its path.
+    File(u64),
+    Closed,
+}
+
+/// `directory` is `/proc/<pid>/fd`.
+pub(super) fn target(directory: &OwnedFd, descriptor: u32) -> Result<Target, Refusal> {
+    let mut path = [0; 32];
+    let mut target = [0; 64];
+    match target_of(directory.as_fd(), c_path(&mut path, descriptor, ""), &mut target) {
+        Ok(target) => {
+            Ok(inode_in(target, b"socket:[").map_or_else(|| Target::File(hash(target)), Target::Socket))
+        }
+        Err(Refusal::Gone) => Ok(Target::Closed),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 fn target_of<'b>(

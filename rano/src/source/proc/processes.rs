@@ -6,7 +6,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::catch::Met;
 use super::files::{ProcFiles, ProcessDirectory, Refusal, stat_buffer};
+pub use super::image::arguments;
+use super::image::read_image;
 use super::new_pids::{self, NewPids, Search};
 use super::orphans::{self, Candidate, Marking, Marks, Suspect};
 use super::stat::Stat;
@@ -24,10 +27,6 @@ const ROUND: u32 = 10;
 const SETTLED_AGE_NS: u64 = 10_000_000_000;
 /// Clock ticks a second in /proc: a constant of the kernel's interface, not its timer frequency.
 const USER_HZ: u64 = 100;
-/// More of a command line is not read. A single argument can have 128 KiB, all of them 2 MiB.
-const LONGEST_COMMAND_LINE: usize = 256 * 1024;
-/// The remaining arguments are taken as one.
-const MOST_ARGUMENTS: usize = 4096;
 const DEEPEST_ANCESTRY: usize = 256;
 
 /// Finds processes and their changes by polling, and reads what belongs to single ones.
@@ -38,6 +37,8 @@ pub struct ProcessScanner {
     new_pids: NewPids,
     table: BTreeMap<u32, Entry>,
     scans: u32,
+    /// When the last one was over; boot clock.
+    scanned_ns: u64,
     became_tracked: Vec<ProcessId>,
     marking: Marking,
     /// New in this scan.
@@ -103,6 +104,7 @@ impl ProcessScanner {
             files,
             table: BTreeMap::new(),
             scans: 0,
+            scanned_ns: 0,
             became_tracked: Vec::new(),
             marking: Marking::built_in(),
             suspects: Vec::new(),
@@ -287,6 +289,7 @@ impl ProcessScanner {
         self.pids = pids;
         self.read_newly_tracked(now, intake);
         self.place_orphans(now, intake);
+        self.scanned_ns = crate::source::now().boot_ns;
         &self.became_tracked
     }
 
@@ -520,32 +523,62 @@ impl ProcessScanner {
         }
     }
 
-    /// The stat line was read before: an exec after that shows in the next signature.
     fn image(&mut self, process: &ProcessDirectory, pid: u32, stat: &Stat<'_>) -> Result<Image, Refusal> {
-        let uid = process.uid()?;
-        // The main thread gave back what it shared with the others when it ended.
-        let living = stat.life().is_headless.then(|| process.living_thread(pid).ok()).flatten();
-        let process = living.as_ref().unwrap_or(process);
-        let mut target = [0; 4096];
-        let exe = match process.link(c"exe", &mut target) {
-            Ok(path) => String::from_utf8_lossy(path).into_owned(),
-            // A kernel thread has none, and others' may not be read.
-            Err(Refusal::Gone | Refusal::Denied | Refusal::Failed) => String::new(),
-        };
-        match process.read(c"cmdline", LONGEST_COMMAND_LINE, &mut self.bytes) {
-            Ok(()) => {}
-            Err(Refusal::Gone) => return Err(Refusal::Gone),
-            Err(Refusal::Denied | Refusal::Failed) => self.bytes.clear(),
+        read_image(process, pid, stat, &mut self.bytes)
+    }
+
+    /// A child of a watched process, as somebody else read it. Whether it is watched.
+    pub(super) fn admit(&mut self, met: Met, intake: &mut dyn Intake) -> bool {
+        let Met { id, parent, forker, image, facts, occasion, at } = met;
+        if self.table.get(&id.pid).is_some_and(|entry| entry.start_time != id.start_time) {
+            self.remove(id.pid, at, intake);
         }
-        let image = Image {
-            comm: String::from_utf8_lossy(stat.comm).into_owned(),
-            exe,
-            argv: arguments(&self.bytes),
-            uid,
-        };
-        self.bytes.clear();
-        self.bytes.shrink_to(16 * 1024);
-        Ok(image)
+        // A scan may have read it since: what is there now decides.
+        if self.has_met(id) && at.boot_ns <= self.scanned_ns {
+            self.look(id.pid, at, intake);
+            return self.is_tracked(id);
+        }
+        let scans = self.scans;
+        let entry = self.table.entry(id.pid).or_insert_with(|| Entry {
+            start_time: id.start_time,
+            session: facts.session,
+            ..Entry::hidden(scans)
+        });
+        if entry.state != State::Alive {
+            return false;
+        }
+        entry.signature = facts.signature;
+        entry.program = facts.program;
+        entry.settles = scans.wrapping_add(ROUND);
+        let session = Some(facts.session).filter(|&leader| leader != 0 && leader != id.pid);
+        let birth = Birth { forker, of_tracked: forker.is_some(), session };
+        self.tell(id.pid, parent, image, (birth, occasion), at, intake);
+        self.read_newly_tracked(at, intake);
+        self.is_tracked(id)
+    }
+
+    /// A process ended, as somebody else heard.
+    pub(super) fn bury(&mut self, id: ProcessId, at: Moment, intake: &mut dyn Intake) {
+        if self.has_met(id) {
+            self.remove(id.pid, at, intake);
+        }
+    }
+
+    /// Looks at processes that are said to have begun a program.
+    pub(super) fn meet_some(&mut self, pids: &[u32], at: Moment, intake: &mut dyn Intake) {
+        for &pid in pids {
+            if self.table.contains_key(&pid) {
+                self.look(pid, at, intake);
+            } else {
+                self.meet(pid, false, at, intake);
+            }
+        }
+        self.read_newly_tracked(at, intake);
+        self.place_orphans(at, intake);
+    }
+
+    pub(super) fn is_tracked(&self, id: ProcessId) -> bool {
+        self.table.get(&id.pid).is_some_and(|entry| entry.tracked && entry.start_time == id.start_time)
     }
 }
 
@@ -583,21 +616,6 @@ impl Entry {
         let young = self.state == State::Alive && scan < self.settles;
         self.tracked || young || pid.wrapping_add(scan).is_multiple_of(ROUND)
     }
-}
-
-/// What `/proc/<pid>/cmdline` holds: arguments with a NUL behind each. A process that wrote its title over them
-/// leaves any number of NULs at the end.
-pub fn arguments(bytes: &[u8]) -> Vec<String> {
-    let end = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
-    if end == 0 {
-        return Vec::new();
-    }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut arguments: Vec<String> = bytes[..end].splitn(MOST_ARGUMENTS, |&b| b == 0).map(text).collect();
-    if let Some(last) = arguments.last_mut().filter(|last| last.contains('\0')) {
-        *last = last.replace('\0', " ");
-    }
-    arguments
 }
 
 #[cfg(test)]
