@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("stop", &[]),
     ("time_argument", &[]),
     ("words", &[]),
+    ("attention", &["words"]),
     ("files", &["privileges"]),
     ("health", &["words"]),
     ("process", &["bounded", "glob", "moment"]),
@@ -76,6 +77,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "output",
         &[
             "alerts",
+            "attention",
             "connection",
             "errno",
             "event",
