@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
+use jiff::tz::TimeZone;
 
 use super::Context;
 use crate::config::{Configuration, Field, flags};
@@ -11,7 +12,7 @@ use crate::exit::{Code, Failure};
 use crate::files::NamedBy;
 use crate::filter::Filter;
 use crate::output::escape::Escaped;
-use crate::output::report::Look;
+use crate::output::report::{Form, Look};
 use crate::output::stream;
 use crate::output::style::Styles;
 use crate::process::ProcessId;
@@ -48,13 +49,26 @@ pub(super) fn json_flag() -> Arg {
 pub(super) fn range_flags() -> [Arg; 2] {
     let time = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("TIME").help(help).value_parser(|text: &str| {
-            time_argument::parse_moment(text, source::now().unix_ms).map_err(|error| error.to_string())
+            let now = source::now().unix_ms;
+            let checked = time_argument::parse_moment(text, now, &TimeZone::UTC);
+            checked.map(|_| text.to_owned()).map_err(|error| error.to_string())
         })
     };
     [
-        time("since", "From this time on: 30m, 24h, 7d, 2026-01-17 or RFC 3339"),
+        time("since", "From this time on: 30m, 24h, 7d, 03:00, 2026-01-17 or RFC 3339"),
         time("until", "Up to this time, and not including it"),
     ]
+}
+
+/// `--local`.
+pub(super) fn local_flag() -> Arg {
+    Arg::new("local").long("local").action(ArgAction::SetTrue).help("Times in the time zone of this machine, not in UTC")
+}
+
+/// In which times are read and shown.
+pub(super) fn zone(matches: &ArgMatches) -> TimeZone {
+    let is_local = matches.try_get_one::<bool>("local").is_ok_and(|local| local.copied().unwrap_or(false));
+    if is_local { TimeZone::system() } else { TimeZone::UTC }
 }
 
 /// `--filter`.
@@ -69,7 +83,9 @@ pub(super) fn filter_flag() -> Arg {
 
 /// `since` and `until` in Unix milliseconds.
 pub(super) fn range(matches: &ArgMatches) -> Result<(Option<i64>, Option<i64>)> {
-    let time = |name| matches.get_one::<i64>(name).copied();
+    let (now, zone) = (source::now().unix_ms, zone(matches));
+    // Both were parsed before, to be refused with their option.
+    let time = |name| time_argument::parse_moment(matches.get_one::<String>(name)?, now, &zone).ok();
     let (since, until) = (time("since"), time("until"));
     if let (Some(since), Some(until)) = (since, until)
         && since >= until
@@ -144,7 +160,14 @@ pub(super) fn register(context: &Context, run_id: &str, database: &Path) -> Opti
 }
 
 pub(super) fn look(styles: &Styles, top: usize) -> Look<'_> {
-    Look { styles, width: stream::stdout_columns().unwrap_or(WIDE), top }
+    static UTC: TimeZone = TimeZone::UTC;
+    Look {
+        styles,
+        width: stream::stdout_columns().unwrap_or(WIDE),
+        top,
+        zone: &UTC,
+        form: Form::Terminal,
+    }
 }
 
 /// The colours of standard output.

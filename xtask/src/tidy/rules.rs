@@ -61,6 +61,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "store",
         &[
+            "attention",
             "connection",
             "errno",
             "event",

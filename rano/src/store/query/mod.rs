@@ -2,12 +2,15 @@
 
 pub mod calls;
 pub mod connections;
+pub mod details;
 pub mod diff;
 pub mod export;
 mod filter;
+pub mod groups;
 pub mod paths;
 pub mod reached;
 pub mod report;
 pub mod sessions;
 pub mod status;
 pub mod timeline;
+mod ways;

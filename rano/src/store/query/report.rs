@@ -9,6 +9,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 use rustc_hash::FxHashMap;
 
 use super::filter::Condition;
+use super::groups::Sort;
 use super::sessions::{StoredSession, Ways, columns, count};
 use crate::event::Bytes;
 use crate::filter::Filter;
@@ -97,7 +98,7 @@ impl Counts {
     }
 
     /// In the order of the fields.
-    fn of(sums: [i64; 7]) -> Self {
+    pub(super) fn of(sums: [i64; 7]) -> Self {
         let [connects, closes, fails, accepts, listens, bytes_sent, bytes_received] =
             sums.map(|sum| u64::try_from(sum).unwrap_or(0));
         Self { connects, closes, fails, accepts, listens, bytes_sent, bytes_received }
@@ -143,6 +144,12 @@ pub struct IpRow {
 pub struct Top<T> {
     pub rows: Vec<T>,
     pub all: u64,
+}
+
+impl<T> Default for Top<T> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), all: 0 }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -247,7 +254,7 @@ impl Gathering {
     }
 }
 
-fn add(to: &mut [i64; 7], sums: [i64; 7]) {
+pub(super) fn add(to: &mut [i64; 7], sums: [i64; 7]) {
     for (to, sum) in to.iter_mut().zip(sums) {
         *to = to.saturating_add(sum);
     }
@@ -284,6 +291,18 @@ const SUMS: &str =
 /// Most connections first, then most attempts, most bytes, by name.
 const RANKING: &str = "sum(connects) DESC, sum(fails) DESC, sum(bytes_sent) + sum(bytes_recv) DESC";
 
+/// The order of a list of sums; times are not among them.
+fn ranking(sort: Option<Sort>, name: &str) -> String {
+    let first = match sort {
+        None | Some(Sort::First | Sort::Last | Sort::Connections) => return RANKING.to_owned(),
+        Some(Sort::Sent) => "sum(bytes_sent) DESC",
+        Some(Sort::Received) => "sum(bytes_recv) DESC",
+        Some(Sort::Fails) => "sum(fails) DESC",
+        Some(Sort::Name) => name,
+    };
+    format!("{first}, {RANKING}")
+}
+
 impl History {
     /// The sessions that are selected, oldest first; `None` where one was named that is not there.
     pub fn selected(&self, selection: &Selection) -> rusqlite::Result<Option<Vec<StoredSession>>> {
@@ -296,6 +315,16 @@ impl History {
 
     /// `None` where a session was named that is not there.
     pub fn report(&self, selection: &Selection, top: u32) -> rusqlite::Result<Option<Report>> {
+        self.report_by(selection, top, None)
+    }
+
+    /// The same with its lists in another order.
+    pub fn report_by(
+        &self,
+        selection: &Selection,
+        top: u32,
+        sort: Option<Sort>,
+    ) -> rusqlite::Result<Option<Report>> {
         let Some(sessions) = self.selected(selection)? else { return Ok(None) };
         let filter = Conditions::of(selection.filter.as_ref());
         if selection.filter.is_some() {
@@ -317,8 +346,8 @@ impl History {
             active,
             read_events: filter.on_sums.is_none(),
             lookups: self.sums_where("endpoint.type = 'dns'")?,
-            domains: self.domains(top, &providers.names)?,
-            ips: self.ips(top)?,
+            domains: self.domains(top, sort, &providers.names)?,
+            ips: self.ips(top, sort)?,
             providers: providers.ranked(),
             sessions,
         }))
@@ -498,7 +527,12 @@ impl History {
         })
     }
 
-    fn domains(&self, top: u32, providers: &[String]) -> rusqlite::Result<Top<DomainRow>> {
+    fn domains(
+        &self,
+        top: u32,
+        sort: Option<Sort>,
+        providers: &[String],
+    ) -> rusqlite::Result<Top<DomainRow>> {
         let all = self.connection.query_row(
             "SELECT count(DISTINCT domain) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
              WHERE connects + closes + fails > 0",
@@ -509,7 +543,8 @@ impl History {
             "SELECT domain, {SUMS}, json_group_array(DISTINCT providers), json_group_array(DISTINCT domain_source), max(type)
              FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
              WHERE domain IS NOT NULL AND connects + closes + fails > 0
-             GROUP BY domain ORDER BY {RANKING}, domain LIMIT ?1"
+             GROUP BY domain ORDER BY {}, domain LIMIT ?1",
+            ranking(sort, "domain")
         ))?;
         let rows = statement.query_map([top], |row| {
             Ok(DomainRow {
@@ -523,7 +558,7 @@ impl History {
         Ok(Top { rows: rows.collect::<rusqlite::Result<_>>()?, all })
     }
 
-    fn ips(&self, top: u32) -> rusqlite::Result<Top<IpRow>> {
+    fn ips(&self, top: u32, sort: Option<Sort>) -> rusqlite::Result<Top<IpRow>> {
         let all = self.connection.query_row(
             "SELECT count(DISTINCT remote) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
              WHERE protocol <> 'unix' AND connects + closes + fails > 0",
@@ -540,7 +575,8 @@ impl History {
                    FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
                    WHERE protocol <> 'unix' AND remote IS NOT NULL AND connects + closes + fails > 0
                    GROUP BY remote, domain)
-             GROUP BY remote ORDER BY {RANKING}, remote LIMIT ?1"
+             GROUP BY remote ORDER BY {}, remote LIMIT ?1",
+            ranking(sort, "remote")
         ))?;
         let rows = statement.query_map([top], |row| {
             Ok(IpRow {
