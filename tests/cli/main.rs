@@ -27,6 +27,7 @@ mod layers;
 mod log_files;
 mod live;
 mod names;
+mod night;
 mod observe;
 mod open_bytes;
 mod odd_sockets;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         live::all(),
         once::all(),
         names::all(),
+        night::all(),
         reverse_names::all(),
         observe::all(),
         open_bytes::all(),

@@ -49,11 +49,11 @@ impl Look<'_> {
         seconds_in(unix_ms, self.zone)
     }
 
-    /// The time of day, with the day unless all of these times are within one.
+    /// The time of day, with the day if any of `times` is a day away.
     pub(super) fn moment(&self, unix_ms: i64, times: &[i64]) -> String {
-        let day = |unix_ms: i64| day_and_clock(unix_ms, self.zone).chars().take(5).collect::<String>();
-        let is_one = times.iter().all(|time| day(*time) == day(unix_ms));
-        if is_one { clock(unix_ms, self.zone) } else { day_and_clock(unix_ms, self.zone) }
+        const DAY_MS: i64 = 86_400_000;
+        let is_far = |time: &i64| time.abs_diff(unix_ms) >= DAY_MS.unsigned_abs();
+        if times.iter().any(is_far) { day_and_clock(unix_ms, self.zone) } else { clock(unix_ms, self.zone) }
     }
 
     fn is_markdown(&self) -> bool {

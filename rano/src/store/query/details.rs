@@ -443,7 +443,6 @@ fn by_process(gathered: &Gathered, rows: &mut Rows<'_>) -> rusqlite::Result<Vec<
         let who = rows.who(*process)?;
         let of = found.entry(*process).or_insert(ProcessSum {
             process: *process,
-            session: who.session,
             actor: who.actor,
             call: who.call,
             sums: [0; 7],

@@ -24,7 +24,6 @@ const ALERTS_READ: i64 = 2_000_000;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ProcessSum {
     pub(super) process: i64,
-    pub(super) session: i64,
     /// Provider and command name.
     pub(super) actor: i64,
     pub(super) call: Option<i64>,
@@ -349,7 +348,6 @@ impl History {
             }
             found.push(ProcessSum {
                 process: row.get(0)?,
-                session,
                 actor: row.get(2)?,
                 call: row.get(3)?,
                 sums: [row.get(4)?, row.get(5)?, row.get(6)?, 0, 0, row.get(7)?, row.get(8)?],
