@@ -89,7 +89,8 @@ fn relative(text: &str) -> Option<Result<Duration, TimeError>> {
 /// `3:00`, `03:00`, `03:00:30`.
 fn looks_like_clock(text: &str) -> bool {
     let parts: Vec<&str> = text.split(':').collect();
-    let is_number = |part: &&str| (1..=2).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        |part: &&str| (1..=2).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
     (2..=3).contains(&parts.len()) && parts.iter().all(is_number)
 }
 

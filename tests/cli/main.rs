@@ -46,6 +46,7 @@ mod serve;
 mod serve_page;
 #[cfg(feature = "serve")]
 mod serve_stream;
+mod sessions;
 mod short_connections;
 mod shutdown;
 mod stats;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         open_bytes::all(),
         exclude::all(),
         odd_sockets::all(),
+        sessions::all(),
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),

@@ -6,12 +6,12 @@ use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
 use jiff::tz::TimeZone;
 
-use super::Context;
+use super::{Context, say};
 use crate::config::{Configuration, Field, flags};
 use crate::exit::{Code, Failure};
 use crate::files::NamedBy;
 use crate::filter::Filter;
-use crate::output::escape::Escaped;
+use crate::output::escape::{Escaped, Line};
 use crate::output::report::{Form, Look};
 use crate::output::stream;
 use crate::output::style::Styles;
@@ -62,7 +62,10 @@ pub(super) fn range_flags() -> [Arg; 2] {
 
 /// `--local`.
 pub(super) fn local_flag() -> Arg {
-    Arg::new("local").long("local").action(ArgAction::SetTrue).help("Times in the time zone of this machine, not in UTC")
+    Arg::new("local")
+        .long("local")
+        .action(ArgAction::SetTrue)
+        .help("Times in the time zone of this machine, not in UTC")
 }
 
 /// In which times are read and shown.
@@ -100,11 +103,78 @@ pub(super) fn database(configuration: &Configuration) -> PathBuf {
     configuration.settings.sqlite.clone().unwrap_or_else(|| DEFAULT_DATABASE.into())
 }
 
+/// A database to read, and how it came to be that one.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) path: PathBuf,
+    pub(super) named_by: NamedBy,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// By flag, variable or configuration, or because it lies here, or because nothing better is known.
+    Expected,
+    Running,
+    Last,
+}
+
+/// The database to read: what `--sqlite` names, else the one in this directory, else that of the session that is running,
+/// else that of the last one. A path from the registry is a path from the user's files: under sudo it is opened with the
+/// user's rights alone.
+pub(super) fn find(configuration: &Configuration, context: &Context) -> Found {
+    let path = database(configuration);
+    let named_by = configuration.origin(Field::sqlite).named_by();
+    let found = |path, how| Found { path, named_by, how };
+    if configuration.is_given(Field::sqlite) || context.environment.files.exists(&path) {
+        return found(path, How::Expected);
+    }
+    if let Some(entry) = running(context).into_iter().next() {
+        return found(entry.database, How::Running);
+    }
+    match registry::last(&context.environment) {
+        Some(entry) => found(entry.database, How::Last),
+        None => found(path, How::Expected),
+    }
+}
+
+impl Found {
+    /// Says which one it is, where that is no matter of course.
+    pub(super) fn announce(&self) {
+        let why = match self.how {
+            How::Expected => return,
+            How::Running => "the session that is running",
+            How::Last => "the last session",
+        };
+        say(&format!("reading {} ({why}; --sqlite names another)\n", Line(&self.path.display().to_string())));
+    }
+}
+
+/// The databases that sessions are known to be in: the one that is named, else each that [`find`] would look for.
+pub(super) fn find_all(configuration: &Configuration, context: &Context) -> Vec<Found> {
+    let first = find(configuration, context);
+    let mut all = vec![first.clone()];
+    if configuration.is_given(Field::sqlite) {
+        return all;
+    }
+    let others = running(context).into_iter().chain(registry::last(&context.environment));
+    let others = others.map(|entry| Found { path: entry.database, how: How::Running, ..first.clone() });
+    let identity =
+        |path: &Path| context.environment.files.canonical(path).unwrap_or_else(|_| path.to_owned());
+    for other in others {
+        if all.iter().all(|known| identity(&known.path) != identity(&other.path)) {
+            all.push(other);
+        }
+    }
+    all
+}
+
 /// The database, to be read in this thread: from now on it has only the rights to do so.
 pub(super) fn database_to_read(configuration: &Configuration, context: &Context) -> Result<PathBuf> {
-    let path = database(configuration);
-    take_rights_to_read(&path, configuration.origin(Field::sqlite).named_by(), context)?;
-    Ok(path)
+    let found = find(configuration, context);
+    found.announce();
+    take_rights_to_read(&found.path, found.named_by, context)?;
+    Ok(found.path)
 }
 
 pub(super) fn take_rights_to_read(path: &Path, named_by: NamedBy, context: &Context) -> Result<()> {
@@ -156,18 +226,13 @@ pub(super) fn register(context: &Context, run_id: &str, database: &Path) -> Opti
     let ProcessId { pid, start_time } = processes.identify(std::process::id())?;
     let database = context.environment.files.canonical(database).ok()?;
     let entry = registry::Entry { run_id: run_id.to_owned(), pid, start_time, database };
+    registry::remember(&context.environment, &entry);
     registry::register(&context.environment, &entry, |pid| processes.identify(pid))
 }
 
 pub(super) fn look(styles: &Styles, top: usize) -> Look<'_> {
     static UTC: TimeZone = TimeZone::UTC;
-    Look {
-        styles,
-        width: stream::stdout_columns().unwrap_or(WIDE),
-        top,
-        zone: &UTC,
-        form: Form::Terminal,
-    }
+    Look { styles, width: stream::stdout_columns().unwrap_or(WIDE), top, zone: &UTC, form: Form::Terminal }
 }
 
 /// The colours of standard output.

@@ -18,6 +18,7 @@ pub mod report;
 mod run;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod sessions;
 pub mod status;
 pub mod update;
 mod usage;
@@ -54,13 +55,14 @@ rano shows which process of an AI command-line agent opens which network connect
 and address, for how long, with how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
 It keeps the history in a SQLite database. It never stores content.";
 
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 11] = [
     ("rano", "watch every agent that rano knows until Ctrl-C"),
     ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
     ("rano --pid 4711 --json", "watch one process and its children, print JSON lines"),
     ("rano --once", "show what is open now"),
     ("rano agents", "list the agents that rano knows"),
     ("rano report --since 24h", "report on the last day"),
+    ("rano sessions", "list the sessions of the history"),
     ("rano serve", "show it live on a page in your browser"),
     ("rano export --format csv", "write the history for other programs"),
     ("rano config show", "show every setting and its origin"),
@@ -94,6 +96,7 @@ fn command_with(hidden: bool) -> Command {
         .args_conflicts_with_subcommands(true)
         .subcommand(run::command(hidden))
         .subcommand(report::command())
+        .subcommand(sessions::command())
         .subcommand(diff::command())
         .subcommand(status::command())
         .subcommand(export::command())
@@ -148,6 +151,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     match matches.subcommand() {
         Some(("run", matches)) => run::run(matches, context),
         Some(("report", matches)) => report::run(matches, context),
+        Some(("sessions", matches)) => sessions::run(matches, context),
         Some(("diff", matches)) => diff::run(matches, context),
         #[cfg(feature = "serve")]
         Some(("serve", matches)) => serve::run(matches, context),

@@ -9,7 +9,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Context, history, load, print, say};
-use crate::config::{Configuration, Field};
+use crate::config::Configuration;
 use crate::exit::{Code, Failure};
 use crate::files::{Existing, NamedBy};
 use crate::filter::Filter;
@@ -123,7 +123,8 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
                 Answer::Calls(by, history.calls(&selection, &report.sessions, by, order)?)
             }
             Some(By::Group(group)) => {
-                let order = (top, sort.unwrap_or(if group == Group::Hour { Sort::First } else { Sort::Sent }));
+                let order =
+                    (top, sort.unwrap_or(if group == Group::Hour { Sort::First } else { Sort::Sent }));
                 Answer::Group(group, history.groups(&report, group, order)?)
             }
         };
@@ -138,8 +139,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         session.running_at = Some(now);
     }
     let (zone, is_markdown) = (history::zone(matches), matches.get_flag("markdown"));
-    let styles =
-        if is_markdown { Styles::PLAIN } else { history::stdout_styles(&configuration, context) };
+    let styles = if is_markdown { Styles::PLAIN } else { history::stdout_styles(&configuration, context) };
     let look = history::look(&styles, usize::try_from(top)?);
     let form = if is_markdown { Form::Markdown } else { Form::Terminal };
     let look = Look { zone: &zone, form, ..look };
@@ -217,8 +217,9 @@ fn page(
     configuration: &Configuration,
     context: &Context,
 ) -> Result<ExitCode> {
-    let path = history::database(configuration);
-    let named_by = configuration.origin(Field::sqlite).named_by();
+    let found = history::find(configuration, context);
+    found.announce();
+    let history::Found { path, named_by, .. } = found;
     // On a thread that has the rights to read and no others; the file is written with those of whoever named it.
     let data = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {

@@ -21,8 +21,10 @@ pub(super) fn look_at_these(out: &mut String, report: &Report, details: &Details
     heading(out, look, &more("Look at these", details.all_findings, details.findings.len()));
     let times = times(report);
     let findings = &details.findings;
-    let moments: Vec<String> =
-        findings.iter().map(|finding| finding.way.at.map_or_else(String::new, |at| look.moment(at, &times))).collect();
+    let moments: Vec<String> = findings
+        .iter()
+        .map(|finding| finding.way.at.map_or_else(String::new, |at| look.moment(at, &times)))
+        .collect();
     let amounts: Vec<String> = findings.iter().map(|finding| amount(&finding.counts)).collect();
     let width = |texts: &[String]| texts.iter().map(|text| text.chars().count()).max().unwrap_or(0);
     let (moment_width, amount_width) = (width(&moments), width(&amounts));
@@ -255,17 +257,17 @@ pub(super) fn alerts(out: &mut String, report: &Report, details: &Details, look:
     heading(out, look, "Alerts");
     let marked = grouped(details.marked);
     let cut = if details.alerts_cut { " among the latest 2 million events" } else { "" };
-    bullet(out, &format!("{} given; {marked} connections marked{cut}, those held back included", grouped(given)), look);
+    bullet(
+        out,
+        &format!("{} given; {marked} connections marked{cut}, those held back included", grouped(given)),
+        look,
+    );
     bullet(out, "each one: rano export --format jsonl --rows connections --filter alert:true", look);
 }
 
 pub(super) fn failures(out: &mut String, details: &Details, look: &Look<'_>) {
-    const COLUMNS: [Column; 4] = [
-        ("count", Align::Right),
-        ("reason", Align::Left),
-        ("where", Align::Cut),
-        ("class", Align::Left),
-    ];
+    const COLUMNS: [Column; 4] =
+        [("count", Align::Right), ("reason", Align::Left), ("where", Align::Cut), ("class", Align::Left)];
     if details.failures.rows.is_empty() {
         return;
     }
@@ -273,7 +275,9 @@ pub(super) fn failures(out: &mut String, details: &Details, look: &Look<'_>) {
     let rows = details.failures.rows.iter().map(|row| {
         vec![
             grouped(row.count),
-            row.error.clone().unwrap_or_else(|| if details.read_events { "unknown".to_owned() } else { String::new() }),
+            row.error
+                .clone()
+                .unwrap_or_else(|| if details.read_events { "unknown".to_owned() } else { String::new() }),
             with_port(&row.endpoint, row.port, false),
             row.class.name().to_owned(),
         ]
@@ -282,12 +286,8 @@ pub(super) fn failures(out: &mut String, details: &Details, look: &Look<'_>) {
 }
 
 pub(super) fn lookups(out: &mut String, details: &Details, look: &Look<'_>) {
-    const COLUMNS: [Column; 4] = [
-        ("count", Align::Right),
-        ("server", Align::Cut),
-        ("sent", Align::Right),
-        ("received", Align::Right),
-    ];
+    const COLUMNS: [Column; 4] =
+        [("count", Align::Right), ("server", Align::Cut), ("sent", Align::Right), ("received", Align::Right)];
     if details.lookups.rows.is_empty() {
         return;
     }

@@ -16,7 +16,13 @@ use crate::store::query::report::{Report, Top};
 const BAR: usize = 16;
 
 /// `running`: run ids of the sessions that go on.
-pub fn text(report: &Report, running: &[String], group: Group, found: &Top<GroupRow>, look: &Look<'_>) -> String {
+pub fn text(
+    report: &Report,
+    running: &[String],
+    group: Group,
+    found: &Top<GroupRow>,
+    look: &Look<'_>,
+) -> String {
     let mut out = String::new();
     sessions(&mut out, report, running, look);
     heading(&mut out, look, &more(title(group), found.all, found.rows.len()));

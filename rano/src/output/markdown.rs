@@ -22,7 +22,8 @@ pub(super) fn text(safe: &str) -> String {
 
 /// Rows of raw text. A column without any content is left out, and so are bars.
 pub(super) fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
-    let has_content = |index: usize| rows.iter().any(|row| row.get(index).is_some_and(|cell| !cell.is_empty()));
+    let has_content =
+        |index: usize| rows.iter().any(|row| row.get(index).is_some_and(|cell| !cell.is_empty()));
     let shown: Vec<usize> =
         (0..columns.len()).filter(|&index| columns[index].1 != Align::Bar && has_content(index)).collect();
     if shown.is_empty() {
@@ -55,7 +56,8 @@ mod tests {
 
     #[test]
     fn names_mean_themselves() {
-        let columns = [("name", Align::Cut), ("", Align::Bar), ("count", Align::Right), ("none", Align::Left)];
+        let columns =
+            [("name", Align::Cut), ("", Align::Bar), ("count", Align::Right), ("none", Align::Left)];
         let rows = [vec!["a|b*\n<img src=x>\\".to_owned(), "██".to_owned(), "1".to_owned(), String::new()]];
         let expected = "\n| name | count |\n| --- | --: |\n| a\\|b\\*\\\\n&lt;img src=x&gt;\\\\ | 1 |\n";
         assert_eq!(table(&columns, &rows), expected);

@@ -24,6 +24,7 @@ pub mod groups;
 mod markdown;
 pub mod report;
 pub mod report_json;
+pub mod sessions;
 pub mod style;
 pub mod stats;
 pub mod status;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::details;
 use super::escape::{Escaped, Line};
 use super::fold::wrapped;
-use super::details;
 use super::human::{Size, clock, day_and_clock, seconds_in};
 use super::markdown;
 use super::style::Styles;
@@ -158,7 +158,12 @@ pub(super) fn sessions(out: &mut String, report: &Report, running: &[String], lo
     let selection = &report.selection;
     if selection.since.is_some() || selection.until.is_some() {
         heading(out, look, "Range");
-        line(out, "from", &selection.since.map_or_else(|| "the beginning".to_owned(), |since| look.time(since)), look);
+        line(
+            out,
+            "from",
+            &selection.since.map_or_else(|| "the beginning".to_owned(), |since| look.time(since)),
+            look,
+        );
         line(out, "until", &selection.until.map_or_else(|| "now".to_owned(), |until| look.time(until)), look);
     }
     if let Some(asked) = &selection.filter {
@@ -192,7 +197,8 @@ fn one_session(out: &mut String, session: &StoredSession, ending: Ending, look: 
         None => Escaped(&session.run_id).to_string(),
     };
     let start = look.time(session.started_at);
-    let took = session.end().map_or_else(String::new, |end| format!(", {}", duration(end - session.started_at)));
+    let took =
+        session.end().map_or_else(String::new, |end| format!(", {}", duration(end - session.started_at)));
     let last = session.end().map_or_else(|| "an unknown end".to_owned(), |end| look.time(end));
     let warning = look.styles.warning;
     let span = match ending {
@@ -276,7 +282,12 @@ fn summary(out: &mut String, report: &Report, look: &Look<'_>) {
         line(out, "loopback", &traffic(&report.loopback), look);
     }
     if report.lookups.connects > 0 {
-        line(out, "look-ups", &format!("{}, {}", grouped(report.lookups.connects), traffic(&report.lookups)), look);
+        line(
+            out,
+            "look-ups",
+            &format!("{}, {}", grouped(report.lookups.connects), traffic(&report.lookups)),
+            look,
+        );
     }
     line(out, "alerts", &grouped(alerts(report)), look);
 }
@@ -472,10 +483,8 @@ pub(super) fn gaps(sessions: &[StoredSession]) -> Gaps {
     all
 }
 
-
-
 /// `2d 3h`, `3h 5m`, `5m 7s`, `7s`, `0.250s`.
-fn duration(millis: i64) -> String {
+pub(super) fn duration(millis: i64) -> String {
     let millis = millis.max(0);
     let seconds = millis / 1000;
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {

@@ -193,8 +193,7 @@ impl History {
         let (sessions, selection) = (&report.sessions, &report.selection);
         let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
         let is_whole = selection.since.is_none() && selection.until.is_none() && selection.filter.is_none();
-        let sums_tell =
-            selection.filter.as_ref().is_none_or(|filter| Condition::on_sums(filter).is_some());
+        let sums_tell = selection.filter.as_ref().is_none_or(|filter| Condition::on_sums(filter).is_some());
         let mut all = AllWays::default();
         let mut ways;
         if !sums_tell || self.events_in(sessions, since, until)? <= EVENTS_MAX {
@@ -579,7 +578,8 @@ fn top_processes(
 
 /// Those that sent most, most first.
 fn largest(mut sums: Vec<ProcessSum>, top: usize) -> Vec<ProcessSum> {
-    let key = |sum: &ProcessSum| (Reverse((sum.sums[5], sum.sums[0], sum.sums[2])), sum.first_seen, sum.process);
+    let key =
+        |sum: &ProcessSum| (Reverse((sum.sums[5], sum.sums[0], sum.sums[2])), sum.first_seen, sum.process);
     if top < sums.len() && top > 0 {
         sums.select_nth_unstable_by_key(top - 1, key);
     }

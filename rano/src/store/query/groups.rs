@@ -183,7 +183,12 @@ impl History {
         let mut parts: Vec<(String, Vec<Value>)> = Vec::new();
         for session in &report.sessions {
             let mut events = |since: i64, until: i64| {
-                parts.push(hours_of_events(session.id, filter.map(Condition::of).unwrap_or_default(), since, until));
+                parts.push(hours_of_events(
+                    session.id,
+                    filter.map(Condition::of).unwrap_or_default(),
+                    since,
+                    until,
+                ));
             };
             match &on_sums {
                 Some(condition) if first < end => {

@@ -116,7 +116,10 @@ impl History {
             let (sql, values, scope) = statement(session.id, selection);
             self.add_paths(&mut found, &sql, &values, scope)?;
         }
-        Ok(found.into_values().filter(|row| row.counts.connects + row.counts.closes + row.counts.fails > 0).collect())
+        Ok(found
+            .into_values()
+            .filter(|row| row.counts.connects + row.counts.closes + row.counts.fails > 0)
+            .collect())
     }
 
     fn add_paths(

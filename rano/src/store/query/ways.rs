@@ -112,12 +112,7 @@ impl<'a> Rows<'a> {
             "SELECT ifnull(domain, ifnull(remote, '?')), domain IS NOT NULL, domain_source, remote, ifnull(type, 'unknown'), protocol
              FROM endpoint WHERE id = ?1",
         )?;
-        Ok(Self {
-            process,
-            endpoint,
-            processes: FxHashMap::default(),
-            endpoints: FxHashMap::default(),
-        })
+        Ok(Self { process, endpoint, processes: FxHashMap::default(), endpoints: FxHashMap::default() })
     }
 
     /// One that is missing, in a file that somebody changed, is nobody.
@@ -265,8 +260,7 @@ impl History {
         .map(Value::from)
         .collect();
         values.extend(further);
-        let mut session_of =
-            self.connection.prepare("SELECT session FROM process WHERE process.id = ?1")?;
+        let mut session_of = self.connection.prepare("SELECT session FROM process WHERE process.id = ?1")?;
         let mut is_wanted: FxHashMap<i64, bool> = FxHashMap::default();
         let mut gathered = Gathered::default();
         let mut rows = statement.query(params_from_iter(values))?;
@@ -389,7 +383,8 @@ impl History {
         let Some(began) = sessions.iter().map(|session| session.started_at).min() else { return Ok(None) };
         let own: FxHashSet<i64> = sessions.iter().map(|session| session.id).collect();
         let mut earlier = self.connection.prepare("SELECT id FROM session WHERE started_at <= ?1")?;
-        let earlier = earlier.query_map([began], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+        let earlier =
+            earlier.query_map([began], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
         let earlier: Vec<i64> = earlier.into_iter().filter(|id| !own.contains(id)).collect();
         if earlier.is_empty() {
             return Ok(None);
@@ -398,9 +393,9 @@ impl History {
         let mut next = self.connection.prepare(
             "SELECT actor FROM traffic WHERE session = ?1 AND hour = -1 AND actor > ?2 ORDER BY actor LIMIT 1",
         )?;
-        let mut last = self.connection.prepare(
-            "SELECT max(endpoint) FROM traffic WHERE session = ?1 AND hour = -1 AND actor = ?2",
-        )?;
+        let mut last = self
+            .connection
+            .prepare("SELECT max(endpoint) FROM traffic WHERE session = ?1 AND hour = -1 AND actor = ?2")?;
         let mut largest = 0;
         for session in earlier {
             let mut actor = i64::MIN;
