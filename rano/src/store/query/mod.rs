@@ -1,6 +1,7 @@
 //! Questions to the stored history. Each answer is plain data; `output/` gives it its shape.
 
 pub mod calls;
+mod connection_rows;
 pub mod connections;
 pub mod details;
 pub mod diff;
