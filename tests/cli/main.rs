@@ -13,6 +13,7 @@ mod agents;
 mod alert_kinds;
 mod alerts;
 mod bad_input;
+mod completions;
 mod config_check;
 mod diff;
 mod exclude;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         orphans::all(),
         output::all(),
         presets::all(),
+        completions::all(),
         config_check::all(),
         stats::all(),
         sudo::all(),

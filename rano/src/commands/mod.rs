@@ -161,7 +161,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("doctor", matches)) => doctor::run(matches, context),
         Some(("agents", matches)) => agents::run(matches, context),
         Some(("update", matches)) => update::run(matches, context),
-        Some(("completions", matches)) => completions::run(matches),
+        Some(("completions", matches)) => completions::run(matches, context),
         Some(("man", _)) => man::run(),
         Some((other, _)) => unreachable!("clap knows no command {other}"),
         None if matches.get_flag("list_presets") => config::list_presets(context),
