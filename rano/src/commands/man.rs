@@ -9,6 +9,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::config::OPTIONS;
+use crate::config::spec::Effect;
 use crate::exit::Code;
 
 const FILES: [(&str, &str); 6] = [
@@ -79,8 +80,8 @@ fn table(page: &mut Vec<u8>) -> std::io::Result<()> {
         for spelling in option.spellings {
             let value =
                 if spelling.is_switch(option) { String::new() } else { format!(" {}", option.value_name) };
-            let is_first = spelling.key == option.spellings[0].key;
-            let default = option.default_text().filter(|_| is_first).unwrap_or_default();
+            let is_its_own = spelling.effect == Effect::Set && spelling.key == option.spellings[0].key;
+            let default = option.default_text().filter(|_| is_its_own).unwrap_or_default();
             // A long list is in the next section.
             let default = if default.len() > DEFAULT_SHOWN { "see below" } else { default };
             let flag = cell(&format!("--{}{value}", spelling.flag()));
@@ -139,6 +140,7 @@ mod tests {
         let spellings =
             OPTIONS.iter().filter(|option| !option.is_hidden()).flat_map(|option| option.spellings);
         assert_eq!(table.matches("\tT{\n").count(), spellings.count());
+        assert!(table.contains("\\-\\-no\\-banner\t\tT{\n"), "the opposite has no default of its own: {table}");
         let row = "\\-\\-db\\-batch\\-size N\t200\tT{\n";
         assert!(table.contains(row), "{table}");
     }
