@@ -140,7 +140,10 @@ mod tests {
         let spellings =
             OPTIONS.iter().filter(|option| !option.is_hidden()).flat_map(|option| option.spellings);
         assert_eq!(table.matches("\tT{\n").count(), spellings.count());
-        assert!(table.contains("\\-\\-no\\-banner\t\tT{\n"), "the opposite has no default of its own: {table}");
+        assert!(
+            table.contains("\\-\\-no\\-banner\t\tT{\n"),
+            "the opposite has no default of its own: {table}"
+        );
         let row = "\\-\\-db\\-batch\\-size N\t200\tT{\n";
         assert!(table.contains(row), "{table}");
     }

@@ -175,6 +175,9 @@ pub(super) fn who_sent_what_where(out: &mut String, report: &Report, details: &D
     if details.hidden > 0 {
         bullet(out, &format!("{} more that are new or alerted", grouped(details.hidden)), look);
     }
+    if details.unlisted > 0 {
+        bullet(out, &format!("{} sums had no room in this list", grouped(details.unlisted)), look);
+    }
     if !details.read_events {
         let why = "many events, so the totals answer: they know no port, and no tool call but where one process sent most of \
                    it; --since and --until narrow it down";

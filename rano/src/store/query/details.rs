@@ -8,15 +8,15 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::calls::CallRow;
 use super::filter::Condition;
 use super::groups::{Sort, Sorted};
-use super::paths::PathRow;
 use super::report::{Counts, Report, Top, add};
+use super::sum_ways::SumWays;
 use super::ways::{EVENTS_MAX, Gathered, ProcessSum, Rows, Who, counts};
 use crate::attention::{Cause, Facts, causes, gravity};
 use crate::event::Class;
 use crate::store::History;
 
 /// Beyond the length of the list so many are shown because they are new or alerted; the rest is counted.
-const EXTRA_MAX: usize = 200;
+pub(super) const EXTRA_MAX: usize = 200;
 
 /// A way from an agent, through a tool call and a program, to an endpoint.
 #[derive(Debug, Clone, Default)]
@@ -114,6 +114,8 @@ pub struct Details {
     pub all_ways: u64,
     /// New or alerted ways that are not in the list.
     pub hidden: u64,
+    /// Sums that had no room among the ways.
+    pub unlisted: u64,
     /// The gravest first.
     pub findings: Vec<Finding>,
     pub all_findings: u64,
@@ -131,21 +133,15 @@ pub struct Details {
     pub read_events: bool,
 }
 
-/// All ways of a selection, before a list is cut.
-#[derive(Default)]
-pub(super) struct AllWays {
-    pub(super) ways: Vec<Way>,
-    /// `None` where only reading all of very many events would tell.
-    pub(super) processes: Option<Vec<ProcessSum>>,
-    /// `None` where the sums told.
-    gathered: Option<Gathered>,
-    is_compared: bool,
-    alerts_cut: bool,
+/// The ways of a selection before a list is cut, and what they are from.
+pub(super) enum AllWays<'a> {
+    Events { ways: Vec<Way>, gathered: Gathered },
+    Sums { ways: SumWays<'a>, processes: Option<Vec<ProcessSum>>, alerts_cut: bool },
 }
 
 impl History {
-    /// Of what `report` is about; it has to be asked in the same history before. At most `findings` of what deserves a
-    /// look, and lists of `top`.
+    /// Of what `report` is about, which [`History::report_by`] of the same history has to have made. At most `findings`
+    /// of what deserves a look, and lists of `top`.
     pub fn details(
         &self,
         report: &Report,
@@ -154,32 +150,37 @@ impl History {
     ) -> rusqlite::Result<Details> {
         let top = usize::try_from(top).unwrap_or(usize::MAX);
         let mut rows = Rows::new(self)?;
-        let AllWays { mut ways, processes, gathered, is_compared, alerts_cut } =
-            self.all_ways(report, &mut rows)?;
-        let failures = match &gathered {
-            Some(gathered) => failures(gathered, top, &mut rows)?,
-            None => failures_of_sums(&ways, top),
+        let (all, is_compared) = self.all_ways(report, &mut rows)?;
+        let mut details = Details { is_compared, lookups: self.lookups(top)?, ..Details::default() };
+        let processes = match all {
+            AllWays::Events { mut ways, gathered } => {
+                let found = findings_in(&ways);
+                details.all_ways = ways.len() as u64;
+                details.all_findings = found.len() as u64;
+                details.findings = found.into_iter().take(findings).collect();
+                details.marked = ways.iter().map(|way| way.alerts).sum();
+                details.failures = ranked(failures(&gathered, &mut rows)?, top);
+                details.read_events = true;
+                sort.order(&mut ways, |way| Sorted {
+                    counts: &way.counts,
+                    first: way.first_seen,
+                    last: way.last_seen,
+                    name: &way.endpoint,
+                });
+                (details.ways, details.hidden) = shown(ways, top);
+                Some(by_process(&gathered, &mut rows)?)
+            }
+            AllWays::Sums { ways, processes, alerts_cut } => {
+                (details.findings, details.all_findings) = ways.findings(findings, &mut rows)?;
+                details.all_ways = ways.count();
+                details.unlisted = report.pairs.unlisted;
+                details.marked = ways.alerts();
+                details.alerts_cut = alerts_cut;
+                details.failures = ranked(ways.failures(), top);
+                (details.ways, details.hidden) = ways.shown(top, sort, &mut rows)?;
+                processes
+            }
         };
-        let found = findings_in(&ways);
-        let mut details = Details {
-            all_ways: ways.len() as u64,
-            all_findings: found.len() as u64,
-            findings: found.into_iter().take(findings).collect(),
-            failures,
-            marked: ways.iter().map(|way| way.alerts).sum(),
-            lookups: self.lookups(top)?,
-            alerts_cut,
-            is_compared,
-            read_events: gathered.is_some(),
-            ..Details::default()
-        };
-        sort.order(&mut ways, |way| Sorted {
-            counts: &way.counts,
-            first: way.first_seen,
-            last: way.last_seen,
-            name: &way.endpoint,
-        });
-        (details.ways, details.hidden) = shown(ways, top);
         if let Some(processes) = processes {
             let own = self.own_calls(&report.sessions)?;
             details.tools = Some(tools(&processes, &own, report, top, &mut rows)?);
@@ -188,42 +189,36 @@ impl History {
         Ok(details)
     }
 
-    /// Most bytes sent first.
-    pub(super) fn all_ways(&self, report: &Report, rows: &mut Rows<'_>) -> rusqlite::Result<AllWays> {
+    /// Most bytes sent first; and whether there is an earlier session.
+    pub(super) fn all_ways<'a>(
+        &self,
+        report: &'a Report,
+        rows: &mut Rows<'_>,
+    ) -> rusqlite::Result<(AllWays<'a>, bool)> {
         let (sessions, selection) = (&report.sessions, &report.selection);
         let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
         let is_whole = selection.since.is_none() && selection.until.is_none() && selection.filter.is_none();
         let sums_tell = selection.filter.as_ref().is_none_or(|filter| Condition::on_sums(filter).is_some());
-        let mut all = AllWays::default();
-        let mut ways;
+        let before = self.seen_before(sessions)?;
+        let is_new = |label: &str| before.as_ref().is_some_and(|before| !before.contains(label));
         if !sums_tell || self.events_in(sessions, since, until)? <= EVENTS_MAX {
             let gathered = self.gather_ways(sessions, selection)?;
-            ways = from_events(&gathered, report, rows)?;
-            all.processes = Some(by_process(&gathered, rows)?);
-            all.gathered = Some(gathered);
-        } else {
-            let paths = self.paths_of_sums(sessions, selection)?;
-            ways = paths.into_iter().map(|path| from_sums(path, report)).collect();
-            if is_whole {
-                let processes = self.process_sums(sessions)?;
-                attribute(&mut ways, &processes, &self.actors()?, report, rows)?;
-                all.processes = Some(processes);
+            let mut ways = from_events(&gathered, report, rows)?;
+            for way in &mut ways {
+                way.is_new = is_new(&way.endpoint);
             }
-            let (alerted, is_cut) = self.gather_alerted(sessions, selection)?;
-            let mut marked = from_events(&alerted, report, rows)?;
-            mark(&mut ways, &mut marked);
-            ways.extend(marked);
-            all.alerts_cut = is_cut;
+            ways.sort_by_cached_key(|way| {
+                let Counts { connects, fails, bytes_sent, .. } = way.counts;
+                (Reverse((bytes_sent, connects, fails)), way.endpoint.clone(), way.tool_pid, way.pid)
+            });
+            return Ok((AllWays::Events { ways, gathered }, before.is_some()));
         }
-        let before = self.seen_before(sessions)?;
-        for way in &mut ways {
-            way.is_new = before.as_ref().is_some_and(|before| !before.contains(&way.endpoint));
-        }
-        ways.sort_by_cached_key(|way| {
-            let Counts { connects, fails, bytes_sent, .. } = way.counts;
-            (Reverse((bytes_sent, connects, fails)), way.endpoint.clone(), way.tool_pid, way.pid)
-        });
-        Ok(AllWays { ways, is_compared: before.is_some(), ..all })
+        let processes = if is_whole { Some(self.process_sums(sessions)?) } else { None };
+        let (alerted, alerts_cut) = self.gather_alerted(sessions, selection)?;
+        let alerted = from_events(&alerted, report, rows)?;
+        let sums = processes.as_deref().unwrap_or_default();
+        let ways = SumWays::new(report, rows, self.actors()?, is_new, sums, alerted)?;
+        Ok((AllWays::Sums { ways, processes, alerts_cut }, before.is_some()))
     }
 
     /// The processes of a selection of which the sums do not tell, from its events.
@@ -259,7 +254,7 @@ fn shown(mut ways: Vec<Way>, top: usize) -> (Vec<Way>, u64) {
     let (mut place, mut extra, mut hidden) = (0, 0, 0);
     ways.retain(|way| {
         place += 1;
-        let deserves = way.alerts > 0 || (way.is_new && !matches!(way.class, Class::Localhost | Class::Ipc));
+        let deserves = way.alerts > 0 || is_strange(way.is_new, way.class);
         if place <= top {
             return true;
         }
@@ -271,23 +266,6 @@ fn shown(mut ways: Vec<Way>, top: usize) -> (Vec<Way>, u64) {
     (ways, hidden)
 }
 
-/// Without the reasons.
-fn failures_of_sums(ways: &[Way], top: usize) -> Top<FailureRow> {
-    let mut found: FxHashMap<&str, FailureRow> = FxHashMap::default();
-    for way in ways.iter().filter(|way| way.counts.fails > 0) {
-        let row = found.entry(&way.endpoint).or_insert_with(|| FailureRow {
-            error: None,
-            endpoint: way.endpoint.clone(),
-            port: way.port,
-            class: way.class,
-            count: 0,
-            last_seen: None,
-        });
-        row.count += way.counts.fails;
-    }
-    ranked(found.into_values().collect(), top)
-}
-
 fn ranked(mut rows: Vec<FailureRow>, top: usize) -> Top<FailureRow> {
     rows.sort_by_cached_key(|row| (Reverse(row.count), row.endpoint.clone(), row.port, row.error.clone()));
     let all = rows.len() as u64;
@@ -295,11 +273,16 @@ fn ranked(mut rows: Vec<FailureRow>, top: usize) -> Top<FailureRow> {
     Top { rows, all }
 }
 
-fn class(word: &str) -> Class {
+/// New, and not of this machine.
+pub(super) fn is_strange(is_new: bool, class: Class) -> bool {
+    is_new && !matches!(class, Class::Localhost | Class::Ipc)
+}
+
+pub(super) fn class(word: &str) -> Class {
     Class::ALL.into_iter().find(|class| class.name() == word).unwrap_or_default()
 }
 
-fn run_id(report: &Report, session: i64) -> String {
+pub(super) fn run_id(report: &Report, session: i64) -> String {
     let found = report.sessions.iter().find(|known| known.id == session);
     found.map_or_else(String::new, |session| session.run_id.clone())
 }
@@ -350,90 +333,12 @@ fn from_events(gathered: &Gathered, report: &Report, rows: &mut Rows<'_>) -> rus
     Ok(found.into_values().map(|(way, ..)| way).collect())
 }
 
-fn name(way: &mut Way, who: &Who) {
+pub(super) fn name(way: &mut Way, who: &Who) {
     let Who { provider, program, pid, cmdline, agent, agent_pid, agent_session, .. } = who.clone();
     let Who { tool, tool_pid, tool_started, .. } = who.clone();
     (way.provider, way.program, way.pid, way.cmdline) = (provider, program, pid, cmdline);
     (way.agent, way.agent_pid, way.agent_session) = (agent, agent_pid, agent_session);
     (way.tool, way.tool_pid, way.tool_started) = (tool, tool_pid, tool_started);
-}
-
-fn from_sums(path: PathRow, report: &Report) -> Way {
-    let run_id = match report.sessions.as_slice() {
-        [session] => Some(session.run_id.clone()),
-        _ => None,
-    };
-    Way {
-        run_id,
-        provider: path.provider,
-        program: path.process,
-        class: class(&path.class),
-        ip: (!path.is_named).then(|| path.endpoint.clone()),
-        endpoint: path.endpoint,
-        is_named: path.is_named,
-        known_by: path.known_by,
-        protocol: path.protocol,
-        counts: Counts { accepts: 0, listens: 0, ..path.counts },
-        ..Way::default()
-    }
-}
-
-/// So many of the largest ways of sums are attributed to a process.
-const ATTRIBUTED: usize = 50;
-
-/// Of a command name, what all its processes but one have sent cannot be what that one has: where a way has more than
-/// twice as much as all others together, most of it is of that process.
-fn attribute(
-    ways: &mut [Way],
-    processes: &[ProcessSum],
-    actors: &FxHashMap<(String, Option<String>), i64>,
-    report: &Report,
-    rows: &mut Rows<'_>,
-) -> rusqlite::Result<()> {
-    ways.sort_by_key(|way| Reverse(way.counts.bytes_sent));
-    let mut by_actor: FxHashMap<i64, (i64, ProcessSum)> = FxHashMap::default();
-    for sum in processes {
-        let (total, most) = by_actor.entry(sum.actor).or_default();
-        *total = total.saturating_add(sum.sums[5]);
-        if sum.sums[5] > most.sums[5] {
-            *most = *sum;
-        }
-    }
-    for way in ways.iter_mut().take(ATTRIBUTED) {
-        let actor = actors.get(&(way.provider.clone(), way.program.clone()));
-        let Some((total, most)) = actor.and_then(|actor| by_actor.get(actor)) else { continue };
-        let others = u64::try_from(total.saturating_sub(most.sums[5])).unwrap_or(u64::MAX);
-        if others.saturating_mul(2) < way.counts.bytes_sent {
-            let who = rows.who(most.process)?;
-            name(way, who);
-            way.run_id = Some(run_id(report, who.session));
-            (way.first_seen, way.last_seen) = (Some(most.first_seen), Some(most.last_seen));
-            (way.at, way.is_inferred) = (way.first_seen, true);
-        }
-    }
-    Ok(())
-}
-
-/// Marks the ways of sums that the alerted events are part of. What fits none stays in `marked`.
-fn mark(ways: &mut [Way], marked: &mut Vec<Way>) {
-    let key = |way: &Way| (way.provider.clone(), way.endpoint.clone());
-    let mut places: FxHashMap<(String, String), usize> = FxHashMap::default();
-    for (place, way) in ways.iter().enumerate() {
-        places.entry(key(way)).or_insert(place);
-    }
-    marked.retain(|alerted| {
-        let Some(way) = places.get(&key(alerted)).and_then(|place| ways.get_mut(*place)) else { return true };
-        way.alerts += alerted.alerts;
-        if way.at.is_none() {
-            way.port = alerted.port;
-            (way.at, way.first_seen, way.last_seen) = (alerted.at, alerted.first_seen, alerted.last_seen);
-            (way.agent, way.agent_pid) = (alerted.agent.clone(), alerted.agent_pid);
-            (way.tool, way.tool_pid) = (alerted.tool.clone(), alerted.tool_pid);
-            (way.tool_started, way.pid) = (alerted.tool_started, alerted.pid);
-            (way.cmdline, way.is_inferred) = (alerted.cmdline.clone(), true);
-        }
-        false
-    });
 }
 
 fn by_process(gathered: &Gathered, rows: &mut Rows<'_>) -> rusqlite::Result<Vec<ProcessSum>> {
@@ -455,7 +360,7 @@ fn by_process(gathered: &Gathered, rows: &mut Rows<'_>) -> rusqlite::Result<Vec<
     Ok(found.into_values().collect())
 }
 
-fn failures(gathered: &Gathered, top: usize, rows: &mut Rows<'_>) -> rusqlite::Result<Top<FailureRow>> {
+fn failures(gathered: &Gathered, rows: &mut Rows<'_>) -> rusqlite::Result<Vec<FailureRow>> {
     let mut found: FxHashMap<(String, Option<u16>, Option<String>), FailureRow> = FxHashMap::default();
     for ((endpoint, port, error), (count, last_seen)) in &gathered.failures {
         let endpoint = rows.endpoint(*endpoint)?;
@@ -470,7 +375,7 @@ fn failures(gathered: &Gathered, top: usize, rows: &mut Rows<'_>) -> rusqlite::R
         row.count += count;
         row.last_seen = row.last_seen.max(Some(*last_seen));
     }
-    Ok(ranked(found.into_values().collect(), top))
+    Ok(found.into_values().collect())
 }
 
 /// By endpoint with its port, the gravest first.

@@ -7,7 +7,7 @@ use rusqlite::params_from_iter;
 use rusqlite::types::Value;
 use rustc_hash::FxHashMap;
 
-use super::details::Way;
+use super::details::{AllWays, Way};
 use super::filter::Condition;
 use super::report::{Counts, Report, Top};
 use super::ways::{Rows, counts};
@@ -113,8 +113,8 @@ impl GroupRow {
 }
 
 impl History {
-    /// The first `top`, and how many there are; `report` has to be asked in the same history before. Rows that are new
-    /// or alerted are there whatever their place.
+    /// The first `top`, and how many there are; [`History::report_by`] of the same history has to have made `report`.
+    /// Rows that are new or alerted are there whatever their place.
     pub fn groups(
         &self,
         report: &Report,
@@ -124,7 +124,11 @@ impl History {
         let mut rows = Rows::new(self)?;
         let mut found = match group {
             Group::Domain | Group::Endpoint | Group::Class => {
-                folded(&self.all_ways(report, &mut rows)?.ways, group)
+                let ways = match self.all_ways(report, &mut rows)?.0 {
+                    AllWays::Events { ways, .. } => ways,
+                    AllWays::Sums { ways, .. } => ways.all(&mut rows)?,
+                };
+                folded(&ways, group)
             }
             Group::Process => self.each_process(report, &mut rows)?,
             Group::Hour => self.by_hour(report)?,

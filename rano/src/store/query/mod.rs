@@ -13,5 +13,6 @@ pub mod reached;
 pub mod report;
 pub mod sessions;
 pub mod status;
+mod sum_ways;
 pub mod timeline;
 mod ways;

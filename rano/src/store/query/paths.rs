@@ -105,23 +105,6 @@ impl History {
         Ok(Paths { rows, all, others, read_events })
     }
 
-    /// The same of what the sums alone tell, each of them; the filter has to be one that they understand.
-    pub(super) fn paths_of_sums(
-        &self,
-        sessions: &[StoredSession],
-        selection: &Selection,
-    ) -> rusqlite::Result<Vec<PathRow>> {
-        let mut found: FxHashMap<Identity, PathRow> = FxHashMap::default();
-        for session in sessions {
-            let (sql, values, scope) = statement(session.id, selection);
-            self.add_paths(&mut found, &sql, &values, scope)?;
-        }
-        Ok(found
-            .into_values()
-            .filter(|row| row.counts.connects + row.counts.closes + row.counts.fails > 0)
-            .collect())
-    }
-
     fn add_paths(
         &self,
         found: &mut FxHashMap<Identity, PathRow>,

@@ -170,6 +170,33 @@ pub struct Report {
     pub providers: Vec<(String, Counts)>,
     pub domains: Top<DomainRow>,
     pub ips: Top<IpRow>,
+    pub(super) pairs: Pairs,
+}
+
+/// The sums of each actor with each endpoint, for what goes beyond rankings.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pairs {
+    pub(super) sums: FxHashMap<(i64, i64), [i64; 7]>,
+    /// Whether they are kept at all.
+    are_kept: bool,
+    /// How often there was no room for one.
+    pub(super) unlisted: u64,
+}
+
+/// Some 30 MiB.
+const PAIRS_MAX: usize = 1 << 18;
+
+impl Pairs {
+    fn add(&mut self, actor: i64, endpoint: i64, sums: [i64; 7]) {
+        if !self.are_kept {
+            return;
+        }
+        if self.sums.len() >= PAIRS_MAX && !self.sums.contains_key(&(actor, endpoint)) {
+            self.unlisted += 1;
+            return;
+        }
+        add(self.sums.entry((actor, endpoint)).or_insert([0; 7]), sums);
+    }
 }
 
 /// Sums as they come in. SQLite would sort all rows to group them, which takes several times as long.
@@ -181,10 +208,11 @@ struct Gathering {
     by_provider: Vec<[i64; 7]>,
     /// With a bit for each provider that had to do with the endpoint.
     by_endpoint: FxHashMap<i64, (i64, [i64; 7])>,
+    pairs: Pairs,
 }
 
 impl Gathering {
-    fn new(connection: &Connection) -> rusqlite::Result<Self> {
+    fn new(connection: &Connection, pairs: Pairs) -> rusqlite::Result<Self> {
         let mut names: Vec<String> = Vec::new();
         let mut provider_of = FxHashMap::default();
         let mut statement = connection.prepare("SELECT id, provider FROM actor")?;
@@ -198,7 +226,7 @@ impl Gathering {
             provider_of.insert(row.get(0)?, place);
         }
         let by_provider = vec![[0; 7]; names.len()];
-        Ok(Self { provider_of, names, by_provider, by_endpoint: FxHashMap::default() })
+        Ok(Self { provider_of, names, by_provider, by_endpoint: FxHashMap::default(), pairs })
     }
 
     fn add(
@@ -208,6 +236,7 @@ impl Gathering {
         endpoint: i64,
         sums: [i64; 7],
     ) -> rusqlite::Result<()> {
+        self.pairs.add(actor, endpoint, sums);
         let place = self.provider_of.get(&actor).copied();
         if let Some(provider) = place.and_then(|place| self.by_provider.get_mut(place)) {
             add(provider, sums);
@@ -315,22 +344,32 @@ impl History {
 
     /// `None` where a session was named that is not there.
     pub fn report(&self, selection: &Selection, top: u32) -> rusqlite::Result<Option<Report>> {
-        self.report_by(selection, top, None)
+        self.report_with(selection, top, None, Pairs::default())
     }
 
-    /// The same with its lists in another order.
+    /// The same with its lists in another order, and with what [`History::details`] and [`History::groups`] need.
     pub fn report_by(
         &self,
         selection: &Selection,
         top: u32,
         sort: Option<Sort>,
     ) -> rusqlite::Result<Option<Report>> {
+        self.report_with(selection, top, sort, Pairs { are_kept: true, ..Pairs::default() })
+    }
+
+    fn report_with(
+        &self,
+        selection: &Selection,
+        top: u32,
+        sort: Option<Sort>,
+        pairs: Pairs,
+    ) -> rusqlite::Result<Option<Report>> {
         let Some(sessions) = self.selected(selection)? else { return Ok(None) };
         let filter = Conditions::of(selection.filter.as_ref());
         if selection.filter.is_some() {
             Condition::prepare(&self.connection)?;
         }
-        let providers = self.gather(selection, &filter, &sessions)?;
+        let mut providers = self.gather(selection, &filter, &sessions, pairs)?;
         let totals = providers.total();
         let active = if selection.is_range() || selection.filter.is_some() {
             totals.connects.saturating_sub(totals.closes)
@@ -348,6 +387,7 @@ impl History {
             lookups: self.sums_where("endpoint.type = 'dns'")?,
             domains: self.domains(top, sort, &providers.names)?,
             ips: self.ips(top, sort)?,
+            pairs: std::mem::take(&mut providers.pairs),
             providers: providers.ranked(),
             sessions,
         }))
@@ -375,6 +415,7 @@ impl History {
         selection: &Selection,
         filter: &Conditions,
         sessions: &[StoredSession],
+        pairs: Pairs,
     ) -> rusqlite::Result<Gathering> {
         self.connection.execute_batch(
             "CREATE TEMP TABLE selected (id INTEGER PRIMARY KEY, is_whole);
@@ -391,7 +432,7 @@ impl History {
         for session in sessions {
             select.execute([session.id, first, end])?;
         }
-        let mut gathering = Gathering::new(&self.connection)?;
+        let mut gathering = Gathering::new(&self.connection, pairs)?;
         let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
         let mut part = |hours: RangeInclusive<i64>, of: Part| {
             self.gather_events(&mut gathering, &filter.on_events, &hours, since..until, of)

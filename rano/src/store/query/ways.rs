@@ -367,9 +367,9 @@ impl History {
     }
 
     /// Provider and command name of each actor.
-    pub(super) fn actors(&self) -> rusqlite::Result<FxHashMap<(String, Option<String>), i64>> {
-        let mut statement = self.connection.prepare("SELECT provider, comm, id FROM actor")?;
-        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+    pub(super) fn actors(&self) -> rusqlite::Result<FxHashMap<i64, (String, Option<String>)>> {
+        let mut statement = self.connection.prepare("SELECT id, provider, comm FROM actor")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
         rows.collect()
     }
 
