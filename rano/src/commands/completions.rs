@@ -1,5 +1,5 @@
-//! `rano completions SHELL`: a completion script, made from the command line itself. What only this machine knows (runs,
-//! presets) and what is too much for a script (fields, filters) it asks rano for, while somebody types.
+//! `rano completions SHELL`: a completion script, made from the command line itself. While somebody types, the script
+//! asks rano for what only this machine knows (runs, presets) and what is too much for a script (fields, filters).
 
 use std::process::ExitCode;
 

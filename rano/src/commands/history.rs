@@ -119,9 +119,9 @@ enum How {
     Last,
 }
 
-/// The database to read: what `--sqlite` names, else the one in this directory, else that of the session that is running,
-/// else that of the last one. A path from the registry is a path from the user's files: under sudo it is opened with the
-/// user's rights alone.
+/// The database to read: what `--sqlite` names, else the one in this directory, else that of the session that is
+/// running, else that of the last one. A path from the registry is a path from the user's files: under sudo it is
+/// opened with the user's rights alone.
 pub(super) fn find(configuration: &Configuration, context: &Context) -> Found {
     let path = database(configuration);
     let named_by = configuration.origin(Field::sqlite).named_by();

@@ -34,8 +34,8 @@ const FURTHER: &str =
     kind.alert, event.ts, event.duration_ms, event.id, ";
 
 impl History {
-    /// Gives every connection whose last event `filter` lets through to `writer`; `progress` hears of each event that is
-    /// read. Returns how many connections there were.
+    /// Gives every connection whose last event `filter` lets through to `writer`; `progress` hears of each event that
+    /// is read. Returns how many connections there were.
     pub fn export_connections(
         &self,
         filter: &Filter,

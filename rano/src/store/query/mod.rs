@@ -7,6 +7,7 @@ pub mod details;
 pub mod diff;
 pub mod export;
 mod filter;
+mod gathering;
 pub mod groups;
 pub mod paths;
 pub mod reached;

@@ -264,8 +264,8 @@ impl<'a> SumWays<'a> {
         Ok(way)
     }
 
-    /// Of a command name, what all its processes but one have sent cannot be what that one has: where a way has more than
-    /// twice as much as all others together, most of it is of that process.
+    /// A command name's bytes to an endpoint are of all its processes together. If one process has sent so much that
+    /// the others together cannot have sent half of them, most of them are of that one.
     fn attribute(&self, way: &mut Way, row: &Light, rows: &mut Rows<'_>) -> rusqlite::Result<()> {
         let Some((total, most)) = self.culprits.get(&row.actor) else { return Ok(()) };
         let others = total.saturating_sub(most.sums[5]);
