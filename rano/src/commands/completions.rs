@@ -163,10 +163,10 @@ fn asking_bash(script: &str) -> String {
                 } else {
                     String::new()
                 };
-                out.push_str(&format!(
-                    "{nospace}{indent}COMPREPLY=($(compgen -W \"$(rano completions --values {} --word=\"${{cur}}\" 2>/dev/null)\" -- \"${{cur}}\"))\n",
-                    values.name()
-                ));
+                let ask =
+                    format!("rano completions --values {} --word=\"${{cur}}\" 2>/dev/null", values.name());
+                let reply = format!("COMPREPLY=($(compgen -W \"$({ask})\" -- \"${{cur}}\"))\n");
+                out.extend([nospace.as_str(), indent, &reply]);
             }
             (_, option) => {
                 asked = option.and_then(values_of);
@@ -195,14 +195,10 @@ fn asking_zsh(script: &str) -> String {
     let mut out = String::with_capacity(script.len() + 4096);
     for line in script.lines() {
         let asked = ASKED.iter().find(|(name, _)| line.contains(&format!("--{name}=[")));
-        match (asked, line.strip_suffix(":_default' \\")) {
-            (Some((_, values)), Some(begin)) => {
-                out.push_str(&format!("{begin}:_rano_values {}' \\\n", values.name()));
-            }
-            _ => {
-                out.push_str(line);
-                out.push('\n');
-            }
+        if let (Some((_, values)), Some(begin)) = (asked, line.strip_suffix(":_default' \\")) {
+            out.extend([begin, ":_rano_values ", values.name(), "' \\\n"]);
+        } else {
+            out.extend([line, "\n"]);
         }
         if line.starts_with("autoload ") {
             out.push_str(ZSH);
@@ -217,10 +213,9 @@ fn asking_fish(script: &str) -> String {
         out.push_str(line);
         let asked = ASKED.iter().find(|(name, _)| line.contains(&format!(" -l {name} ")));
         if let Some((_, values)) = asked.filter(|_| line.ends_with(" -r")) {
-            out.push_str(&format!(
-                " -f -a '(rano completions --values {} --word=(commandline -ct | string replace -r \"^--[a-z-]+=\" \"\") 2>/dev/null)'",
-                values.name()
-            ));
+            let word = "(commandline -ct | string replace -r \"^--[a-z-]+=\" \"\")";
+            let ask = format!("rano completions --values {} --word={word} 2>/dev/null", values.name());
+            out.extend([" -f -a '(", &ask, ")'"]);
         }
         out.push('\n');
     }

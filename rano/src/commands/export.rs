@@ -126,9 +126,8 @@ fn fields(matches: &ArgMatches, default: Vec<&'static Field>) -> Vec<&'static Fi
     for part in asked {
         match part {
             Wanted::All => fields.extend(&FIELDS),
-            Wanted::Only(field) => fields.push(field),
             Wanted::Added(field) if fields.contains(&field) => {}
-            Wanted::Added(field) => fields.push(field),
+            Wanted::Only(field) | Wanted::Added(field) => fields.push(field),
         }
     }
     fields

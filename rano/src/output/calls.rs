@@ -20,7 +20,7 @@ pub fn text(report: &Report, running: &[String], by: By, calls: &Top<CallRow>, l
     let mut out = String::new();
     sessions(&mut out, report, running, look);
     match by {
-        By::Tool => tool_table(&mut out, report, calls, look),
+        By::Tool => tool_table(&mut out, calls, look),
         By::Agent => {
             heading(&mut out, look, &more("Agents", calls.all, calls.rows.len()));
             table(&mut out, &AGENTS, calls.rows.iter().map(|row| agent(row, look)).collect(), look);
@@ -29,7 +29,7 @@ pub fn text(report: &Report, running: &[String], by: By, calls: &Top<CallRow>, l
     out
 }
 
-pub(super) fn tool_table(out: &mut String, _report: &Report, calls: &Top<CallRow>, look: &Look<'_>) {
+pub(super) fn tool_table(out: &mut String, calls: &Top<CallRow>, look: &Look<'_>) {
     heading(out, look, &more("Tool Calls", calls.all, calls.rows.len()));
     table(out, &TOOLS, calls.rows.iter().map(|row| tool(row, look)).collect(), look);
 }

@@ -15,6 +15,7 @@ use crate::attention::Cause;
 use crate::event::DomainSource;
 use crate::store::query::details::{Details, FailureRow, Finding, ProcessRow, Way};
 use crate::store::query::report::{Counts, Report};
+use crate::store::query::sessions::StoredSession;
 
 /// Causes and numbers stand to the right of what they are about, who it was below.
 pub(super) fn look_at_these(out: &mut String, report: &Report, details: &Details, look: &Look<'_>) {
@@ -82,25 +83,22 @@ fn amount(counts: &Counts) -> String {
 /// `curl(22078) ← claude(21914) | curl -T x https://…`, safe to show.
 fn who_and_why(finding: &Finding) -> String {
     let way = &finding.way;
-    let mut text = String::new();
-    if way.is_inferred {
-        text.push_str("most of it by ");
-    }
-    text.push_str(&Escaped(&program(way)).to_string());
-    let agent = agent(way.agent.as_deref(), way.agent_pid);
-    match agent {
-        Some(_) if way.agent_pid.is_some() && way.agent_pid == way.pid => {}
-        Some(agent) => text.push_str(&format!(" ← {}", Escaped(&agent))),
-        None => text.push_str(&format!(" ({})", Escaped(&way.provider))),
-    }
+    let mut text = if way.is_inferred { "most of it by ".to_owned() } else { String::new() };
+    text += &Escaped(&program(way)).to_string();
+    let is_agent = way.agent_pid.is_some() && way.agent_pid == way.pid;
+    text += &match agent(way.agent.as_deref(), way.agent_pid) {
+        Some(_) if is_agent => String::new(),
+        Some(agent) => [" ← ", &Escaped(&agent).to_string()].concat(),
+        None => [" (", &Escaped(&way.provider).to_string(), ")"].concat(),
+    };
     if finding.ways > 1 {
-        text.push_str(&format!(" and {} more", grouped(finding.ways - 1)));
+        text += &[" and ", &grouped(finding.ways - 1), " more"].concat();
     }
-    match (&way.tool, &way.cmdline) {
-        (Some(tool), _) => text.push_str(&format!(" | tool call: {}", Escaped(tool))),
-        (None, Some(line)) => text.push_str(&format!(" | {}", Escaped(line))),
-        (None, None) => {}
-    }
+    text += &match (&way.tool, &way.cmdline) {
+        (Some(tool), _) => [" | tool call: ", &Escaped(tool).to_string()].concat(),
+        (None, Some(line)) => [" | ", &Escaped(line).to_string()].concat(),
+        (None, None) => String::new(),
+    };
     text
 }
 
@@ -139,7 +137,7 @@ pub(super) fn with_port(name: &str, port: Option<u16>, guess: bool) -> String {
 /// From where to where the selection goes.
 pub(super) fn times(report: &Report) -> Vec<i64> {
     let first = report.sessions.iter().map(|session| session.started_at).min();
-    let last = report.sessions.iter().filter_map(|session| session.end()).max();
+    let last = report.sessions.iter().filter_map(StoredSession::end).max();
     [report.selection.since.or(first), last].into_iter().flatten().collect()
 }
 
@@ -241,14 +239,12 @@ pub(super) fn processes(out: &mut String, report: &Report, details: &Details, lo
     table(out, &COLUMNS, rows.collect(), look);
 }
 
-pub(super) fn tool_calls(out: &mut String, report: &Report, details: &Details, look: &Look<'_>) {
-    match &details.tools {
-        Some(tools) => calls::tool_table(out, report, tools, look),
-        None => {
-            heading(out, look, "Tool Calls");
-            too_many(out, "tool", look);
-        }
+pub(super) fn tool_calls(out: &mut String, details: &Details, look: &Look<'_>) {
+    if let Some(tools) = &details.tools {
+        return calls::tool_table(out, tools, look);
     }
+    heading(out, look, "Tool Calls");
+    too_many(out, "tool", look);
 }
 
 /// An alert that a cooldown held back still marks its connection.

@@ -100,7 +100,7 @@ pub fn text(report: &Report, details: &Details, running: &[String], look: &Look<
     domains(&mut out, &report.domains, look);
     ips(&mut out, &report.ips, look);
     details::processes(&mut out, report, details, look);
-    details::tool_calls(&mut out, report, details, look);
+    details::tool_calls(&mut out, details, look);
     details::alerts(&mut out, report, details, look);
     details::failures(&mut out, details, look);
     details::lookups(&mut out, details, look);

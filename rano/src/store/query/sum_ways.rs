@@ -63,25 +63,24 @@ impl<'a> SumWays<'a> {
             if sums[..3].iter().all(|sum| *sum == 0) {
                 continue;
             }
-            let place = match by_endpoint.get(endpoint) {
-                Some(place) => *place,
-                None => {
-                    let of = rows.endpoint(*endpoint)?;
-                    let place = *by_label.entry(of.name.clone()).or_insert_with(|| {
-                        places.push(Place {
-                            label: of.name.clone(),
-                            endpoint: *endpoint,
-                            class: class(&of.class),
-                            is_new: is_new(&of.name),
-                            sums: [0; 7],
-                            ways: 0,
-                            largest: 0,
-                        });
-                        places.len() - 1
+            let place = if let Some(place) = by_endpoint.get(endpoint) {
+                *place
+            } else {
+                let of = rows.endpoint(*endpoint)?;
+                let place = *by_label.entry(of.name.clone()).or_insert_with(|| {
+                    places.push(Place {
+                        label: of.name.clone(),
+                        endpoint: *endpoint,
+                        class: class(&of.class),
+                        is_new: is_new(&of.name),
+                        sums: [0; 7],
+                        ways: 0,
+                        largest: 0,
                     });
-                    by_endpoint.insert(*endpoint, place);
-                    place
-                }
+                    places.len() - 1
+                });
+                by_endpoint.insert(*endpoint, place);
+                place
             };
             add(
                 found.entry((*actor, place)).or_insert([0; 7]),

@@ -48,12 +48,15 @@ pub(super) struct Sum {
     pub(super) at: i64,
 }
 
+/// Endpoint, remote port, reason.
+pub(super) type Failure = (i64, Option<u16>, Option<String>);
+
 /// Events, summed up in memory.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub(super) ways: FxHashMap<Key, Sum>,
-    /// By endpoint, port and reason: how many, and the last time.
-    pub(super) failures: FxHashMap<(i64, Option<u16>, Option<String>), (u64, i64)>,
+    /// How many, and the last time.
+    pub(super) failures: FxHashMap<Failure, (u64, i64)>,
 }
 
 /// What stands in a row of `kind`.
@@ -268,15 +271,13 @@ impl History {
             let Some(kind) = kinds.get(&row.get(0)?) else { continue };
             let process: i64 = row.get(1)?;
             let known = is_wanted.get(&process).copied();
-            let wanted = match known {
-                Some(wanted) => wanted,
-                None => {
-                    let session: Option<i64> =
-                        session_of.query_row([process], |row| row.get(0)).optional()?;
-                    let is_one = session.is_some_and(|session| wanted.contains(&session));
-                    is_wanted.insert(process, is_one);
-                    is_one
-                }
+            let wanted = if let Some(wanted) = known {
+                wanted
+            } else {
+                let session: Option<i64> = session_of.query_row([process], |row| row.get(0)).optional()?;
+                let is_one = session.is_some_and(|session| wanted.contains(&session));
+                is_wanted.insert(process, is_one);
+                is_one
             };
             if !wanted {
                 continue;
