@@ -43,6 +43,7 @@ pub fn command() -> Command {
                 .help("Shape of the output"),
         )
         .args(history::range_flags())
+        .args(history::local_flag())
         .arg(
             Arg::new("run_id")
                 .long("run-id")
@@ -135,7 +136,7 @@ fn fields(matches: &ArgMatches, default: Vec<&'static Field>) -> Vec<&'static Fi
 
 pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let configuration = load(matches, context)?;
-    let (since, until) = history::range(matches)?;
+    let (since, until) = history::range(matches, &configuration)?;
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let filter = Filter {
         since,

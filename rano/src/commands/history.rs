@@ -61,17 +61,13 @@ pub(super) fn range_flags() -> [Arg; 2] {
 }
 
 /// `--local`.
-pub(super) fn local_flag() -> Arg {
-    Arg::new("local")
-        .long("local")
-        .action(ArgAction::SetTrue)
-        .help("Times in the time zone of this machine, not in UTC")
+pub(super) fn local_flag() -> impl Iterator<Item = Arg> {
+    flags::flags(|option| option.is(Field::local))
 }
 
 /// In which times are read and shown.
-pub(super) fn zone(matches: &ArgMatches) -> TimeZone {
-    let is_local = matches.try_get_one::<bool>("local").is_ok_and(|local| local.copied().unwrap_or(false));
-    if is_local { TimeZone::system() } else { TimeZone::UTC }
+pub(super) fn zone(configuration: &Configuration) -> TimeZone {
+    if configuration.settings.local { TimeZone::system() } else { TimeZone::UTC }
 }
 
 /// `--filter`.
@@ -85,8 +81,11 @@ pub(super) fn filter_flag() -> Arg {
 }
 
 /// `since` and `until` in Unix milliseconds.
-pub(super) fn range(matches: &ArgMatches) -> Result<(Option<i64>, Option<i64>)> {
-    let (now, zone) = (source::now().unix_ms, zone(matches));
+pub(super) fn range(
+    matches: &ArgMatches,
+    configuration: &Configuration,
+) -> Result<(Option<i64>, Option<i64>)> {
+    let (now, zone) = (source::now().unix_ms, zone(configuration));
     // Both were parsed before, to be refused with their option.
     let time = |name| time_argument::parse_moment(matches.get_one::<String>(name)?, now, &zone).ok();
     let (since, until) = (time("since"), time("until"));

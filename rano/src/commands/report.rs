@@ -73,7 +73,7 @@ pub fn command() -> Command {
                 .conflicts_with_all(["as_json", "html"])
                 .help("Write the report as Markdown, for an issue or a chat"),
         )
-        .arg(history::local_flag())
+        .args(history::local_flag())
         .arg(history::json_flag())
         .arg(
             Arg::new("html")
@@ -97,7 +97,7 @@ pub fn command() -> Command {
 
 pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let configuration = load(matches, context)?;
-    let (since, until) = history::range(matches)?;
+    let (since, until) = history::range(matches, &configuration)?;
     let named = matches.get_one::<String>("run_id");
     let sessions = match named {
         Some(name) => Sessions::Named(name.clone()),
@@ -138,7 +138,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     for session in found.sessions.iter_mut().filter(|session| running.contains(&session.run_id)) {
         session.running_at = Some(now);
     }
-    let (zone, is_markdown) = (history::zone(matches), matches.get_flag("markdown"));
+    let (zone, is_markdown) = (history::zone(&configuration), matches.get_flag("markdown"));
     let styles = if is_markdown { Styles::PLAIN } else { history::stdout_styles(&configuration, context) };
     let look = history::look(&styles, usize::try_from(top)?);
     let form = if is_markdown { Form::Markdown } else { Form::Terminal };

@@ -28,7 +28,7 @@ pub fn command() -> Command {
                 .help("So many at most"),
         )
         .arg(history::json_flag())
-        .arg(history::local_flag())
+        .args(history::local_flag())
         .args(history::database_flag())
         .args(history::color_flags())
         .after_help(
@@ -88,7 +88,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     for listed in listed.iter_mut().filter(|listed| running.contains(&listed.session.run_id)) {
         listed.session.running_at = Some(now);
     }
-    let zone = history::zone(matches);
+    let zone = history::zone(&configuration);
     let text = if matches.get_flag("as_json") {
         sessions::json(&listed, all, &running)
     } else {

@@ -70,6 +70,21 @@ impl Sort {
     }
 }
 
+/// Most connections first, then most attempts, most bytes, by name.
+const RANKING: &str = "sum(connects) DESC, sum(fails) DESC, sum(bytes_sent) + sum(bytes_recv) DESC";
+
+/// The order of a list of sums; times are not among them.
+pub(super) fn ranking(sort: Option<Sort>, name: &str) -> String {
+    let first = match sort {
+        None | Some(Sort::First | Sort::Last | Sort::Connections) => return RANKING.to_owned(),
+        Some(Sort::Sent) => "sum(bytes_sent) DESC",
+        Some(Sort::Received) => "sum(bytes_recv) DESC",
+        Some(Sort::Fails) => "sum(fails) DESC",
+        Some(Sort::Name) => name,
+    };
+    format!("{first}, {RANKING}")
+}
+
 /// What rows are put together by, beside tool calls and agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {

@@ -9,7 +9,7 @@ use rusqlite::{Row, params_from_iter};
 use super::filter::Condition;
 pub(super) use super::gathering::add;
 use super::gathering::{Gathering, Pairs, named};
-use super::groups::Sort;
+use super::groups::{Sort, ranking};
 use super::sessions::{StoredSession, Ways, columns, count};
 use crate::event::Bytes;
 use crate::filter::Filter;
@@ -178,21 +178,6 @@ const LOOPBACK: &str = "endpoint.remote LIKE '127.%' OR endpoint.remote IN ('::1
 
 const SUMS: &str =
     "sum(connects), sum(closes), sum(fails), sum(accepts), sum(listens), sum(bytes_sent), sum(bytes_recv)";
-
-/// Most connections first, then most attempts, most bytes, by name.
-const RANKING: &str = "sum(connects) DESC, sum(fails) DESC, sum(bytes_sent) + sum(bytes_recv) DESC";
-
-/// The order of a list of sums; times are not among them.
-fn ranking(sort: Option<Sort>, name: &str) -> String {
-    let first = match sort {
-        None | Some(Sort::First | Sort::Last | Sort::Connections) => return RANKING.to_owned(),
-        Some(Sort::Sent) => "sum(bytes_sent) DESC",
-        Some(Sort::Received) => "sum(bytes_recv) DESC",
-        Some(Sort::Fails) => "sum(fails) DESC",
-        Some(Sort::Name) => name,
-    };
-    format!("{first}, {RANKING}")
-}
 
 impl History {
     /// The sessions that are selected, oldest first; `None` where one was named that is not there.
