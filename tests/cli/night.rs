@@ -142,7 +142,19 @@ fn what_is_new_or_alerted_is_shown_whatever_is_cut() -> Result<()> {
     let list = list.split("\n\n").next().unwrap_or_default();
     ensure!(list.lines().count() == 5, "{list}");
     ensure!(list.lines().any(|line| line.contains("new.example:443") && line.contains("  new  ")), "{list}");
-    let domains = history.json(&["report", "--by", "domain", "--top", "1", "--json"])?;
+    // What deserves a look is cut at eight, or where the lists are.
+    let unknown = (0..30).map(|host| Connection {
+        domain: Some(format!("host-{host}.example")),
+        at: later + 60 * 60 * MINUTE,
+        ..upload()
+    });
+    history.write("many", later + 60 * 60 * MINUTE, &unknown.collect::<Vec<_>>(), End::Clean)?;
+    for (top, shown) in [("1", 8), ("20", 20), ("1000", 30)] {
+        let json = history.json(&["report", "--top", top, "--json"])?;
+        let length = json["look_at_these"].as_array().map(Vec::len);
+        ensure!(length == Some(shown) && json["findings"] == 30, "{top}: {length:?}");
+    }
+    let domains = history.json(&["report", "--run-id", "later", "--by", "domain", "--top", "1", "--json"])?;
     let names: Vec<_> =
         domains["domains"].as_array().context("a list")?.iter().map(|row| &row["domain"]).collect();
     ensure!(names == ["github.com", "new.example"] && domains["all"] == 2, "{domains}");

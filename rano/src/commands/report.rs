@@ -114,10 +114,11 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let path = history::database_to_read(&configuration, context)?;
     let by = matches.get_one::<String>("by").and_then(|word| By::parse(word));
     let sort = matches.get_one::<String>("sort").and_then(|word| Sort::parse(word));
+    let findings = FINDINGS.max(usize::try_from(top)?);
     let asked = History::ask(&path, |history| {
         let Some(report) = history.report_by(&selection, top, sort)? else { return Ok(None) };
         let answer = match by {
-            None => Answer::Report(history.details(&report, (top, sort.unwrap_or_default()), FINDINGS)?),
+            None => Answer::Report(history.details(&report, (top, sort.unwrap_or_default()), findings)?),
             Some(By::Calls(by)) => {
                 let order = (top, sort.unwrap_or_default());
                 Answer::Calls(by, history.calls(&selection, &report.sessions, by, order)?)
@@ -155,7 +156,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     Ok(Code::Fine.into())
 }
 
-/// Endpoints that deserve a look, in a report.
+/// Endpoints that deserve a look, in a report, however short its lists are to be.
 const FINDINGS: usize = 8;
 
 /// What the rows of the one table stand for.

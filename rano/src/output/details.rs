@@ -29,6 +29,7 @@ pub(super) fn look_at_these(out: &mut String, report: &Report, details: &Details
     let amounts: Vec<String> = findings.iter().map(|finding| amount(&finding.counts)).collect();
     let width = |texts: &[String]| texts.iter().map(|text| text.chars().count()).max().unwrap_or(0);
     let (moment_width, amount_width) = (width(&moments), width(&amounts));
+    let gap = if moment_width == 0 { "" } else { "  " };
     for ((finding, moment), amount) in findings.iter().zip(&moments).zip(&amounts) {
         let paint = look.styles.warning;
         let causes: Vec<_> = finding.causes.iter().map(|cause| words(*cause, finding)).collect();
@@ -36,7 +37,7 @@ pub(super) fn look_at_these(out: &mut String, report: &Report, details: &Details
         bullet(
             out,
             &format!(
-                "{moment:moment_width$}  {amount:>amount_width$}  {endpoint}  {paint}{}{paint:#}",
+                "{moment:moment_width$}{gap}{amount:>amount_width$}  {endpoint}  {paint}{}{paint:#}",
                 causes.join(", ")
             ),
             look,
