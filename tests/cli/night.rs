@@ -270,6 +270,11 @@ fn lists_are_sorted_as_asked() -> Result<()> {
     ensure!(report["top_domains"][0]["domain"] == "api.anthropic.com", "{report}");
     let hours = history.json(&["report", "--by", "hour", "--json"])?;
     ensure!(hours["hours"][0]["hour"] == "2026-01-17T19:00:00.000Z", "{hours}");
+    // A night has more than ten.
+    let two_days = ["report", "--by", "hour", "--since", "2026-01-01", "--json"];
+    let length = |json: &Value| json["hours"].as_array().map(Vec::len);
+    ensure!(length(&history.json(&two_days)?) > Some(10), "{}", history.json(&two_days)?);
+    ensure!(length(&history.json(&[&two_days[..], &["--top", "2"]].concat())?) == Some(2));
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Context, history, load, print, say};
@@ -114,6 +115,7 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let path = history::database_to_read(&configuration, context)?;
     let by = matches.get_one::<String>("by").and_then(|word| By::parse(word));
     let sort = matches.get_one::<String>("sort").and_then(|word| Sort::parse(word));
+    let is_given = matches.value_source("top") != Some(ValueSource::DefaultValue);
     let findings = FINDINGS.max(usize::try_from(top)?);
     let asked = History::ask(&path, |history| {
         let Some(report) = history.report_by(&selection, top, sort)? else { return Ok(None) };
@@ -124,8 +126,14 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
                 Answer::Calls(by, history.calls(&selection, &report.sessions, by, order)?)
             }
             Some(By::Group(group)) => {
-                let order =
-                    (top, sort.unwrap_or(if group == Group::Hour { Sort::First } else { Sort::Sent }));
+                let order = match group {
+                    // A week has 168.
+                    Group::Hour if !is_given => (HOURS, sort.unwrap_or(Sort::First)),
+                    Group::Hour => (top, sort.unwrap_or(Sort::First)),
+                    Group::Domain | Group::Endpoint | Group::Process | Group::Class => {
+                        (top, sort.unwrap_or_default())
+                    }
+                };
                 Answer::Group(group, history.groups(&report, group, order)?)
             }
         };
@@ -155,6 +163,9 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     print(&text)?;
     Ok(Code::Fine.into())
 }
+
+/// Length of the list of hours, unless it is given.
+const HOURS: u32 = 1000;
 
 /// Endpoints that deserve a look, in a report, however short its lists are to be.
 const FINDINGS: usize = 8;
