@@ -40,6 +40,8 @@ mod rooms {
     pub mod summary;
     pub mod totals;
     #[cfg(feature = "cli")]
+    pub mod attention;
+    #[cfg(feature = "cli")]
     pub mod filter;
     #[cfg(feature = "cli")]
     pub mod policy;

@@ -1,6 +1,7 @@
 //! Who is observing now: a small private file for each running session, in a directory of its user, so that `rano
 //! status` finds it from anywhere. Best effort: without such a directory, or where it may not be written, nothing is
-//! registered.
+//! registered. The session that began last is remembered in the user's state directory, so that its file is found after
+//! its end.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -22,6 +23,9 @@ const ENTRY_MAX: u64 = 32 * 1024;
 const ENTRIES_MAX: usize = 256;
 
 const ENDING: &str = ".json";
+
+/// The entry of the session that began last; it is none of those that run.
+const LAST: &str = "last";
 
 /// A session that is running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +114,48 @@ pub fn running(environment: &Environment, alive: impl Fn(u32) -> Option<ProcessI
     running
 }
 
+/// Keeps an entry for questions after its session's end, in place of the one before.
+pub fn remember(environment: &Environment, entry: &Entry) {
+    let (bases, uid) = (state_bases(environment), owner(environment));
+    let Ok(text) = serde_json::to_vec(entry) else { return };
+    let name = format!("{LAST}-{}", entry.run_id);
+    environment.files.with_rights(move |_| {
+        let Some(directory) = writable_directory(bases, uid) else { return };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(&directory, &name, flags, Mode::RUSR | Mode::WUSR) else { return };
+        // Whole or not at all: others may read it, or write it, at the same time.
+        let is_written = File::from(file).write_all(&text).is_ok();
+        let is_there = is_written && rustix::fs::renameat(&directory, &name, &directory, LAST).is_ok();
+        if !is_there {
+            let _ = rustix::fs::unlinkat(&directory, &name, AtFlags::empty());
+        }
+    });
+}
+
+/// The session of this user that began last, as far as its directory remembers.
+pub fn last(environment: &Environment) -> Option<Entry> {
+    let (bases, uid) = (state_bases(environment), owner(environment));
+    environment.files.with_rights(move |_| {
+        bases.into_iter().find_map(|(base, below)| {
+            let directory = open_directory(&base.join(below))?;
+            let is_own = rustix::fs::fstat(&directory).is_ok_and(|metadata| metadata.st_uid == uid);
+            is_own.then(|| entry(&directory, LAST, uid)).flatten()
+        })
+    })
+}
+
+/// Directories that outlive a login, and what is made below them.
+fn state_bases(environment: &Environment) -> Vec<(PathBuf, &'static str)> {
+    let mut bases = Vec::new();
+    // Under sudo the environment is root's.
+    if environment.invoking_user.is_none() {
+        let state = environment.variable("XDG_STATE_HOME").map(PathBuf::from);
+        bases.extend(state.filter(|path| path.is_absolute()).map(|path| (path, "rano")));
+    }
+    bases.extend(environment.home.clone().map(|home| (home, ".local/state/rano")));
+    bases
+}
+
 /// Where entries may be: the user's runtime directory, which ends with the login, else his state directory.
 fn directories(environment: &Environment) -> Vec<PathBuf> {
     bases(environment).into_iter().map(|(base, below)| base.join(below)).collect()
@@ -126,9 +172,8 @@ fn bases(environment: &Environment) -> Vec<(PathBuf, &'static str)> {
         bases.extend(absolute("XDG_RUNTIME_DIR").map(|path| (path, "rano")));
         let uid = rustix::process::geteuid().as_raw();
         bases.push((PathBuf::from(format!("/run/user/{uid}")), "rano"));
-        bases.extend(absolute("XDG_STATE_HOME").map(|path| (path, "rano")));
     }
-    bases.extend(environment.home.clone().map(|home| (home, ".local/state/rano")));
+    bases.extend(state_bases(environment));
     bases
 }
 
@@ -167,18 +212,21 @@ fn entries(directory: &OwnedFd) -> Vec<(String, Entry)> {
     };
     let names = listing.filter_map(|entry| entry.ok()?.file_name().to_str().ok().map(str::to_owned));
     let names: Vec<_> = names.filter(|name| name.ends_with(ENDING)).take(ENTRIES_MAX).collect();
-    let entry = |name: &str| {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(directory.as_fd(), name, flags, Mode::empty()).ok()?;
-        let owner = rustix::fs::fstat(&file).ok()?.st_uid;
-        if owner != metadata.st_uid && owner != 0 {
-            return None;
-        }
-        let mut text = Vec::new();
-        File::from(file).take(ENTRY_MAX).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
-    };
-    names.into_iter().filter_map(|name| entry(&name).map(|entry| (name, entry))).collect()
+    let owner = metadata.st_uid;
+    names.into_iter().filter_map(|name| entry(directory, &name, owner).map(|entry| (name, entry))).collect()
+}
+
+/// What can be read as an entry and belongs to `owner` or to root.
+fn entry(directory: &OwnedFd, name: &str, owner: u32) -> Option<Entry> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory.as_fd(), name, flags, Mode::empty()).ok()?;
+    let of = rustix::fs::fstat(&file).ok()?.st_uid;
+    if of != owner && of != 0 {
+        return None;
+    }
+    let mut text = Vec::new();
+    File::from(file).take(ENTRY_MAX).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 #[cfg(test)]
@@ -211,6 +259,34 @@ mod tests {
         assert_eq!(running(&environment, alive), [entry(7, 1000)]);
         drop(older);
         assert!(!file.exists());
+    }
+
+    #[test]
+    fn the_last_session_is_remembered_beyond_its_end() {
+        let home = tempfile::tempdir().expect("a directory");
+        let state = home.path().join("state");
+        std::fs::create_dir(&state).expect("a directory");
+        let environment = Environment::of(home.path(), &[("XDG_STATE_HOME", state.to_str().expect("UTF-8"))]);
+        assert_eq!(last(&environment), None);
+        remember(&environment, &entry(7, 1000));
+        remember(&environment, &entry(200, 2000));
+        assert_eq!(last(&environment), Some(entry(200, 2000)));
+        assert!(running(&environment, alive).is_empty(), "what is remembered does not run");
+        let left = std::fs::read_dir(state.join("rano")).expect("a directory").count();
+        assert_eq!(left, 1);
+        let file = state.join("rano/last");
+        assert_eq!(file.metadata().expect("a file").permissions().mode() & 0o777, 0o600);
+        // Registering clears the dead away, and keeps this.
+        let _registered = register(&environment, &entry(6, 3000), alive).expect("registered");
+        assert_eq!(last(&environment), Some(entry(200, 2000)));
+        std::fs::remove_file(&file).expect("removed");
+        std::os::unix::fs::symlink("/dev/zero", &file).expect("a link");
+        assert_eq!(last(&environment), None);
+        // Without the variable it is in the home.
+        let environment = Environment::of(home.path(), &[]);
+        remember(&environment, &entry(7, 1000));
+        assert!(home.path().join(".local/state/rano/last").exists());
+        assert_eq!(last(&environment), Some(entry(7, 1000)));
     }
 
     #[test]

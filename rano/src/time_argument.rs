@@ -1,10 +1,11 @@
-//! Times and spans as a user types them: `30m`, `7d`, `2026-01-17`, `2026-01-17T19:30:00+01:00`.
+//! Times and spans as a user types them: `30m`, `7d`, `03:00`, `2026-01-17`, `2026-01-17T19:30:00+01:00`.
 
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::civil::{Date, date};
+use jiff::civil::{Date, Time, date};
+use jiff::tz::TimeZone;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -20,9 +21,9 @@ impl fmt::Display for TimeError {
 
 impl std::error::Error for TimeError {}
 
-/// A moment in Unix milliseconds: so long before `now_ms` (`30m`, `1h`, `24h`, `7d`, `1w`), a date (its midnight in
-/// UTC) or RFC 3339 with an offset.
-pub fn parse_moment(text: &str, now_ms: i64) -> Result<i64, TimeError> {
+/// A moment in Unix milliseconds: so long before `now_ms` (`30m`, `1h`, `24h`, `7d`, `1w`), the latest such time of day
+/// (`03:00`), a date (its midnight), both in `zone`, or RFC 3339 with an offset.
+pub fn parse_moment(text: &str, now_ms: i64, zone: &TimeZone) -> Result<i64, TimeError> {
     let text = text.trim();
     if let Some(span) = relative(text) {
         let span = i64::try_from(span?.as_millis()).ok();
@@ -31,8 +32,16 @@ pub fn parse_moment(text: &str, now_ms: i64) -> Result<i64, TimeError> {
             .filter(|moment| *moment >= -62_167_219_200_000)
             .ok_or_else(|| TimeError(format!("'{text}' lies before the year 0")));
     }
+    if looks_like_clock(text) {
+        return latest(text, now_ms, zone);
+    }
     if looks_like_date(text) {
         let day: Date = text.parse().map_err(|_| TimeError(format!("'{text}': there is no such day")))?;
+        if *zone != TimeZone::UTC
+            && let Ok(midnight) = day.to_zoned(zone.clone())
+        {
+            return Ok(midnight.timestamp().as_millisecond());
+        }
         let days = day.since(date(1970, 1, 1)).expect("the difference of two dates in days").get_days();
         return Ok(i64::from(days) * DAY_MS);
     }
@@ -77,6 +86,28 @@ fn relative(text: &str) -> Option<Result<Duration, TimeError>> {
     Some(span.map(Duration::from_secs).ok_or_else(|| TimeError(format!("'{text}' is too long a time"))))
 }
 
+/// `3:00`, `03:00`, `03:00:30`.
+fn looks_like_clock(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    let is_number =
+        |part: &&str| (1..=2).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    (2..=3).contains(&parts.len()) && parts.iter().all(is_number)
+}
+
+/// The latest time of that name up to now. A day on which the clocks are put forward may lack it: then it is the moment
+/// at which they are.
+fn latest(text: &str, now_ms: i64, zone: &TimeZone) -> Result<i64, TimeError> {
+    let none = || TimeError(format!("'{text}': there is no such time of day"));
+    let mut parts = text.split(':').map(|part| part.parse::<i8>().map_err(|_| none()));
+    let mut next = || parts.next().unwrap_or(Ok(0));
+    let time = Time::new(next()?, next()?, next()?, 0).map_err(|_| none())?;
+    let now = Timestamp::from_millisecond(now_ms).map_err(|_| none())?.to_zoned(zone.clone());
+    let at = |day: Date| day.to_datetime(time).to_zoned(zone.clone()).map_err(|_| none());
+    let today = at(now.date())?;
+    let found = if today <= now { today } else { at(now.date().yesterday().map_err(|_| none())?)? };
+    Ok(found.timestamp().as_millisecond())
+}
+
 fn looks_like_date(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.len() == 10
@@ -87,7 +118,7 @@ fn looks_like_date(text: &str) -> bool {
 }
 
 fn not_a_time(text: &str) -> TimeError {
-    let forms = "30m, 24h, 7d, 1w, a date as 2026-01-17, or RFC 3339 as 2026-01-17T19:30:00Z";
+    let forms = "30m, 24h, 7d, 1w, 03:00, a date as 2026-01-17, or RFC 3339 as 2026-01-17T19:30:00Z";
     let lacks_offset = text.len() > 10 && text.parse::<jiff::civil::DateTime>().is_ok();
     if lacks_offset {
         return TimeError(format!("'{text}' lacks an offset from UTC (add Z, or as +01:00)"));
@@ -104,11 +135,11 @@ mod tests {
     const MIDNIGHT: i64 = 1_768_608_000_000;
 
     fn check(text: &str, expected: i64) {
-        assert_eq!(parse_moment(text, NOW), Ok(expected), "{text}");
+        assert_eq!(parse_moment(text, NOW, &TimeZone::UTC), Ok(expected), "{text}");
     }
 
     fn check_refused(text: &str, words: &str) {
-        let error = parse_moment(text, NOW).expect_err(text).to_string();
+        let error = parse_moment(text, NOW, &TimeZone::UTC).expect_err(text).to_string();
         assert!(error.contains(words), "{text}: {error}");
     }
 
@@ -126,6 +157,23 @@ mod tests {
         check("2026-01-17T20:30:00+01:00", NOW);
         check("2026-01-17 19:30:00.250Z", NOW + 250);
         check(" 1h ", NOW - 3_600_000);
+    }
+
+    #[test]
+    fn a_time_of_day_is_the_latest_one() {
+        let at = |hours: i64, minutes: i64| MIDNIGHT + (hours * 60 + minutes) * 60_000;
+        check("03:00", at(3, 0));
+        check("3:12", at(3, 12));
+        check("19:30", NOW);
+        check("19:30:01", NOW + 1000 - DAY_MS);
+        check("23:59:59", MIDNIGHT - 1000);
+        check_refused("24:00", "no such time of day");
+        check_refused("12:60", "no such time of day");
+        check_refused("1:2:3:4", "is no time");
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        assert_eq!(parse_moment("03:00", NOW, &zone), Ok(at(1, 0)));
+        assert_eq!(parse_moment("22:00", NOW, &zone), Ok(at(20, 0) - DAY_MS));
+        assert_eq!(parse_moment("2026-01-17", NOW, &zone), Ok(MIDNIGHT - 2 * 3_600_000));
     }
 
     #[test]

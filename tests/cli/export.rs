@@ -17,6 +17,8 @@ crate::tests![
     filters_hold_together,
     fields_are_chosen_and_checked,
     every_field_is_the_column_of_the_view,
+    fields_are_added_to_the_default,
+    a_row_for_each_connection,
 ];
 
 const HEADER: &str = "ts,run_id,event,provider,pid,comm,cmdline,proto,local_ip,local_port,remote_ip,remote_port,domain,ancestry_path,duration_ms\r\n";
@@ -192,5 +194,68 @@ fn every_field_is_the_column_of_the_view() -> Result<()> {
         }
     }
     ensure!(rows.next()?.is_none());
+    Ok(())
+}
+
+fn fields_are_added_to_the_default() -> Result<()> {
+    let history = History::new()?;
+    history.write("one", START, &[Connection::default()], End::Clean)?;
+    let header = |fields: &[&str]| -> Result<String> {
+        let csv = history.run(&[&["export", "--format", "csv"], fields].concat())?.stdout;
+        Ok(csv.lines().next().unwrap_or_default().to_owned())
+    };
+    let default = HEADER.trim_end();
+    ensure!(header(&["--fields", "+bytes_sent,+class"])? == format!("{default},bytes_sent,class"));
+    ensure!(header(&["--fields", "+ts", "--fields", "+alert"])? == format!("{default},alert"));
+    ensure!(header(&["--fields", "pid,+agent"])? == "pid,agent");
+    let all = header(&["--fields", "all"])?;
+    ensure!(
+        all.starts_with(default) && all.ends_with(",trace_id,span_id") && all.split(',').count() == 42,
+        "{all}"
+    );
+    let csv = history.run(&["export", "--format", "csv", "--fields", "class,endpoint_type"])?.stdout;
+    ensure!(csv.lines().nth(1) == Some("unknown,unknown"), "{csv}");
+    let refused = history.launch(&["export", "--format", "csv", "--fields", "+nothing"])?.run()?;
+    refused.expect_code(2)?;
+    Ok(())
+}
+
+fn a_row_for_each_connection() -> Result<()> {
+    let history = History::new()?;
+    let call = Some(("claude", Some("git fetch")));
+    let ended = Connection { call, bytes: (40, 50), ..Connection::default() };
+    let failed =
+        Connection { fails: true, at: START + 5, ip: "192.0.2.1", domain: None, ..Connection::default() };
+    let open = Connection { stays_open: true, at: START + 9, ip: "192.0.2.2", ..Connection::default() };
+    history.write("one", START, &[ended.clone(), failed, open], End::Clean)?;
+    let rows = |arguments: &[&str]| -> Result<Vec<Value>> {
+        let all = [&["export", "--format", "jsonl", "--rows", "connections"], arguments].concat();
+        history.run(&all)?.stdout.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    };
+    let all = rows(&[])?;
+    let events: Vec<_> = all.iter().map(|row| row["event"].as_str().unwrap_or_default()).collect();
+    ensure!(events == ["close", "fail", "connect"], "{all:?}");
+    let expected = json!({
+        "ts": "2026-01-17T19:30:00.000Z", "run_id": format!("1-{START}"), "event": "close", "provider": "anthropic",
+        "agent": "claude", "tool": "git fetch", "pid": 2000, "program": "claude", "proto": "tcp",
+        "local_ip": "192.168.1.23", "local_port": 443, "remote_ip": "203.0.113.7", "remote_port": 443,
+        "domain": "api.anthropic.com", "class": "unknown", "duration_ms": 1200, "bytes_sent": 40, "bytes_recv": 50,
+        "alert": false,
+    });
+    ensure!(all[0] == expected, "{}", all[0]);
+    ensure!(all[1]["error"] == "ECONNREFUSED" && all[2]["ts"] == "2026-01-17T19:30:00.009Z", "{all:?}");
+    // A filter holds of the last event: what has ended is not open.
+    ensure!(rows(&["--filter", "event:connect"])?.len() == 1);
+    ensure!(rows(&["--filter", "sent:>10"])? == [all[0].clone()]);
+    ensure!(rows(&["--filter", "-duration:>1s"])?.len() == 2);
+    // Of what began before the range its end tells when.
+    let late = rows(&["--since", "2026-01-17T19:30:01Z"])?;
+    ensure!(late == [all[0].clone()], "{late:?}");
+    let csv =
+        history.run(&["export", "--format", "csv", "--rows", "connections", "--fields", "pid,class"])?.stdout;
+    ensure!(csv == "pid,class\r\n2000,unknown\r\n2001,unknown\r\n2002,unknown\r\n", "{csv}");
+    let mut launch = history.launch(&["export", "--format", "parquet", "--rows", "connections"])?;
+    let parquet = launch.command().output()?.stdout;
+    ensure!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"), "{} bytes", parquet.len());
     Ok(())
 }

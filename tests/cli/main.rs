@@ -16,6 +16,7 @@ mod alerts;
 mod bad_input;
 mod baseline;
 mod check;
+mod completions;
 mod config_check;
 mod diff;
 mod exclude;
@@ -31,6 +32,7 @@ mod layers;
 mod log_files;
 mod live;
 mod names;
+mod night;
 mod observe;
 mod open_bytes;
 mod odd_sockets;
@@ -51,6 +53,7 @@ mod serve;
 mod serve_page;
 #[cfg(feature = "serve")]
 mod serve_stream;
+mod sessions;
 mod short_connections;
 mod shutdown;
 mod stats;
@@ -78,11 +81,13 @@ fn main() -> ExitCode {
         live::all(),
         once::all(),
         names::all(),
+        night::all(),
         reverse_names::all(),
         observe::all(),
         open_bytes::all(),
         exclude::all(),
         odd_sockets::all(),
+        sessions::all(),
         short_connections::all(),
         shutdown::all(),
         bad_input::all(),
@@ -91,6 +96,7 @@ fn main() -> ExitCode {
         output::all(),
         presets::all(),
         quick_looks::all(),
+        completions::all(),
         config_check::all(),
         stats::all(),
         sudo::all(),

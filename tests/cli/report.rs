@@ -73,9 +73,9 @@ fn the_sections_stand_in_their_order() -> Result<()> {
         from += at;
     }
     for line in [
-        "  start     2026-01-18T05:30:00Z\n",
-        "  exit      clean\n",
-        "  host      box\n",
+        "  second (1-1768714200000)  2026-01-18T05:30:00Z → ",
+        ", clean\n",
+        "  claude on box by ann, source proc\n",
         "  nothing missed (tcp, udp, ",
     ] {
         ensure!(text.contains(line), "{line:?} is missing in\n{text}");

@@ -186,6 +186,25 @@ fn a_history_of_roots_is_not_read_for_the_configuration() -> Result<()> {
         finished.expect_code(3)?;
         ensure!(finished.stderr.contains("permission denied") && finished.stdout.is_empty(), "{finished:#?}");
     }
+    // The file that remembers the last session is the user's, and so whatever the agent writes into it.
+    let state = home.path().join(".local/state/rano");
+    fs::create_dir_all(&state)?;
+    let entry =
+        serde_json::json!({ "run_id": "1-1\u{1b}[2J", "pid": 1, "start_time": 1, "database": database });
+    fs::write(state.join("last"), entry.to_string())?;
+    for path in
+        [state.join("last"), state.clone(), home.path().join(".local/state"), home.path().join(".local")]
+    {
+        chown(&path, Some(user.uid()), Some(user.uid()))?;
+    }
+    for command in [&["report"][..], &["sessions"], &["export", "--format", "csv"]] {
+        let launch = sudo(Launch::new(&scene.place, home.path())?, user.uid()).args(command);
+        let finished = launch.env("SUDO_HOME", home.path()).run()?;
+        finished.expect_code(3)?;
+        let said =
+            finished.stderr.contains("(the last session;") && finished.stderr.contains("permission denied");
+        ensure!(said && finished.stdout.is_empty(), "{finished:#?}");
+    }
     Ok(())
 }
 

@@ -16,7 +16,9 @@ use crate::output::export::{Csv, Guard, JsonLines};
 use crate::output::parquet::Parquet;
 use crate::output::stream;
 use crate::output::table::grouped;
-use crate::store::query::export::{DEFAULT_FIELDS, ExportError, FIELDS, Field, Filter};
+use crate::store::query::export::{
+    CONNECTION_FIELDS, DEFAULT_FIELDS, ExportError, FIELDS, Field, Filter, RowWriter,
+};
 use crate::store::{History, OpenError, OpenProblem};
 
 /// A short export says nothing about its progress.
@@ -41,6 +43,7 @@ pub fn command() -> Command {
                 .help("Shape of the output"),
         )
         .args(history::range_flags())
+        .args(history::local_flag())
         .arg(
             Arg::new("run_id")
                 .long("run-id")
@@ -63,18 +66,31 @@ pub fn command() -> Command {
                 .value_name("NAMES")
                 .value_delimiter(',')
                 .action(ArgAction::Append)
-                .value_parser(|name: &str| field(name))
-                .help("Fields to write, in this order"),
+                .value_parser(|name: &str| wanted(name))
+                .help("Fields to write, in this order; +NAME adds one to the default, all takes all"),
+        )
+        .arg(
+            Arg::new("rows")
+                .long("rows")
+                .value_name("WHAT")
+                .value_parser(PossibleValuesParser::new(["events", "connections"]))
+                .default_value("events")
+                .help("What a row is: an event, or a connection from its begin to its end"),
         )
         .arg(flag("no_header", "no-header", "Leave the line of names out of CSV"))
         .arg(flag("raw", "raw", "Leave CSV cells alone that a spreadsheet would take for a formula"))
         .args(history::database_flag())
         .after_help(format!(
-            "Fields: {}\nThe first {DEFAULT_FIELDS} of them are the default.\n\n\
+            "Fields: {}, class (the same as endpoint_type)\nThe first {DEFAULT_FIELDS} of them are the default for events; for \
+             connections: {}.\nA connection stands where it ended, with the time at which it began; its event is close, fail, \
+             or connect while it is open. --filter then holds of its last event.\n\n\
              Examples:\n  rano export --format csv --since 7d > week.csv\n  \
              rano export --format jsonl --domain '*.example.com' | jq .remote_ip\n  \
-             rano export --format parquet > events.parquet",
-            names()
+             rano export --format csv --fields +bytes_sent,+class\n  \
+             rano export --format csv --rows connections > connections.csv\n  \
+             rano export --format parquet --fields all > events.parquet",
+            names(),
+            CONNECTION_FIELDS.join(", ")
         ))
 }
 
@@ -82,14 +98,45 @@ fn names() -> String {
     FIELDS.iter().map(|field| field.name).collect::<Vec<_>>().join(", ")
 }
 
-fn field(name: &str) -> Result<&'static Field, String> {
-    let found = FIELDS.iter().find(|field| field.name == name.trim());
-    found.ok_or_else(|| format!("no such field (fields: {})", names()))
+/// A part of `--fields`.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    All,
+    Only(&'static Field),
+    Added(&'static Field),
+}
+
+fn wanted(text: &str) -> Result<Wanted, String> {
+    let text = text.trim();
+    if text == "all" {
+        return Ok(Wanted::All);
+    }
+    let (name, make): (&str, fn(&'static Field) -> Wanted) = match text.strip_prefix('+') {
+        Some(name) => (name, Wanted::Added),
+        None => (text, Wanted::Only),
+    };
+    let found = Field::named(name.trim());
+    found.map(make).ok_or_else(|| format!("no such field (fields: {})", names()))
+}
+
+/// What is added to nothing is added to the default; what the list has already is not added.
+fn fields(matches: &ArgMatches, default: Vec<&'static Field>) -> Vec<&'static Field> {
+    let asked: Vec<Wanted> = matches.get_many("fields").into_iter().flatten().copied().collect();
+    let names_some = asked.iter().any(|part| !matches!(part, Wanted::Added(_)));
+    let mut fields = if names_some { Vec::new() } else { default };
+    for part in asked {
+        match part {
+            Wanted::All => fields.extend(&FIELDS),
+            Wanted::Added(field) if fields.contains(&field) => {}
+            Wanted::Only(field) | Wanted::Added(field) => fields.push(field),
+        }
+    }
+    fields
 }
 
 pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let configuration = load(matches, context)?;
-    let (since, until) = history::range(matches)?;
+    let (since, until) = history::range(matches, &configuration)?;
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let filter = Filter {
         since,
@@ -100,10 +147,13 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         matching: matches.get_one("filter").cloned(),
         ..Filter::default()
     };
-    let fields: Vec<&Field> = match matches.get_many::<&'static Field>("fields") {
-        Some(fields) => fields.copied().collect(),
-        None => FIELDS.iter().take(DEFAULT_FIELDS).collect(),
+    let of_connections = text("rows").as_deref() == Some("connections");
+    let default = if of_connections {
+        CONNECTION_FIELDS.iter().filter_map(|name| Field::named(name)).collect()
+    } else {
+        FIELDS.iter().take(DEFAULT_FIELDS).collect()
     };
+    let fields = fields(matches, default);
     let format = text("format").expect("it is required");
     if format == "parquet" {
         check_parquet(matches, &fields)?;
@@ -129,17 +179,17 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
             if !matches.get_flag("no_header") {
                 csv.header(&fields).map_err(not_printed)?;
             }
-            history.export(&filter, &fields, &mut csv, tick).map_err(failed)?;
+            write(&history, &filter, &fields, of_connections, &mut csv, tick).map_err(failed)?;
             csv.finish().map_err(not_printed)?;
         }
         "jsonl" => {
             let mut lines = JsonLines::new(stdout());
-            history.export(&filter, &fields, &mut lines, tick).map_err(failed)?;
+            write(&history, &filter, &fields, of_connections, &mut lines, tick).map_err(failed)?;
             lines.finish().map_err(not_printed)?;
         }
         _ => {
             let mut parquet = Parquet::new(stream::exported(), &fields).map_err(not_printed)?;
-            history.export(&filter, &fields, &mut parquet, tick).map_err(failed)?;
+            write(&history, &filter, &fields, of_connections, &mut parquet, tick).map_err(failed)?;
             // Without its end nobody can take the file for whole.
             if !history.was_written() {
                 parquet.finish().map_err(not_printed)?;
@@ -156,6 +206,21 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         return Err(Failure::new(Code::Findings, message).hint("run the same command again").into());
     }
     Ok(Code::Fine.into())
+}
+
+fn write(
+    history: &History,
+    filter: &Filter,
+    fields: &[&Field],
+    of_connections: bool,
+    writer: &mut impl RowWriter,
+    tick: impl FnMut(u64),
+) -> Result<u64, ExportError> {
+    if of_connections {
+        history.export_connections(filter, fields, writer, tick)
+    } else {
+        history.export(filter, fields, writer, tick)
+    }
 }
 
 /// What is done to the cells of CSV.

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
+use jiff::tz::TimeZone;
 
-use super::Context;
+use super::{Context, say};
 use crate::config::{Configuration, Field, flags};
 use crate::exit::{Code, Failure};
 use crate::files::NamedBy;
 use crate::filter::Filter;
-use crate::output::escape::Escaped;
-use crate::output::report::Look;
+use crate::output::escape::{Escaped, Line};
+use crate::output::report::{Form, Look};
 use crate::output::stream;
 use crate::output::style::Styles;
 use crate::process::ProcessId;
@@ -48,13 +49,25 @@ pub(super) fn json_flag() -> Arg {
 pub(super) fn range_flags() -> [Arg; 2] {
     let time = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("TIME").help(help).value_parser(|text: &str| {
-            time_argument::parse_moment(text, source::now().unix_ms).map_err(|error| error.to_string())
+            let now = source::now().unix_ms;
+            let checked = time_argument::parse_moment(text, now, &TimeZone::UTC);
+            checked.map(|_| text.to_owned()).map_err(|error| error.to_string())
         })
     };
     [
-        time("since", "From this time on: 30m, 24h, 7d, 2026-01-17 or RFC 3339"),
+        time("since", "From this time on: 30m, 24h, 7d, 03:00, 2026-01-17 or RFC 3339"),
         time("until", "Up to this time, and not including it"),
     ]
+}
+
+/// `--local`.
+pub(super) fn local_flag() -> impl Iterator<Item = Arg> {
+    flags::flags(|option| option.is(Field::local))
+}
+
+/// In which times are read and shown.
+pub(super) fn zone(configuration: &Configuration) -> TimeZone {
+    if configuration.settings.local { TimeZone::system() } else { TimeZone::UTC }
 }
 
 /// `--filter`.
@@ -68,8 +81,13 @@ pub(super) fn filter_flag() -> Arg {
 }
 
 /// `since` and `until` in Unix milliseconds.
-pub(super) fn range(matches: &ArgMatches) -> Result<(Option<i64>, Option<i64>)> {
-    let time = |name| matches.get_one::<i64>(name).copied();
+pub(super) fn range(
+    matches: &ArgMatches,
+    configuration: &Configuration,
+) -> Result<(Option<i64>, Option<i64>)> {
+    let (now, zone) = (source::now().unix_ms, zone(configuration));
+    // Both were parsed before, to be refused with their option.
+    let time = |name| time_argument::parse_moment(matches.get_one::<String>(name)?, now, &zone).ok();
     let (since, until) = (time("since"), time("until"));
     if let (Some(since), Some(until)) = (since, until)
         && since >= until
@@ -84,11 +102,78 @@ pub(super) fn database(configuration: &Configuration) -> PathBuf {
     configuration.settings.sqlite.clone().unwrap_or_else(|| DEFAULT_DATABASE.into())
 }
 
+/// A database to read, and how it came to be that one.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) path: PathBuf,
+    pub(super) named_by: NamedBy,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// By flag, variable or configuration, or because it lies here, or because nothing better is known.
+    Expected,
+    Running,
+    Last,
+}
+
+/// The database to read: what `--sqlite` names, else the one in this directory, else that of the session that is
+/// running, else that of the last one. A path from the registry is a path from the user's files: under sudo it is
+/// opened with the user's rights alone.
+pub(super) fn find(configuration: &Configuration, context: &Context) -> Found {
+    let path = database(configuration);
+    let named_by = configuration.origin(Field::sqlite).named_by();
+    let found = |path, how| Found { path, named_by, how };
+    if configuration.is_given(Field::sqlite) || context.environment.files.exists(&path) {
+        return found(path, How::Expected);
+    }
+    if let Some(entry) = running(context).into_iter().next() {
+        return found(entry.database, How::Running);
+    }
+    match registry::last(&context.environment) {
+        Some(entry) => found(entry.database, How::Last),
+        None => found(path, How::Expected),
+    }
+}
+
+impl Found {
+    /// Says which one it is, where that is no matter of course.
+    pub(super) fn announce(&self) {
+        let why = match self.how {
+            How::Expected => return,
+            How::Running => "the session that is running",
+            How::Last => "the last session",
+        };
+        say(&format!("reading {} ({why}; --sqlite names another)\n", Line(&self.path.display().to_string())));
+    }
+}
+
+/// The databases that sessions are known to be in: the one that is named, else each that [`find`] would look for.
+pub(super) fn find_all(configuration: &Configuration, context: &Context) -> Vec<Found> {
+    let first = find(configuration, context);
+    let mut all = vec![first.clone()];
+    if configuration.is_given(Field::sqlite) {
+        return all;
+    }
+    let others = running(context).into_iter().chain(registry::last(&context.environment));
+    let others = others.map(|entry| Found { path: entry.database, how: How::Running, ..first.clone() });
+    let identity =
+        |path: &Path| context.environment.files.canonical(path).unwrap_or_else(|_| path.to_owned());
+    for other in others {
+        if all.iter().all(|known| identity(&known.path) != identity(&other.path)) {
+            all.push(other);
+        }
+    }
+    all
+}
+
 /// The database, to be read in this thread: from now on it has only the rights to do so.
 pub(super) fn database_to_read(configuration: &Configuration, context: &Context) -> Result<PathBuf> {
-    let path = database(configuration);
-    take_rights_to_read(&path, configuration.origin(Field::sqlite).named_by(), context)?;
-    Ok(path)
+    let found = find(configuration, context);
+    found.announce();
+    take_rights_to_read(&found.path, found.named_by, context)?;
+    Ok(found.path)
 }
 
 pub(super) fn take_rights_to_read(path: &Path, named_by: NamedBy, context: &Context) -> Result<()> {
@@ -140,11 +225,13 @@ pub(super) fn register(context: &Context, run_id: &str, database: &Path) -> Opti
     let ProcessId { pid, start_time } = processes.identify(std::process::id())?;
     let database = context.environment.files.canonical(database).ok()?;
     let entry = registry::Entry { run_id: run_id.to_owned(), pid, start_time, database };
+    registry::remember(&context.environment, &entry);
     registry::register(&context.environment, &entry, |pid| processes.identify(pid))
 }
 
 pub(super) fn look(styles: &Styles, top: usize) -> Look<'_> {
-    Look { styles, width: stream::stdout_columns().unwrap_or(WIDE), top }
+    static UTC: TimeZone = TimeZone::UTC;
+    Look { styles, width: stream::stdout_columns().unwrap_or(WIDE), top, zone: &UTC, form: Form::Terminal }
 }
 
 /// The colours of standard output.

@@ -1,5 +1,6 @@
 //! `rano man`: the manual page, made from the command line itself.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -8,6 +9,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::config::OPTIONS;
+use crate::config::spec::Effect;
 use crate::exit::Code;
 
 const FILES: [(&str, &str); 6] = [
@@ -42,11 +44,13 @@ fn page() -> std::io::Result<String> {
     let command = super::documented().override_usage("rano [OPTIONS]\nrano COMMAND");
     let subcommands: Vec<_> = command.get_subcommands().map(about).collect();
     let man = Man::new(command).source(format!("rano {}", env!("CARGO_PKG_VERSION")));
-    let mut page = Vec::new();
+    // Tables are for a program that man(1) runs first if a page says so.
+    let mut page = b"'\\\" t\n".to_vec();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
+    table(&mut page)?;
     man.render_options_section(&mut page)?;
     section("COMMANDS", &subcommands, &mut page)?;
     section("FILES", &FILES, &mut page)?;
@@ -67,6 +71,33 @@ fn variables() -> Vec<(String, String)> {
         variables.push((spelling.variable(), format!("As --{}.", spelling.flag())));
     }
     variables
+}
+
+/// Each option in a line: what it is called, what it is by default, what it does. The next section says more.
+fn table(page: &mut Vec<u8>) -> std::io::Result<()> {
+    writeln!(page, ".SH OVERVIEW\n.TS\nlB lB lB\nl l lx.\nOption\tDefault\tMeaning")?;
+    for option in OPTIONS.iter().filter(|option| !option.is_hidden()) {
+        for spelling in option.spellings {
+            let value =
+                if spelling.is_switch(option) { String::new() } else { format!(" {}", option.value_name) };
+            let is_its_own = spelling.effect == Effect::Set && spelling.key == option.spellings[0].key;
+            let default = option.default_text().filter(|_| is_its_own).unwrap_or_default();
+            // A long list is in the next section.
+            let default = if default.len() > DEFAULT_SHOWN { "see below" } else { default };
+            let flag = cell(&format!("--{}{value}", spelling.flag()));
+            writeln!(page, "{flag}\t{}\tT{{\n{}\nT}}", cell(default), cell(spelling.help))?;
+        }
+    }
+    writeln!(page, ".TE")
+}
+
+/// Columns of a default that is shown.
+const DEFAULT_SHOWN: usize = 20;
+
+/// Text that means itself, also at the beginning of a line.
+fn cell(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
 }
 
 fn section(
@@ -99,5 +130,21 @@ mod tests {
             assert!(page.contains(&spelling.variable()), "{}", spelling.key);
         }
         assert!(!page.contains("notify"), "hidden options stay hidden");
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_option() {
+        let page = page().unwrap();
+        assert!(page.starts_with("'\\\" t\n"), "the table is announced");
+        let table = page.split(".TS\n").nth(1).and_then(|rest| rest.split(".TE\n").next()).expect("a table");
+        let spellings =
+            OPTIONS.iter().filter(|option| !option.is_hidden()).flat_map(|option| option.spellings);
+        assert_eq!(table.matches("\tT{\n").count(), spellings.count());
+        assert!(
+            table.contains("\\-\\-no\\-banner\t\tT{\n"),
+            "the opposite has no default of its own: {table}"
+        );
+        let row = "\\-\\-db\\-batch\\-size N\t200\tT{\n";
+        assert!(table.contains(row), "{table}");
     }
 }

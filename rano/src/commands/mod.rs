@@ -21,6 +21,7 @@ pub mod report;
 mod run;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod sessions;
 pub mod status;
 pub mod update;
 mod usage;
@@ -57,7 +58,7 @@ rano shows which process of an AI command-line agent opens which network connect
 and address, for how long, with how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
 It keeps the history in a SQLite database. It never stores content.";
 
-const EXAMPLES: [(&str, &str); 11] = [
+const EXAMPLES: [(&str, &str); 12] = [
     ("rano", "watch every agent that rano knows until Ctrl-C"),
     ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
     ("rano --pid 4711 --json", "watch one process and its children, print JSON lines"),
@@ -65,6 +66,7 @@ const EXAMPLES: [(&str, &str); 11] = [
     ("rano agents", "list the agents that rano knows"),
     ("rano report --since 24h", "report on the last day"),
     ("rano baseline > rano.lock.toml", "write a policy that allows what the latest session reached"),
+    ("rano sessions", "list the sessions of the history"),
     ("rano serve", "show it live on a page in your browser"),
     ("rano export --format csv", "write the history for other programs"),
     ("rano config show", "show every setting and its origin"),
@@ -98,6 +100,7 @@ fn command_with(hidden: bool) -> Command {
         .args_conflicts_with_subcommands(true)
         .subcommand(run::command(hidden))
         .subcommand(report::command())
+        .subcommand(sessions::command())
         .subcommand(diff::command())
         .subcommand(baseline::command())
         .subcommand(check::command())
@@ -154,6 +157,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     match matches.subcommand() {
         Some(("run", matches)) => run::run(matches, context),
         Some(("report", matches)) => report::run(matches, context),
+        Some(("sessions", matches)) => sessions::run(matches, context),
         Some(("diff", matches)) => diff::run(matches, context),
         #[cfg(feature = "serve")]
         Some(("serve", matches)) => serve::run(matches, context),
@@ -165,7 +169,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("doctor", matches)) => doctor::run(matches, context),
         Some(("agents", matches)) => agents::run(matches, context),
         Some(("update", matches)) => update::run(matches, context),
-        Some(("completions", matches)) => completions::run(matches),
+        Some(("completions", matches)) => completions::run(matches, context),
         Some(("man", _)) => man::run(),
         Some((other, _)) => unreachable!("clap knows no command {other}"),
         None if matches.get_flag("list_presets") => config::list_presets(context),

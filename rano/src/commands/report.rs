@@ -6,26 +6,31 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Context, history, load, print, say};
-use crate::config::{Configuration, Field};
+use crate::config::Configuration;
 use crate::exit::{Code, Failure};
 use crate::files::{Existing, NamedBy};
 use crate::filter::Filter;
 use crate::output::escape::Line;
 use crate::output::human::Size;
-use crate::output::{self, calls, report, view};
+use crate::output::report::{Form, Look};
+use crate::output::style::Styles;
+use crate::output::{self, calls, groups, report, report_json, view};
 use crate::store::History;
-use crate::store::query::calls::By;
+use crate::store::query::calls::CallRow;
+use crate::store::query::details::Details;
 use crate::store::query::export;
-use crate::store::query::report::{Selection, Sessions};
+use crate::store::query::groups::{Group, GroupRow, Sort};
+use crate::store::query::report::{Selection, Sessions, Top};
 
 pub fn command() -> Command {
     Command::new("report")
         .about("Report on a session or a range of time")
         .long_about(
-            "Report on a session or a range of time: sums, providers, top domains and addresses, and what may have been \
+            "Report on a session or a range of time: what deserves a look, who sent what where, totals, and what may have been \
              missed. Without options it is the session that started last. It reads the database and changes nothing; a \
              session that is running can be reported on.",
         )
@@ -53,8 +58,23 @@ pub fn command() -> Command {
                 .long("by")
                 .value_name("WHAT")
                 .value_parser(PossibleValuesParser::new(By::ALL.map(By::name)))
-                .help("One row for each of these instead, by bytes sent: which tool call did it"),
+                .help("One table instead, with a row for each of these"),
         )
+        .arg(
+            Arg::new("sort")
+                .long("sort")
+                .value_name("ORDER")
+                .value_parser(PossibleValuesParser::new(Sort::ALL.map(Sort::name)))
+                .help("Order of the lists; with --by it is sent, and of hours first, unless you say so"),
+        )
+        .arg(
+            Arg::new("markdown")
+                .long("markdown")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["as_json", "html"])
+                .help("Write the report as Markdown, for an issue or a chat"),
+        )
+        .args(history::local_flag())
         .arg(history::json_flag())
         .arg(
             Arg::new("html")
@@ -69,15 +89,16 @@ pub fn command() -> Command {
         .after_help(
             "Counts are connections; bytes are those of connections that ended. In a range, connections that were open \
              before it count by their close only.\n\n\
-             Examples:\n  rano report\n  rano report --since 24h\n  rano report --since 2026-01-17 --until 2026-01-18 --json\n  \
-             rano report --filter 'type:unknown sent:>1M'\n  rano report --by tool --since 1h\n  \
-             rano report --html night.html",
+             Examples:\n  rano report\n  rano report --since 03:00 --local\n  rano report --since 2026-01-17 --until 2026-01-18 --json\n  \
+             rano report --since 1h --filter agent:claude --by domain\n  \
+             rano report --since 1h --filter agent:claude --by tool\n  \
+             rano report --filter 'type:unknown sent:>1M'\n  rano report --html night.html",
         )
 }
 
 pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let configuration = load(matches, context)?;
-    let (since, until) = history::range(matches)?;
+    let (since, until) = history::range(matches, &configuration)?;
     let named = matches.get_one::<String>("run_id");
     let sessions = match named {
         Some(name) => Sessions::Named(name.clone()),
@@ -93,32 +114,98 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     }
     let path = history::database_to_read(&configuration, context)?;
     let by = matches.get_one::<String>("by").and_then(|word| By::parse(word));
+    let sort = matches.get_one::<String>("sort").and_then(|word| Sort::parse(word));
+    let is_given = matches.value_source("top") != Some(ValueSource::DefaultValue);
+    let findings = FINDINGS.max(usize::try_from(top)?);
     let asked = History::ask(&path, |history| {
-        let report = history.report(&selection, top)?;
-        let calls = match (&report, by) {
-            (Some(report), Some(by)) => Some((by, history.calls(&selection, &report.sessions, by, top)?)),
-            _ => None,
+        let Some(report) = history.report_by(&selection, top, sort)? else { return Ok(None) };
+        let answer = match by {
+            None => Answer::Report(history.details(&report, (top, sort.unwrap_or_default()), findings)?),
+            Some(By::Calls(by)) => {
+                let order = (top, sort.unwrap_or_default());
+                Answer::Calls(by, history.calls(&selection, &report.sessions, by, order)?)
+            }
+            Some(By::Group(group)) => {
+                let order = match group {
+                    // A week has 168.
+                    Group::Hour if !is_given => (HOURS, sort.unwrap_or(Sort::First)),
+                    Group::Hour => (top, sort.unwrap_or(Sort::First)),
+                    Group::Domain | Group::Endpoint | Group::Process | Group::Class => {
+                        (top, sort.unwrap_or_default())
+                    }
+                };
+                Answer::Group(group, history.groups(&report, group, order)?)
+            }
         };
-        Ok(report.map(|report| (report, calls)))
+        Ok(Some((report, answer)))
     });
     let asked = asked.map_err(|error| history::cannot_open(&error))?;
-    let Some((mut found, calls)) = asked else {
+    let Some((mut found, answer)) = asked else {
         return Err(history::no_session(named.map_or("", String::as_str), &path).into());
     };
     let now = jiff::Timestamp::now().as_millisecond();
     for session in found.sessions.iter_mut().filter(|session| running.contains(&session.run_id)) {
         session.running_at = Some(now);
     }
-    let styles = history::stdout_styles(&configuration, context);
+    let (zone, is_markdown) = (history::zone(&configuration), matches.get_flag("markdown"));
+    let styles = if is_markdown { Styles::PLAIN } else { history::stdout_styles(&configuration, context) };
     let look = history::look(&styles, usize::try_from(top)?);
-    let text = match (calls, matches.get_flag("as_json")) {
-        (None, true) => report::json(&found, &running),
-        (None, false) => report::text(&found, &running, &look),
-        (Some((by, calls)), true) => calls::json(&found, &running, by, &calls),
-        (Some((by, calls)), false) => calls::text(&found, &running, by, &calls, &look),
+    let form = if is_markdown { Form::Markdown } else { Form::Terminal };
+    let look = Look { zone: &zone, form, ..look };
+    let text = match (&answer, matches.get_flag("as_json")) {
+        (Answer::Report(details), true) => report_json::json(&found, details, &running),
+        (Answer::Report(details), false) => report::text(&found, details, &running, &look),
+        (Answer::Calls(by, calls), true) => calls::json(&found, &running, *by, calls),
+        (Answer::Calls(by, calls), false) => calls::text(&found, &running, *by, calls, &look),
+        (Answer::Group(group, rows), true) => groups::json(&found, &running, *group, rows),
+        (Answer::Group(group, rows), false) => groups::text(&found, &running, *group, rows, &look),
     };
     print(&text)?;
     Ok(Code::Fine.into())
+}
+
+/// Length of the list of hours, unless it is given.
+const HOURS: u32 = 1000;
+
+/// Endpoints that deserve a look, in a report, however short its lists are to be.
+const FINDINGS: usize = 8;
+
+/// What the rows of the one table stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Group(Group),
+    Calls(calls::By),
+}
+
+impl By {
+    const ALL: [Self; 7] = [
+        Self::Group(Group::Domain),
+        Self::Group(Group::Endpoint),
+        Self::Group(Group::Process),
+        Self::Calls(calls::By::Tool),
+        Self::Calls(calls::By::Agent),
+        Self::Group(Group::Class),
+        Self::Group(Group::Hour),
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Group(group) => groups::word(group),
+            Self::Calls(calls::By::Tool) => "tool",
+            Self::Calls(calls::By::Agent) => "agent",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|by| by.name() == word)
+    }
+}
+
+/// What was found out, in the shape that was asked for.
+enum Answer {
+    Report(Details),
+    Calls(calls::By, Top<CallRow>),
+    Group(Group, Top<GroupRow>),
 }
 
 /// What a page is asked for.
@@ -142,8 +229,9 @@ fn page(
     configuration: &Configuration,
     context: &Context,
 ) -> Result<ExitCode> {
-    let path = history::database(configuration);
-    let named_by = configuration.origin(Field::sqlite).named_by();
+    let found = history::find(configuration, context);
+    found.announce();
+    let history::Found { path, named_by, .. } = found;
     // On a thread that has the rights to read and no others; the file is written with those of whoever named it.
     let data = std::thread::scope(|scope| {
         let asking = scope.spawn(|| {

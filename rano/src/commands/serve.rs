@@ -94,9 +94,9 @@ pub fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         return page.attached(run, &configuration, context);
     }
     if matches.get_flag("read_only") {
-        let path = history::database(&configuration);
-        let named_by = configuration.origin(Field::sqlite).named_by();
-        return page.alone(path, named_by, None, context);
+        let found = history::find(&configuration, context);
+        found.announce();
+        return page.alone(found.path, found.named_by, None, context);
     }
     // A page is no place for these, wherever they were set.
     configuration.settings.once = false;
@@ -145,11 +145,14 @@ impl Page {
     fn attached(self, run: &str, configuration: &Configuration, context: &Context) -> Result<ExitCode> {
         let running = history::running(context);
         let named_by = configuration.origin(Field::sqlite).named_by();
-        let path = match running.iter().find(|entry| entry.run_id == run) {
-            Some(entry) if named_by == NamedBy::Configuration => entry.database.clone(),
-            _ => history::database(configuration),
-        };
-        self.alone(path, named_by, Some(run.to_owned()), context)
+        if let Some(entry) = running.iter().find(|entry| entry.run_id == run)
+            && named_by == NamedBy::Configuration
+        {
+            return self.alone(entry.database.clone(), named_by, Some(run.to_owned()), context);
+        }
+        let found = history::find(configuration, context);
+        found.announce();
+        self.alone(found.path, found.named_by, Some(run.to_owned()), context)
     }
 
     /// Serves without observing, until a signal.

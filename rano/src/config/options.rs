@@ -232,7 +232,8 @@ options! {
          process follows within a second.");
     /// Show local times instead of UTC
     local: bool = option(Output).default("false").details(
-        "In rows of --format line. All other times stay UTC.");
+        "In rows of --format line, and in the text of report and sessions; there the times that you give are local too. \
+         All other times stay UTC.");
     /// Show only events that match this filter
     filter: Option<Filter> = option(Output).value_name("EXPR").details(
         "For example type:llm_api, 'domain:*.example.com port:443' or 'process:curl | sent:>1M'; docs/filters.md has \

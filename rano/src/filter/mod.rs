@@ -75,6 +75,21 @@ pub fn domain(text: &str) -> Result<Glob, FilterError> {
     values::domain(text).map_err(|values::Wrong(at, message)| FilterError::new(at, message))
 }
 
+/// What a term that begins with `word` may go on as.
+pub fn completions(word: &str) -> Vec<String> {
+    let negation = if word.starts_with('-') { "-" } else { "" };
+    let Some((name, values)) = word[negation.len()..].split_once(':') else {
+        return key::KEYS.iter().map(|(name, _)| format!("{negation}{name}:")).collect();
+    };
+    let before = values.rfind([',', '|']).map_or("", |end| &values[..=end]);
+    let words = match key::Key::named(name) {
+        Some(key::Key::Word(key)) => key::words(key),
+        Some(key::Key::Alert) => vec!["true", "false"],
+        Some(key::Key::Text(_) | key::Key::Number(_) | key::Key::Ip) | None => Vec::new(),
+    };
+    words.into_iter().map(|word| format!("{negation}{name}:{before}{word}")).collect()
+}
+
 /// What is wrong with a filter, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterError {

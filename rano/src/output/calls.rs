@@ -3,11 +3,13 @@
 use serde_json::{Value as Json, json};
 
 use super::event_json::VERSION;
-use super::human::{Size, timestamp_millis, timestamp_seconds};
-use super::report::{Look, counts_json, heading, more, object, session_json, sessions, table};
+use super::human::{Size, timestamp_millis};
+use super::report::{Look, heading, more, sessions, table};
+use super::report_json::{counts_json, object, session_json};
 use super::table::{Align, Column, grouped};
 use crate::process::provider::UNKNOWN;
-use crate::store::query::calls::{By, CallRow};
+pub use crate::store::query::calls::By;
+use crate::store::query::calls::CallRow;
 use crate::store::query::report::{Report, Top};
 
 /// What stands for the tool call where there is none.
@@ -17,17 +19,23 @@ const ITSELF: &str = "(the agent itself)";
 pub fn text(report: &Report, running: &[String], by: By, calls: &Top<CallRow>, look: &Look<'_>) -> String {
     let mut out = String::new();
     sessions(&mut out, report, running, look);
-    let title = match by {
-        By::Tool => "Tool Calls",
-        By::Agent => "Agents",
-    };
-    heading(&mut out, look, &more(title, calls.all, calls.rows.len()));
-    let rows = &calls.rows;
     match by {
-        By::Tool => table(&mut out, &TOOLS, rows.iter().map(tool).collect(), look),
-        By::Agent => table(&mut out, &AGENTS, rows.iter().map(agent).collect(), look),
+        By::Tool => tool_table(&mut out, calls, look),
+        By::Agent => {
+            heading(&mut out, look, &more("Agents", calls.all, calls.rows.len()));
+            table(&mut out, &AGENTS, calls.rows.iter().map(|row| agent(row, look)).collect(), look);
+        }
     }
     out
+}
+
+pub(super) fn tool_table(out: &mut String, calls: &Top<CallRow>, look: &Look<'_>) {
+    heading(out, look, &more("Tool Calls", calls.all, calls.rows.len()));
+    table(out, &TOOLS, calls.rows.iter().map(|row| tool(row, look)).collect(), look);
+}
+
+pub(super) fn tools_json(calls: &Top<CallRow>) -> Vec<Json> {
+    calls.rows.iter().map(|row| row_json(row, By::Tool)).collect()
 }
 
 const TOOLS: [Column; 8] = [
@@ -41,14 +49,14 @@ const TOOLS: [Column; 8] = [
     ("session", Align::Cut),
 ];
 
-fn tool(row: &CallRow) -> Vec<String> {
+fn tool(row: &CallRow, look: &Look<'_>) -> Vec<String> {
     let [count, fails, sent, received] = sums(row);
     let tool = match (&row.tool, &row.agent) {
         (Some(tool), _) => tool.clone(),
         (None, Some(_)) => ITSELF.to_owned(),
         (None, None) => UNKNOWN.to_owned(),
     };
-    let started = timestamp_seconds(row.tool_started.unwrap_or(row.first_seen));
+    let started = look.time(row.tool_started.unwrap_or(row.first_seen));
     let session = row.agent_session.clone().unwrap_or_default();
     vec![started, tool, who(row), sent, received, count, fails, session]
 }
@@ -65,9 +73,9 @@ const AGENTS: [Column; 9] = [
     ("session", Align::Cut),
 ];
 
-fn agent(row: &CallRow) -> Vec<String> {
+fn agent(row: &CallRow, look: &Look<'_>) -> Vec<String> {
     let [count, fails, sent, received] = sums(row);
-    let (first, last) = (timestamp_seconds(row.first_seen), timestamp_seconds(row.last_seen));
+    let (first, last) = (look.time(row.first_seen), look.time(row.last_seen));
     let session = row.agent_session.clone().unwrap_or_default();
     vec![who(row), grouped(row.calls), sent, received, count, fails, first, last, session]
 }
@@ -99,7 +107,10 @@ pub fn json(report: &Report, running: &[String], by: By, calls: &Top<CallRow>) -
     let mut json = json!({
         "v": VERSION,
         "type": "report",
-        "by": by.name(),
+        "by": match by {
+            By::Tool => "tool",
+            By::Agent => "agent",
+        },
         "range": range,
         "sessions": sessions,
         "all": calls.all,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use rustc_hash::FxHashSet;
 use serde_json::{Value as Json, json};
 
 use super::escape::Escaped;
@@ -51,6 +52,8 @@ fn write(out: &mut String, diagnosis: &Diagnosis, styles: &Styles) -> std::fmt::
     let heading = styles.heading;
     let Examination { rungs, hooks, checks } = &diagnosis.examination;
     let taken = diagnosis.examination.taken().map(|rung| rung.kind);
+    // What mends several things is said once.
+    let mut said = FxHashSet::default();
     writeln!(out, "{heading}Capture{heading:#}")?;
     for rung in rungs {
         let in_use = if Some(rung.kind) == taken { " (in use)" } else { "" };
@@ -61,7 +64,8 @@ fn write(out: &mut String, diagnosis: &Diagnosis, styles: &Styles) -> std::fmt::
             }
             (None, None) => (Outcome::Fine, format!("{}{in_use}", meaning(rung.kind))),
         };
-        line(out, styles, mark, rung.kind.name(), &text, rung.fix.as_deref())?;
+        let fix = rung.fix.as_deref().filter(|fix| said.insert(*fix));
+        line(out, styles, mark, rung.kind.name(), &text, fix)?;
     }
     if !hooks.is_empty() {
         writeln!(out, "{heading}Hooks{heading:#}")?;
@@ -81,7 +85,8 @@ fn write(out: &mut String, diagnosis: &Diagnosis, styles: &Styles) -> std::fmt::
             writeln!(out, "{heading}{title}{heading:#}")?;
         }
         for check in checks {
-            line(out, styles, check.outcome, check.name, &check.detail, check.fix.as_deref())?;
+            let fix = check.fix.as_deref().filter(|fix| said.insert(*fix));
+            line(out, styles, check.outcome, check.name, &check.detail, fix)?;
         }
     }
     Ok(())
@@ -193,6 +198,19 @@ Machine
   ✓ history          observer.sqlite\\x1b[31m
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_fix_is_said_once() {
+        let mut diagnosis = diagnosis(Some("not permitted"), Outcome::Fine);
+        let other = Rung { kind: SourceKind::EbpfKprobe, ..diagnosis.examination.rungs[0].clone() };
+        diagnosis.examination.rungs.insert(1, other);
+        let check = |fix: &str| Check::new("names", Outcome::Note, "none").fix(Some(fix.to_owned()));
+        diagnosis.names = vec![check("sudo rano"), check("another step")];
+        let text = text(&diagnosis, &Styles::PLAIN);
+        assert_eq!(text.matches("not permitted").count(), 2);
+        assert_eq!(text.matches("fix: sudo rano\n").count(), 1);
+        assert_eq!(text.matches("fix: another step\n").count(), 1);
     }
 
     #[test]

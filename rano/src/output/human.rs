@@ -34,12 +34,29 @@ impl Clock {
 
     /// `19:30:00`, cut and not rounded.
     pub fn time(&self, unix_ms: i64) -> String {
-        let zone = match self {
-            Self::Utc => TimeZone::UTC,
-            Self::Local(zone) => zone.clone(),
-        };
-        timestamp(unix_ms).to_zoned(zone).strftime("%H:%M:%S").to_string()
+        match self {
+            Self::Utc => clock(unix_ms, &TimeZone::UTC),
+            Self::Local(zone) => clock(unix_ms, zone),
+        }
     }
+}
+
+/// The same in another zone, `2026-01-17T20:30:00+01:00`.
+pub fn seconds_in(unix_ms: i64, zone: &TimeZone) -> String {
+    if *zone == TimeZone::UTC {
+        return timestamp_seconds(unix_ms);
+    }
+    timestamp(unix_ms).to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
+/// The day and the time of day, `01-17 19:30:00`.
+pub fn day_and_clock(unix_ms: i64, zone: &TimeZone) -> String {
+    timestamp(unix_ms).to_zoned(zone.clone()).strftime("%m-%d %H:%M:%S").to_string()
+}
+
+/// The time of day, `19:30:00`.
+pub fn clock(unix_ms: i64, zone: &TimeZone) -> String {
+    timestamp(unix_ms).to_zoned(zone.clone()).strftime("%H:%M:%S").to_string()
 }
 
 fn timestamp(unix_ms: i64) -> Timestamp {

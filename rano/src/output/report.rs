@@ -1,21 +1,22 @@
 //! `rano report` as text and as JSON.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value as Json, json};
-
+use super::details;
 use super::escape::{Escaped, Line};
-use super::event_json::VERSION;
 use super::fold::wrapped;
-use super::human::{Size, timestamp_millis, timestamp_seconds};
+use super::human::{Size, clock, day_and_clock, seconds_in};
+use super::markdown;
 use super::style::Styles;
 use super::table::{Align, Column, Table, bar, grouped};
+use jiff::tz::TimeZone;
+
 use crate::event::DomainSource;
 use crate::event::SourceKind;
 use crate::filter::Filter;
 use crate::health::{Gap, Gaps, UNSEEN, Watched};
 use crate::process::LeftOut;
+use crate::store::query::details::Details;
 use crate::store::query::report::{Counts, DomainRow, IpRow, Report, Top};
 use crate::store::query::sessions::StoredSession;
 
@@ -30,6 +31,34 @@ pub struct Look<'a> {
     pub width: usize,
     /// Length of each list.
     pub top: usize,
+    /// Of the times that are shown.
+    pub zone: &'a TimeZone,
+    pub form: Form,
+}
+
+/// What the text is written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Terminal,
+    Markdown,
+}
+
+impl Look<'_> {
+    /// `2026-01-17T19:30:00Z`
+    pub(super) fn time(&self, unix_ms: i64) -> String {
+        seconds_in(unix_ms, self.zone)
+    }
+
+    /// The time of day, with the day if any of `times` is a day away.
+    pub(super) fn moment(&self, unix_ms: i64, times: &[i64]) -> String {
+        const DAY_MS: i64 = 86_400_000;
+        let is_far = |time: &i64| time.abs_diff(unix_ms) >= DAY_MS.unsigned_abs();
+        if times.iter().any(is_far) { day_and_clock(unix_ms, self.zone) } else { clock(unix_ms, self.zone) }
+    }
+
+    fn is_markdown(&self) -> bool {
+        self.form == Form::Markdown
+    }
 }
 
 /// How a session ended, if it did.
@@ -61,32 +90,67 @@ impl Ending {
 }
 
 /// `running`: run ids of the sessions that go on.
-pub fn text(report: &Report, running: &[String], look: &Look<'_>) -> String {
+pub fn text(report: &Report, details: &Details, running: &[String], look: &Look<'_>) -> String {
     let mut out = String::new();
     sessions(&mut out, report, running, look);
+    details::look_at_these(&mut out, report, details, look);
+    details::who_sent_what_where(&mut out, report, details, look);
     summary(&mut out, report, look);
     providers(&mut out, &report.providers, look);
     domains(&mut out, &report.domains, look);
     ips(&mut out, &report.ips, look);
+    details::processes(&mut out, report, details, look);
+    details::tool_calls(&mut out, details, look);
+    details::alerts(&mut out, report, details, look);
+    details::failures(&mut out, details, look);
+    details::lookups(&mut out, details, look);
     completeness(&mut out, report, look);
     out
 }
 
 pub(super) fn heading(out: &mut String, look: &Look<'_>, text: &str) {
-    let paint = look.styles.heading;
     let gap = if out.is_empty() { "" } else { "\n" };
+    if look.is_markdown() {
+        writeln!(out, "{gap}## {}", markdown::text(text)).expect("writing into a String cannot fail");
+        return;
+    }
+    let paint = look.styles.heading;
     writeln!(out, "{gap}{paint}{text}{paint:#}").expect("writing into a String cannot fail");
 }
 
-fn line(out: &mut String, name: &str, value: &str) {
-    writeln!(out, "  {name:10}{value}").expect("writing into a String cannot fail");
+fn line(out: &mut String, name: &str, value: &str, look: &Look<'_>) {
+    if look.is_markdown() {
+        bullet(out, format!("{name} {value}").trim(), look);
+    } else {
+        writeln!(out, "  {name:10}{value}").expect("writing into a String cannot fail");
+    }
+}
+
+/// A line of its own, of text that is safe to show; what does not fit stands under it.
+pub(super) fn bullet(out: &mut String, text: &str, look: &Look<'_>) {
+    if look.is_markdown() {
+        let gap = if out.ends_with("|\n") || is_after_heading(out) { "\n" } else { "" };
+        writeln!(out, "{gap}- {}", markdown::text(text)).expect("writing into a String cannot fail");
+        return;
+    }
+    for (place, line) in wrapped(text, look.width.saturating_sub(4)).iter().enumerate() {
+        let indent = if place == 0 { "  " } else { "    " };
+        writeln!(out, "{indent}{line}").expect("writing into a String cannot fail");
+    }
+}
+
+fn is_after_heading(out: &str) -> bool {
+    out.lines().next_back().is_some_and(|line| line.starts_with("## "))
 }
 
 /// With what does not fit on lines of its own.
 fn long_line(out: &mut String, name: &str, value: &str, look: &Look<'_>) {
+    if look.is_markdown() {
+        return line(out, name, value, look);
+    }
     let names = std::iter::once(name).chain(std::iter::repeat(""));
     for (name, value) in names.zip(wrapped(value, look.width.saturating_sub(12))) {
-        line(out, name, &value);
+        line(out, name, &value, look);
     }
 }
 
@@ -94,8 +158,13 @@ pub(super) fn sessions(out: &mut String, report: &Report, running: &[String], lo
     let selection = &report.selection;
     if selection.since.is_some() || selection.until.is_some() {
         heading(out, look, "Range");
-        line(out, "from", &selection.since.map_or_else(|| "the beginning".to_owned(), timestamp_seconds));
-        line(out, "until", &selection.until.map_or_else(|| "now".to_owned(), timestamp_seconds));
+        line(
+            out,
+            "from",
+            &selection.since.map_or_else(|| "the beginning".to_owned(), |since| look.time(since)),
+            look,
+        );
+        line(out, "until", &selection.until.map_or_else(|| "now".to_owned(), |until| look.time(until)), look);
     }
     if let Some(asked) = &selection.filter {
         filter(out, asked, report.read_events, look);
@@ -103,7 +172,7 @@ pub(super) fn sessions(out: &mut String, report: &Report, running: &[String], lo
     match report.sessions.as_slice() {
         [] => {
             heading(out, look, "Session");
-            out.push_str("  none\n");
+            bullet(out, "none", look);
         }
         [session] => one_session(out, session, Ending::of(session, running), look),
         many => session_list(out, many, running, look),
@@ -120,40 +189,46 @@ pub(super) fn filter(out: &mut String, filter: &Filter, read_events: bool, look:
     }
 }
 
+/// Two lines, and a third of what was left out.
 fn one_session(out: &mut String, session: &StoredSession, ending: Ending, look: &Look<'_>) {
     heading(out, look, "Session");
-    line(out, "run id", &Escaped(&session.run_id).to_string());
-    if let Some(name) = &session.name {
-        line(out, "name", &Escaped(name).to_string());
-    }
-    line(out, "start", &timestamp_seconds(session.started_at));
-    match (ending, session.end()) {
-        (Ending::Running, _) => line(out, "end", "still running"),
-        (_, Some(end)) if session.ended_at.is_some() => line(out, "end", &timestamp_seconds(end)),
-        (_, Some(end)) => line(out, "end", &format!("{} (its last event)", timestamp_seconds(end))),
-        (_, None) => line(out, "end", "unknown"),
-    }
-    if let Some(end) = session.end() {
-        line(out, "duration", &duration(end - session.started_at));
-    }
-    line(out, "host", &Escaped(&session.host).to_string());
-    line(out, "user", &Escaped(&session.user).to_string());
-    long_line(out, "patterns", &Escaped(&session.patterns.join(", ")).to_string(), look);
-    if !session.excludes.is_empty() {
-        long_line(out, "excluded", &Escaped(&session.excludes.join(", ")).to_string(), look);
-    }
-    line(out, "source", &Escaped(&session.source).to_string());
+    let name = match &session.name {
+        Some(name) => format!("{} ({})", Escaped(name), Escaped(&session.run_id)),
+        None => Escaped(&session.run_id).to_string(),
+    };
+    let start = look.time(session.started_at);
+    let took =
+        session.end().map_or_else(String::new, |end| format!(", {}", duration(end - session.started_at)));
+    let last = session.end().map_or_else(|| "an unknown end".to_owned(), |end| look.time(end));
     let warning = look.styles.warning;
-    match ending {
-        Ending::Clean => line(out, "exit", "clean"),
-        Ending::Running => line(out, "exit", "running"),
-        Ending::Unclean => {
-            line(
-                out,
-                "exit",
-                &format!("{warning}not clean{warning:#}: rano was killed or the machine stopped"),
-            );
-        }
+    let span = match ending {
+        Ending::Running => format!("{start} → now{took}, still running"),
+        Ending::Clean => format!("{start} → {last}{took}, clean"),
+        Ending::Unclean => format!(
+            "{start} → {last} (its last event){took}, {warning}not clean{warning:#}: rano was killed or the machine stopped"
+        ),
+    };
+    bullet(out, &format!("{name}  {span}"), look);
+    let who = format!(
+        "{} on {} by {}, source {}",
+        Escaped(&some_of(&session.patterns)),
+        Escaped(&session.host),
+        Escaped(&session.user),
+        Escaped(&session.source)
+    );
+    bullet(out, &who, look);
+    if !session.excludes.is_empty() {
+        bullet(out, &format!("excluded {}", Escaped(&session.excludes.join(", "))), look);
+    }
+}
+
+/// The built-in agents are three dozen: the first of many stand for all.
+fn some_of(patterns: &[String]) -> String {
+    const SHOWN: usize = 3;
+    match patterns.len() {
+        0 => "no pattern".to_owned(),
+        count if count <= SHOWN + 2 => patterns.join(", "),
+        count => format!("{} and {} more", patterns[..SHOWN].join(", "), count - SHOWN),
     }
 }
 
@@ -172,48 +247,53 @@ fn session_list(out: &mut String, sessions: &[StoredSession], running: &[String]
         vec![
             session.run_id.clone(),
             session.name.clone().unwrap_or_default(),
-            timestamp_seconds(session.started_at),
+            look.time(session.started_at),
             session.end().map_or_else(String::new, |end| duration(end - session.started_at)),
             Ending::of(session, running).word().to_owned(),
             session.source.clone(),
         ]
     });
-    out.push_str(&Table { columns: &COLUMNS, rows: rows.collect() }.render(look.width, look.styles));
+    table(out, &COLUMNS, rows.collect(), look);
 }
 
 fn summary(out: &mut String, report: &Report, look: &Look<'_>) {
     let totals = &report.totals;
     heading(out, look, "Summary");
-    line(out, "events", &grouped(totals.events()));
-    line(out, "connects", &grouped(totals.connects));
-    line(out, "closes", &grouped(totals.closes));
+    line(out, "events", &grouped(totals.events()), look);
+    line(out, "connects", &grouped(totals.connects), look);
+    line(out, "closes", &grouped(totals.closes), look);
     let fail = if totals.fails > 0 { look.styles.fail } else { Styles::PLAIN.fail };
-    line(out, "fails", &format!("{fail}{}{fail:#}", grouped(totals.fails)));
+    line(out, "fails", &format!("{fail}{}{fail:#}", grouped(totals.fails)), look);
     for (name, count) in [("accepts", totals.accepts), ("listens", totals.listens)] {
         if count > 0 {
-            line(out, name, &grouped(count));
+            line(out, name, &grouped(count), look);
         }
     }
     let active = match report.active {
         0 => "0".to_owned(),
         open => format!("{} still open, bytes so far", grouped(open)),
     };
-    line(out, "active", &active);
+    line(out, "active", &active, look);
     let away = report.away;
-    line(out, "sent", &Size(away.bytes_sent).to_string());
-    line(out, "received", &Size(away.bytes_received).to_string());
+    line(out, "sent", &Size(away.bytes_sent).to_string(), look);
+    line(out, "received", &Size(away.bytes_received).to_string(), look);
     let traffic = |of: &Counts| format!("sent {}, received {}", Size(of.bytes_sent), Size(of.bytes_received));
     if (report.loopback.bytes_sent, report.loopback.bytes_received) != (0, 0) {
-        line(out, "loopback", &traffic(&report.loopback));
+        line(out, "loopback", &traffic(&report.loopback), look);
     }
     if report.lookups.connects > 0 {
-        line(out, "look-ups", &format!("{}, {}", grouped(report.lookups.connects), traffic(&report.lookups)));
+        line(
+            out,
+            "look-ups",
+            &format!("{}, {}", grouped(report.lookups.connects), traffic(&report.lookups)),
+            look,
+        );
     }
-    line(out, "alerts", &grouped(alerts(report)));
+    line(out, "alerts", &grouped(alerts(report)), look);
 }
 
 /// Alerts are counted by session, not by hour.
-fn alerts(report: &Report) -> u64 {
+pub(super) fn alerts(report: &Report) -> u64 {
     report.sessions.iter().map(|session| session.alerts).sum()
 }
 
@@ -307,9 +387,12 @@ fn ranked(counts: &Counts, most: u64) -> Vec<String> {
 
 pub(super) fn table(out: &mut String, columns: &[Column], rows: Vec<Vec<String>>, look: &Look<'_>) {
     if rows.is_empty() {
-        out.push_str("  none\n");
+        bullet(out, "none", look);
+    } else if look.is_markdown() {
+        out.push_str(&markdown::table(columns, &rows));
+    } else {
+        out.push_str(&Table { columns, rows }.render(look.width, look.styles));
     }
-    out.push_str(&Table { columns, rows }.render(look.width, look.styles));
 }
 
 /// `Top IPs (10 of 432)`.
@@ -324,34 +407,25 @@ fn completeness(out: &mut String, report: &Report, look: &Look<'_>) {
             Some(reason) => {
                 long_line(out, "source", &format!("{} ({})", Escaped(source), Escaped(reason)), look);
             }
-            None => line(out, "source", &Escaped(source).to_string()),
+            None => line(out, "source", &Escaped(source).to_string(), look),
         }
     }
     if report.sessions.iter().any(|session| !session.excludes.is_empty()) {
         long_line(out, "left out", &excluded(&report.sessions), look);
     }
     if report.sessions.len() > 1 && report.selection.since.or(report.selection.until).is_some() {
-        out.push_str("  counted over the whole of each session:\n");
+        bullet(out, "counted over the whole of each session:", look);
     }
     let gaps = gaps(&report.sessions);
     let warning = look.styles.warning;
     for (gap, count) in gaps.present() {
-        let count = grouped(count);
-        let painted = format!("{warning}{count}{warning:#}");
-        let lines = wrapped(&format!("{count} {}", gap.meaning()), look.width.saturating_sub(4));
-        for (place, line) in lines.iter().enumerate() {
-            let indent = if place == 0 { "  " } else { "    " };
-            let line = if place == 0 { line.replacen(&count, &painted, 1) } else { line.clone() };
-            writeln!(out, "{indent}{line}").expect("writing into a String cannot fail");
-        }
+        bullet(out, &format!("{warning}{}{warning:#} {}", grouped(count), gap.meaning()), look);
     }
     if gaps.present().next().is_none() {
         if report.sessions.is_empty() {
-            out.push_str("  nothing observed\n");
+            bullet(out, "nothing observed", look);
         } else if let Some(watched) = watched(&report.sessions) {
-            for (place, line) in wrapped(&watched, look.width.saturating_sub(4)).iter().enumerate() {
-                writeln!(out, "{}{line}", if place == 0 { "  " } else { "    " }).expect("it is a String");
-            }
+            bullet(out, &watched, look);
         }
     }
 }
@@ -379,7 +453,7 @@ pub(super) fn watched(sessions: &[StoredSession]) -> Option<String> {
     common.map(|common| format!("nothing missed ({common})"))
 }
 
-fn sources(sessions: &[StoredSession]) -> Vec<(&str, Option<&str>)> {
+pub(super) fn sources(sessions: &[StoredSession]) -> Vec<(&str, Option<&str>)> {
     let mut sources: Vec<_> =
         sessions.iter().map(|session| (session.source.as_str(), session.source_reason.as_deref())).collect();
     sources.sort_unstable();
@@ -412,7 +486,7 @@ pub(super) fn gaps(sessions: &[StoredSession]) -> Gaps {
 }
 
 /// `2d 3h`, `3h 5m`, `5m 7s`, `7s`, `0.250s`.
-fn duration(millis: i64) -> String {
+pub(super) fn duration(millis: i64) -> String {
     let millis = millis.max(0);
     let seconds = millis / 1000;
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
@@ -422,128 +496,6 @@ fn duration(millis: i64) -> String {
         (0, hours, minutes, _) => format!("{hours}h {minutes}m"),
         (days, hours, ..) => format!("{days}d {hours}h"),
     }
-}
-
-/// One object; what is not known is left out.
-pub fn json(report: &Report, running: &[String]) -> String {
-    super::json::text(&value(report, running)) + "\n"
-}
-
-/// The same before it is text.
-pub fn value(report: &Report, running: &[String]) -> Json {
-    let sessions: Vec<Json> = report.sessions.iter().map(|session| session_json(session, running)).collect();
-    let mut summary = counts_json(&report.away);
-    summary.insert("events".into(), report.totals.events().into());
-    summary.insert("active".into(), report.active.into());
-    summary.insert("alerts".into(), alerts(report).into());
-    summary.insert("loopback".into(), counts_json(&report.loopback).into());
-    summary.insert("lookups".into(), counts_json(&report.lookups).into());
-    let providers = report.providers.iter().map(|(provider, counts)| {
-        let mut row = counts_json(counts);
-        row.insert("provider".into(), provider.as_str().into());
-        row.insert("events".into(), counts.events().into());
-        row.insert("connections".into(), counts.connects.into());
-        Json::Object(row)
-    });
-    let missed: BTreeMap<_, _> =
-        gaps(&report.sessions).present().map(|(gap, count)| (gap.name(), count)).collect();
-    let sources = sources(&report.sessions)
-        .into_iter()
-        .map(|(source, reason)| object(&[("source", source.into()), ("reason", reason.into())]));
-    let range = object(&[
-        ("since", report.selection.since.map(timestamp_millis).into()),
-        ("until", report.selection.until.map(timestamp_millis).into()),
-    ]);
-    let mut json = json!({
-        "v": VERSION,
-        "type": "report",
-        "range": range,
-        "summary": summary,
-        "providers": providers.collect::<Vec<_>>(),
-        "top_domains": report.domains.rows.iter().map(domain_json).collect::<Vec<_>>(),
-        "domains": report.domains.all,
-        "top_ips": report.ips.rows.iter().map(ip_json).collect::<Vec<_>>(),
-        "ips": report.ips.all,
-        "completeness": {
-            "complete": missed.is_empty(),
-            "missed": missed,
-            "sources": sources.collect::<Vec<_>>(),
-        },
-    });
-    if let Some(filter) = &report.selection.filter {
-        json["filter"] = json!({ "expression": filter.text(), "read_events": report.read_events });
-    }
-    if let [session] = sessions.as_slice() {
-        json["session"] = session.clone();
-    }
-    json["sessions"] = sessions.into();
-    json
-}
-
-pub(super) fn session_json(session: &StoredSession, running: &[String]) -> Json {
-    object(&[
-        ("run_id", session.run_id.as_str().into()),
-        ("name", session.name.as_deref().into()),
-        ("started_at", timestamp_millis(session.started_at).into()),
-        ("ended_at", session.ended_at.map(timestamp_millis).into()),
-        ("last_event_at", session.last_event_at.map(timestamp_millis).into()),
-        ("duration_ms", session.end().map(|end| (end - session.started_at).max(0)).into()),
-        ("host", session.host.as_str().into()),
-        ("user", session.user.as_str().into()),
-        ("patterns", session.patterns.clone().into()),
-        ("excludes", session.excludes.clone().into()),
-        ("excluded_processes", session.left_out.processes.into()),
-        ("excluded_connections", session.left_out.connections.into()),
-        ("source", session.source.as_str().into()),
-        ("source_reason", session.source_reason.as_deref().into()),
-        ("clean_exit", session.clean_exit.into()),
-        ("running", (Ending::of(session, running) == Ending::Running).into()),
-        ("active", session.active.into()),
-        ("peak_active", session.peak_active.into()),
-        ("alerts", session.alerts.into()),
-    ])
-}
-
-fn domain_json(row: &DomainRow) -> Json {
-    let mut counts = counts_json(&row.counts);
-    counts.insert("domain".into(), row.domain.as_str().into());
-    counts.insert("count".into(), row.counts.connects.into());
-    counts.insert("providers".into(), row.providers.clone().into());
-    counts.insert("domain_sources".into(), row.known_by.clone().into());
-    if let Some(class) = &row.class {
-        counts.insert("class".into(), class.as_str().into());
-    }
-    Json::Object(counts)
-}
-
-fn ip_json(row: &IpRow) -> Json {
-    let mut counts = counts_json(&row.counts);
-    counts.insert("ip".into(), row.ip.as_str().into());
-    counts.insert("count".into(), row.counts.connects.into());
-    if let Some(name) = &row.name {
-        counts.insert("domain".into(), name.as_str().into());
-    }
-    Json::Object(counts)
-}
-
-pub(super) fn counts_json(counts: &Counts) -> Map<String, Json> {
-    let Counts { connects, closes, fails, accepts, listens, bytes_sent, bytes_received } = *counts;
-    let fields = [
-        ("connects", connects),
-        ("closes", closes),
-        ("fails", fails),
-        ("accepts", accepts),
-        ("listens", listens),
-        ("bytes_sent", bytes_sent),
-        ("bytes_recv", bytes_received),
-    ];
-    fields.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect()
-}
-
-/// Without what is null.
-pub(super) fn object(fields: &[(&str, Json)]) -> Json {
-    let present = fields.iter().filter(|(_, value)| !value.is_null());
-    Json::Object(present.map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::export::JsonLines;
 use super::human::{Size, timestamp_millis};
-use super::report::{self, Ending, counts_json, gaps, object, session_json, watched};
+use super::report::{Ending, gaps, watched};
+use super::report_json::{self, counts_json, object, session_json};
 use super::table::grouped;
 use crate::event::Class;
 use crate::store::History;
@@ -225,7 +226,7 @@ pub fn snapshot(
     Ok(Some(json!({
         "v": 1,
         "now": timestamp_millis(now),
-        "report": report::value(&found, running),
+        "report": report_json::value(&found, running),
         "findings": findings(&found, &paths, running),
         "completeness": completeness(&found),
         "timeline": timeline(&strip),

@@ -14,6 +14,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::get;
 use futures_core::Stream;
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::broadcast::Receiver;
@@ -98,8 +99,10 @@ fn wanted(shared: &Shared, parameters: Parameters) -> Result<Wanted, Refusal> {
     let now = now();
     let time = |text: Option<String>| {
         let text = text.filter(|text| !text.is_empty());
-        text.map(|text| time_argument::parse_moment(&text, now).map_err(|error| wrong(error.to_string())))
-            .transpose()
+        text.map(|text| {
+            time_argument::parse_moment(&text, now, &TimeZone::UTC).map_err(|error| wrong(error.to_string()))
+        })
+        .transpose()
     };
     let filter = asked.filter.filter(|text| !text.trim().is_empty());
     let filter =

@@ -110,7 +110,7 @@ pub(super) fn stand_in(connection: &Connection, version: i32) -> rusqlite::Resul
              SELECT *, NULL AS program, NULL AS cwd, NULL AS call, NULL AS trace_id, NULL AS span_id
              FROM main.process;
          CREATE TEMP TABLE tool_call
-             (id INTEGER PRIMARY KEY, agent, agent_pid, agent_session, tool, tool_pid, tool_started);
+             (id INTEGER PRIMARY KEY, session, agent, agent_pid, agent_session, tool, tool_pid, tool_started);
          CREATE TEMP TABLE directory (id INTEGER PRIMARY KEY, path);",
     )
 }

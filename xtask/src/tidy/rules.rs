@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("stop", &[]),
     ("time_argument", &[]),
     ("words", &[]),
+    ("attention", &["words"]),
     ("files", &["privileges"]),
     ("health", &["words"]),
     ("process", &["bounded", "glob", "moment"]),
@@ -61,6 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "store",
         &[
+            "attention",
             "connection",
             "errno",
             "event",
@@ -78,6 +80,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "output",
         &[
             "alerts",
+            "attention",
             "connection",
             "errno",
             "event",

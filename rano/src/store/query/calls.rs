@@ -7,12 +7,13 @@ use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 
 use super::filter::Condition;
+use super::groups::Sort;
 use super::report::{Counts, Selection, Top};
 use super::sessions::{StoredSession, count};
 use crate::store::History;
 use crate::store::rollup::{BYTES_MAX, HOUR_MS};
 
-/// What rows are put together by.
+/// Rows by tool call, or by agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Tool,
@@ -20,19 +21,6 @@ pub enum By {
 }
 
 impl By {
-    pub const ALL: [Self; 2] = [Self::Tool, Self::Agent];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tool => "tool",
-            Self::Agent => "agent",
-        }
-    }
-
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|by| by.name() == word)
-    }
-
     /// A bare pid is no identity: within a session they repeat less than names do.
     const fn columns(self) -> &'static str {
         match self {
@@ -41,6 +29,19 @@ impl By {
             }
             Self::Agent => "part.session, part.agent, part.agent_pid",
         }
+    }
+}
+
+/// The order of rows.
+const fn order(sort: Sort) -> &'static str {
+    match sort {
+        Sort::Sent => "sum(part.sent) DESC",
+        Sort::Received => "sum(part.received) DESC",
+        Sort::Connections => "sum(part.connects) DESC",
+        Sort::Fails => "sum(part.fails) DESC",
+        Sort::First => "min(part.first)",
+        Sort::Last => "max(part.last) DESC",
+        Sort::Name => "max(part.tool), part.agent",
     }
 }
 
@@ -64,13 +65,13 @@ pub struct CallRow {
 }
 
 impl History {
-    /// The `top` that sent most, and how many there are. `sessions` are those of the selection.
+    /// The first `top`, and how many there are. `sessions` are those of the selection.
     pub fn calls(
         &self,
         selection: &Selection,
         sessions: &[StoredSession],
         by: By,
-        top: u32,
+        (top, sort): (u32, Sort),
     ) -> rusqlite::Result<Top<CallRow>> {
         let mut ids = String::new();
         for session in sessions {
@@ -90,8 +91,9 @@ impl History {
                     count(DISTINCT part.tool_pid || ' ' || part.tool_started), count(*) OVER ()
              FROM ({rows}) AS part CROSS JOIN session ON session.id = part.session
              GROUP BY {groups}
-             ORDER BY sum(part.sent) DESC, sum(part.connects) + sum(part.fails) DESC, min(part.first), part.tool
-             LIMIT {top}"
+             ORDER BY {}, sum(part.sent) DESC, sum(part.connects) + sum(part.fails) DESC, min(part.first), part.tool
+             LIMIT {top}",
+            order(sort)
         );
         let mut statement = self.connection.prepare(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;

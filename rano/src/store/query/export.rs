@@ -83,6 +83,40 @@ pub static FIELDS: [Field; 42] = [
     field("span_id", Kind::Text, "process.span_id"),
 ];
 
+/// Other names of fields, with the field that they mean.
+static ALIASES: [Field; 1] = [field("class", Kind::Text, "endpoint.type")];
+
+/// The default where each row is a connection.
+pub const CONNECTION_FIELDS: [&str; 20] = [
+    "ts",
+    "run_id",
+    "event",
+    "provider",
+    "agent",
+    "tool",
+    "pid",
+    "program",
+    "proto",
+    "local_ip",
+    "local_port",
+    "remote_ip",
+    "remote_port",
+    "domain",
+    "class",
+    "duration_ms",
+    "bytes_sent",
+    "bytes_recv",
+    "error",
+    "alert",
+];
+
+impl Field {
+    /// The field of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        FIELDS.iter().chain(&ALIASES).find(|field| field.name == name)
+    }
+}
+
 /// Tables that are joined only where something is asked of them, each after those it needs.
 const JOINS: [(&str, &str); 7] = [
     ("kind.", " CROSS JOIN kind ON kind.id = event.kind"),

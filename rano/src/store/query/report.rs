@@ -1,14 +1,15 @@
 //! The sums of sessions or of a range of time. Whole hours come from `traffic`; only the parts of an hour at the ends
 //! of a range are counted event by event.
 
-use std::cmp::Reverse;
 use std::ops::{Range, RangeInclusive};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
-use rustc_hash::FxHashMap;
+use rusqlite::{Row, params_from_iter};
 
 use super::filter::Condition;
+pub(super) use super::gathering::add;
+use super::gathering::{Gathering, Pairs, named};
+use super::groups::{Sort, ranking};
 use super::sessions::{StoredSession, Ways, columns, count};
 use crate::event::Bytes;
 use crate::filter::Filter;
@@ -97,7 +98,7 @@ impl Counts {
     }
 
     /// In the order of the fields.
-    fn of(sums: [i64; 7]) -> Self {
+    pub(super) fn of(sums: [i64; 7]) -> Self {
         let [connects, closes, fails, accepts, listens, bytes_sent, bytes_received] =
             sums.map(|sum| u64::try_from(sum).unwrap_or(0));
         Self { connects, closes, fails, accepts, listens, bytes_sent, bytes_received }
@@ -145,6 +146,12 @@ pub struct Top<T> {
     pub all: u64,
 }
 
+impl<T> Default for Top<T> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), all: 0 }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Report {
     pub selection: Selection,
@@ -163,126 +170,14 @@ pub struct Report {
     pub providers: Vec<(String, Counts)>,
     pub domains: Top<DomainRow>,
     pub ips: Top<IpRow>,
+    pub(super) pairs: Pairs,
 }
-
-/// Sums as they come in. SQLite would sort all rows to group them, which takes several times as long.
-struct Gathering {
-    /// Place in `names` of each actor's provider.
-    provider_of: FxHashMap<i64, usize>,
-    names: Vec<String>,
-    /// In the order of `names`.
-    by_provider: Vec<[i64; 7]>,
-    /// With a bit for each provider that had to do with the endpoint.
-    by_endpoint: FxHashMap<i64, (i64, [i64; 7])>,
-}
-
-impl Gathering {
-    fn new(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut names: Vec<String> = Vec::new();
-        let mut provider_of = FxHashMap::default();
-        let mut statement = connection.prepare("SELECT id, provider FROM actor")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let provider: String = row.get(1)?;
-            let place = names.iter().position(|name| *name == provider).unwrap_or_else(|| {
-                names.push(provider);
-                names.len() - 1
-            });
-            provider_of.insert(row.get(0)?, place);
-        }
-        let by_provider = vec![[0; 7]; names.len()];
-        Ok(Self { provider_of, names, by_provider, by_endpoint: FxHashMap::default() })
-    }
-
-    fn add(
-        &mut self,
-        connection: &Connection,
-        actor: i64,
-        endpoint: i64,
-        sums: [i64; 7],
-    ) -> rusqlite::Result<()> {
-        let place = self.provider_of.get(&actor).copied();
-        if let Some(provider) = place.and_then(|place| self.by_provider.get_mut(place)) {
-            add(provider, sums);
-        }
-        let (providers, endpoint) = self.by_endpoint.entry(endpoint).or_default();
-        // Sums that a late name emptied are nobody's.
-        if sums.iter().any(|sum| *sum != 0) {
-            *providers |= place.map_or(0, |place| 1 << place.min(PROVIDERS_MAX));
-        }
-        add(endpoint, sums);
-        // What is found twice in `scope` is added up later.
-        if self.by_endpoint.len() >= ENDPOINTS_MAX { self.put(connection) } else { Ok(()) }
-    }
-
-    fn put(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut insert = connection
-            .prepare_cached("INSERT INTO temp.scope VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-        for (endpoint, (providers, [connects, closes, fails, accepts, listens, sent, received])) in
-            self.by_endpoint.drain()
-        {
-            insert
-                .execute([endpoint, providers, connects, closes, fails, accepts, listens, sent, received])?;
-        }
-        Ok(())
-    }
-
-    fn total(&self) -> Counts {
-        let mut total = [0; 7];
-        for sums in &self.by_provider {
-            add(&mut total, *sums);
-        }
-        Counts::of(total)
-    }
-
-    /// In the order of [`RANKING`]; without those that did nothing.
-    fn ranked(self) -> Vec<(String, Counts)> {
-        let rows = self.names.into_iter().zip(self.by_provider.into_iter().map(Counts::of));
-        let mut rows: Vec<_> = rows.filter(|(_, counts)| counts.events() > 0).collect();
-        rows.sort_by_cached_key(|(name, counts)| {
-            let Counts { connects, fails, bytes_sent, bytes_received, .. } = *counts;
-            (Reverse((connects, fails, bytes_sent.saturating_add(bytes_received))), name.clone())
-        });
-        rows
-    }
-}
-
-fn add(to: &mut [i64; 7], sums: [i64; 7]) {
-    for (to, sum) in to.iter_mut().zip(sums) {
-        *to = to.saturating_add(sum);
-    }
-}
-
-/// The providers whose bits are set in any of the numbers of a JSON array.
-fn named(masks: &str, providers: &[String]) -> Vec<String> {
-    let masks: Vec<i64> = serde_json::from_str(masks).unwrap_or_default();
-    let all = masks.into_iter().fold(0, |all, mask| all | mask);
-    let mut names: Vec<_> = providers
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| all >> (*place).min(PROVIDERS_MAX) & 1 == 1)
-        .collect();
-    // The last bit stands for all that have none of their own.
-    names.truncate(PROVIDERS_MAX);
-    let mut names: Vec<String> = names.into_iter().map(|(_, name)| name.clone()).collect();
-    names.sort();
-    names
-}
-
-/// Endpoints whose sums are held in memory at a time; some 15 MiB.
-const ENDPOINTS_MAX: usize = 1 << 17;
-
-/// Providers that are told apart in the list beside a domain.
-const PROVIDERS_MAX: usize = 62;
 
 /// Addresses of this machine for itself.
 const LOOPBACK: &str = "endpoint.remote LIKE '127.%' OR endpoint.remote IN ('::1', '0.0.0.0', '::')";
 
 const SUMS: &str =
     "sum(connects), sum(closes), sum(fails), sum(accepts), sum(listens), sum(bytes_sent), sum(bytes_recv)";
-
-/// Most connections first, then most attempts, most bytes, by name.
-const RANKING: &str = "sum(connects) DESC, sum(fails) DESC, sum(bytes_sent) + sum(bytes_recv) DESC";
 
 impl History {
     /// The sessions that are selected, oldest first; `None` where one was named that is not there.
@@ -296,12 +191,32 @@ impl History {
 
     /// `None` where a session was named that is not there.
     pub fn report(&self, selection: &Selection, top: u32) -> rusqlite::Result<Option<Report>> {
+        self.report_with(selection, top, None, Pairs::default())
+    }
+
+    /// The same with its lists in another order, and with what [`History::details`] and [`History::groups`] need.
+    pub fn report_by(
+        &self,
+        selection: &Selection,
+        top: u32,
+        sort: Option<Sort>,
+    ) -> rusqlite::Result<Option<Report>> {
+        self.report_with(selection, top, sort, Pairs { are_kept: true, ..Pairs::default() })
+    }
+
+    fn report_with(
+        &self,
+        selection: &Selection,
+        top: u32,
+        sort: Option<Sort>,
+        pairs: Pairs,
+    ) -> rusqlite::Result<Option<Report>> {
         let Some(sessions) = self.selected(selection)? else { return Ok(None) };
         let filter = Conditions::of(selection.filter.as_ref());
         if selection.filter.is_some() {
             Condition::prepare(&self.connection)?;
         }
-        let providers = self.gather(selection, &filter, &sessions)?;
+        let mut providers = self.gather(selection, &filter, &sessions, pairs)?;
         let totals = providers.total();
         let active = if selection.is_range() || selection.filter.is_some() {
             totals.connects.saturating_sub(totals.closes)
@@ -317,8 +232,9 @@ impl History {
             active,
             read_events: filter.on_sums.is_none(),
             lookups: self.sums_where("endpoint.type = 'dns'")?,
-            domains: self.domains(top, &providers.names)?,
-            ips: self.ips(top)?,
+            domains: self.domains(top, sort, &providers.names)?,
+            ips: self.ips(top, sort)?,
+            pairs: std::mem::take(&mut providers.pairs),
             providers: providers.ranked(),
             sessions,
         }))
@@ -346,6 +262,7 @@ impl History {
         selection: &Selection,
         filter: &Conditions,
         sessions: &[StoredSession],
+        pairs: Pairs,
     ) -> rusqlite::Result<Gathering> {
         self.connection.execute_batch(
             "CREATE TEMP TABLE selected (id INTEGER PRIMARY KEY, is_whole);
@@ -362,7 +279,7 @@ impl History {
         for session in sessions {
             select.execute([session.id, first, end])?;
         }
-        let mut gathering = Gathering::new(&self.connection)?;
+        let mut gathering = Gathering::new(&self.connection, pairs)?;
         let (since, until) = (selection.since.unwrap_or(i64::MIN), selection.until.unwrap_or(i64::MAX));
         let mut part = |hours: RangeInclusive<i64>, of: Part| {
             self.gather_events(&mut gathering, &filter.on_events, &hours, since..until, of)
@@ -498,7 +415,12 @@ impl History {
         })
     }
 
-    fn domains(&self, top: u32, providers: &[String]) -> rusqlite::Result<Top<DomainRow>> {
+    fn domains(
+        &self,
+        top: u32,
+        sort: Option<Sort>,
+        providers: &[String],
+    ) -> rusqlite::Result<Top<DomainRow>> {
         let all = self.connection.query_row(
             "SELECT count(DISTINCT domain) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
              WHERE connects + closes + fails > 0",
@@ -509,7 +431,8 @@ impl History {
             "SELECT domain, {SUMS}, json_group_array(DISTINCT providers), json_group_array(DISTINCT domain_source), max(type)
              FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
              WHERE domain IS NOT NULL AND connects + closes + fails > 0
-             GROUP BY domain ORDER BY {RANKING}, domain LIMIT ?1"
+             GROUP BY domain ORDER BY {}, domain LIMIT ?1",
+            ranking(sort, "domain")
         ))?;
         let rows = statement.query_map([top], |row| {
             Ok(DomainRow {
@@ -523,7 +446,7 @@ impl History {
         Ok(Top { rows: rows.collect::<rusqlite::Result<_>>()?, all })
     }
 
-    fn ips(&self, top: u32) -> rusqlite::Result<Top<IpRow>> {
+    fn ips(&self, top: u32, sort: Option<Sort>) -> rusqlite::Result<Top<IpRow>> {
         let all = self.connection.query_row(
             "SELECT count(DISTINCT remote) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
              WHERE protocol <> 'unix' AND connects + closes + fails > 0",
@@ -540,7 +463,8 @@ impl History {
                    FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
                    WHERE protocol <> 'unix' AND remote IS NOT NULL AND connects + closes + fails > 0
                    GROUP BY remote, domain)
-             GROUP BY remote ORDER BY {RANKING}, remote LIMIT ?1"
+             GROUP BY remote ORDER BY {}, remote LIMIT ?1",
+            ranking(sort, "remote")
         ))?;
         let rows = statement.query_map([top], |row| {
             Ok(IpRow {

@@ -149,6 +149,24 @@ impl History {
         rows.collect()
     }
 
+    /// How many there are.
+    pub fn count_sessions(&self) -> rusqlite::Result<u64> {
+        self.connection.query_row("SELECT count(*) FROM session", [], |row| count(row, 0))
+    }
+
+    /// For whom a session's processes ran: its agents, else its providers, in order.
+    pub fn agents_of(&self, session: &StoredSession) -> rusqlite::Result<Vec<String>> {
+        let names = |sql: &str| -> rusqlite::Result<Vec<String>> {
+            let mut statement = self.connection.prepare(sql)?;
+            statement.query_map([session.id], |row| row.get(0))?.collect()
+        };
+        let agents = names("SELECT DISTINCT agent FROM tool_call WHERE session = ?1 ORDER BY agent")?;
+        if !agents.is_empty() {
+            return Ok(agents);
+        }
+        names("SELECT DISTINCT provider FROM activity WHERE session = ?1 ORDER BY provider")
+    }
+
     /// The largest id of an event; 0 where there is none.
     pub fn last_event(&self) -> rusqlite::Result<i64> {
         self.connection.query_row("SELECT ifnull(max(id), 0) FROM event", [], |row| row.get(0))
