@@ -8,8 +8,11 @@ use crate::connection::Connection;
 pub use crate::moment::Moment;
 pub use crate::words::{
     Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, OwnerQuality, Protocol, Role,
-    SocketState, Source, SourceKind, host_text,
+    SocketState, Source, SourceKind,
 };
+// How the store writes an address.
+#[cfg(feature = "cli")]
+pub use crate::words::host_text;
 
 /// An understood event, with its connection as it stood then.
 #[derive(Debug, Clone)]
