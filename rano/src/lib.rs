@@ -61,6 +61,8 @@ mod rooms {
     pub mod registry;
     #[cfg(feature = "serve")]
     pub mod serve;
+    #[cfg(feature = "top")]
+    pub mod top;
     #[cfg(feature = "cli")]
     pub mod releases;
     #[cfg(feature = "cli")]

@@ -60,6 +60,10 @@ mod stats;
 mod status;
 mod sudo;
 mod tool_calls;
+#[cfg(feature = "top")]
+mod top;
+#[cfg(feature = "top")]
+mod top_terminal;
 mod trouble;
 mod unknown_owners;
 mod update;
@@ -119,6 +123,10 @@ fn main() -> ExitCode {
         serve_page::all(),
         #[cfg(feature = "serve")]
         serve_stream::all(),
+        #[cfg(feature = "top")]
+        top::all(),
+        #[cfg(feature = "top")]
+        top_terminal::all(),
         export::all(),
         hostile_database::all(),
         filter::all(),

@@ -17,6 +17,8 @@ pub mod scene;
 pub mod site;
 pub mod stage;
 pub mod terminal;
+#[cfg(feature = "top")]
+pub mod tmux;
 pub mod tool_calls;
 pub mod trial;
 pub mod web;

@@ -103,7 +103,7 @@ fn ask(
     configuration: &Configuration,
     context: &Context,
 ) -> Result<(Vec<StoredSession>, Vec<Contact>)> {
-    let (since, until) = history::range(matches)?;
+    let (since, until) = history::range(matches, configuration)?;
     let last = matches.get_one::<u32>("last").copied().unwrap_or(1);
     let named: Vec<&String> = matches.get_many::<String>("run_id").into_iter().flatten().collect();
     let path = history::database(configuration);

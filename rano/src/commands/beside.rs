@@ -15,6 +15,8 @@ pub(super) enum Talk {
     OnStdout,
     /// No events, and the rest on standard error: standard output says something else.
     OnStderr,
+    /// The same, and nothing while a full-screen view has the terminal.
+    AfterScreen,
 }
 
 /// A run that is about to observe, for what goes on beside.

@@ -63,7 +63,7 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     let configuration = load(matches, context)?;
-    let (since, until) = history::range(matches)?;
+    let (since, until) = history::range(matches, &configuration)?;
     let named = matches.get_one::<String>("run_id");
     let sessions = match named {
         Some(name) => Sessions::Named(name.clone()),

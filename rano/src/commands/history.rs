@@ -209,6 +209,30 @@ pub(super) fn no_session(name: &str, path: &Path) -> Failure {
     failure.hint(format!("the latest sessions are {}", known.join(", ")))
 }
 
+/// That there is something to show, on a thread whose rights nobody needs later.
+pub(super) fn check(
+    path: &Path,
+    named_by: NamedBy,
+    following: Option<&str>,
+    context: &Context,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| -> Result<()> {
+            take_rights_to_read(path, named_by, context)?;
+            let found = History::ask(path, |history| match following {
+                Some(run) => Ok(history.session(run)?.is_some()),
+                None => Ok(true),
+            });
+            match found {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(no_session(following.unwrap_or_default(), path).into()),
+                Err(error) => Err(cannot_open(&error).into()),
+            }
+        });
+        looking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread failed")))
+    })
+}
+
 /// Run ids of this user's sessions that are going on.
 pub(super) fn running(context: &Context) -> Vec<registry::Entry> {
     let Ok(processes) = ProcessScanner::new(Path::new(PROC)) else { return Vec::new() };

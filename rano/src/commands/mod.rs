@@ -23,6 +23,8 @@ mod run;
 pub mod serve;
 pub mod sessions;
 pub mod status;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod update;
 mod usage;
 
@@ -58,7 +60,7 @@ rano shows which process of an AI command-line agent opens which network connect
 and address, for how long, with how many bytes. Without a command it observes until Ctrl-C and then prints a summary. \
 It keeps the history in a SQLite database. It never stores content.";
 
-const EXAMPLES: [(&str, &str); 12] = [
+const EXAMPLES: [(&str, &str); 13] = [
     ("rano", "watch every agent that rano knows until Ctrl-C"),
     ("rano --pattern aider --no-sqlite", "watch another agent, keep nothing"),
     ("rano --pid 4711 --json", "watch one process and its children, print JSON lines"),
@@ -67,6 +69,7 @@ const EXAMPLES: [(&str, &str); 12] = [
     ("rano report --since 24h", "report on the last day"),
     ("rano baseline > rano.lock.toml", "write a policy that allows what the latest session reached"),
     ("rano sessions", "list the sessions of the history"),
+    ("rano top", "show it live on the whole terminal"),
     ("rano serve", "show it live on a page in your browser"),
     ("rano export --format csv", "write the history for other programs"),
     ("rano config show", "show every setting and its origin"),
@@ -116,6 +119,8 @@ fn command_with(hidden: bool) -> Command {
         .after_help(after_help());
     #[cfg(feature = "serve")]
     let rano = rano.subcommand(serve::command(hidden));
+    #[cfg(feature = "top")]
+    let rano = rano.subcommand(top::command(hidden));
     rano
 }
 
@@ -163,6 +168,8 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("serve", matches)) => serve::run(matches, context),
         Some(("baseline", matches)) => baseline::run(matches, context),
         Some(("check", matches)) => check::run(matches, context),
+        #[cfg(feature = "top")]
+        Some(("top", matches)) => top::run(matches, context),
         Some(("status", matches)) => status::run(matches, context),
         Some(("export", matches)) => export::run(matches, context),
         Some(("config", matches)) => config::run(matches, context),

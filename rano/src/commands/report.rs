@@ -209,10 +209,10 @@ enum Answer {
 }
 
 /// What a page is asked for.
-struct Question<'a> {
-    selection: &'a Selection,
-    top: u32,
-    running: &'a [String],
+pub(super) struct Question<'a> {
+    pub(super) selection: &'a Selection,
+    pub(super) top: u32,
+    pub(super) running: &'a [String],
 }
 
 /// Connections of each kind in a page: the latest, and those of findings.
@@ -240,7 +240,13 @@ fn page(
         });
         asking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread failed")))
     })?;
-    let html = output::page::html(&data, "rano report");
+    say(&(write_page(&data, file, context)? + "\n"));
+    Ok(Code::Fine.into())
+}
+
+/// Returns what to say.
+pub(super) fn write_page(data: &serde_json::Value, file: &Path, context: &Context) -> Result<String> {
+    let html = output::page::html(data, "rano report");
     let failed = |error: anyhow::Error| {
         Failure::new(Code::CannotOpen, format!("write report {}", Line(&file.display().to_string())))
             .because(error)
@@ -249,11 +255,10 @@ fn page(
     let created = context.environment.files.create(file, NamedBy::CommandLine, Existing::Truncate);
     let (mut out, _) = created.map_err(|problem| failed(problem.into()))?;
     out.write_all(html.as_bytes()).map_err(|error| failed(error.into()))?;
-    say(&format!("wrote {} ({})\n", Line(&file.display().to_string()), Size(html.len() as u64)));
-    Ok(Code::Fine.into())
+    Ok(format!("wrote {} ({})", Line(&file.display().to_string()), Size(html.len() as u64)))
 }
 
-fn data(question: &Question<'_>, path: &Path) -> Result<serde_json::Value> {
+pub(super) fn data(question: &Question<'_>, path: &Path) -> Result<serde_json::Value> {
     let Question { selection, top, running } = *question;
     let now = jiff::Timestamp::now().as_millisecond();
     let lengths = view::Lengths { top: top.min(1000), paths: PATHS, parts: PARTS };

@@ -98,7 +98,8 @@ pub(super) fn run(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     if let Some(verdict) = &verdict {
         let styles = super::styles(&configuration, &context.environment, stream::stderr_is_terminal());
         let width = stream::stderr_columns().unwrap_or(history::WIDE);
-        say(&format!("\n{}", findings::text(verdict, &Look { styles: &styles, width, top: 0 })));
+        let look = Look { width, ..history::look(&styles, 0) };
+        say(&format!("\n{}", findings::text(verdict, &look)));
         if let Some(summary) = matches.get_one::<PathBuf>("summary") {
             policy::append(summary, &findings::markdown(verdict), files)?;
         }

@@ -165,7 +165,7 @@ impl Page {
     ) -> Result<ExitCode> {
         let stop = Stop::new()?;
         signals::raise_on_signals(&stop, &ReopenLogs::new()?, None)?;
-        check(&path, named_by, following.as_deref(), context)?;
+        history::check(&path, named_by, following.as_deref(), context)?;
         let (readers, named) = (context.clone(), path.clone());
         let take = move || readers.environment.files.take_rights_to_read(&named, named_by);
         let serving = self.start(Arc::new(Mutex::new(path)), following, Box::new(take), context)?;
@@ -199,30 +199,6 @@ impl Page {
         print(&format!("{url}\n"))?;
         Ok(serving)
     }
-}
-
-/// That there is something to show, on a thread whose rights nobody needs later.
-fn check(
-    path: &std::path::Path,
-    named_by: NamedBy,
-    following: Option<&str>,
-    context: &Context,
-) -> Result<()> {
-    std::thread::scope(|scope| {
-        let looking = scope.spawn(|| -> Result<()> {
-            history::take_rights_to_read(path, named_by, context)?;
-            let found = crate::store::History::ask(path, |history| match following {
-                Some(run) => Ok(history.session(run)?.is_some()),
-                None => Ok(true),
-            });
-            match found {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(history::no_session(following.unwrap_or_default(), path).into()),
-                Err(error) => Err(history::cannot_open(&error).into()),
-            }
-        });
-        looking.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread failed")))
-    })
 }
 
 /// The token in a file, which is made for its owner alone if it is missing.

@@ -431,7 +431,7 @@ fn completeness(out: &mut String, report: &Report, look: &Look<'_>) {
 }
 
 /// That nothing was missed, and of what; `None` where a source could not see some transport of its kernel.
-pub(super) fn watched(sessions: &[StoredSession]) -> Option<String> {
+pub fn watched(sessions: &[StoredSession]) -> Option<String> {
     let mut common: Option<Watched> = None;
     for session in sessions {
         let reason = session.source_reason.as_deref().unwrap_or_default();

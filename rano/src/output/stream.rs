@@ -8,6 +8,7 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 
 use super::escape::{Colors, Line, screen_json, screened};
 use super::fold::columns;
@@ -40,6 +41,11 @@ impl Stream {
 
     pub fn stderr(styles: Styles) -> Self {
         Self::new(Box::new(io::stderr()), stderr_is_terminal(), styles)
+    }
+
+    /// Standard error, to be written to when a full-screen view has given the terminal back.
+    pub fn after_screen(styles: Styles) -> Self {
+        Self::new(Box::new(Talk), false, styles)
     }
 
     /// Text for people: whole lines.
@@ -86,7 +92,82 @@ fn write(bytes: &[u8]) -> io::Result<()> {
 
 /// Talk, to standard error. Where that is closed there is nobody to tell.
 pub fn say(text: &str) {
-    let _ = io::stderr().lock().write_all(screened(text, Colors::Painted).as_bytes());
+    let _ = Talk.write_all(screened(text, Colors::Painted).as_bytes());
+}
+
+/// Bytes of talk that wait while the screen is taken; of more, the first.
+const WAITING_MAX: usize = 256 * 1024;
+
+/// What is to be said when the screen is free again; `None` while it is free.
+static WAITING: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// Standard error, or what waits for it while a full-screen view has the terminal.
+struct Talk;
+
+impl Write for Talk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *waiting {
+            Some(waiting) => {
+                let room = WAITING_MAX.saturating_sub(waiting.len());
+                waiting.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                Ok(bytes.len())
+            }
+            None => io::stderr().lock().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a full-screen view draws to.
+pub type FullScreen = BufWriter<io::Stdout>;
+
+/// The terminal for a full-screen view, which draws cells that hold screened text; talk waits from now on.
+pub fn take_screen() -> FullScreen {
+    take_screen_again();
+    BufWriter::with_capacity(64 * 1024, io::stdout())
+}
+
+/// After it was free for a while.
+pub fn take_screen_again() {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+}
+
+/// The same terminal, for what changes its mode.
+pub fn screen() -> impl Write + Send + 'static {
+    io::stdout()
+}
+
+/// Gives the terminal a text for its clipboard (xterm, "Operating System Commands", 52).
+pub fn copy(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "\x1b]52;c;{}\x07", base64(text.as_bytes())).and_then(|()| stdout.flush())
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits =
+            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let sign = SIGNS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= group.len() { sign.into() } else { '=' });
+        }
+    }
+    text
+}
+
+/// Says what waited.
+pub fn free_screen() {
+    let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(waiting) = waiting {
+        let _ = io::stderr().lock().write_all(&waiting);
+    }
 }
 
 /// A line of progress in the place of the one before; `None` takes it away.
@@ -128,4 +209,25 @@ pub fn stdout_end() -> impl AsFd + Send + 'static {
 /// Standard error to ask for its size.
 pub fn stderr_end() -> impl AsFd {
     io::stderr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        for (text, expected) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+            ("ÿþ", "w7/Dvg=="),
+        ] {
+            assert_eq!(base64(text.as_bytes()), expected, "{text}");
+        }
+    }
 }

@@ -160,6 +160,33 @@ impl Styles {
     }
 }
 
+/// What a style does, for a screen that is not painted with escape sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Paint {
+    /// Of the palette of 256.
+    pub color: Option<u8>,
+    pub bold: bool,
+    pub dim: bool,
+    pub inverted: bool,
+}
+
+impl From<Style> for Paint {
+    fn from(style: Style) -> Self {
+        let color = match style.get_fg_color() {
+            Some(anstyle::Color::Ansi256(color)) => Some(color.0),
+            Some(anstyle::Color::Ansi(color)) => Some(color as u8),
+            Some(anstyle::Color::Rgb(_)) | None => None,
+        };
+        let effects = style.get_effects();
+        Self {
+            color,
+            bold: effects.contains(Effects::BOLD),
+            dim: effects.contains(Effects::DIMMED),
+            inverted: effects.contains(Effects::INVERT),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

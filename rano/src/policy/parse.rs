@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
@@ -381,7 +382,7 @@ impl Here<'_> {
             _ => String::new(),
         };
         let is_absolute = text.get(4..5) == Some("-");
-        let moment = time_argument::parse_moment(&text, 0).ok().filter(|_| is_absolute);
+        let moment = time_argument::parse_moment(&text, 0, &TimeZone::UTC).ok().filter(|_| is_absolute);
         moment.ok_or_else(|| {
             self.error(value, "'expires' is a date, as 2026-12-31, or a time with an offset (RFC 3339)")
         })

@@ -1,7 +1,5 @@
 //! What is new, to those who listen: one reader of the database for all that want the same.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -16,8 +14,8 @@ use super::answer::{Trouble, ask};
 use crate::filter::Filter;
 use crate::output;
 use crate::output::view;
-use crate::store::History;
 use crate::store::query::export;
+use crate::store::{History, Written};
 
 /// How often it is asked whether the file was written: a look at two sizes.
 const PULSE: Duration = Duration::from_millis(40);
@@ -105,21 +103,6 @@ impl Feeds {
         };
         tokio::spawn(reader.run(Arc::clone(shared), Arc::downgrade(&sender)));
         Some((sender, listener))
-    }
-}
-
-/// Size and time of a database's log and of the file: they change with every commit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Written([Option<(u64, i64, i64)>; 2]);
-
-impl Written {
-    fn of(path: &Path) -> Self {
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        Self([PathBuf::from(log), path.to_owned()].map(|path| {
-            let metadata = path.metadata().ok()?;
-            Some((metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
-        }))
     }
 }
 

@@ -17,6 +17,8 @@ mod intern;
 mod rollup;
 mod prune;
 mod read;
+#[cfg(any(feature = "serve", feature = "top"))]
+mod written;
 pub mod query;
 
 use std::path::PathBuf;
@@ -37,6 +39,8 @@ pub use open::{OpenError, OpenProblem};
 use queue::{End, Shared};
 pub use read::History;
 use writer::Writer;
+#[cfg(any(feature = "serve", feature = "top"))]
+pub use written::Written;
 
 #[cfg(test)]
 mod tests;

@@ -173,6 +173,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("registry", &["config", "files", "process"]),
     ("serve", &["files", "filter", "output", "privileges", "store", "time_argument"]),
+    ("top", &["event", "filter", "output", "privileges", "stop", "store"]),
     (
         "commands",
         &[
@@ -200,6 +201,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "stop",
             "store",
             "time_argument",
+            "top",
             "totals",
         ],
     ),
@@ -226,6 +228,13 @@ const KEPT: &[(&str, &str, &[&str])] = &[
         &["rano/src/config/"],
     ),
     ("text for a terminal outside of output/", r"\banstyle\b|\\x1b|\\u\{1b\}|\x1b", &["rano/src/output/"]),
+    ("a full screen outside of top/", r"\b(ratatui_core|ratatui_crossterm|crossterm)::", &["rano/src/top/"]),
+    // What is written into cells was escaped: names from outside keep their columns.
+    (
+        "text for the screen past top/draw/paint.rs",
+        r"\b(set_stringn?|set_line|set_span|set_symbol|set_char|render_widget|Span::(raw|styled)|Text::(raw|from))\b",
+        &["rano/src/top/draw/paint.rs"],
+    ),
     ("the kernel's programs outside of source/ebpf/", r"\baya(_obj)?::", &["rano/src/source/ebpf/"]),
 ];
 

@@ -56,8 +56,13 @@ impl Run<'_> {
         let stdout = match talk {
             Talk::OnStdout => Stream::stdout(self.styles(stream::stdout_is_terminal())),
             Talk::OnStderr => Stream::stderr(self.styles(stream::stderr_is_terminal())),
+            Talk::AfterScreen => Stream::after_screen(self.styles(stream::stderr_is_terminal())),
         };
-        let mut stderr = Stream::stderr(self.styles(stream::stderr_is_terminal()));
+        let stderr_styles = self.styles(stream::stderr_is_terminal());
+        let mut stderr = match talk {
+            Talk::OnStdout | Talk::OnStderr => Stream::stderr(stderr_styles),
+            Talk::AfterScreen => Stream::after_screen(stderr_styles),
+        };
         stderr.is_terminal &= !self.context.environment.is_dumb_terminal();
         Terminal::new(stdout, stderr, settings, stop.clone())
     }
