@@ -147,10 +147,14 @@ pub enum Bound {
     AddressChanged,
     /// Datagram sockets that were connected and sent nothing that was seen.
     SilentDatagrams,
+    /// Process events that the kernel had no room for, or we had none for what they led to: found by polling.
+    ProcessEvents,
+    /// Times that looks between polls were put off, to stay below a hundredth of a processor.
+    QuickLooks,
 }
 
 impl Bound {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Arguments,
         Self::OtherNames,
         Self::LateNames,
@@ -161,6 +165,8 @@ impl Bound {
         Self::Transports,
         Self::AddressChanged,
         Self::SilentDatagrams,
+        Self::ProcessEvents,
+        Self::QuickLooks,
     ];
 
     /// Key in JSON.
@@ -176,6 +182,8 @@ impl Bound {
             Self::Transports => "transports_unseen",
             Self::AddressChanged => "address_changed",
             Self::SilentDatagrams => "silent_datagrams",
+            Self::ProcessEvents => "process_events_lost",
+            Self::QuickLooks => "looks_put_off",
         }
     }
 
@@ -201,6 +209,12 @@ impl Bound {
             Self::SilentDatagrams => {
                 "silent datagrams: datagram sockets that were connected and closed with nothing seen to be sent"
             }
+            Self::ProcessEvents => {
+                "process events lost: forks and execs that the kernel had no room to report; polls found the rest"
+            }
+            Self::QuickLooks => {
+                "looks put off: times that looking between polls would have cost more than 1 % of a processor"
+            }
             Self::Rankings => "rankings: connects to rare names and addresses, which were too many to rank",
         }
     }
@@ -215,7 +229,9 @@ impl Bound {
             | Self::Cooldowns
             | Self::Rankings
             | Self::AddressChanged
-            | Self::SilentDatagrams => false,
+            | Self::SilentDatagrams
+            | Self::ProcessEvents
+            | Self::QuickLooks => false,
         }
     }
 }

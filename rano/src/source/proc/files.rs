@@ -180,6 +180,18 @@ impl ProcessDirectory {
     }
 }
 
+/// The inode of the socket that a descriptor is; `Some(None)` for any other file, `None` for one that is closed.
+/// `directory` is `/proc/<pid>/fd`.
+pub(super) fn socket_of(directory: &OwnedFd, descriptor: u32) -> Result<Option<Option<u64>>, Refusal> {
+    let mut path = [0; 32];
+    let mut target = [0; 64];
+    match target_of(directory.as_fd(), c_path(&mut path, descriptor, ""), &mut target) {
+        Ok(target) => Ok(Some(inode_in(target, b"socket:["))),
+        Err(Refusal::Gone) => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
 fn target_of<'b>(
     directory: BorrowedFd<'_>,
     link: &CStr,

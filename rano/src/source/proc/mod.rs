@@ -1,6 +1,8 @@
 //! The source that needs no privileges: `sock_diag` dumps and /proc at an interval, and between polls the kernel's
 //! notifications of destroyed sockets.
 
+mod caught;
+pub mod catch;
 pub mod closing;
 pub mod destroy;
 mod files;
@@ -35,12 +37,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::event::{Moment, OwnerQuality, Protocol, SourceKind};
-use crate::health::{Bounds, Gap, Gaps};
+use crate::health::{Bound, Bounds, Gap, Gaps};
 use crate::process::ProcessId;
 use crate::process::agents::Agent;
 use crate::source::{self, Intake, Pumped, SocketChange, SocketId, Source, SourceHealth, transports, views};
 use crate::stop::Stop;
 
+use catch::Catcher;
+use caught::Quick;
 use nobodys::Blind;
 use others::OtherNamespaces;
 use own::OwnNamespace;
@@ -83,6 +87,7 @@ pub struct ProcSource {
     own: OwnNamespace,
     others: OtherNamespaces,
     scanner: ProcessScanner,
+    quick: Quick,
     polls: u32,
     next_poll_ns: u64,
     /// How long the last look took.
@@ -110,8 +115,19 @@ impl ProcSource {
         if scanner.identify(1).is_none() {
             sockets.give_reason("/proc hides other users' processes (hidepid): as root rano sees them too");
         }
+        // A single poll has nothing between polls, and where every end is told somebody else knows whose it is.
+        let is_alone = !settings.once && !settings.only_unix && !settings.every_end;
+        let catcher = is_alone.then(|| Catcher::start(Path::new(PROC), settings.udp)).and_then(|catcher| {
+            catcher
+                .inspect_err(|error| sockets.give_reason(&format!("no looks between polls ({error:#})")))
+                .ok()
+        });
+        if let Some(refused) = catcher.as_ref().and_then(|catcher| catcher.health().without_events) {
+            sockets.give_reason(&refused);
+        }
         Ok(Self {
             own: sockets,
+            quick: Quick::new(catcher),
             others: OtherNamespaces::new(netns, ephemeral, settings.udp),
             scanner,
             settings,
@@ -185,7 +201,7 @@ impl ProcSource {
         // Interrupted or not, what is there is taken.
         let _ = poll(&mut fds, Some(&patience));
         drop(fds);
-        self.own.drain(intake);
+        self.drain(intake);
     }
 
     /// Looks once more, as at an interval.
@@ -204,11 +220,12 @@ impl ProcSource {
         let is_first = self.polls == 0;
         let is_round = self.polls.is_multiple_of(ROUND);
         self.polls = self.polls.wrapping_add(1);
-        self.own.drain(intake);
+        self.drain(intake);
         let mut changes = std::mem::take(&mut self.changes);
         // Sockets first: whoever holds one of them then is either found below or gone, and that is counted.
         let missed = self.own.look(is_round, now, &mut changes);
         let newly_watched = !self.scanner.scan(now, intake).is_empty();
+        self.follow();
         let watched: Vec<ProcessId> = self.scanner.tracked().collect();
         let mut missed = missed;
         if !self.settings.only_unix {
@@ -233,7 +250,7 @@ impl ProcSource {
             intake.socket(change);
         }
         self.changes = changes;
-        self.own.drain(intake);
+        self.drain(intake);
     }
 
     /// Finds the holders of new sockets, and with `all` of every socket without a watched owner. How many may be a
@@ -247,6 +264,11 @@ impl ProcSource {
         let mut complete = true;
         let mut blind = Blind::default();
         if !wanted.is_empty() {
+            for &id in wanted.values() {
+                if let Some(claim) = self.own.claims.get(id) {
+                    found.insert(id, Holder { process: claim.process, quality: OwnerQuality::Polled });
+                }
+            }
             for &process in watched {
                 let walk = self.scanner.fds(process, |_, inode| {
                     if let Some(&id) = wanted.get(&inode) {
@@ -318,13 +340,14 @@ impl ProcSource {
         let patience = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
         let stop_fd = stop.fd();
         let mut fds = vec![PollFd::new(&stop_fd, PollFlags::IN)];
-        let wake = self.own.wake_fd().filter(|_| listens);
-        fds.extend(wake.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let wake = [self.own.wake_fd(), self.quick.catcher().map(Catcher::wake_fd)];
+        let wake = wake.map(|fd| fd.filter(|_| listens));
+        fds.extend(wake.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)));
         match poll(&mut fds, Some(&patience)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("wait for notifications"),
         }
-        let woken = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let woken = fds[1..].iter().any(|fd| !fd.revents().is_empty());
         drop(fds);
         if woken {
             // The other end of the connection, and others, are about to be told too.
@@ -364,7 +387,7 @@ impl Source for ProcSource {
             }
             if self.quiet_until_ns != 0 && now >= self.quiet_until_ns {
                 self.quiet_until_ns = 0;
-                self.own.drain(intake);
+                self.drain(intake);
                 return Ok(Pumped::More);
             }
             if now >= until.boot_ns {
@@ -378,7 +401,8 @@ impl Source for ProcSource {
     fn finish(&mut self, intake: &mut dyn Intake) -> Result<()> {
         if !self.settings.once {
             self.poll(intake);
-            self.own.end(intake);
+            self.own.stop_listening();
+            self.drain(intake);
         }
         Ok(())
     }
@@ -403,6 +427,9 @@ impl Source for ProcSource {
         let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
         let mut reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         let mut bounds = Bounds::default();
+        let quick = self.quick.health();
+        bounds.add(Bound::ProcessEvents, quick.overruns + quick.queue_full);
+        bounds.add(Bound::QuickLooks, quick.throttled);
         let wanted = (self.settings.udp, self.settings.other);
         let kind = (self.kind(), false, views::own().outside().is_none());
         let watched = transports::watched(kind, wanted, &mut bounds, &mut reason);

@@ -67,7 +67,7 @@ impl NewPids {
     }
 }
 
-fn last_pid(loadavg: &OwnedFd) -> Option<u32> {
+pub(super) fn last_pid(loadavg: &OwnedFd) -> Option<u32> {
     let mut buffer = [0; 128];
     let length = rustix::io::pread(loadavg, &mut buffer, 0).ok()?;
     let line = buffer.get(..length)?.trim_ascii();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::ProcSettings;
+use super::caught::{Claim, Claims};
 use super::closing::{self, Ends, Side};
 use super::destroy::{DestroyHealth, DestroyListener, DestroySettings, Destroyed};
 use super::gate::{Activity, Gate, Missed, OWN_NAMESPACE};
@@ -20,7 +21,7 @@ use super::sockets::{self, Ended, OTHERS, Seen, SocketTable};
 use super::throttle::RateLimits;
 use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
-use crate::event::{Address, Bytes, Moment, Protocol, SocketState};
+use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
 use crate::source::counting::{self, By, QUESTIONS_MAX};
 use crate::source::{Intake, Role, SocketChange, SocketId};
 
@@ -44,6 +45,10 @@ pub struct OwnNamespace {
     last_health: DestroyHealth,
     ends: Ends,
     heard: Vec<Destroyed>,
+    /// Whose sockets are that no table showed so far.
+    pub(super) claims: Claims,
+    /// Connections that were seen between polls, since the last one.
+    pub(super) sighted: u64,
     /// Tables that the kernel refused or does not have over netlink, and that are read as text.
     as_text: Vec<Protocol>,
     /// Looks that failed, and sockets that were described in a way that was not understood.
@@ -86,6 +91,8 @@ impl OwnNamespace {
             last_health: DestroyHealth::default(),
             ends: Ends::default(),
             heard: Vec::new(),
+            claims: Claims::default(),
+            sighted: 0,
             as_text: Vec::new(),
             unread: 0,
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
@@ -146,7 +153,10 @@ impl OwnNamespace {
         self.table.end_look(&looked_at, &notified, now, out);
         let untold = self.listener.is_none() || self.as_text.contains(&Protocol::Tcp);
         match activity.filter(|_| untold && looked_at.contains(&Protocol::Tcp)) {
-            Some(activity) => self.missed.count(activity.tcp.active_opens, self.table.new_connects(now)),
+            Some(activity) => {
+                let told = self.table.new_connects(now) + std::mem::take(&mut self.sighted);
+                self.missed.count(activity.tcp.active_opens, told)
+            }
             None => 0,
         }
     }
@@ -250,24 +260,31 @@ impl OwnNamespace {
         self.listener.as_ref().map_or(self.last_health, DestroyListener::health)
     }
 
-    /// Passes on the ends that notifications have told.
-    pub fn drain(&mut self, intake: &mut dyn Intake) {
-        let mut heard = std::mem::take(&mut self.heard);
+    /// Takes the ends that notifications have told.
+    pub fn hear(&mut self) {
         if let Some(listener) = &self.listener {
-            listener.drain(&mut heard);
+            listener.drain(&mut self.heard);
         }
+    }
+
+    /// Passes on what was heard.
+    pub fn pass_on_heard(&mut self, intake: &mut dyn Intake) {
+        let mut heard = std::mem::take(&mut self.heard);
         self.pass_on(&heard, intake);
         heard.clear();
         self.heard = heard;
     }
 
-    /// The last notifications; none come afterwards.
-    pub fn end(&mut self, intake: &mut dyn Intake) {
+    /// Hears the last notifications; none come afterwards.
+    pub fn stop_listening(&mut self) {
         if let Some(listener) = self.listener.take() {
-            let mut heard = Vec::new();
-            self.last_health = listener.stop(&mut heard);
-            self.pass_on(&heard, intake);
+            self.last_health = listener.stop(&mut self.heard);
         }
+    }
+
+    /// That table is read as text, where sockets have no cookies.
+    pub(super) fn is_text(&self, protocol: Protocol) -> bool {
+        self.dumper.is_none() || self.as_text.contains(&protocol)
     }
 
     fn pass_on(&mut self, heard: &[Destroyed], intake: &mut dyn Intake) {
@@ -284,14 +301,16 @@ impl OwnNamespace {
             }
             let id = SocketId::Cookie { netns: self.table.netns(), cookie: destroyed.cookie };
             let every_end = self.settings.every_end;
+            let claim = self.claims.take(id, destroyed.protocol, destroyed.remote.map(Address::ip).as_ref());
+            let is_held_back = self.table.is_held_back(id);
             let orphan = match self.table.ended(id, destroyed.at) {
-                Ended::Watched => {
+                Ended::Watched if !is_held_back || claim.is_none() => {
                     intake.socket(self.closing(id, destroyed));
                     continue;
                 }
-                Ended::Other if !every_end => continue,
+                Ended::Other if !every_end && claim.is_none() => continue,
                 Ended::Orphan(seen) => Some(seen),
-                Ended::Unseen | Ended::Other => self.unseen(id, destroyed),
+                Ended::Unseen | Ended::Other | Ended::Watched => self.unseen(id, destroyed),
             };
             let Some(orphan) = orphan else {
                 if every_end {
@@ -300,7 +319,14 @@ impl OwnNamespace {
                 continue;
             };
             let role = self.role(&orphan, destroyed);
-            if self.settings.unattributed {
+            if let Some(Claim { process, at, .. }) = claim {
+                let netns = self.table.netns();
+                let mut opened = sockets::unattributed(&orphan, role, at, netns);
+                opened.owner = Some(process);
+                opened.quality = OwnerQuality::Polled;
+                intake.socket(SocketChange::Opened(opened));
+                intake.socket(self.closing(id, destroyed));
+            } else if self.settings.unattributed {
                 let netns = self.table.netns();
                 let opened = sockets::unattributed(&orphan, role, destroyed.at, netns);
                 intake.socket(SocketChange::Opened(opened));

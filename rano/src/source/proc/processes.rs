@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::catch::Met;
 use super::files::{ProcFiles, ProcessDirectory, Refusal, stat_buffer};
 use super::new_pids::{self, NewPids, Search};
 use super::orphans::{self, Candidate, Marking, Marks, Suspect};
@@ -520,33 +521,87 @@ impl ProcessScanner {
         }
     }
 
-    /// The stat line was read before: an exec after that shows in the next signature.
     fn image(&mut self, process: &ProcessDirectory, pid: u32, stat: &Stat<'_>) -> Result<Image, Refusal> {
-        let uid = process.uid()?;
-        // The main thread gave back what it shared with the others when it ended.
-        let living = stat.life().is_headless.then(|| process.living_thread(pid).ok()).flatten();
-        let process = living.as_ref().unwrap_or(process);
-        let mut target = [0; 4096];
-        let exe = match process.link(c"exe", &mut target) {
-            Ok(path) => String::from_utf8_lossy(path).into_owned(),
-            // A kernel thread has none, and others' may not be read.
-            Err(Refusal::Gone | Refusal::Denied | Refusal::Failed) => String::new(),
-        };
-        match process.read(c"cmdline", LONGEST_COMMAND_LINE, &mut self.bytes) {
-            Ok(()) => {}
-            Err(Refusal::Gone) => return Err(Refusal::Gone),
-            Err(Refusal::Denied | Refusal::Failed) => self.bytes.clear(),
-        }
-        let image = Image {
-            comm: String::from_utf8_lossy(stat.comm).into_owned(),
-            exe,
-            argv: arguments(&self.bytes),
-            uid,
-        };
-        self.bytes.clear();
-        self.bytes.shrink_to(16 * 1024);
-        Ok(image)
+        read_image(process, pid, stat, &mut self.bytes)
     }
+
+    /// A child of a watched process, as somebody else read it. Whether it is watched.
+    pub(super) fn admit(&mut self, met: Met, intake: &mut dyn Intake) -> bool {
+        let Met { id, parent, forker, image, facts, occasion, at } = met;
+        if self.table.get(&id.pid).is_some_and(|entry| entry.start_time != id.start_time) {
+            self.remove(id.pid, at, intake);
+        }
+        let scans = self.scans;
+        let entry = self.table.entry(id.pid).or_insert_with(|| Entry {
+            start_time: id.start_time,
+            session: facts.session,
+            ..Entry::hidden(scans)
+        });
+        if entry.state != State::Alive {
+            return false;
+        }
+        entry.signature = facts.signature;
+        entry.program = facts.program;
+        entry.settles = scans.wrapping_add(ROUND);
+        let session = Some(facts.session).filter(|&leader| leader != 0 && leader != id.pid);
+        let birth = Birth { forker, of_tracked: forker.is_some(), session };
+        self.tell(id.pid, parent, image, (birth, occasion), at, intake);
+        self.read_newly_tracked(at, intake);
+        self.is_tracked(id)
+    }
+
+    /// A process ended, as somebody else heard.
+    pub(super) fn bury(&mut self, id: ProcessId, at: Moment, intake: &mut dyn Intake) {
+        if self.has_met(id) {
+            self.remove(id.pid, at, intake);
+        }
+    }
+
+    /// Looks at processes that are said to have begun a program.
+    pub(super) fn meet_some(&mut self, pids: &[u32], at: Moment, intake: &mut dyn Intake) {
+        for &pid in pids {
+            if self.table.contains_key(&pid) {
+                self.look(pid, at, intake);
+            } else {
+                self.meet(pid, false, at, intake);
+            }
+        }
+        self.read_newly_tracked(at, intake);
+        self.place_orphans(at, intake);
+    }
+
+    pub(super) fn is_tracked(&self, id: ProcessId) -> bool {
+        self.table.get(&id.pid).is_some_and(|entry| entry.tracked && entry.start_time == id.start_time)
+    }
+}
+
+/// What a process runs. The stat line was read before: an exec after that shows in the next signature.
+pub(super) fn read_image(
+    process: &ProcessDirectory,
+    pid: u32,
+    stat: &Stat<'_>,
+    bytes: &mut Vec<u8>,
+) -> Result<Image, Refusal> {
+    let uid = process.uid()?;
+    // The main thread gave back what it shared with the others when it ended.
+    let living = stat.life().is_headless.then(|| process.living_thread(pid).ok()).flatten();
+    let process = living.as_ref().unwrap_or(process);
+    let mut target = [0; 4096];
+    let exe = match process.link(c"exe", &mut target) {
+        Ok(path) => String::from_utf8_lossy(path).into_owned(),
+        // A kernel thread has none, and others' may not be read.
+        Err(Refusal::Gone | Refusal::Denied | Refusal::Failed) => String::new(),
+    };
+    match process.read(c"cmdline", LONGEST_COMMAND_LINE, bytes) {
+        Ok(()) => {}
+        Err(Refusal::Gone) => return Err(Refusal::Gone),
+        Err(Refusal::Denied | Refusal::Failed) => bytes.clear(),
+    }
+    let image =
+        Image { comm: String::from_utf8_lossy(stat.comm).into_owned(), exe, argv: arguments(bytes), uid };
+    bytes.clear();
+    bytes.shrink_to(16 * 1024);
+    Ok(image)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

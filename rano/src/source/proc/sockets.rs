@@ -362,6 +362,16 @@ impl SocketTable {
         tell
     }
 
+    /// The pipeline was told of it, or will be if it lasts.
+    pub fn is_watched(&self, id: SocketId) -> bool {
+        self.known.get(&id).is_some_and(|known| known.owner == Owner::Watched && known.held.is_none())
+    }
+
+    /// It is a watched process's datagram socket, and not told of so far.
+    pub fn is_held_back(&self, id: SocketId) -> bool {
+        self.known.get(&id).is_some_and(|known| known.held.is_some())
+    }
+
     /// A socket as the last look showed it.
     pub fn seen(&self, id: SocketId) -> Option<&Seen> {
         self.known.get(&id).map(|known| &known.seen)

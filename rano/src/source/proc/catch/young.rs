@@ -1,0 +1,225 @@
+//! Looks at the descriptors of one process that began a program a moment ago.
+
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use rustc_hash::FxHashMap;
+use rustix::fs::{RawDir, SeekFrom, seek};
+
+use super::super::files::{ProcessDirectory, Refusal, socket_of};
+use super::super::stat::number;
+use super::socket::{self, Copied, InetCopy};
+
+/// Looked at so long after an exec or fork, then each [`LATER_NS`] until it is grown up.
+const FIRST_NS: [u64; 3] = [3_000_000, 12_000_000, 40_000_000];
+const LATER_NS: u64 = 60_000_000;
+pub(super) const YOUTH_NS: u64 = 1_000_000_000;
+/// While it waits for the answer to a look-up it is looked at this often.
+const EXPECTING_NS: u64 = 1_000_000;
+/// More descriptors of one process are not looked at.
+const MOST: usize = 256;
+/// A descriptor that was the same in so many looks is read in every fourth only.
+const SETTLED: u8 = 2;
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) inode: u64,
+    /// `None` where the copy was refused.
+    pub(super) copy: Option<InetCopy>,
+    /// It was there in an earlier look too.
+    pub(super) again: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// Every descriptor.
+    Whole,
+    /// Those that changed lately, and the numbers that are handed out next.
+    Quick,
+}
+
+#[derive(Debug)]
+pub(super) struct Young {
+    began_ns: u64,
+    looks: usize,
+    pub(super) next_ns: u64,
+    directory: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+    /// Descriptors by number: how often each was the same file that is no socket.
+    descriptors: Vec<(u32, u8)>,
+    /// Sockets that are done with: told with both ends, or nothing for us.
+    done: FxHashMap<u64, ()>,
+    /// Sockets without a remote end so far.
+    waiting: FxHashMap<u64, ()>,
+    expects_until_ns: u64,
+}
+
+impl Young {
+    pub(super) fn new(began_ns: u64) -> Self {
+        Self {
+            began_ns,
+            looks: 0,
+            next_ns: began_ns + FIRST_NS[0],
+            directory: None,
+            pidfd: None,
+            descriptors: Vec::new(),
+            done: FxHashMap::default(),
+            waiting: FxHashMap::default(),
+            expects_until_ns: 0,
+        }
+    }
+
+    /// It runs another program from now on. What it holds stays.
+    pub(super) fn begins_anew(&mut self, at_ns: u64) {
+        self.began_ns = at_ns;
+        self.looks = 0;
+        self.next_ns = at_ns + FIRST_NS[0];
+        self.descriptors.clear();
+    }
+
+    pub(super) fn is_grown_up(&self, now_ns: u64) -> bool {
+        now_ns >= self.began_ns + YOUTH_NS && now_ns >= self.expects_until_ns
+    }
+
+    /// When it is looked at after a look at `now_ns` that was due.
+    pub(super) fn schedule(&mut self, now_ns: u64) {
+        self.looks += 1;
+        let planned = match FIRST_NS.get(self.looks) {
+            Some(after) => self.began_ns + after,
+            None => now_ns + LATER_NS,
+        };
+        let soon = now_ns < self.expects_until_ns;
+        self.next_ns = if soon { now_ns + EXPECTING_NS } else { planned.max(now_ns + EXPECTING_NS) };
+    }
+
+    /// Calls `each` for what is new among its sockets. `Denied`: it lets nobody look.
+    pub(super) fn look(
+        &mut self,
+        pid: u32,
+        process: impl FnOnce() -> Result<ProcessDirectory, Refusal>,
+        how: How,
+        now_ns: u64,
+        own_namespace: Option<u64>,
+        mut each: impl FnMut(Found),
+    ) -> Result<(), Refusal> {
+        if self.directory.is_none() {
+            self.directory = Some(process()?.open_directory(c"fd")?);
+            self.pidfd = socket::open(pid);
+        }
+        let Some(directory) = self.directory.take() else { return Ok(()) };
+        let read = match how {
+            How::Quick if !self.descriptors.is_empty() => self.next_numbers(),
+            How::Quick | How::Whole => self.list(&directory)?,
+        };
+        for descriptor in read {
+            let Some(found) = socket_of(&directory, descriptor)? else {
+                self.forget(descriptor);
+                continue;
+            };
+            let Some(inode) = found else {
+                self.note(descriptor, true);
+                continue;
+            };
+            self.note(descriptor, false);
+            if self.done.contains_key(&inode) {
+                continue;
+            }
+            self.examine(descriptor, inode, now_ns, own_namespace, &mut each);
+        }
+        self.directory = Some(directory);
+        Ok(())
+    }
+
+    fn examine(
+        &mut self,
+        descriptor: u32,
+        inode: u64,
+        now_ns: u64,
+        own_namespace: Option<u64>,
+        each: &mut impl FnMut(Found),
+    ) {
+        let copied = self
+            .pidfd
+            .as_ref()
+            .map_or(Copied::Refused, |pidfd| socket::copy(pidfd, descriptor, own_namespace));
+        let again = self.waiting.contains_key(&inode);
+        match copied {
+            Copied::Inet(copy) => {
+                if copy.ends.is_some_and(|(_, remote)| remote.port() == 53) {
+                    // An answer takes some tens of milliseconds, and then it connects.
+                    self.expects_until_ns = now_ns + 50_000_000;
+                    self.next_ns = self.next_ns.min(now_ns + EXPECTING_NS);
+                }
+                if copy.ends.is_some() && (again || copy.protocol == crate::event::Protocol::Tcp) {
+                    self.waiting.remove(&inode);
+                    self.done.insert(inode, ());
+                } else {
+                    self.waiting.insert(inode, ());
+                }
+                if !again || copy.ends.is_some() {
+                    each(Found { inode, copy: Some(copy), again });
+                }
+            }
+            Copied::Refused => {
+                self.waiting.insert(inode, ());
+                if !again {
+                    each(Found { inode, copy: None, again });
+                }
+            }
+            Copied::Other => drop(self.done.insert(inode, ())),
+            Copied::Gone => {}
+        }
+    }
+
+    /// It is known what that socket is.
+    pub(super) fn settle(&mut self, inode: u64) {
+        self.waiting.remove(&inode);
+        self.done.insert(inode, ());
+    }
+
+    fn list(&mut self, directory: &OwnedFd) -> Result<Vec<u32>, Refusal> {
+        seek(directory, SeekFrom::Start(0))?;
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut entries = RawDir::new(directory, &mut buffer);
+        let mut numbers = Vec::new();
+        while let Some(entry) = entries.next()
+            && numbers.len() < MOST
+        {
+            numbers.extend(number::<u32>(entry?.file_name().to_bytes()));
+        }
+        self.descriptors.retain(|(known, _)| numbers.binary_search(known).is_ok());
+        if !self.looks.is_multiple_of(4) {
+            let settled = |number: &u32| {
+                self.descriptors.iter().any(|(known, same)| known == number && *same >= SETTLED)
+            };
+            numbers.retain(|number| !settled(number));
+        }
+        Ok(numbers)
+    }
+
+    /// What changed lately, and the two lowest numbers that are free: the kernel hands out the lowest.
+    fn next_numbers(&self) -> Vec<u32> {
+        let mut numbers: Vec<u32> = self
+            .descriptors
+            .iter()
+            .filter(|(_, same)| *same < SETTLED)
+            .map(|(number, _)| *number)
+            .take(8)
+            .collect();
+        let is_free = |number: &u32| self.descriptors.iter().all(|(known, _)| known != number);
+        numbers.extend((0..).filter(is_free).take(2));
+        numbers
+    }
+
+    fn note(&mut self, descriptor: u32, is_file: bool) {
+        match self.descriptors.iter_mut().find(|(known, _)| *known == descriptor) {
+            Some((_, same)) => *same = if is_file { same.saturating_add(1) } else { 0 },
+            None => self.descriptors.push((descriptor, 0)),
+        }
+    }
+
+    fn forget(&mut self, descriptor: u32) {
+        self.descriptors.retain(|(known, _)| *known != descriptor);
+    }
+}
