@@ -1,12 +1,14 @@
 //! Reading /proc with few system calls and no allocation for what did not change.
 
 use std::ffi::CStr;
+use std::hash::Hasher as _;
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use rustc_hash::FxHasher;
 use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
@@ -180,16 +182,33 @@ impl ProcessDirectory {
     }
 }
 
-/// The inode of the socket that a descriptor is; `Some(None)` for any other file, `None` for one that is closed.
+/// What a descriptor leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// With its inode.
+    Socket(u64),
+    /// With a number that stands for its path.
+    File(u64),
+    Closed,
+}
+
 /// `directory` is `/proc/<pid>/fd`.
-pub(super) fn socket_of(directory: &OwnedFd, descriptor: u32) -> Result<Option<Option<u64>>, Refusal> {
+pub(super) fn target(directory: &OwnedFd, descriptor: u32) -> Result<Target, Refusal> {
     let mut path = [0; 32];
     let mut target = [0; 64];
     match target_of(directory.as_fd(), c_path(&mut path, descriptor, ""), &mut target) {
-        Ok(target) => Ok(Some(inode_in(target, b"socket:["))),
-        Err(Refusal::Gone) => Ok(None),
+        Ok(target) => {
+            Ok(inode_in(target, b"socket:[").map_or_else(|| Target::File(hash(target)), Target::Socket))
+        }
+        Err(Refusal::Gone) => Ok(Target::Closed),
         Err(refusal) => Err(refusal),
     }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 fn target_of<'b>(

@@ -70,6 +70,8 @@ pub(super) struct Watcher {
     connector: Option<Connector>,
     loadavg: Option<OwnedFd>,
     last_pid: u32,
+    /// A pid is handed out some time before its process can be seen: each is looked for twice.
+    before_last_pid: u32,
     hints: Option<Hints>,
     family: FxHashMap<u32, Member>,
     young: FxHashMap<u32, Young>,
@@ -113,7 +115,8 @@ impl Watcher {
             own_pid,
             own_namespace: socket::own_namespace(),
             connector,
-            last_pid: loadavg.as_ref().and_then(last_pid).unwrap_or(0),
+            last_pid: 0,
+            before_last_pid: 0,
             loadavg,
             hints: None,
             family: FxHashMap::default(),
@@ -205,6 +208,11 @@ impl Watcher {
         !self.young.is_empty() || self.is_following_pids()
     }
 
+    fn begin_to_follow_pids(&mut self) {
+        self.last_pid = self.loadavg.as_ref().and_then(last_pid).unwrap_or(0);
+        self.before_last_pid = self.last_pid;
+    }
+
     fn is_following_pids(&self) -> bool {
         self.loadavg.is_some() && !self.family.is_empty()
     }
@@ -230,7 +238,7 @@ impl Watcher {
             self.hints = None;
         } else if self.hints.is_none() {
             self.hints = Hints::open(self.connector.is_none()).ok();
-            self.last_pid = self.loadavg.as_ref().and_then(last_pid).unwrap_or(0);
+            self.begin_to_follow_pids();
         }
     }
 
@@ -302,7 +310,7 @@ impl Watcher {
                 self.shared.state().health.without_events = Some(format!("process events ended: {errno}"));
                 if new_pids::sees_own_namespace(&self.files) {
                     self.loadavg = self.files.open(c"loadavg").ok();
-                    self.last_pid = self.loadavg.as_ref().and_then(last_pid).unwrap_or(0);
+                    self.begin_to_follow_pids();
                 }
                 self.calm_until_ns = 0;
                 return;
@@ -398,7 +406,8 @@ impl Watcher {
     fn find_new_pids(&mut self, at: u64) {
         self.new_pids_ns = at + NEW_PIDS_NS;
         let Some(last) = self.loadavg.as_ref().and_then(last_pid) else { return };
-        let from = std::mem::replace(&mut self.last_pid, last);
+        let from = std::mem::replace(&mut self.before_last_pid, self.last_pid);
+        self.last_pid = last;
         if last > from && last - from <= NEW_PIDS_MAX {
             for pid in from + 1..=last {
                 let mut buffer = stat_buffer();

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustc_hash::FxHashMap;
 use rustix::fs::{RawDir, SeekFrom, seek};
 
-use super::super::files::{ProcessDirectory, Refusal, socket_of};
+use super::super::files::{self, ProcessDirectory, Refusal, Target};
 use super::super::stat::number;
 use super::socket::{self, Copied, InetCopy};
 
@@ -46,13 +46,20 @@ pub(super) struct Young {
     pub(super) next_ns: u64,
     directory: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
-    /// Descriptors by number: how often each was the same file that is no socket.
-    descriptors: Vec<(u32, u8)>,
+    descriptors: Vec<Descriptor>,
     /// Sockets that are done with: told with both ends, or nothing for us.
     done: FxHashMap<u64, ()>,
     /// Sockets without a remote end so far.
     waiting: FxHashMap<u64, ()>,
     expects_until_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Descriptor {
+    number: u32,
+    path: Option<u64>,
+    /// In so many looks after the first it was the same file, and no socket.
+    same: u8,
 }
 
 impl Young {
@@ -113,15 +120,18 @@ impl Young {
             How::Quick | How::Whole => self.list(&directory)?,
         };
         for descriptor in read {
-            let Some(found) = socket_of(&directory, descriptor)? else {
-                self.forget(descriptor);
-                continue;
+            let inode = match files::target(&directory, descriptor)? {
+                Target::Socket(inode) => inode,
+                Target::File(path) => {
+                    self.note(descriptor, Some(path));
+                    continue;
+                }
+                Target::Closed => {
+                    self.descriptors.retain(|known| known.number != descriptor);
+                    continue;
+                }
             };
-            let Some(inode) = found else {
-                self.note(descriptor, true);
-                continue;
-            };
-            self.note(descriptor, false);
+            self.note(descriptor, None);
             if self.done.contains_key(&inode) {
                 continue;
             }
@@ -188,38 +198,31 @@ impl Young {
         {
             numbers.extend(number::<u32>(entry?.file_name().to_bytes()));
         }
-        self.descriptors.retain(|(known, _)| numbers.binary_search(known).is_ok());
+        self.descriptors.retain(|known| numbers.binary_search(&known.number).is_ok());
         if !self.looks.is_multiple_of(4) {
-            let settled = |number: &u32| {
-                self.descriptors.iter().any(|(known, same)| known == number && *same >= SETTLED)
-            };
-            numbers.retain(|number| !settled(number));
+            let descriptors = &self.descriptors;
+            numbers.retain(|&number| {
+                !descriptors.iter().any(|known| known.number == number && known.same >= SETTLED)
+            });
         }
         Ok(numbers)
     }
 
     /// What changed lately, and the two lowest numbers that are free: the kernel hands out the lowest.
     fn next_numbers(&self) -> Vec<u32> {
-        let mut numbers: Vec<u32> = self
-            .descriptors
-            .iter()
-            .filter(|(_, same)| *same < SETTLED)
-            .map(|(number, _)| *number)
-            .take(8)
-            .collect();
-        let is_free = |number: &u32| self.descriptors.iter().all(|(known, _)| known != number);
+        let unsettled = self.descriptors.iter().filter(|known| known.same < SETTLED);
+        let mut numbers: Vec<u32> = unsettled.map(|known| known.number).take(8).collect();
+        let is_free = |number: &u32| self.descriptors.iter().all(|known| known.number != *number);
         numbers.extend((0..).filter(is_free).take(2));
         numbers
     }
 
-    fn note(&mut self, descriptor: u32, is_file: bool) {
-        match self.descriptors.iter_mut().find(|(known, _)| *known == descriptor) {
-            Some((_, same)) => *same = if is_file { same.saturating_add(1) } else { 0 },
-            None => self.descriptors.push((descriptor, 0)),
+    /// `path`: of a file that is no socket.
+    fn note(&mut self, number: u32, path: Option<u64>) {
+        match self.descriptors.iter_mut().find(|known| known.number == number) {
+            Some(known) if path.is_some() && known.path == path => known.same = known.same.saturating_add(1),
+            Some(known) => *known = Descriptor { number, path, same: 0 },
+            None => self.descriptors.push(Descriptor { number, path, same: 0 }),
         }
-    }
-
-    fn forget(&mut self, descriptor: u32) {
-        self.descriptors.retain(|(known, _)| *known != descriptor);
     }
 }
