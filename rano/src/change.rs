@@ -100,3 +100,10 @@ pub struct Closed {
     /// Where the source knows it better than the difference of the two moments.
     pub duration: Option<Duration>,
 }
+
+/// A connection that only its end revealed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stray {
+    pub opened: Opened,
+    pub closed: Closed,
+}

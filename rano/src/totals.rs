@@ -5,6 +5,7 @@ mod endpoints;
 mod pairs;
 mod ranking;
 mod standings;
+mod strays;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use standings::Tallies;
 #[cfg(feature = "cli")]
 pub use standings::{ProviderStanding, Standing};
 pub use standings::{Standings, View};
+pub use strays::Strays;
 
 /// Sums over all events so far.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +62,8 @@ pub struct Totals {
     pub left_out: LeftOut,
     /// What each class of endpoints came to.
     pub classes: BTreeMap<Class, ClassTotals>,
+    /// Connections that only their end revealed; in none of the other sums.
+    pub strays: Strays,
     /// Closes whose duration is known, and the sum of these.
     timed: u64,
     duration_sum: Duration,

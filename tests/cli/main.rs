@@ -34,6 +34,7 @@ mod once;
 mod orphans;
 mod output;
 mod presets;
+mod quick_looks;
 mod readers;
 mod report;
 mod retain;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         orphans::all(),
         output::all(),
         presets::all(),
+        quick_looks::all(),
         config_check::all(),
         stats::all(),
         sudo::all(),

@@ -294,6 +294,19 @@ impl Actor {
         self.tuples(Order::Short { to, count, lifetime })
     }
 
+    /// As [`Self::short_connections`], one, of a descendant.
+    pub fn short_connection_in(
+        &mut self,
+        who: &Descendant,
+        to: SocketAddr,
+        lifetime: Duration,
+    ) -> Result<Tuple> {
+        match self.order(&who.path, Order::Short { to, count: 1, lifetime })? {
+            Answer::Tuples(tuples) => tuples.first().copied().context("no connection"),
+            other => bail!("unexpected {other:?}"),
+        }
+    }
+
     /// Does one thing `count` times, as fast as it goes.
     pub fn flood(&mut self, flood: Flood, to: SocketAddr, count: usize) -> Result<()> {
         self.done(&[], Order::Flood { flood, to, count })

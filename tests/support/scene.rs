@@ -27,7 +27,10 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(user: User) -> Result<Self> {
-        let place = Place::new(user)?;
+        Self::at(Place::new(user)?)
+    }
+
+    pub fn at(place: Place) -> Result<Self> {
         let mut server = Actor::start(&place, "server")?;
         let tcp = server.serve(Transport::Tcp, "127.0.0.1:0", Service::Answer)?;
         let marker = Actor::start(&place, "gemini")?;

@@ -13,7 +13,7 @@ use crate::output::json;
 use crate::output::notable::{self, Concern};
 use crate::output::style::Styles;
 use crate::summary::Summary;
-use crate::totals::ClassTotals;
+use crate::totals::{ClassTotals, Strays};
 use crate::update::Hidden;
 
 /// What the bytes of open connections are, after the sums.
@@ -38,6 +38,30 @@ fn list(out: &mut String, styles: &Styles, title: &str, lines: &[String], all: u
         writeln!(out, "    … and {} more", all - lines.len())?;
     }
     Ok(())
+}
+
+/// What the connections were that only their end revealed; `None` if there was none.
+fn strays(strays: &Strays) -> Option<String> {
+    let Strays { look_ups, tcp, udp, failed, bytes, .. } = strays;
+    let word = |count: u64, one: &str, many: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{count} {many}")),
+    };
+    let arrow = |arrow, bytes: u64| (bytes > 0).then(|| format!(" {arrow}{}", Size(bytes)));
+    let carried =
+        [arrow('↑', bytes.sent), arrow('↓', bytes.received)].into_iter().flatten().collect::<String>();
+    let kinds = [
+        word(*look_ups, "look-up", "look-ups"),
+        word(*tcp, "tcp", "tcp").map(|tcp| tcp + &carried),
+        word(*udp, "udp", "udp"),
+        word(*failed, "failed", "failed"),
+    ];
+    let kinds: Vec<String> = kinds.into_iter().flatten().collect();
+    let largest = strays.largest.as_ref().filter(|_| *tcp > 1);
+    let largest = largest.map(|(remote, _)| format!("; largest {}", Escaped(&remote.to_string())));
+    let all = strays.total();
+    (all > 0).then(|| format!("{all} not attributed: {}{}", kinds.join(", "), largest.unwrap_or_default()))
 }
 
 impl Summary {
@@ -95,6 +119,9 @@ impl Summary {
                 Size(bytes.sent),
                 Size(bytes.received)
             )?;
+        }
+        if let Some(strays) = strays(&totals.strays) {
+            writeln!(out, "  {strays}")?;
         }
         if !self.excludes.is_empty() {
             let excludes = self.excludes.join(", ");
@@ -259,6 +286,19 @@ impl Summary {
             missed: BTreeMap<&'static str, u64>,
             #[serde(skip_serializing_if = "BTreeMap::is_empty")]
             bounds: BTreeMap<&'static str, u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            not_attributed: Option<StraysJson>,
+        }
+        #[derive(Serialize)]
+        struct StraysJson {
+            look_ups: u64,
+            tcp: u64,
+            udp: u64,
+            failed: u64,
+            bytes_sent: u64,
+            bytes_recv: u64,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            largest: Option<String>,
         }
         #[derive(Serialize)]
         struct EndpointJson {
@@ -310,6 +350,15 @@ impl Summary {
                 .chain((self.log_lost > 0).then_some(("log_lost", self.log_lost)))
                 .collect(),
             bounds: self.health.bounds.present().map(|(bound, count)| (bound.name(), count)).collect(),
+            not_attributed: (totals.strays.total() > 0).then(|| StraysJson {
+                look_ups: totals.strays.look_ups,
+                tcp: totals.strays.tcp,
+                udp: totals.strays.udp,
+                failed: totals.strays.failed,
+                bytes_sent: totals.strays.bytes.sent,
+                bytes_recv: totals.strays.bytes.received,
+                largest: totals.strays.largest.as_ref().map(|(remote, _)| remote.to_string()),
+            }),
         })
     }
 }

@@ -348,6 +348,17 @@ impl NamingRoom {
         }
     }
 
+    /// Of a connection that only its end revealed no name will come: of its endpoint is told where names come with
+    /// packets.
+    pub(super) fn strayed(&mut self, entry: &Entry, at: Moment, out: &mut Outlet) {
+        let connection = &entry.connection;
+        let Some(Address::Ip(remote)) = connection.remote else { return };
+        let may_be_known = is_surely_named(connection) || self.is_on();
+        if may_be_known && reach(remote.ip()) == Reach::World && is_unknown(&self.names, connection) {
+            self.tell_of_unknown(connection, remote, at, out);
+        }
+    }
+
     /// Once an endpoint.
     fn tell_of_unknown(
         &mut self,

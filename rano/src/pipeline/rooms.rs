@@ -43,6 +43,19 @@ impl Rooms {
         }
     }
 
+    /// Of a connection that nobody is shown, all at its end.
+    pub(super) fn strayed(&mut self, at: Moment, entry: &mut Entry) {
+        let kinds: &[EventKind] =
+            if entry.is_connected { &[EventKind::Connect, EventKind::Close] } else { &[EventKind::Fail] };
+        for &kind in kinds {
+            let judgement = self.alerting.judge(kind, at, self.totals.active, entry);
+            self.alerting.tell(judgement, at, entry, &mut self.out);
+        }
+        if entry.is_connected {
+            self.naming.strayed(entry, at, &mut self.out);
+        }
+    }
+
     /// It was read how many bytes an open connection has sent and received.
     pub(super) fn counted(&mut self, at: Moment, entry: &mut Entry) {
         self.totals.sum(&entry.connection, &mut entry.summed);

@@ -23,7 +23,7 @@ use crate::names::{Evidence, Party, Pointer};
 use crate::process::tree::Tree;
 use crate::process::{Process, ProcessChange, ProcessId, Verdict, provider};
 use crate::sink::Sink;
-use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId};
+use crate::source::{Closed, Intake, Open, Opened, Role, SocketChange, SocketId, Stray};
 use crate::totals::{Summed, Totals};
 use crate::update::{Counters, Update};
 
@@ -175,6 +175,40 @@ impl Tracker {
         if is_kept {
             self.live.insert(entry);
         }
+    }
+
+    /// Only its end was seen. It may be a watched process's, or not: it is summed up apart, and judged by itself.
+    fn strayed(&mut self, Stray { opened, closed }: Stray) {
+        self.unattributed += 1;
+        let (socket, at) = (opened.id, closed.at);
+        let learned = if self.rooms.naming.is_on() {
+            let by = self.receiver(None);
+            let learned = self.rooms.naming.opened(&opened, by, true);
+            self.rooms.naming.closed(&closed);
+            learned
+        } else {
+            Vec::new()
+        };
+        let own: Vec<_> = learned.into_iter().filter(|learned| learned.socket == socket).collect();
+        let mut connection = self.connection(opened, None, None);
+        let has_failed = closed.established == Some(false);
+        connection.bytes = closed.bytes;
+        connection.ended = Some(End { at, duration: None, error: closed.error, is_late: false, has_failed });
+        let naming = self.rooms.naming.first_names(&mut connection, socket, &own);
+        self.rooms.totals.strays.count(&connection);
+        if !self.tree.has_tracked() {
+            return;
+        }
+        let mut entry = Entry {
+            socket,
+            connection: Arc::new(connection),
+            is_connected: !has_failed,
+            is_kept: false,
+            naming,
+            alerts: Notes::default(),
+            summed: Summed::default(),
+        };
+        self.rooms.strayed(at, &mut entry);
     }
 
     /// A new one, without a name yet.
@@ -489,6 +523,12 @@ impl Intake for Tracker {
 
     fn unattributed(&mut self, count: u64) {
         self.unattributed += count;
+    }
+
+    fn stray(&mut self, stray: Stray) {
+        self.look_at_overdue(stray.closed.at);
+        self.rooms.naming.at(stray.closed.at);
+        self.strayed(stray);
     }
 
     fn left_out(&mut self, connections: u64) {

@@ -28,7 +28,7 @@ use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::stop::Stop;
 use crate::words::{Protocol, SourceKind};
 
-pub use crate::change::{Closed, Opened, SocketChange, SocketId};
+pub use crate::change::{Closed, Opened, SocketChange, SocketId, Stray};
 pub use crate::health::SourceHealth;
 pub use crate::moment::now;
 pub use crate::words::Role;
@@ -47,6 +47,7 @@ pub enum RawEvent {
     Unattributed {
         count: u64,
     },
+    Stray(Stray),
     LeftOut {
         connections: u64,
     },
@@ -62,8 +63,10 @@ pub trait Intake {
     fn socket(&mut self, change: SocketChange);
     /// What was learned of names, in the order of the packets and sockets.
     fn evidence(&mut self, evidence: Evidence);
-    /// Connections that were seen only as they ended and have no owner; counted, not shown.
+    /// Connections of which nothing is known but that they were there, and nobody's; counted.
     fn unattributed(&mut self, count: u64);
+    /// A connection that was seen only as it ended and has no owner; summed up and judged, not shown.
+    fn stray(&mut self, stray: Stray);
     /// Connections of excluded processes that were not told; counted.
     fn left_out(&mut self, connections: u64);
     /// Processes that became tracked or left out through another's change (a parent that was judged later); emptied by

@@ -8,7 +8,7 @@ use crate::health::Gap;
 use crate::names::feed::Feed;
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
-use crate::source::{Intake, Open, Pumped, SocketChange, Source, SourceHealth};
+use crate::source::{Intake, Open, Pumped, SocketChange, Source, SourceHealth, Stray};
 use crate::stop::Stop;
 
 /// Evidence that is passed on at once, before the source has its turn again.
@@ -76,6 +76,10 @@ impl Intake for Ordered<'_> {
 
     fn unattributed(&mut self, count: u64) {
         self.intake.unattributed(count);
+    }
+
+    fn stray(&mut self, stray: Stray) {
+        self.intake.stray(stray);
     }
 
     fn left_out(&mut self, connections: u64) {

@@ -11,7 +11,7 @@ use crate::event::{Moment, Protocol, SourceKind};
 use crate::health::{Bounds, Gaps, Watched};
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
-use crate::source::{Intake, Open, Pumped, RawEvent, SocketChange, Source, SourceHealth};
+use crate::source::{Intake, Open, Pumped, RawEvent, SocketChange, Source, SourceHealth, Stray};
 use crate::stop::Stop;
 
 /// Longest line of a recording; one with the longest command line and ancestry is far shorter.
@@ -82,6 +82,7 @@ fn moment(event: &RawEvent) -> Option<Moment> {
         | RawEvent::Clock(at) => Some(*at),
         RawEvent::Socket(change) => Some(change.at()),
         RawEvent::Evidence(evidence) => Some(evidence.at()),
+        RawEvent::Stray(stray) => Some(stray.closed.at),
         RawEvent::Process(ProcessChange::Surroundings { .. })
         | RawEvent::Recorded { .. }
         | RawEvent::Unattributed { .. }
@@ -123,6 +124,7 @@ impl Source for Replay {
                 RawEvent::Socket(change) => intake.socket(change),
                 RawEvent::Evidence(evidence) => intake.evidence(evidence),
                 RawEvent::Unattributed { count } => intake.unattributed(count),
+                RawEvent::Stray(stray) => intake.stray(stray),
                 RawEvent::LeftOut { connections } => intake.left_out(connections),
                 RawEvent::Recorded { .. } | RawEvent::Clock(_) => {}
             }
@@ -206,6 +208,11 @@ impl Intake for Tee<'_> {
     fn unattributed(&mut self, count: u64) {
         self.write(&RawEvent::Unattributed { count });
         self.intake.unattributed(count);
+    }
+
+    fn stray(&mut self, stray: Stray) {
+        self.write(&RawEvent::Stray(stray.clone()));
+        self.intake.stray(stray);
     }
 
     fn left_out(&mut self, connections: u64) {

@@ -22,7 +22,7 @@ use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::proc::inet::States;
 use crate::source::proc::sock_diag::{Dumper, Info};
 use crate::source::proc::{ProcSettings, ProcSource};
-use crate::source::{self, Closed, Intake, Open, Opened, Role, SocketChange, SocketId, Source as _};
+use crate::source::{self, Closed, Intake, Open, Opened, Role, SocketChange, SocketId, Source as _, Stray};
 use crate::stop::Stop;
 
 /// So long it is waited for a socket that is being closed; one that was passed on does not end.
@@ -297,6 +297,10 @@ impl Intake for Gathering<'_> {
 
     fn unattributed(&mut self, count: u64) {
         self.inner.unattributed(count);
+    }
+
+    fn stray(&mut self, stray: Stray) {
+        self.inner.stray(stray);
     }
 
     fn left_out(&mut self, connections: u64) {

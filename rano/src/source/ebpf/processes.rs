@@ -17,7 +17,7 @@ use crate::names::{Evidence, Party};
 use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Verdict};
 use crate::source::proc::PROC;
 use crate::source::proc::processes::{ProcessScanner, arguments};
-use crate::source::{Intake, Open, SocketChange, views};
+use crate::source::{Intake, Open, SocketChange, Stray, views};
 
 /// Nanoseconds of a clock tick, in which /proc gives start times (`USER_HZ` is 100).
 const TICK_NS: u64 = 10_000_000;
@@ -543,6 +543,10 @@ impl Intake for Learner<'_> {
 
     fn unattributed(&mut self, count: u64) {
         self.intake.unattributed(count);
+    }
+
+    fn stray(&mut self, stray: Stray) {
+        self.intake.stray(stray);
     }
 
     fn left_out(&mut self, connections: u64) {

@@ -7,7 +7,7 @@ use crate::health::{Gap, Gaps};
 use crate::names::{Evidence, Party};
 use crate::process::{ProcessChange, ProcessId, Verdict};
 use crate::source::proc::{ProcSettings, ProcSource};
-use crate::source::{self, Intake, Open, SocketChange, Source as _};
+use crate::source::{self, Intake, Open, SocketChange, Source as _, Stray};
 use crate::stop::Stop;
 
 /// Polls for unix sockets and nothing else.
@@ -66,6 +66,8 @@ impl Intake for OnlyUnix<'_> {
     }
 
     fn unattributed(&mut self, _count: u64) {}
+
+    fn stray(&mut self, _stray: Stray) {}
 
     fn left_out(&mut self, _: u64) {}
 

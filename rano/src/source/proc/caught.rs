@@ -4,7 +4,7 @@
 use rustc_hash::FxHashSet;
 
 use super::ProcSource;
-use super::catch::{CatchHealth, Catcher, Caught, Sighting};
+use super::catch::{Age, CatchHealth, Catcher, Caught, Sighting};
 use super::own::OwnNamespace;
 use super::sockets::{Holder, Seen};
 use crate::bounded::FastBounded;
@@ -111,7 +111,7 @@ impl ProcSource {
         let Some(catcher) = self.quick.catcher() else { return };
         let tracked: FxHashSet<ProcessId> = self.scanner.tracked().collect();
         for &id in tracked.difference(&self.quick.followed) {
-            catcher.watch(id);
+            catcher.watch(id, if self.polls > 1 { Age::New } else { Age::Settled });
         }
         let gone: Vec<ProcessId> = self.quick.followed.difference(&tracked).copied().collect();
         for &id in &gone {

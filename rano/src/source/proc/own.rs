@@ -23,7 +23,7 @@ use super::unix::UnixSocket;
 use super::unix_ends::UnixEnds;
 use crate::event::{Address, Bytes, Moment, OwnerQuality, Protocol, SocketState};
 use crate::source::counting::{self, By, QUESTIONS_MAX};
-use crate::source::{Intake, Role, SocketChange, SocketId};
+use crate::source::{Intake, Role, SocketChange, SocketId, Stray};
 
 /// Who waits for every end waits this long for the notification of it: with it come the bytes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -293,7 +293,6 @@ impl OwnNamespace {
             self.ends.note(destroyed);
             self.udp_ended |= destroyed.protocol == Protocol::Udp;
         }
-        let mut unattributed = 0;
         // What is read as text is known by its inode, of which a notification does not tell.
         for destroyed in heard {
             if self.as_text.contains(&destroyed.protocol) {
@@ -332,11 +331,12 @@ impl OwnNamespace {
                 intake.socket(SocketChange::Opened(opened));
                 intake.socket(self.closing(id, destroyed));
             } else if role == Role::Connect {
-                unattributed += 1;
+                let netns = self.table.netns();
+                let opened = sockets::unattributed(&orphan, role, destroyed.at, netns);
+                if let SocketChange::Closed(closed) = self.closing(id, destroyed) {
+                    intake.stray(Stray { opened, closed });
+                }
             }
-        }
-        if unattributed > 0 {
-            intake.unattributed(unattributed);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::names::asking::Asker;
 use crate::names::{Evidence, Party};
 use crate::process::{Birth, Image, Occasion, ProcessChange, ProcessId, Surroundings, Verdict};
 use crate::source::proc::processes::arguments;
-use crate::source::{self, Closed, Intake, Open, Opened, SocketChange, SocketId};
+use crate::source::{self, Closed, Intake, Open, Opened, SocketChange, SocketId, Stray};
 
 /// How soon the kernel's tables are looked at after a call.
 const LOOK_AFTER_NS: u64 = 50_000_000;
@@ -274,6 +274,8 @@ impl Intake for Fill<'_> {
 
     /// What nobody claimed is none of the command's.
     fn unattributed(&mut self, _count: u64) {}
+
+    fn stray(&mut self, _stray: Stray) {}
 
     fn left_out(&mut self, connections: u64) {
         self.intake.left_out(connections);

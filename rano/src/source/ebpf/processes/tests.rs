@@ -18,6 +18,7 @@ impl Intake for Left {
     fn evidence(&mut self, _: Evidence) {}
 
     fn unattributed(&mut self, _: u64) {}
+    fn stray(&mut self, _: crate::source::Stray) {}
 
     fn left_out(&mut self, _: u64) {}
 

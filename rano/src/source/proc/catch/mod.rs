@@ -99,8 +99,17 @@ pub struct CatchHealth {
 /// What the thread is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    Watch(ProcessId),
+    Watch(ProcessId, Age),
     Leave(ProcessId),
+}
+
+/// Whether a process is to be looked at between polls itself, and not only what it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Older than the observation.
+    Settled,
+    /// As long as it is young.
+    New,
 }
 
 /// Watches until it is dropped. Costs no wake-up while no process begins.
@@ -160,8 +169,8 @@ impl Catcher {
     }
 
     /// What this process starts is looked at from now on.
-    pub fn watch(&self, id: ProcessId) {
-        self.order(Order::Watch(id));
+    pub fn watch(&self, id: ProcessId, age: Age) {
+        self.order(Order::Watch(id, age));
     }
 
     /// It is not watched after all.

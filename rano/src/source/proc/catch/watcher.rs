@@ -14,7 +14,7 @@ use super::budget::Budget;
 use super::connector::{Connector, ProcessEvent};
 use super::hints::{Hints, Opened};
 use super::young::{Found, How, Young};
-use super::{Caught, Facts, Met, Order, QUEUE, Shared, Sighting, socket, take_short_slices};
+use super::{Age, Caught, Facts, Met, Order, QUEUE, Shared, Sighting, socket, take_short_slices};
 use crate::process::{Occasion, ProcessId};
 use crate::source::proc::destroy::moment;
 use crate::source::proc::files::{ProcFiles, Refusal, stat_buffer};
@@ -225,7 +225,7 @@ impl Watcher {
         };
         for order in orders {
             match order {
-                Order::Watch(id) => self.adopt(id),
+                Order::Watch(id, age) => self.adopt(id, age),
                 Order::Leave(id) => {
                     if self.family.get(&id.pid).is_some_and(|member| member.id == Some(id)) {
                         self.family.remove(&id.pid);
@@ -243,7 +243,7 @@ impl Watcher {
     }
 
     /// A process that a poll found to be watched. It may be young, and have children already.
-    fn adopt(&mut self, id: ProcessId) {
+    fn adopt(&mut self, id: ProcessId, age: Age) {
         if self.family.get(&id.pid).is_some_and(|member| member.id == Some(id))
             || self.family.len() >= FAMILY_MAX
         {
@@ -253,7 +253,7 @@ impl Watcher {
         self.family.insert(id.pid, Member { id: Some(id), ..Member::default() });
         self.young.remove(&id.pid);
         let started_ns = id.start_time.saturating_mul(10_000_000);
-        if now < started_ns.saturating_add(super::young::YOUTH_NS) {
+        if age == Age::New && now < started_ns.saturating_add(super::young::YOUTH_NS) {
             self.make_young(id.pid, now);
         }
     }
@@ -300,7 +300,7 @@ impl Watcher {
         if connector.overruns > before {
             self.shared.state().health.overruns += connector.overruns - before;
         }
-        let is_keen = !self.family.is_empty() && !self.is_throttled;
+        let is_keen = !self.family.is_empty() && !self.is_throttled && self.budget.is_ample();
         match read {
             // Until the next event there is nothing to wait for.
             Ok(true) if count == 0 => self.calm_until_ns = 0,

@@ -53,6 +53,8 @@ impl Intake for Watch {
 
     fn unattributed(&mut self, _: u64) {}
 
+    fn stray(&mut self, _: crate::source::Stray) {}
+
     fn left_out(&mut self, _: u64) {}
 
     fn newly_tracked(&mut self) -> Vec<ProcessId> {
