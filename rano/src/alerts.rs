@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::bounded::Bounded;
 use crate::change::SocketId;
 use crate::connection::Connection;
-use crate::event::{Address, Class, ConnectionId, Moment};
+use crate::event::{Address, Class, ConnectionId, DomainSource, Moment};
 use crate::glob::{Glob, folded_name};
 use crate::process::ProcessId;
 use endpoints::is_settled;
@@ -207,7 +207,8 @@ impl Candidate {
     /// The name that a connection is shown with.
     pub fn shown(connection: &Connection) -> Option<Self> {
         let known = connection.name.as_ref()?;
-        Some(Self { name: Arc::clone(&known.name), is_possible: connection.is_hearsay })
+        let is_possible = connection.is_hearsay || known.by == DomainSource::Known;
+        Some(Self { name: Arc::clone(&known.name), is_possible })
     }
 }
 

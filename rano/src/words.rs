@@ -362,6 +362,8 @@ pub enum DomainSource {
     Dns,
     /// Its process asked for it, and rano asked the same.
     Asked,
+    /// It is an address of the only endpoint, of those that its agent is known to use, that has it.
+    Known,
     /// The outer name of an encrypted greeting: whoever serves the real one.
     EchOuter,
     /// Another process looked it up.
@@ -372,8 +374,21 @@ pub enum DomainSource {
 
 impl DomainSource {
     /// Each of them.
-    pub const ALL: [Self; 7] =
-        [Self::Sni, Self::Quic, Self::Dns, Self::Asked, Self::EchOuter, Self::SharedDns, Self::Ptr];
+    pub const ALL: [Self; 8] = [
+        Self::Sni,
+        Self::Quic,
+        Self::Dns,
+        Self::Asked,
+        Self::Known,
+        Self::EchOuter,
+        Self::SharedDns,
+        Self::Ptr,
+    ];
+
+    /// Nobody said it of this connection: it is a guess, by the address alone.
+    pub const fn is_guess(self) -> bool {
+        matches!(self, Self::Known | Self::Ptr)
+    }
 
     /// The word used in every format.
     pub const fn name(self) -> &'static str {
@@ -382,6 +397,7 @@ impl DomainSource {
             Self::Quic => "quic",
             Self::Dns => "dns",
             Self::Asked => "asked",
+            Self::Known => "known",
             Self::EchOuter => "ech_outer",
             Self::SharedDns => "shared_dns",
             Self::Ptr => "ptr",
@@ -399,11 +415,11 @@ pub struct KnownName {
 }
 
 impl KnownName {
-    /// As people see it: `~name` for one of a reverse look-up, which is what the owner of an address calls it, and no
-    /// more than a guess at what was asked for.
+    /// As people see it: `~name` for one that is known by the address alone (of a reverse look-up, or of an endpoint
+    /// that the agent is known to use), which is no more than a guess at what was asked for.
     pub fn shown(&self) -> Arc<str> {
         match self.by {
-            DomainSource::Ptr => format!("~{}", self.name).into(),
+            DomainSource::Known | DomainSource::Ptr => format!("~{}", self.name).into(),
             DomainSource::Sni
             | DomainSource::Quic
             | DomainSource::Dns

@@ -134,7 +134,7 @@ fn a_child_that_its_forker_left_behind_is_its_agents() -> Result<()> {
 fn what_only_its_end_revealed_is_summed_up() -> Result<()> {
     let mut scene = Scene::new(User::Ordinary)?;
     let mut stranger = scene.agent("stranger")?;
-    let rano = scene.observe_every(60_000, &["--source", "proc", "--format", "pretty"])?;
+    let rano = scene.observe_every(60_000, &["--source", "proc"])?;
     let tuples = stranger.short_connections(scene.tcp, 5, Duration::ZERO)?;
     let finished = rano.interrupt()?;
     finished.expect_code(0)?;

@@ -3,6 +3,7 @@
 mod alerting;
 mod screen;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -209,6 +210,8 @@ fn names(configuration: &Configuration) -> NameSettings {
         classes: configuration.endpoints.entries.iter().map(EndpointEntry::entry).collect(),
         precious: if settings.alerts { settings.alert_domain.clone() } else { Vec::new() },
         unknown: settings.alerts,
+        // With the agents, once they are known.
+        endpoints: HashMap::new(),
         capture: None,
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn combine(documents: &[Document<'_>], findings: &mut Vec<Finding>) -
 }
 
 /// What can stand in a table.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "name",
     "provider",
     "names",
@@ -75,6 +75,7 @@ const KEYS: [&str; 10] = [
     "interpreters",
     "environment",
     "session",
+    "endpoints",
 ];
 
 /// Reads one file, and records all that is wrong with it.
@@ -123,6 +124,7 @@ impl<'a> Reader<'_, 'a, '_> {
         let interpreters =
             value("interpreters").map(|value| self.texts("interpreters", value)).unwrap_or_default();
         let session = value("session").map(|value| self.texts("session", value)).unwrap_or_default();
+        let endpoints = value("endpoints").map(|value| self.texts("endpoints", value)).unwrap_or_default();
         let environment =
             value("environment").map(|value| self.texts("environment", value)).unwrap_or_default();
         if common && packages.is_empty() && paths.is_empty() && interpreters.is_empty() {
@@ -143,6 +145,7 @@ impl<'a> Reader<'_, 'a, '_> {
             interpreters: lower(interpreters),
             environment,
             session,
+            endpoints: lower(endpoints),
         })
     }
 

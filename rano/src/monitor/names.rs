@@ -1,8 +1,10 @@
 //! Where names come from: what was asked for, what works here, and what is said where it is less.
 
+use std::collections::HashMap;
 use std::path::Path;
 #[cfg(feature = "cli")]
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::glob::Glob;
@@ -13,6 +15,7 @@ use crate::names::book::Book;
 use crate::names::classes::{ClassEntry, Classes};
 #[cfg(feature = "cli")]
 use crate::names::feed::Feed;
+use crate::names::known::KnownNames;
 use crate::names::lookups::Lookups;
 #[cfg(feature = "cli")]
 use crate::names::pcap;
@@ -57,6 +60,8 @@ pub(crate) struct NameSettings {
     pub(crate) precious: Vec<Glob>,
     /// Unknown endpoints are told of.
     pub(crate) unknown: bool,
+    /// What agents are known to use, by the agent's name.
+    pub(crate) endpoints: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// Names out of a capture.
     #[cfg(feature = "cli")]
     pub(crate) capture: Option<(PathBuf, Feed)>,
@@ -214,9 +219,27 @@ impl<'a> NameSources<'a> {
             book: if told { Book::new(hold).with_lookups(lookups) } else { Book::closed_for_good() },
             from: self.from(),
             pointers,
+            known: if self.asks_for_known() {
+                KnownNames::asking(self.settings.endpoints.clone())
+            } else {
+                KnownNames::none()
+            },
             classes: self.classes(),
             unknown: self.settings.unknown.then(UnknownEndpoints::default),
         }
+    }
+
+    /// Where packets are read, they say more.
+    fn asks_for_known(&self) -> bool {
+        let reads_none = match self.packets {
+            Packets::Nobody => true,
+            #[cfg(feature = "cli")]
+            Packets::Asked => true,
+            #[cfg(feature = "cli")]
+            Packets::Pcap | Packets::File(_) => false,
+            Packets::Ebpf => false,
+        };
+        reads_none && self.settings.reverse && !self.settings.once && !self.settings.recorded
     }
 
     /// What a recording's machine asked is not known.
@@ -272,7 +295,8 @@ impl<'a> NameSources<'a> {
         let from = match (packets, asks) {
             (Some(packets), true) => format!("{packets}, ptr where it tells none"),
             (Some(packets), false) => packets,
-            (None, true) => "ptr".to_owned(),
+            (None, true) if self.settings.endpoints.is_empty() || self.settings.once => "ptr".to_owned(),
+            (None, true) => "ptr, and the endpoints that agents are known to use (~)".to_owned(),
             (None, false) if self.settings.once && !self.settings.once_waits => {
                 "none: a single look does not wait for them".to_owned()
             }

@@ -12,8 +12,10 @@ use crate::alerts::{Judge, SeenEndpoints};
 use crate::event::Source;
 use crate::event::SourceKind;
 use crate::health::SourceHealth;
+use crate::names::known;
 use crate::pipeline::{Names, Pipeline, Scope};
 use crate::privileges;
+use crate::process::agents;
 use crate::process::matching::{Rules, Targets, Wanted};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
@@ -162,6 +164,10 @@ impl Setup {
     /// Opens the source. Its privileges are given up when it is run.
     pub(crate) fn open(mut self, rules: Rules) -> Result<Opened, NotOpened> {
         let mut settings = std::mem::take(&mut self.names);
+        settings.endpoints = match &self.targets.wanted {
+            Wanted::Agents(roster) => known::by_agent(roster.agents()),
+            Wanted::Patterns(_) => known::by_agent(&agents::built_in()),
+        };
         let mut names = NameSources::new(&mut settings);
         let Sourced { source, is_replay, running } = self.source(&mut names)?;
         let source = names.around(source);

@@ -12,10 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use domain::base::iana::Rtype;
-use domain::base::{MessageBuilder, Name};
 
-use super::dns::{self, Family, Said};
+use super::dns::{self, Said};
 use super::feed::{Feed, Sender};
 use super::{Answer, Evidence, Party, resolver};
 use crate::event::Moment;
@@ -131,22 +129,8 @@ fn send(sockets: &mut [Option<UdpSocket>; 2], id: u16, seen: &Seen) -> Option<()
         socket.set_nonblocking(true).ok()?;
         *place = Some(socket);
     }
-    let message = message(id, &seen.question)?;
+    let message = dns::question(id, &seen.question.name, seen.question.family)?;
     place.as_ref()?.send_to(&message, seen.server).ok().map(drop)
-}
-
-fn message(id: u16, question: &dns::Question) -> Option<Vec<u8>> {
-    let mut message = MessageBuilder::new_vec();
-    message.header_mut().set_id(id);
-    message.header_mut().set_rd(true);
-    let mut questions = message.question();
-    let name: Name<Vec<u8>> = question.name.parse().ok()?;
-    let kind = match question.family {
-        Family::V4 => Rtype::A,
-        Family::V6 => Rtype::AAAA,
-    };
-    questions.push((name, kind)).ok()?;
-    Some(questions.finish())
 }
 
 fn receive(socket: &UdpSocket, outstanding: &mut HashMap<u16, Outstanding>, sender: &Sender) {

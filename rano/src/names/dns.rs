@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::base::iana::{Class, Opcode, Rcode, Rtype};
 use domain::base::name::{Label, ToLabelIter};
-use domain::base::{Message, ParsedName, ParsedRecord, Ttl};
+use domain::base::{self, Message, MessageBuilder, ParsedName, ParsedRecord, Ttl};
 use domain::rdata::{A, Aaaa, Cname};
 
 use super::host_name;
@@ -44,6 +44,21 @@ pub enum Said {
     Other,
     /// No DNS, or a name that is no host name.
     Unread,
+}
+
+/// A question for the addresses of a name, as a message; `None` for what is no name.
+pub fn question(id: u16, name: &str, family: Family) -> Option<Vec<u8>> {
+    let mut message = MessageBuilder::new_vec();
+    message.header_mut().set_id(id);
+    message.header_mut().set_rd(true);
+    let mut questions = message.question();
+    let name: base::Name<Vec<u8>> = name.parse().ok()?;
+    let kind = match family {
+        Family::V4 => Rtype::A,
+        Family::V6 => Rtype::AAAA,
+    };
+    questions.push((name, kind)).ok()?;
+    Some(questions.finish())
 }
 
 pub fn read(bytes: &[u8]) -> Said {

@@ -12,6 +12,7 @@ pub mod evidence;
 #[cfg(feature = "cli")]
 pub mod feed;
 mod held;
+pub mod known;
 pub mod host_name;
 mod ledger;
 pub mod lookups;

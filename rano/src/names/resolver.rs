@@ -89,6 +89,16 @@ pub fn of_this_machine() -> Vec<IpAddr> {
     all
 }
 
+/// The resolvers that a resolv.conf names, in their order.
+pub(super) fn servers_in(resolv_conf: &Path) -> Vec<SocketAddr> {
+    config::servers(&config::read(resolv_conf))
+}
+
+/// The addresses of a name in a hosts file.
+pub(super) fn addresses_in(hosts: &Path, name: &str) -> Vec<IpAddr> {
+    config::addresses(&config::read(hosts), name)
+}
+
 /// The asking side.
 #[derive(Debug)]
 pub struct Resolver {

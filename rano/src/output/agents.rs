@@ -66,6 +66,7 @@ pub fn json(rows: &[Row<'_>]) -> String {
             "interpreters": agent.interpreters,
             "environment": agent.environment,
             "session": agent.session,
+            "endpoints": agent.endpoints,
             "origin": file.as_deref().unwrap_or("built in"),
         });
         // What is not known is left out, as in every other format.

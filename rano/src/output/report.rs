@@ -257,8 +257,10 @@ fn domains(out: &mut String, domains: &Top<DomainRow>, look: &Look<'_>) {
     let most = domains.rows.iter().map(|row| row.counts.connects).max().unwrap_or(0);
     let rows = domains.rows.iter().map(|row| {
         let mut cells = ranked(&row.counts, most);
-        // What the owners of addresses call them is a guess.
-        let guess = if row.known_by == [DomainSource::Ptr.name()] { "~" } else { "" };
+        // What is known by the address alone.
+        let is_guess =
+            |by: &String| DomainSource::ALL.iter().any(|source| source.is_guess() && source.name() == by);
+        let guess = if !row.known_by.is_empty() && row.known_by.iter().all(is_guess) { "~" } else { "" };
         cells.insert(3, format!("{guess}{}", row.domain));
         cells.extend([
             row.providers.join(","),

@@ -13,6 +13,7 @@ use crate::event::{Address, Class, DomainSource, EventKind, KnownName, Moment};
 use crate::health::{Bound, Bounds};
 use crate::names::book::{Book, Learned};
 use crate::names::classes::{Classes, Reach, reach};
+use crate::names::known::KnownNames;
 use crate::names::lookups::Receiver;
 use crate::names::pointers::{PointerName, Pointers};
 use crate::names::unknown::{News, UnknownEndpoints, Waiting};
@@ -29,6 +30,8 @@ pub struct Names {
     /// Who tells them, in words.
     pub from: String,
     pub pointers: Pointers,
+    /// The endpoints that agents are known to use.
+    pub known: KnownNames,
     pub classes: Classes,
     /// `None`: unknown endpoints are nothing to talk about.
     pub unknown: Option<UnknownEndpoints>,
@@ -41,6 +44,7 @@ impl Names {
             book: Book::new(hold),
             from: "recording".to_owned(),
             pointers: Pointers::recorded(),
+            known: KnownNames::none(),
             classes: Classes::new(&[]),
             unknown: None,
         }
@@ -52,6 +56,7 @@ impl Names {
             book: Book::closed_for_good(),
             from: "none".to_owned(),
             pointers: Pointers::none(),
+            known: KnownNames::none(),
             classes: Classes::default(),
             unknown: None,
         }
@@ -134,17 +139,27 @@ fn keep(connection: &mut Connection, name: KnownName, not_kept: &mut u64) -> boo
 /// Nothing that the watched process could not have written says what it is.
 fn is_unknown(names: &Names, connection: &Connection) -> bool {
     let name = connection.name.as_ref().map(|known| &*known.name);
-    connection.class == Class::Unknown || names.classes.is_only_claimed(name, connection.remote.as_ref())
+    // Addresses are shared: what a name was looked up for says nothing of who else uses its address.
+    let is_guess = connection.name.as_ref().is_some_and(|known| known.by == DomainSource::Known);
+    connection.class == Class::Unknown
+        || is_guess
+        || names.classes.is_only_claimed(name, connection.remote.as_ref())
 }
 
 /// Something vouches for its name: the process itself, a greeting, a resolver.
 fn is_surely_named(connection: &Connection) -> bool {
     let by = connection.name.as_ref().map(|known| known.by);
-    by.is_some_and(|by| by != DomainSource::Ptr) && !connection.is_hearsay
+    by.is_some_and(|by| !by.is_guess()) && !connection.is_hearsay
+}
+
+fn known(socket: SocketId, name: Arc<str>, at: Moment) -> Learned {
+    let name = KnownName { name, by: DomainSource::Known };
+    Learned { socket, name, is_certain: true, is_hearsay: false, at }
 }
 
 fn candidate(learned: &Learned) -> Candidate {
-    Candidate { name: Arc::clone(&learned.name.name), is_possible: !learned.is_certain || learned.is_hearsay }
+    let is_possible = !learned.is_certain || learned.is_hearsay || learned.name.by == DomainSource::Known;
+    Candidate { name: Arc::clone(&learned.name.name), is_possible }
 }
 
 /// The room where names are given.
@@ -245,6 +260,15 @@ impl NamingRoom {
             self.add_first(connection, learned, &mut notes);
         }
         let remote = connection.remote.as_ref().and_then(Address::ip_addr);
+        if let Some(call) = connection.process.as_ref().and_then(|process| process.call.as_ref()) {
+            self.names.known.wants(&call.agent, connection.since);
+        }
+        if let Some(name) =
+            remote.filter(|_| connection.process.is_some()).and_then(|ip| self.names.known.name_of(ip))
+        {
+            let learned = known(socket, name, connection.since);
+            self.add_first(connection, &learned, &mut notes);
+        }
         let pointer = remote.and_then(|ip| self.names.pointers.known(ip)).cloned();
         let is_confirmed = pointer.as_ref().is_some_and(|pointer| pointer.confirmed);
         if let Some(PointerName { name, .. }) = pointer {
@@ -275,7 +299,8 @@ impl NamingRoom {
     fn classify(&self, connection: &mut Connection, is_confirmed: bool) {
         let is_sure = is_surely_named(connection);
         let name = connection.name.as_ref();
-        let name = name.filter(|known| is_sure || known.by == DomainSource::Ptr && is_confirmed);
+        let leads_there = |by| by == DomainSource::Ptr && is_confirmed || by == DomainSource::Known;
+        let name = name.filter(|known| is_sure || leads_there(known.by));
         connection.class = self.names.classes.of(name.map(|known| &*known.name), connection.remote.as_ref());
     }
 
@@ -327,6 +352,9 @@ impl NamingRoom {
             self.unresolved += u64::from(naming.is_unresolved);
         }
         if is_nameless {
+            if connection.process.is_some() {
+                self.names.known.wait(remote.ip(), entry.socket);
+            }
             naming.awaits_pointer = self.names.pointers.want(remote.ip(), entry.socket, at);
         }
         self.suspect(entry, remote, at, out);
@@ -367,6 +395,11 @@ impl NamingRoom {
         at: Moment,
         out: &mut Outlet,
     ) {
+        // Where nobody reads packets, that a resolver has no name for an address says nothing of the endpoint.
+        let has_none = connection.name.as_ref().is_none_or(|known| known.by == DomainSource::Known);
+        if has_none && !self.is_on() {
+            return;
+        }
         self.tell_of_counted(at.boot_ns, out);
         let who = connection.process.as_ref().map(|process| process.id);
         let news = self.names.unknown.as_mut().map(|unknown| unknown.news(remote, who, at.boot_ns));
@@ -441,6 +474,12 @@ impl NamingRoom {
         pointers
     }
 
+    /// Endpoints that agents are known to use were looked up: what names that gives.
+    pub(super) fn known_passed(&mut self, now: Moment) -> Vec<Learned> {
+        let named = self.names.known.passed(now);
+        named.into_iter().map(|(socket, name)| known(socket, name, now)).collect()
+    }
+
     /// A connection that waited for a name long enough; boot clock.
     pub(super) fn take_due(&mut self, now_ns: u64) -> Option<Waiting> {
         self.names.unknown.as_mut()?.take_due(now_ns)
@@ -449,7 +488,7 @@ impl NamingRoom {
     /// Boot clock.
     pub(super) fn next_due(&self) -> Option<u64> {
         let unknown = self.names.unknown.as_ref().and_then(UnknownEndpoints::next_due);
-        unknown.into_iter().chain(self.names.pointers.next_due()).min()
+        unknown.into_iter().chain(self.names.pointers.next_due()).chain(self.names.known.next_due()).min()
     }
 }
 

@@ -447,6 +447,8 @@ impl Tracker {
         for pointer in &pointers {
             self.pointer(pointer);
         }
+        let known = self.rooms.naming.known_passed(now);
+        self.learned(&known);
         while let Some(waiting) = self.rooms.naming.take_due(now.boot_ns) {
             self.suspect_is_due(waiting, now);
         }

@@ -33,6 +33,8 @@ pub struct Agent {
     pub environment: Vec<String>,
     /// Variables by which it tells what it starts which of its sessions that belongs to.
     pub session: Vec<String>,
+    /// Hosts that it is known to use, in lower case: looked up where nothing else tells names.
+    pub endpoints: Vec<String>,
 }
 
 /// How much of what is shown a name has to be.
@@ -199,6 +201,8 @@ struct Row {
     environment: Vec<String>,
     #[serde(default)]
     session: Vec<String>,
+    #[serde(default)]
+    endpoints: Vec<String>,
 }
 
 const READ: &str = "a test reads the built-in agents";
@@ -218,6 +222,7 @@ pub fn built_in() -> Vec<Agent> {
         interpreters: row.interpreters.clone(),
         environment: row.environment.clone(),
         session: row.session.clone(),
+        endpoints: row.endpoints.clone(),
     };
     TABLE.agents.iter().map(agent).collect()
 }
@@ -263,6 +268,7 @@ mod tests {
             interpreters: Vec::new(),
             environment: Vec::new(),
             session: Vec::new(),
+            endpoints: Vec::new(),
         }
     }
 

@@ -80,6 +80,16 @@ pub(super) fn hosts(text: &str) -> HashMap<IpAddr, Arc<str>> {
     hosts
 }
 
+/// The addresses of a name, whichever of a line's names it is.
+pub(super) fn addresses(text: &str, name: &str) -> Vec<IpAddr> {
+    let address = |line: &str| {
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
+        let address = words.next()?.parse::<IpAddr>().ok()?;
+        words.any(|word| word.eq_ignore_ascii_case(name)).then(|| address.to_canonical())
+    };
+    text.lines().filter_map(address).take(HOSTS_MAX).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +103,15 @@ mod tests {
         let [named] = super::servers("nameserver fe80::2%lo")[..] else { panic!("an interface by its name") };
         assert_eq!(named.to_string(), "[fe80::2%1]:53");
         assert_eq!(super::servers("")[0].to_string(), "127.0.0.1:53");
+    }
+
+    #[test]
+    fn every_name_of_a_line_leads_to_its_address() {
+        let text =
+            "192.0.2.7 api.example auth.example # old.example\n2001:db8::7\tAUTH.example\nx auth.example\n";
+        let found = |name: &str| addresses(text, name).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(found("auth.example"), ["192.0.2.7", "2001:db8::7"]);
+        assert_eq!(found("old.example"), [""; 0]);
     }
 
     #[test]

@@ -534,7 +534,7 @@ impl History {
         // (sqlite.org/lang_select.html#bare_columns_in_an_aggregate_query).
         let mut statement = self.connection.prepare(&format!(
             "SELECT remote, {SUMS}, domain, guess, max(CASE WHEN domain IS NULL THEN -1 ELSE connects + fails END)
-             FROM (SELECT remote, domain, min(domain_source = 'ptr') AS guess, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
+             FROM (SELECT remote, domain, min(domain_source IN ('ptr', 'known')) AS guess, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
                           sum(accepts) AS accepts, sum(listens) AS listens,
                           sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
                    FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint

@@ -30,8 +30,8 @@ impl Budget {
         let cost = spent.saturating_sub(self.spent) + self.owed;
         self.at = now;
         self.spent = spent;
-        let has = (self.left + earned).min(MOST);
-        self.left = has.saturating_sub(cost);
+        let has = self.left + earned;
+        self.left = has.saturating_sub(cost).min(MOST);
         self.owed = cost.saturating_sub(has).min(MOST);
         !self.left.is_zero()
     }

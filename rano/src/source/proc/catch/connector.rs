@@ -227,7 +227,8 @@ fn births(datagram: &[u8]) -> Option<Birth> {
         // `PROC_EVENT_NONE` answers the request, with an errno.
         0 => match u32_at(data, 0)? {
             0 => None,
-            errno => Some(Birth::Refused(Errno::from_raw_os_error(i32::try_from(errno).ok()?))),
+            errno @ 1..=4095 => Some(Birth::Refused(Errno::from_raw_os_error(errno.cast_signed()))),
+            _ => None,
         },
         _ => None,
     })
