@@ -1,7 +1,7 @@
 //! Reverse look-ups on real sockets, with a DNS server of the test's own.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +18,7 @@ crate::tests![
     a_recording_holds_what_reverse_lookups_said,
     nobody_is_asked_for_addresses_of_this_machine_or_with_no_dns,
     a_resolver_that_never_answers_delays_nothing,
+    an_endpoint_that_an_agent_is_known_to_use_is_named_by_its_address,
 ];
 
 fn zone() -> Zone {
@@ -149,5 +150,37 @@ fn a_resolver_that_never_answers_delays_nothing() -> Result<()> {
         rano.interrupt()?.expect_code(0)?;
         ensure!(begin.elapsed() < patience, "the end waits for no answer: {:?}", begin.elapsed());
     }
+    Ok(())
+}
+
+fn an_endpoint_that_an_agent_is_known_to_use_is_named_by_its_address() -> Result<()> {
+    let mut scene = Scene::new(User::Root)?;
+    let network = Ipv4Addr::new(44, 0, 0, 0);
+    scene.place.own_network(network)?;
+    let dns = Server::start_with(&scene.place, "127.0.0.1:53", |name| match name {
+        "api.anthropic.com" => vec![Ipv4Addr::new(44, 0, 0, 7)],
+        "claude.ai" | "platform.claude.com" => vec![Ipv4Addr::new(44, 0, 0, 8)],
+        _ => Vec::new(),
+    })?;
+    let own = scene.server.serve(Transport::Tcp, "44.0.0.7:0", Service::Answer)?;
+    let shared = scene.server.serve(Transport::Tcp, "44.0.0.8:0", Service::Answer)?;
+    let mut claude = scene.agent("claude")?;
+    let rano = dns::ask_here(only(&scene, &claude)?.args(["--json"]), scene.directory())?.start()?;
+    let (_, tuple) = claude.connect(Transport::Tcp, own)?;
+    let name: Value = serde_json::from_str(&rano.wait_for_event("\"name\"", tuple)?)?;
+    ensure!(name["domain"] == "api.anthropic.com" && name["domain_source"] == "known", "{name}");
+    ensure!(name["endpoint_type"] == "llm_api", "{name}");
+    // All answers are there now.
+    let (_, tuple) = claude.connect(Transport::Tcp, own)?;
+    let connect: Value = serde_json::from_str(&rano.wait_for_event("\"connect\"", tuple)?)?;
+    ensure!(connect["domain"] == "api.anthropic.com", "{connect}");
+    let (_, tuple) = claude.connect(Transport::Tcp, shared)?;
+    let connect: Value = serde_json::from_str(&rano.wait_for_event("\"connect\"", tuple)?)?;
+    ensure!(connect.get("domain").is_none(), "two names have this address: {connect}");
+    let finished = rano.interrupt()?;
+    finished.expect_code(0)?;
+    ensure!(finished.stderr.contains("~api.anthropic.com"), "{}", finished.stderr);
+    ensure!(!finished.stderr.contains("Unknown endpoint"), "{}", finished.stderr);
+    ensure!(dns.asked().iter().any(|name| name.starts_with("api.anthropic.com")), "{:?}", dns.asked());
     Ok(())
 }

@@ -260,14 +260,16 @@ impl NamingRoom {
             self.add_first(connection, learned, &mut notes);
         }
         let remote = connection.remote.as_ref().and_then(Address::ip_addr);
-        if let Some(call) = connection.process.as_ref().and_then(|process| process.call.as_ref()) {
-            self.names.known.wants(&call.agent, connection.since);
-        }
-        if let Some(name) =
-            remote.filter(|_| connection.process.is_some()).and_then(|ip| self.names.known.name_of(ip))
+        if let (Some(ip), Some(process)) =
+            (remote.filter(|ip| reach(*ip) == Reach::World), &connection.process)
         {
-            let learned = known(socket, name, connection.since);
-            self.add_first(connection, &learned, &mut notes);
+            if let Some(call) = &process.call {
+                self.names.known.wants(&call.agent, connection.since);
+            }
+            if let Some(name) = self.names.known.name_of(ip) {
+                let learned = known(socket, name, connection.since);
+                self.add_first(connection, &learned, &mut notes);
+            }
         }
         let pointer = remote.and_then(|ip| self.names.pointers.known(ip)).cloned();
         let is_confirmed = pointer.as_ref().is_some_and(|pointer| pointer.confirmed);

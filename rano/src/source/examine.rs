@@ -367,7 +367,11 @@ fn polling() -> (Rung, Check) {
     match ProcSource::start(settings) {
         Ok(source) => {
             let check = match source.health().reason {
-                None => Check::new("notifications", Outcome::Fine, "the kernel tells of sockets that end"),
+                None => Check::new(
+                    "notifications",
+                    Outcome::Fine,
+                    "the kernel tells of sockets that end and of processes that begin",
+                ),
                 Some(reason) => Check::new("notifications", Outcome::Note, reason),
             };
             let outside = views::own().outside().map(str::to_owned);

@@ -1,6 +1,7 @@
 //! Measurements of rano beside a peer in the same run. Each happens in a world of its own: network, process and
 //! mount namespaces that hold only what the measurement put there and end with it.
 
+mod catch;
 pub(crate) mod hooks;
 pub(crate) mod load;
 mod measure;
@@ -33,8 +34,9 @@ enum Bench {
     OfRano,
 }
 
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("poll", Bench::InWorld(poll::measure)),
+    ("catch", Bench::Here(catch::measure)),
     ("notify", Bench::InWorld(notify::measure)),
     ("hooks", Bench::InWorld(hooks::measure)),
     ("store", Bench::OfRano),
@@ -69,7 +71,7 @@ pub(crate) fn run(names: &[OsString]) -> Result<ExitCode> {
     }
     if let Some(unknown) = names.iter().find(|name| !BENCHES.iter().any(|(known, _)| name == known)) {
         eprintln!(
-            "error: no bench '{}': poll notify hooks store report memory startup alerts names resolver run",
+            "error: no bench '{}': poll catch notify hooks store report memory startup alerts names resolver run",
             unknown.display()
         );
         return Ok(ExitCode::from(2));
