@@ -236,6 +236,10 @@ fn nothing_is_done_while_nothing_happens() -> Result<()> {
         let mut sum = 0;
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
             let status = std::fs::read_to_string(task?.path().join("status"))?;
+            // It hears of the processes of everybody, the other tests' included.
+            if status.starts_with("Name:\tyoung\n") {
+                continue;
+            }
             let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
             sum += line.context("no such line")?.trim().parse::<u64>()?;
         }

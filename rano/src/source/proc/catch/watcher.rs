@@ -30,6 +30,8 @@ const CALM_NS: u64 = 25_000_000;
 const KEEN_NS: u64 = 2_000_000;
 /// Without process events, new pids are looked for this often.
 const NEW_PIDS_NS: u64 = 20_000_000;
+/// While no pid is handed out for that long, a program that begins is waited for (the loader's cache is opened).
+const QUIET_NS: u64 = 1_000_000_000;
 /// After a hint, all young processes are looked at this often, and this long.
 const BURST_STEP_NS: u64 = 200_000;
 const BURST_NS: u64 = 4_000_000;
@@ -82,6 +84,8 @@ pub(super) struct Watcher {
     /// Events are not waited for before this time.
     calm_until_ns: u64,
     new_pids_ns: u64,
+    /// When a new pid, or a hint at one, was seen last.
+    stirred_ns: u64,
     burst_until_ns: u64,
     burst_next_ns: u64,
     /// Sockets that could not be copied: looked for in a list.
@@ -127,6 +131,7 @@ impl Watcher {
             is_throttled: false,
             calm_until_ns: 0,
             new_pids_ns: 0,
+            stirred_ns: 0,
             burst_until_ns: 0,
             burst_next_ns: 0,
             unlisted: FxHashMap::default(),
@@ -211,6 +216,8 @@ impl Watcher {
     fn begin_to_follow_pids(&mut self) {
         self.last_pid = self.loadavg.as_ref().and_then(last_pid).unwrap_or(0);
         self.before_last_pid = self.last_pid;
+        self.stirred_ns = now_ns();
+        self.new_pids_ns = self.stirred_ns;
     }
 
     fn is_following_pids(&self) -> bool {
@@ -394,6 +401,7 @@ impl Watcher {
         let Some(opened) = self.hints.as_ref().map(Hints::read) else { return };
         let Opened { before_a_connect, at_the_start } = opened;
         if (at_the_start || before_a_connect) && self.is_following_pids() {
+            self.stirred_ns = at;
             self.find_new_pids(at);
         }
         if before_a_connect && !self.young.is_empty() {
@@ -404,10 +412,14 @@ impl Watcher {
 
     /// New children by their pids, where the kernel tells of no events; and programs that members began.
     fn find_new_pids(&mut self, at: u64) {
-        self.new_pids_ns = at + NEW_PIDS_NS;
         let Some(last) = self.loadavg.as_ref().and_then(last_pid) else { return };
         let from = std::mem::replace(&mut self.before_last_pid, self.last_pid);
         self.last_pid = last;
+        if last != from {
+            self.stirred_ns = at;
+        }
+        let is_quiet = self.hints.is_some() && self.young.is_empty() && at >= self.stirred_ns + QUIET_NS;
+        self.new_pids_ns = if is_quiet { u64::MAX } else { at + NEW_PIDS_NS };
         if last > from && last - from <= NEW_PIDS_MAX {
             for pid in from + 1..=last {
                 let mut buffer = stat_buffer();
