@@ -64,6 +64,35 @@ fn strays(strays: &Strays) -> Option<String> {
     (all > 0).then(|| format!("{all} not attributed: {}{}", kinds.join(", "), largest.unwrap_or_default()))
 }
 
+/// The same in JSON.
+#[derive(Serialize)]
+struct StraysJson {
+    look_ups: u64,
+    tcp: u64,
+    udp: u64,
+    failed: u64,
+    bytes_sent: u64,
+    bytes_recv: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    largest: Option<String>,
+}
+
+impl StraysJson {
+    fn of(strays: &Strays) -> Option<Self> {
+        let Strays { look_ups, tcp, udp, failed, bytes, largest } = strays;
+        let largest = largest.as_ref().map(|(remote, _)| remote.to_string());
+        (strays.total() > 0).then_some(Self {
+            look_ups: *look_ups,
+            tcp: *tcp,
+            udp: *udp,
+            failed: *failed,
+            bytes_sent: bytes.sent,
+            bytes_recv: bytes.received,
+            largest,
+        })
+    }
+}
+
 impl Summary {
     /// Text as the terminal and pretty logs show it. `hidden`: what `--filter` kept back there, of all that is summed
     /// up here. Tables are at most `width` columns wide where what they say allows.
@@ -290,17 +319,6 @@ impl Summary {
             not_attributed: Option<StraysJson>,
         }
         #[derive(Serialize)]
-        struct StraysJson {
-            look_ups: u64,
-            tcp: u64,
-            udp: u64,
-            failed: u64,
-            bytes_sent: u64,
-            bytes_recv: u64,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            largest: Option<String>,
-        }
-        #[derive(Serialize)]
         struct EndpointJson {
             connects: u64,
             bytes_sent: u64,
@@ -350,15 +368,7 @@ impl Summary {
                 .chain((self.log_lost > 0).then_some(("log_lost", self.log_lost)))
                 .collect(),
             bounds: self.health.bounds.present().map(|(bound, count)| (bound.name(), count)).collect(),
-            not_attributed: (totals.strays.total() > 0).then(|| StraysJson {
-                look_ups: totals.strays.look_ups,
-                tcp: totals.strays.tcp,
-                udp: totals.strays.udp,
-                failed: totals.strays.failed,
-                bytes_sent: totals.strays.bytes.sent,
-                bytes_recv: totals.strays.bytes.received,
-                largest: totals.strays.largest.as_ref().map(|(remote, _)| remote.to_string()),
-            }),
+            not_attributed: StraysJson::of(&totals.strays),
         })
     }
 }

@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_is_owed_is_bounded() {
         let mut budget = Budget::new(Duration::ZERO, Duration::ZERO);
-        assert!(!budget.settle(MS, Duration::from_secs(3_600)));
-        assert!(budget.settle(Duration::from_secs(11), Duration::from_secs(3_600)));
+        assert!(!budget.settle(MS, Duration::from_hours(1)));
+        assert!(budget.settle(Duration::from_secs(11), Duration::from_hours(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel's process events (netlink connector, `CN_IDX_PROC`; include/uapi/linux/cn_proc.h): every fork, exec and
+//! The kernel's process events (netlink connector, `CN_IDX_PROC`; `include/uapi/linux/cn_proc.h`): every fork, exec and
 //! exit. From Linux 6.6 on ordinary users may listen, in the first user, pid and network namespaces.
 
 use std::fmt;
@@ -29,11 +29,11 @@ const EXEC: u32 = 2;
 const EXIT: u32 = 0x8000_0000;
 /// `NLMSG_DONE`: the type of each message of a connector.
 const DONE: u16 = 3;
-/// Asked for; the system grants up to net.core.rmem_max. An event takes about 800 bytes of it.
+/// Asked for; the system grants up to `net.core.rmem_max`. An event takes about 800 bytes of it.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// A message is 76 bytes and comes alone.
 const DATAGRAM: usize = 1024;
-/// `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` (include/linux/proc_ns.h).
+/// `PROC_PID_INIT_INO` and `PROC_USER_INIT_INO` (`include/linux/proc_ns.h`).
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 /// How long the first event may take, which is made within the call that causes it.
@@ -226,7 +226,6 @@ fn births(datagram: &[u8]) -> Option<Birth> {
         FORK => Some(Birth::Of { thread: u32_at(data, 8)?, process: u32_at(data, 12)? }),
         // `PROC_EVENT_NONE` answers the request, with an errno.
         0 => match u32_at(data, 0)? {
-            0 => None,
             errno @ 1..=4095 => Some(Birth::Refused(Errno::from_raw_os_error(errno.cast_signed()))),
             _ => None,
         },

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 use rustix::fs::{RawDir, SeekFrom, seek};
 
 use super::super::files::{self, ProcessDirectory, Refusal, Target};
@@ -48,9 +48,9 @@ pub(super) struct Young {
     pidfd: Option<OwnedFd>,
     descriptors: Vec<Descriptor>,
     /// Sockets that are done with: told with both ends, or nothing for us.
-    done: FxHashMap<u64, ()>,
+    done: FxHashSet<u64>,
     /// Sockets without a remote end so far.
-    waiting: FxHashMap<u64, ()>,
+    waiting: FxHashSet<u64>,
     expects_until_ns: u64,
 }
 
@@ -71,8 +71,8 @@ impl Young {
             directory: None,
             pidfd: None,
             descriptors: Vec::new(),
-            done: FxHashMap::default(),
-            waiting: FxHashMap::default(),
+            done: FxHashSet::default(),
+            waiting: FxHashSet::default(),
             expects_until_ns: 0,
         }
     }
@@ -132,7 +132,7 @@ impl Young {
                 }
             };
             self.note(descriptor, None);
-            if self.done.contains_key(&inode) {
+            if self.done.contains(&inode) {
                 continue;
             }
             self.examine(descriptor, inode, now_ns, own_namespace, &mut each);
@@ -153,7 +153,7 @@ impl Young {
             .pidfd
             .as_ref()
             .map_or(Copied::Refused, |pidfd| socket::copy(pidfd, descriptor, own_namespace));
-        let again = self.waiting.contains_key(&inode);
+        let again = self.waiting.contains(&inode);
         match copied {
             Copied::Inet(copy) => {
                 if copy.ends.is_some_and(|(_, remote)| remote.port() == 53) {
@@ -163,21 +163,21 @@ impl Young {
                 }
                 if copy.ends.is_some() && (again || copy.protocol == crate::event::Protocol::Tcp) {
                     self.waiting.remove(&inode);
-                    self.done.insert(inode, ());
+                    self.done.insert(inode);
                 } else {
-                    self.waiting.insert(inode, ());
+                    self.waiting.insert(inode);
                 }
                 if !again || copy.ends.is_some() {
                     each(Found { inode, copy: Some(copy), again });
                 }
             }
             Copied::Refused => {
-                self.waiting.insert(inode, ());
+                self.waiting.insert(inode);
                 if !again {
                     each(Found { inode, copy: None, again });
                 }
             }
-            Copied::Other => drop(self.done.insert(inode, ())),
+            Copied::Other => drop(self.done.insert(inode)),
             Copied::Gone => {}
         }
     }
@@ -185,7 +185,7 @@ impl Young {
     /// It is known what that socket is.
     pub(super) fn settle(&mut self, inode: u64) {
         self.waiting.remove(&inode);
-        self.done.insert(inode, ());
+        self.done.insert(inode);
     }
 
     fn list(&mut self, directory: &OwnedFd) -> Result<Vec<u32>, Refusal> {
