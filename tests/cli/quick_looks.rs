@@ -11,7 +11,7 @@ use crate::support::trial::skip;
 
 crate::tests![
     short_connections_of_children_are_told_with_their_process_or_counted,
-    with_two_agents_and_strangers_none_is_anothers,
+    with_two_agents_and_strangers_no_owner_is_wrong,
     children_are_found_by_process_events,
     a_child_that_its_forker_left_behind_is_its_agents,
     what_only_its_end_revealed_is_summed_up,
@@ -61,7 +61,7 @@ fn short_connections_of_children_are_told_with_their_process_or_counted() -> Res
     check_children(Scene::new(User::Ordinary)?).map(drop)
 }
 
-fn with_two_agents_and_strangers_none_is_anothers() -> Result<()> {
+fn with_two_agents_and_strangers_no_owner_is_wrong() -> Result<()> {
     let mut scene = Scene::new(User::Ordinary)?;
     let mut agents = [scene.agent("claude")?, scene.agent("codex")?];
     let mut stranger = scene.agent("stranger")?;

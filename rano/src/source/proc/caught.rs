@@ -1,5 +1,5 @@
 //! What was caught between two polls: children of watched processes, and sockets among their descriptors. A socket
-//! without a remote end so far is a claim: when a table or the notification of its end shows it, it is known whose it is.
+//! without a remote end so far is a claim: when a table or the notification of its end shows it, its owner is known.
 
 use rustc_hash::FxHashSet;
 

@@ -7,6 +7,7 @@ pub mod closing;
 pub mod destroy;
 mod files;
 pub mod gate;
+mod image;
 pub mod inet;
 pub mod net_text;
 pub mod netlink;

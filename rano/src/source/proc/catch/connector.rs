@@ -267,7 +267,7 @@ fn filter_threads(socket: &OwnedFd) -> Result<(), Errno> {
         len: libc::c_ushort::try_from(program.len()).expect("a dozen"),
         filter: program.as_mut_ptr(),
     };
-    // SAFETY: the option takes a `sock_fprog`, whose pointer and length are those of `program`, which outlives the call.
+    // SAFETY: the option takes a `sock_fprog`, whose pointer and length are those of `program`, which outlives it.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

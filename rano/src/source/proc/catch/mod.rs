@@ -4,6 +4,7 @@
 mod budget;
 pub mod connector;
 mod hints;
+mod listing;
 mod socket;
 mod watcher;
 mod young;

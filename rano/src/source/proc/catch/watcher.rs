@@ -18,10 +18,9 @@ use super::{Age, Caught, Facts, Met, Order, QUEUE, Shared, Sighting, socket, tak
 use crate::process::{Occasion, ProcessId};
 use crate::source::proc::destroy::moment;
 use crate::source::proc::files::{ProcFiles, Refusal, stat_buffer};
-use crate::source::proc::inet::States;
+use crate::source::proc::image::read_image;
 use crate::source::proc::new_pids::{self, last_pid};
-use crate::source::proc::processes::read_image;
-use crate::source::proc::sock_diag::{Dumper, Info};
+use crate::source::proc::sock_diag::Dumper;
 use crate::source::proc::threads;
 
 /// Events are read together that come within this time, while nobody is watched or looks are too dear.
@@ -46,10 +45,6 @@ const FAMILY_MAX: usize = 65_536;
 const YOUNG_MAX: usize = 512;
 /// More new pids at once are left to the next poll.
 const NEW_PIDS_MAX: u32 = 256;
-/// Between two lists of all sockets, and of how many lists each may be the reason.
-const LIST_NS: u64 = 2_000_000;
-const LISTS_MAX: u8 = 4;
-
 /// A process of a watched family.
 #[derive(Debug, Default)]
 struct Member {
@@ -66,7 +61,7 @@ struct Member {
 pub(super) struct Watcher {
     files: ProcFiles,
     shared: Arc<Shared>,
-    udp: bool,
+    pub(super) udp: bool,
     own_pid: u32,
     own_namespace: Option<u64>,
     connector: Option<Connector>,
@@ -76,7 +71,7 @@ pub(super) struct Watcher {
     before_last_pid: u32,
     hints: Option<Hints>,
     family: FxHashMap<u32, Member>,
-    young: FxHashMap<u32, Young>,
+    pub(super) young: FxHashMap<u32, Young>,
     strangers: FxHashSet<u32>,
     strangers_due_ns: u64,
     budget: Budget,
@@ -89,9 +84,9 @@ pub(super) struct Watcher {
     burst_until_ns: u64,
     burst_next_ns: u64,
     /// Sockets that could not be copied: looked for in a list.
-    unlisted: FxHashMap<u64, (ProcessId, u8)>,
-    listed_ns: u64,
-    dumper: Option<Dumper>,
+    pub(super) unlisted: FxHashMap<u64, (ProcessId, u8)>,
+    pub(super) listed_ns: u64,
+    pub(super) dumper: Option<Dumper>,
     bytes: Vec<u8>,
 }
 
@@ -474,7 +469,7 @@ impl Watcher {
         for (pid, how) in due {
             self.look_at(pid, how, at);
         }
-        if !self.unlisted.is_empty() && at >= self.listed_ns + LIST_NS {
+        if !self.unlisted.is_empty() && at >= self.listed_ns + super::listing::LIST_NS {
             self.list(at);
         }
     }
@@ -538,55 +533,6 @@ impl Watcher {
         }));
     }
 
-    /// Where descriptors cannot be copied, one list of all sockets says what those are that were seen.
-    fn list(&mut self, at: u64) {
-        self.listed_ns = at;
-        if self.dumper.is_none() {
-            self.dumper = Dumper::open().ok();
-        }
-        let Some(dumper) = &mut self.dumper else { return self.unlisted.clear() };
-        let mut sightings = Vec::new();
-        let unlisted = &self.unlisted;
-        let mut each = |socket: &super::super::inet::InetSocket| {
-            if let (Some((process, _)), Some(cookie)) = (unlisted.get(&socket.inode), socket.cookie) {
-                sightings.push(Sighting {
-                    process: *process,
-                    protocol: socket.protocol,
-                    inode: socket.inode,
-                    cookie,
-                    ends: socket.remote.map(|remote| (socket.local, remote)),
-                    lasts: false,
-                    at: moment(),
-                });
-            }
-        };
-        let _ = dumper.tcp(States::CONNECTIONS, Info::Without, &mut each);
-        if self.udp {
-            let _ = dumper.udp(States::ALL, &mut each);
-        }
-        for sighting in sightings {
-            self.unlisted.remove(&sighting.inode);
-            if let Some(young) = self.young.get_mut(&sighting.process.pid) {
-                young.settle(sighting.inode);
-            }
-            self.tell(Caught::Socket(sighting));
-        }
-        let mut given_up = Vec::new();
-        self.unlisted.retain(|&inode, (process, lists)| {
-            *lists += 1;
-            let again = *lists < LISTS_MAX;
-            if !again {
-                given_up.push((process.pid, inode));
-            }
-            again
-        });
-        for (pid, inode) in given_up {
-            if let Some(young) = self.young.get_mut(&pid) {
-                young.settle(inode);
-            }
-        }
-    }
-
     fn tell_of_strangers(&mut self, at: u64) {
         if at < self.strangers_due_ns {
             return;
@@ -598,7 +544,7 @@ impl Watcher {
         }
     }
 
-    fn tell(&self, caught: Caught) {
+    pub(super) fn tell(&self, caught: Caught) {
         let mut state = self.shared.state();
         if state.caught.len() >= QUEUE {
             state.health.queue_full += 1;

@@ -15,6 +15,7 @@ use crate::process::matching::{Rules, Targets};
 use crate::process::provider::Providers;
 use crate::process::redact::Redaction;
 use crate::process::tree::Tree;
+use crate::source::proc::image::{LONGEST_COMMAND_LINE, MOST_ARGUMENTS};
 use crate::source::{Open, SocketChange};
 
 /// Notes what it is told and asks a real tree.
