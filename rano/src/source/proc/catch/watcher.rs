@@ -427,19 +427,25 @@ impl Watcher {
         let young: Vec<u32> = self.young.keys().copied().collect();
         for pid in young {
             let mut buffer = stat_buffer();
-            let Ok(stat) = self.files.stat(pid, &mut buffer) else {
+            if self.files.stat(pid, &mut buffer).is_err() {
                 self.exited(pid);
-                continue;
-            };
-            let signature = stat.signature;
-            if let Some(member) = self.family.get_mut(&pid)
-                && member.id.is_some_and(|id| id.start_time == stat.start_time)
-                && member.signature != 0
-                && member.signature != signature
-            {
-                member.executed = true;
-                self.introduce(pid);
+            } else {
+                self.refresh(pid);
             }
+        }
+    }
+
+    /// A program that a member began since it was read, and that nobody told of so far, is what holds its sockets.
+    fn refresh(&mut self, pid: u32) {
+        let mut buffer = stat_buffer();
+        let Ok(stat) = self.files.stat(pid, &mut buffer) else { return };
+        if let Some(member) = self.family.get_mut(&pid)
+            && member.id.is_some_and(|id| id.start_time == stat.start_time)
+            && member.signature != 0
+            && member.signature != stat.signature
+        {
+            member.executed = true;
+            self.introduce(pid);
         }
     }
 
@@ -501,6 +507,9 @@ impl Watcher {
         if how == How::Whole || !found.is_empty() {
             // Its forker's program may go on in it.
             self.introduce(pid);
+        }
+        if !found.is_empty() {
+            self.refresh(pid);
         }
         if let Some(process) = self.family.get(&pid).and_then(|member| member.id) {
             for socket in found {
