@@ -37,6 +37,8 @@ pub struct ProcessScanner {
     new_pids: NewPids,
     table: BTreeMap<u32, Entry>,
     scans: u32,
+    /// When the last one was over; boot clock.
+    scanned_ns: u64,
     became_tracked: Vec<ProcessId>,
     marking: Marking,
     /// New in this scan.
@@ -102,6 +104,7 @@ impl ProcessScanner {
             files,
             table: BTreeMap::new(),
             scans: 0,
+            scanned_ns: 0,
             became_tracked: Vec::new(),
             marking: Marking::built_in(),
             suspects: Vec::new(),
@@ -286,6 +289,7 @@ impl ProcessScanner {
         self.pids = pids;
         self.read_newly_tracked(now, intake);
         self.place_orphans(now, intake);
+        self.scanned_ns = crate::source::now().boot_ns;
         &self.became_tracked
     }
 
@@ -528,6 +532,11 @@ impl ProcessScanner {
         let Met { id, parent, forker, image, facts, occasion, at } = met;
         if self.table.get(&id.pid).is_some_and(|entry| entry.start_time != id.start_time) {
             self.remove(id.pid, at, intake);
+        }
+        // A scan may have read it since: what is there now decides.
+        if self.has_met(id) && at.boot_ns <= self.scanned_ns {
+            self.look(id.pid, at, intake);
+            return self.is_tracked(id);
         }
         let scans = self.scans;
         let entry = self.table.entry(id.pid).or_insert_with(|| Entry {
