@@ -67,7 +67,8 @@ fn verdict(hostile: bool) -> Verdict {
 }
 
 fn rendered(format: Format, hostile: bool) -> String {
-    let look = Look { styles: &Styles::PLAIN, width: 100, top: 0, zone: &TimeZone::UTC, form: Form::Terminal };
+    let look =
+        Look { styles: &Styles::PLAIN, width: 100, top: 0, zone: &TimeZone::UTC, form: Form::Terminal };
     render(format, &verdict(hostile), &"ab".repeat(32), &look)
 }
 
@@ -136,7 +137,8 @@ fn annotations_are_ten_at_most_and_escaped() {
     assert!(text.contains("%0A[[allow]]%0Adomain = "), "{text}");
     let mut many = verdict(false);
     many.findings = many.findings.iter().cycle().take(40).cloned().collect();
-    let look = Look { styles: &Styles::PLAIN, width: 100, top: 0, zone: &TimeZone::UTC, form: Form::Terminal };
+    let look =
+        Look { styles: &Styles::PLAIN, width: 100, top: 0, zone: &TimeZone::UTC, form: Form::Terminal };
     let text = render(Format::Github, &many, "", &look);
     assert_eq!(text.lines().filter(|line| line.starts_with("::")).count(), 10, "{text}");
 }

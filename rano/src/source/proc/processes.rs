@@ -226,7 +226,7 @@ impl ProcessScanner {
         let (process, _) = self.files.process_if(id).ok()?;
         let mut buffer = stat_buffer();
         let stat = process.stat(&mut buffer).ok()?;
-        let image = self.image(&process, id.pid, &stat).ok()?;
+        let image = read_image(&process, id.pid, &stat, &mut self.bytes).ok()?;
         Some((stat.parent, image))
     }
 
@@ -390,7 +390,7 @@ impl ProcessScanner {
         if self.table.get(&stat.parent).is_some_and(|parent| parent.looked_at != self.scans) {
             self.look(stat.parent, now, intake);
         }
-        let image = self.image(process, pid, &stat)?;
+        let image = read_image(process, pid, &stat, &mut self.bytes)?;
         self.table.insert(pid, entry);
         let session = Some(stat.session).filter(|&leader| leader != 0 && leader != pid);
         let birth = Birth { session, ..Birth::default() };
@@ -434,7 +434,7 @@ impl ProcessScanner {
             let birth = Birth { forker: Some(forker), ..Birth::default() };
             let mut buffer = stat_buffer();
             let Ok(stat) = process.stat(&mut buffer) else { continue };
-            let Ok(image) = self.image(&process, id.pid, &stat) else { continue };
+            let Ok(image) = read_image(&process, id.pid, &stat, &mut self.bytes) else { continue };
             self.tell(id.pid, stat.parent, image, (birth, Occasion::Found), now, intake);
         }
         self.read_newly_tracked(now, intake);
@@ -463,7 +463,7 @@ impl ProcessScanner {
         let mut buffer = stat_buffer();
         let Ok(stat) = process.stat(&mut buffer) else { return };
         let stat = threads::complete(&process, pid, stat);
-        let Ok(image) = self.image(&process, pid, &stat) else { return };
+        let Ok(image) = read_image(&process, pid, &stat, &mut self.bytes) else { return };
         let mut occasion = Occasion::Found;
         if let Some(entry) = self.table.get_mut(&pid) {
             // Code, stack and arguments lie where they lay: only what stands in them, or the name, is another.
@@ -521,10 +521,6 @@ impl ProcessScanner {
                 self.read_again(id.pid, now, intake);
             }
         }
-    }
-
-    fn image(&mut self, process: &ProcessDirectory, pid: u32, stat: &Stat<'_>) -> Result<Image, Refusal> {
-        read_image(process, pid, stat, &mut self.bytes)
     }
 
     /// A child of a watched process, as somebody else read it. Whether it is watched.
