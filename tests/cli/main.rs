@@ -47,6 +47,7 @@ mod shutdown;
 mod stats;
 mod status;
 mod sudo;
+mod tampering;
 mod tool_calls;
 mod trouble;
 mod unknown_owners;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         config_check::all(),
         stats::all(),
         sudo::all(),
+        tampering::all(),
         tool_calls::all(),
         hostile_files::all(),
         log_files::all(),

@@ -16,11 +16,14 @@ mod pids;
 mod ready;
 pub mod report;
 mod run;
+mod seal_key;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod service;
 pub mod status;
 pub mod update;
 mod usage;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -97,6 +100,8 @@ fn command_with(hidden: bool) -> Command {
         .subcommand(diff::command())
         .subcommand(status::command())
         .subcommand(export::command())
+        .subcommand(verify::command())
+        .subcommand(service::command())
         .subcommand(config::command(hidden))
         .subcommand(doctor::command())
         .subcommand(agents::command())
@@ -153,6 +158,8 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("serve", matches)) => serve::run(matches, context),
         Some(("status", matches)) => status::run(matches, context),
         Some(("export", matches)) => export::run(matches, context),
+        Some(("verify", matches)) => verify::run(matches, context),
+        Some(("service", matches)) => service::run(matches, context),
         Some(("config", matches)) => config::run(matches, context),
         Some(("doctor", matches)) => doctor::run(matches, context),
         Some(("agents", matches)) => agents::run(matches, context),

@@ -17,6 +17,7 @@ pub mod page;
 pub mod parquet;
 pub mod calls;
 pub mod report;
+pub mod service;
 pub mod style;
 pub mod stats;
 pub mod status;
@@ -25,4 +26,5 @@ pub mod summary;
 #[cfg(test)]
 mod wall;
 pub mod table;
+pub mod verify;
 pub mod view;

@@ -10,3 +10,4 @@ pub mod report;
 pub mod sessions;
 pub mod status;
 pub mod timeline;
+pub mod verify;
