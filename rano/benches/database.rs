@@ -145,6 +145,7 @@ impl<'a> Run<'a> {
                 flush_interval: Duration::from_secs(1),
                 queue_max: 4 * BATCH,
                 retain: None,
+                seal_key: None,
             },
             &self.session(),
         )?;

@@ -113,6 +113,7 @@ fn write(events: &[Event], path: &Path, batch_size: usize) -> Result<Duration, B
         flush_interval: Duration::from_secs(1),
         queue_max: 4 * batch_size,
         retain: None,
+        seal_key: None,
     };
     let session = Session {
         run_id: "1-1768678200000".to_owned(),

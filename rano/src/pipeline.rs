@@ -231,6 +231,7 @@ impl Pipeline {
             top,
             log_lost: 0,
             history_moved: None,
+            seal_head: None,
             output_failed: false,
         };
         rooms.out.finish(&mut summary);

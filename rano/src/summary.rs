@@ -23,6 +23,8 @@ pub struct Summary {
     pub log_lost: u64,
     /// Where the history goes on, if the database that was named was lost.
     pub history_moved: Option<PathBuf>,
+    /// The last seal of the history, in hexadecimal digits: it stands for all that was written before.
+    pub seal_head: Option<String>,
     /// Something that was asked for could not be written: standard output, a log file, or the database.
     pub output_failed: bool,
 }
@@ -33,6 +35,7 @@ impl Summary {
         self.health.gaps.add(Gap::SqliteDropped, report.sqlite_dropped);
         self.log_lost += report.log_lost;
         self.history_moved = report.history_moved.or(self.history_moved.take());
+        self.seal_head = report.seal_head.or(self.seal_head.take());
         self.output_failed |= report.has_failed;
     }
 

@@ -104,6 +104,8 @@ pub struct SinkReport {
     pub log_lost: u64,
     /// Where the history goes on, if the database that was named was lost.
     pub history_moved: Option<PathBuf>,
+    /// The last seal of the history, in hexadecimal digits.
+    pub seal_head: Option<String>,
     /// Something that was asked for could not be written.
     pub has_failed: bool,
 }

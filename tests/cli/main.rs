@@ -59,6 +59,7 @@ mod shutdown;
 mod stats;
 mod status;
 mod sudo;
+mod tampering;
 mod tool_calls;
 #[cfg(feature = "top")]
 mod top;
@@ -104,6 +105,7 @@ fn main() -> ExitCode {
         config_check::all(),
         stats::all(),
         sudo::all(),
+        tampering::all(),
         tool_calls::all(),
         hostile_files::all(),
         log_files::all(),

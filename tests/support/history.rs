@@ -191,6 +191,7 @@ impl History {
             flush_interval: Duration::from_millis(5),
             queue_max: 1_000_000,
             retain: None,
+            seal_key: None,
         };
         let session = Session {
             run_id: format!("1-{started_at}"),

@@ -19,14 +19,17 @@ mod policy;
 mod ready;
 pub mod report;
 mod run;
+mod seal_key;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod sessions;
+pub mod service;
 pub mod status;
 #[cfg(feature = "top")]
 pub mod top;
 pub mod update;
 mod usage;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -109,6 +112,8 @@ fn command_with(hidden: bool) -> Command {
         .subcommand(check::command())
         .subcommand(status::command())
         .subcommand(export::command())
+        .subcommand(verify::command())
+        .subcommand(service::command())
         .subcommand(config::command(hidden))
         .subcommand(doctor::command())
         .subcommand(agents::command())
@@ -172,6 +177,8 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         Some(("top", matches)) => top::run(matches, context),
         Some(("status", matches)) => status::run(matches, context),
         Some(("export", matches)) => export::run(matches, context),
+        Some(("verify", matches)) => verify::run(matches, context),
+        Some(("service", matches)) => service::run(matches, context),
         Some(("config", matches)) => config::run(matches, context),
         Some(("doctor", matches)) => doctor::run(matches, context),
         Some(("agents", matches)) => agents::run(matches, context),

@@ -18,6 +18,7 @@ use super::beside::{Begun, Beside, Talk, nothing_beside};
 use super::pids::check_pids;
 use super::policy::Gating;
 use super::ready::Ready;
+use super::seal_key;
 use crate::config::{
     Configuration, DomainMode, EndpointEntry, Exclude, Field, LogFormat, Origin, RungChoice, Settings,
 };
@@ -366,6 +367,9 @@ impl<'a> Run<'a> {
     fn store(&self, health: SourceHealth) -> Result<(Option<Store>, Option<LostHistory>, Rights)> {
         let mut rights = self.files.rights();
         let Some(path) = self.history() else { return Ok((None, None, rights)) };
+        let named_by = self.named_by(Field::seal_key);
+        let seal_key = self.settings.seal_key.as_ref();
+        let seal_key = seal_key.map(|path| seal_key::read_file(path, named_by, self.context)).transpose()?;
         let options = StoreOptions {
             path: path.to_owned(),
             rights: self.files.rights(),
@@ -373,6 +377,7 @@ impl<'a> Run<'a> {
             flush_interval: Duration::from_millis(self.settings.db_flush_ms),
             queue_max: self.settings.db_queue_max,
             retain: self.settings.retain,
+            seal_key,
         };
         let session = Session {
             run_id: self.id.clone(),

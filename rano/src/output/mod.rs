@@ -27,6 +27,7 @@ mod markdown;
 pub mod report;
 pub mod report_json;
 pub mod sessions;
+pub mod service;
 pub mod style;
 pub mod stats;
 pub mod status;
@@ -35,4 +36,5 @@ pub mod summary;
 #[cfg(test)]
 mod wall;
 pub mod table;
+pub mod verify;
 pub mod view;

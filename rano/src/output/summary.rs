@@ -275,7 +275,15 @@ impl Summary {
         } else if complete {
             writeln!(out, "    nothing missed ({})", Escaped(&self.health.watched.to_string()))?;
         }
-        Ok(())
+        self.seal(out)
+    }
+
+    /// What to keep elsewhere, so that `rano verify` can tell whether the history was changed.
+    fn seal(&self, out: &mut String) -> std::fmt::Result {
+        match &self.seal_head {
+            Some(head) => writeln!(out, "    sealed: {head}"),
+            None => Ok(()),
+        }
     }
 
     /// One JSON object, for JSON logs.
@@ -312,6 +320,8 @@ impl Summary {
             views: &'a [String],
             #[serde(skip_serializing_if = "Option::is_none")]
             history_moved: Option<std::borrow::Cow<'a, str>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            seal_head: Option<&'a str>,
             missed: BTreeMap<&'static str, u64>,
             #[serde(skip_serializing_if = "BTreeMap::is_empty")]
             bounds: BTreeMap<&'static str, u64>,
@@ -360,6 +370,7 @@ impl Summary {
             transports: &self.health.watched.transports,
             views: &self.health.watched.views,
             history_moved: self.history_moved.as_ref().map(|path| path.to_string_lossy()),
+            seal_head: self.seal_head.as_deref(),
             missed: self
                 .health
                 .gaps

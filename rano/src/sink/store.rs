@@ -74,6 +74,7 @@ impl Sink for StoreSink {
             sqlite_dropped: finished.dropped,
             has_failed: finished.error.is_some() || finished.moved_to.is_some(),
             history_moved: finished.moved_to,
+            seal_head: finished.head,
             ..SinkReport::default()
         }
     }

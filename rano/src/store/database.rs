@@ -8,7 +8,6 @@ use rusqlite::config::DbConfig;
 use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_SHORT_READ};
 use rusqlite::{Connection, ErrorCode, InterruptHandle, Transaction, TransactionBehavior};
 
-use super::Session;
 use super::defence::{Approval, Budget};
 use super::held::HeldFile;
 use super::ledger::{Ledger, insert_session};
@@ -18,13 +17,14 @@ use super::queue::{End, Work};
 use super::read::History;
 use super::sigbus::Mappings;
 use super::watch::{Loss, Watch, beside};
+use super::{SealKey, Session};
 use crate::update::Update;
 
 /// How long another program's lock is waited for within a try.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Statements that are kept prepared: all that a writer has.
-const STATEMENTS: usize = 56;
+const STATEMENTS: usize = 80;
 
 /// Names that are tried for a fresh file.
 const NAMES_MAX: u32 = 1000;
@@ -112,16 +112,26 @@ pub(super) struct Database {
 
 impl Database {
     /// Enters the session: committed at once, so that a session that is killed is seen.
-    pub(super) fn enter(path: PathBuf, opened: Opened, session: &Session) -> Result<Self, OpenProblem> {
+    pub(super) fn enter(
+        path: PathBuf,
+        opened: Opened,
+        session: &Session,
+        seal_key: Option<SealKey>,
+    ) -> Result<Self, OpenProblem> {
         let made = opened.made.clone();
-        let entered = Self::begin(path, opened, session);
+        let entered = Self::begin(path, opened, session, seal_key);
         if let (Err(_), Some(made)) = (&entered, made) {
             remove_half_made(&made);
         }
         entered
     }
 
-    fn begin(path: PathBuf, opened: Opened, session: &Session) -> Result<Self, OpenProblem> {
+    fn begin(
+        path: PathBuf,
+        opened: Opened,
+        session: &Session,
+        seal_key: Option<SealKey>,
+    ) -> Result<Self, OpenProblem> {
         let Opened { connection, file, mappings, budget, made: _ } = opened;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let mut approval = Approval::default();
@@ -130,21 +140,27 @@ impl Database {
         let id = insert_session(&transaction, session)?;
         // Known to go on before anybody else sees it.
         prune::mark_live(&file, id);
+        let mut ledger = Ledger::new(id, seal_key);
+        ledger.begin(&transaction)?;
         transaction.commit()?;
+        ledger.committed();
         connection.busy_timeout(LOCK_PATIENCE)?;
         let watch = Watch::new(&connection, &file, &path, mappings, &approval)?;
-        let ledger = Ledger::new(id);
         Ok(Self { connection, file, ledger, approval, budget, mappings, watch, path, proven: false })
     }
 
     /// Beside `path` under a name that nobody has. `first` is the name that the history had in the beginning.
-    pub(super) fn fresh(first: &Path, session: &Session) -> Result<Self, OpenError> {
+    pub(super) fn fresh(
+        first: &Path,
+        session: &Session,
+        seal_key: Option<SealKey>,
+    ) -> Result<Self, OpenError> {
         let path = free_name(first).ok_or_else(|| OpenError {
             path: first.to_owned(),
             problem: OpenProblem::Other("no name is free beside it".to_owned()),
         })?;
         let opened = open(&path)?;
-        Self::enter(path.clone(), opened, session).map_err(|problem| OpenError { path, problem })
+        Self::enter(path.clone(), opened, session, seal_key).map_err(|problem| OpenError { path, problem })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -162,6 +178,11 @@ impl Database {
     /// Events written to it.
     pub(super) fn events(&self) -> u64 {
         self.ledger.events()
+    }
+
+    /// The last seal of the session, in hexadecimal digits.
+    pub(super) fn head(&self) -> Option<String> {
+        self.ledger.head()
     }
 
     pub(super) fn triggers(&self) -> usize {
@@ -231,7 +252,13 @@ impl Database {
 
     pub(super) fn prune(&mut self, pruner: &mut Pruner) -> Result<Slice, Failure> {
         self.budget.grant(super::defence::bytes_on_disk(&self.path));
-        pruner.slice_if_due(&self.connection, &self.file, &mut self.approval)
+        let slice = pruner.slice_if_due(&self.connection, &self.file, &mut self.approval, &mut self.ledger);
+        if slice.is_ok() {
+            self.ledger.committed()
+        } else {
+            self.ledger.rolled_back()
+        }
+        slice
     }
 
     /// Closes it in order; an error is in words. With readers about, the log stays and the next to open the file reads

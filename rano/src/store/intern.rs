@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 
 use super::ledger::moment;
+use super::seal::{Field, Sealer};
 use crate::connection::Connection as Observed;
 use crate::errno;
 use crate::event::{
@@ -127,6 +128,9 @@ pub(super) struct References {
 #[derive(Debug)]
 pub(super) struct Interned {
     session: i64,
+    /// Rows that are new since the last commit: the first id and how many.
+    new_processes: (i64, i64),
+    new_calls: (i64, i64),
     /// Process and actor.
     processes: Cache<ProcessKey, (i64, i64)>,
     kinds: Cache<KindKey>,
@@ -140,6 +144,8 @@ impl Interned {
     pub(super) fn new(session: i64) -> Self {
         Self {
             session,
+            new_processes: (0, 0),
+            new_calls: (0, 0),
             processes: Cache::new(),
             kinds: Cache::new(),
             endpoints: Cache::new(),
@@ -169,7 +175,13 @@ impl Interned {
         })
     }
 
+    /// Processes and tool calls that are new since the last commit: the first id and how many.
+    pub(super) fn inserted(&self) -> [(i64, i64); 2] {
+        [self.new_processes, self.new_calls]
+    }
+
     pub(super) fn committed(&mut self) {
+        (self.new_processes, self.new_calls) = Default::default();
         self.processes.uncommitted.clear();
         self.kinds.uncommitted.clear();
         self.endpoints.uncommitted.clear();
@@ -179,6 +191,7 @@ impl Interned {
     }
 
     pub(super) fn rolled_back(&mut self) {
+        (self.new_processes, self.new_calls) = Default::default();
         self.processes.rolled_back();
         self.kinds.rolled_back();
         self.endpoints.rolled_back();
@@ -194,17 +207,19 @@ impl Interned {
             provider: Arc::clone(&observed.provider),
             netns: observed.netns,
         };
-        let Self { session, processes, calls, directories, .. } = self;
+        let Self { session, processes, calls, directories, new_processes, new_calls, .. } = self;
         let session = *session;
         processes.get_or_insert(&key, || {
             let call = process.and_then(|process| process.call.as_ref());
             let call = call
-                .map(|call| calls.get_or_insert(call, || insert_call(connection, session, call)))
+                .map(|call| calls.get_or_insert(call, || insert_call(connection, session, call, new_calls)))
                 .transpose()?;
             let cwd = process.and_then(|process| process.cwd.as_ref());
             let cwd =
                 cwd.map(|cwd| directories.get_or_insert(cwd, || directory(connection, cwd))).transpose()?;
-            insert_process(connection, session, &key, process, (call, cwd))
+            let row = insert_process(connection, session, &key, process, (call, cwd))?;
+            count_new(new_processes, row.0);
+            Ok(row)
         })
     }
 
@@ -287,9 +302,14 @@ fn insert_process(
 }
 
 /// Not looked for first, as processes.
-fn insert_call(connection: &Connection, session: i64, call: &Call) -> rusqlite::Result<i64> {
+fn insert_call(
+    connection: &Connection,
+    session: i64,
+    call: &Call,
+    new: &mut (i64, i64),
+) -> rusqlite::Result<i64> {
     let tool = call.tool.as_ref();
-    connection
+    let id = connection
         .prepare_cached(
             "INSERT INTO tool_call (session, agent, agent_pid, agent_session, tool, tool_pid, tool_started)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -302,7 +322,17 @@ fn insert_call(connection: &Connection, session: i64, call: &Call) -> rusqlite::
             tool.map(|tool| tool.cmdline.as_str()),
             tool.map(|tool| tool.id.pid),
             tool.map(|tool| moment(tool.started_ms)),
-        ])
+        ])?;
+    count_new(new, id);
+    Ok(id)
+}
+
+/// Ids of one transaction follow each other.
+fn count_new((first, count): &mut (i64, i64), id: i64) {
+    if *count == 0 {
+        *first = id;
+    }
+    *count += 1;
 }
 
 fn directory(connection: &Connection, path: &str) -> rusqlite::Result<i64> {
@@ -447,7 +477,12 @@ impl RecentRows {
 }
 
 /// Says of a row that its connection raised an alert.
-pub(super) fn mark_alert(connection: &Connection, row: i64) -> rusqlite::Result<()> {
+pub(super) fn mark_alert(connection: &Connection, row: i64, sealer: &mut Sealer) -> rusqlite::Result<()> {
+    let before: Option<i64> = connection
+        .prepare_cached("SELECT kind FROM event WHERE id = ?1")?
+        .query_row([row], |row| row.get(0))
+        .optional()?;
+    let Some(before) = before else { return Ok(()) };
     let this = "event, state, error, source, owner_quality, preexisting";
     let kind = connection
         .prepare_cached(
@@ -469,7 +504,8 @@ pub(super) fn mark_alert(connection: &Connection, row: i64) -> rusqlite::Result<
             ))?
             .insert([row])?,
     };
-    execute(connection.prepare_cached("UPDATE event SET kind = ?2 WHERE id = ?1")?, params![row, kind])
+    execute(connection.prepare_cached("UPDATE event SET kind = ?2 WHERE id = ?1")?, params![row, kind])?;
+    sealer.amend(connection, row, Field::Kind, before, kind)
 }
 
 /// An event whose endpoint changed because its name did.
@@ -490,6 +526,7 @@ pub(super) fn rename(
     row: i64,
     KnownName { name, by }: &KnownName,
     class: Class,
+    sealer: &mut Sealer,
 ) -> rusqlite::Result<Option<Moved>> {
     let mut find = connection.prepare_cached(
         "SELECT endpoint.protocol, endpoint.remote, endpoint.domain, endpoint.domain_source, event.ts, kind.event,
@@ -513,30 +550,46 @@ pub(super) fn rename(
     let bytes = (found.get(7)?, found.get(8)?);
     let to = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())), class, None)?;
     execute(connection.prepare_cached("UPDATE event SET endpoint = ?2 WHERE id = ?1")?, params![row, to])?;
+    sealer.amend(connection, row, Field::Endpoint, from, to)?;
     if let (Some(old_name), Some(old_source)) = (old_name, old_source)
         && old_name != **name
     {
-        insert_name(connection, row, &old_name, &old_source)?;
+        insert_name(connection, row, &old_name, &old_source, sealer)?;
     }
-    execute(
-        connection.prepare_cached("DELETE FROM event_names WHERE event_id = ?1 AND name = ?2")?,
-        params![row, name],
-    )?;
+    let mut delete = connection
+        .prepare_cached("DELETE FROM event_names WHERE event_id = ?1 AND name = ?2 RETURNING source")?;
+    let mut removed = delete.query(params![row, name])?;
+    while let Some(source) = removed.next()? {
+        let source: String = source.get(0)?;
+        sealer.name(connection, row, Field::NameRemoved, name, &source)?;
+    }
     Ok(Some(Moved { ts, kind, actor, bytes, from, to }))
 }
 
 /// Keeps another name that a row may go by.
-pub(super) fn keep_name(connection: &Connection, row: i64, known: &KnownName) -> rusqlite::Result<()> {
-    insert_name(connection, row, &known.name, known.by.name())
+pub(super) fn keep_name(
+    connection: &Connection,
+    row: i64,
+    known: &KnownName,
+    sealer: &mut Sealer,
+) -> rusqlite::Result<()> {
+    insert_name(connection, row, &known.name, known.by.name(), sealer)
 }
 
-fn insert_name(connection: &Connection, row: i64, name: &str, source: &str) -> rusqlite::Result<()> {
-    execute(
-        connection.prepare_cached(
-            "INSERT OR IGNORE INTO event_names (event_id, name, source) VALUES (?1, ?2, ?3)",
-        )?,
-        params![row, name, source],
-    )
+fn insert_name(
+    connection: &Connection,
+    row: i64,
+    name: &str,
+    source: &str,
+    sealer: &mut Sealer,
+) -> rusqlite::Result<()> {
+    let inserted = connection
+        .prepare_cached("INSERT OR IGNORE INTO event_names (event_id, name, source) VALUES (?1, ?2, ?3)")?
+        .execute(params![row, name, source])?;
+    if inserted > 0 {
+        sealer.name(connection, row, Field::NameAdded, name, source)?;
+    }
+    Ok(())
 }
 
 fn execute(mut statement: CachedStatement<'_>, params: impl Params) -> rusqlite::Result<()> {

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::Session;
 use super::intern::{Interned, RecentRows, integer, keep_name, mark_alert, rename};
+use super::open_sum::OpenSum;
 use super::queue::{End, Work};
 use super::rollup::{Rollup, stored_bytes};
+use super::seal::{SealKey, Sealer, hex, state_bytes};
 use super::so_far::{Change, SoFar};
 use crate::event::{Address, ConnectionId, Event, EventKind, Role};
 use crate::health::Gap;
@@ -66,6 +69,7 @@ pub(super) struct Ledger {
     interned: Interned,
     recent: RecentRows,
     so_far: SoFar,
+    sealer: Sealer,
     counters: Counters,
     /// Open connections by provider.
     active: BTreeMap<Arc<str>, u64>,
@@ -75,13 +79,14 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(session: i64) -> Self {
+    pub(super) fn new(session: i64, seal_key: Option<SealKey>) -> Self {
         Self {
             session,
             update_session: update_session(),
             interned: Interned::new(session),
             recent: RecentRows::new(),
             so_far: SoFar::default(),
+            sealer: Sealer::new(session, seal_key),
             counters: Counters::default(),
             rollup: Rollup::default(),
             active: BTreeMap::new(),
@@ -98,9 +103,47 @@ impl Ledger {
         self.counters.events()
     }
 
+    /// The last seal of the session, in hexadecimal digits.
+    pub(super) fn head(&self) -> Option<String> {
+        self.sealer.head().map(|head| hex(&head))
+    }
+
+    /// Seals what the session's row says from its beginning, in the transaction that made it.
+    pub(super) fn begin(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.sealer.seal(connection, self.interned.inserted(), None)?;
+        self.seal_stored_state(connection)
+    }
+
+    /// Enters that a session is taken out, before it is.
+    pub(super) fn prune(
+        &mut self,
+        connection: &Connection,
+        session: i64,
+        cutoff: i64,
+    ) -> rusqlite::Result<()> {
+        self.sealer.prune(connection, session, cutoff)
+    }
+
+    /// Seals what was entered of sessions that are taken out.
+    pub(super) fn seal_pruned(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.sealer.seal(connection, self.interned.inserted(), None)?;
+        self.seal_stored_state(connection)
+    }
+
+    fn seal_stored_state(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let state = stored_state(connection, self.session, self.so_far.sum())?;
+        connection
+            .execute(
+                "UPDATE session SET state_seal = ?2 WHERE id = ?1",
+                params![self.session, self.sealer.state(&state)],
+            )
+            .map(drop)
+    }
+
     pub(super) fn committed(&mut self) {
         self.interned.committed();
         self.so_far.committed();
+        self.sealer.committed();
         self.before.0 = self.counters;
         self.before.1.clone_from(&self.active);
     }
@@ -108,6 +151,7 @@ impl Ledger {
     pub(super) fn rolled_back(&mut self) {
         self.interned.rolled_back();
         self.so_far.rolled_back();
+        self.sealer.rolled_back();
         self.counters = self.before.0;
         self.active.clone_from(&self.before.1);
         self.rollup.clear();
@@ -132,17 +176,19 @@ impl Ledger {
                 }
                 Update::Renamed(Renamed { connection: named, .. }) => {
                     let Some(name) = &named.name else { continue };
-                    self.for_rows(named.id, |row, rollup| {
-                        if let Some(moved) = rename(connection, row, name, named.class)? {
+                    self.for_rows(named.id, |row, rollup, sealer| {
+                        if let Some(moved) = rename(connection, row, name, named.class, sealer)? {
                             rollup.rename(&moved);
                         }
                         Ok(())
                     })?
                 }
                 Update::OtherName { connection: id, name } => {
-                    self.for_rows(*id, |row, _| keep_name(connection, row, name))?
+                    self.for_rows(*id, |row, _, sealer| keep_name(connection, row, name, sealer))?
                 }
-                Update::Marked(id) => self.for_rows(*id, |row, _| mark_alert(connection, row))?,
+                Update::Marked(id) => {
+                    self.for_rows(*id, |row, _, sealer| mark_alert(connection, row, sealer))?
+                }
                 Update::Changed(open) => {
                     let change = self.so_far.read(connection, open, &mut self.rollup)?;
                     self.counters.add_bytes(change);
@@ -161,11 +207,15 @@ impl Ledger {
             names_dropped += u64::from(!found);
         }
         self.rollup.write(connection, self.session)?;
-        self.write_counters(connection, work)?;
-        if let Some(End::Clean { ended_at }) = end {
+        let ended_at = match end {
+            Some(End::Clean { ended_at }) => Some(moment(ended_at)),
+            Some(End::Abandoned) | None => None,
+        };
+        self.write_counters(connection, work, ended_at)?;
+        if let Some(ended_at) = ended_at {
             connection.execute(
                 "UPDATE session SET ended_at = ?2, clean_exit = 1 WHERE id = ?1",
-                params![self.session, moment(ended_at)],
+                params![self.session, ended_at],
             )?;
         }
         Ok(names_dropped)
@@ -175,17 +225,23 @@ impl Ledger {
     fn for_rows(
         &mut self,
         id: ConnectionId,
-        mut change: impl FnMut(i64, &mut Rollup) -> rusqlite::Result<()>,
+        mut change: impl FnMut(i64, &mut Rollup, &mut Sealer) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<bool> {
         let mut found = false;
         for row in self.recent.get(id) {
-            change(row, &mut self.rollup)?;
+            change(row, &mut self.rollup, &mut self.sealer)?;
             found = true;
         }
         Ok(found)
     }
 
-    fn write_counters(&self, connection: &Connection, work: &Work) -> rusqlite::Result<()> {
+    /// Seals the batch, and last of all the counters. `ended_at` seals the session's end.
+    fn write_counters(
+        &mut self,
+        connection: &Connection,
+        work: &Work,
+        ended_at: Option<i64>,
+    ) -> rusqlite::Result<()> {
         let Counters { connects, closes, fails, accepts, listens, bytes_sent, bytes_received } =
             self.counters;
         let mut gaps = work.counters.gaps;
@@ -209,6 +265,21 @@ impl Ledger {
             work.counters.left_out.connections,
         ];
         let counts = counts.into_iter().chain(Gap::ALL.map(|gap| gaps.get(gap)));
+        let active = self.active.iter().filter(|(_, active)| **active > 0);
+        let active: BTreeMap<&str, u64> = active.map(|(name, active)| (&**name, *active)).collect();
+        let active = serde_json::to_string(&active).expect("names and numbers have a JSON form");
+        let mut state: Vec<_> = counter_columns()
+            .zip(counts.clone())
+            .map(|(name, count)| (name, ValueRef::Integer(integer(count))))
+            .collect();
+        state.push((ACTIVE, ValueRef::Text(active.as_bytes())));
+        if let Some(ended_at) = ended_at {
+            state.push(("ended_at", ValueRef::Integer(ended_at)));
+            state.push(("clean_exit", ValueRef::Integer(1)));
+        }
+        let state = state_bytes(state, self.so_far.sum());
+        self.sealer.seal(connection, self.interned.inserted(), ended_at.map(|_| &*state))?;
+        let state_seal = self.sealer.state(&state);
         let mut next = 2;
         let mut update = connection.prepare_cached(&self.update_session)?;
         update.raw_bind_parameter(1, self.session)?;
@@ -216,10 +287,8 @@ impl Ledger {
             update.raw_bind_parameter(next, integer(count))?;
             next += 1;
         }
-        let active = self.active.iter().filter(|(_, active)| **active > 0);
-        let active: BTreeMap<&str, u64> = active.map(|(name, active)| (&**name, *active)).collect();
-        let active = serde_json::to_string(&active).expect("names and numbers have a JSON form");
         update.raw_bind_parameter(next, active)?;
+        update.raw_bind_parameter(next + 1, state_seal)?;
         update.raw_execute().map(drop)
     }
 
@@ -257,8 +326,21 @@ impl Ledger {
         insert.raw_bind_parameter(10, bytes.map(|bytes| integer(bytes.received)))?;
         insert.raw_execute()?;
         let row = connection.last_insert_rowid();
+        let values = [
+            Some(ts),
+            Some(references.kind),
+            Some(references.process),
+            Some(references.endpoint),
+            references.local,
+            port(observed.local.as_ref()).map(i64::from),
+            port(observed.remote.as_ref()).map(i64::from),
+            duration,
+            bytes.map(|bytes| integer(bytes.sent)),
+            bytes.map(|bytes| integer(bytes.received)),
+        ];
+        self.sealer.event(row, &values);
         for name in &observed.others {
-            keep_name(connection, row, name)?;
+            keep_name(connection, row, name, &mut self.sealer)?;
         }
         self.recent.insert(observed.id, event.kind, row);
         if event.kind == EventKind::Close {
@@ -297,34 +379,55 @@ pub(super) fn insert_session(connection: &Connection, session: &Session) -> rusq
         ])
 }
 
+/// Open connections by provider, see [`COUNTERS`].
+pub(super) const ACTIVE: &str = "active_providers";
+
+/// Columns of `session` that change all the time, in the order of [`Ledger::write_counters`]; the gaps follow.
+const COUNTERS: [&str; 16] = [
+    "connects",
+    "closes",
+    "fails",
+    "accepts",
+    "listens",
+    "active",
+    "peak_active",
+    "bytes_sent",
+    "bytes_recv",
+    "alerts",
+    "away_sent",
+    "away_recv",
+    "loopback_sent",
+    "loopback_recv",
+    "excluded_processes",
+    "excluded_connections",
+];
+
+pub(super) fn counter_columns() -> impl Iterator<Item = &'static str> {
+    COUNTERS.into_iter().chain(Gap::ALL.map(Gap::name))
+}
+
 /// Parameter 1 is the session, then the columns in the order of [`Ledger::write_counters`].
 fn update_session() -> String {
-    let columns = [
-        "connects",
-        "closes",
-        "fails",
-        "accepts",
-        "listens",
-        "active",
-        "peak_active",
-        "bytes_sent",
-        "bytes_recv",
-        "alerts",
-        "away_sent",
-        "away_recv",
-        "loopback_sent",
-        "loopback_recv",
-        "excluded_processes",
-        "excluded_connections",
-    ];
-    let columns: Vec<String> = columns
-        .into_iter()
-        .chain(Gap::ALL.map(Gap::name))
+    let columns: Vec<String> = counter_columns()
+        .chain([ACTIVE, "state_seal"])
         .enumerate()
         .map(|(index, column)| format!("{column} = ?{}", index + 2))
         .collect();
-    let active = format!("active_providers = ?{}", columns.len() + 2);
-    format!("UPDATE session SET {}, {active} WHERE id = ?1", columns.join(", "))
+    format!("UPDATE session SET {} WHERE id = ?1", columns.join(", "))
+}
+
+/// What changes all the time, as it stands in the session's row: what [`state_bytes`] makes of it.
+pub(super) fn stored_state(
+    connection: &Connection,
+    session: i64,
+    open: &OpenSum,
+) -> rusqlite::Result<Vec<u8>> {
+    let columns: Vec<&str> = counter_columns().chain([ACTIVE, "ended_at", "clean_exit"]).collect();
+    let sql = format!("SELECT {} FROM session WHERE id = ?1", columns.join(", "));
+    connection.prepare(&sql)?.query_row([session], |row| {
+        let values = columns.iter().enumerate().map(|(index, name)| Ok((*name, row.get_ref(index)?)));
+        Ok(state_bytes(values.collect::<rusqlite::Result<_>>()?, open))
+    })
 }
 
 /// A JSON array.

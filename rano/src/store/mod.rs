@@ -6,6 +6,8 @@ mod held;
 mod defence;
 mod sigbus;
 mod so_far;
+mod open_sum;
+mod seal;
 mod schema;
 mod system;
 mod watch;
@@ -38,6 +40,7 @@ use open::open;
 pub use open::{OpenError, OpenProblem};
 use queue::{End, Shared};
 pub use read::History;
+pub use seal::SealKey;
 use writer::Writer;
 #[cfg(any(feature = "serve", feature = "top"))]
 pub use written::Written;
@@ -59,6 +62,8 @@ pub struct StoreOptions {
     pub queue_max: usize,
     /// Sessions that ended longer ago are removed, a part at a time between the batches. `None` keeps all.
     pub retain: Option<Duration>,
+    /// What seals are made with; without one anybody who can write the file can make them.
+    pub seal_key: Option<SealKey>,
 }
 
 /// What is known of a session when it starts.
@@ -105,6 +110,8 @@ pub struct Finished {
     pub warnings: Vec<String>,
     /// Where the history goes on, if the file that was named was lost.
     pub moved_to: Option<PathBuf>,
+    /// The last seal of this session, in hexadecimal digits.
+    pub head: Option<String>,
 }
 
 /// A session being written. Dropping it writes what is queued, without a clean exit.
@@ -194,6 +201,7 @@ impl Store {
             error: Some("the thread that writes the database failed".to_owned()),
             warnings: Vec::new(),
             moved_to: None,
+            head: None,
         }))
     }
 }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::database::Failure;
 use super::defence::Approval;
+use super::ledger::Ledger;
 
 /// How long other writers are kept waiting.
 const SLICE: Duration = Duration::from_millis(20);
@@ -87,12 +88,13 @@ impl Pruner {
         connection: &Connection,
         file: &File,
         approval: &mut Approval,
+        ledger: &mut Ledger,
     ) -> Result<Slice, Failure> {
         let begin = Instant::now();
         if begin < self.due {
             return Ok(Slice::NotYet);
         }
-        let outcome = self.slice(connection, file, approval, begin);
+        let outcome = self.slice(connection, file, approval, ledger, begin);
         let now = Instant::now();
         self.due = now + PAUSE.max(now - begin);
         outcome
@@ -104,6 +106,7 @@ impl Pruner {
         connection: &Connection,
         file: &File,
         approval: &mut Approval,
+        ledger: &mut Ledger,
         begin: Instant,
     ) -> Result<Slice, Failure> {
         if self.cutoff.is_none() && next(connection)?.is_none() {
@@ -112,7 +115,7 @@ impl Pruner {
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         approval.renew(&transaction).map_err(Failure::Schema)?;
         if let Some(cutoff) = self.cutoff {
-            let hidden = hide(&transaction, file, self.own, cutoff)?;
+            let hidden = hide(&transaction, file, self.own, cutoff, ledger)?;
             transaction.commit()?;
             self.cutoff = None;
             return Ok(if hidden > 0 { Slice::Hidden(hidden) } else { Slice::NotYet });
@@ -129,7 +132,13 @@ impl Pruner {
 }
 
 /// From then on no view and no question knows of the sessions. Returns how many they are.
-fn hide(connection: &Connection, file: &File, own: i64, cutoff: i64) -> rusqlite::Result<usize> {
+fn hide(
+    connection: &Connection,
+    file: &File,
+    own: i64,
+    cutoff: i64,
+    ledger: &mut Ledger,
+) -> rusqlite::Result<usize> {
     let old: Vec<i64> = connection
         .prepare(
             "SELECT id FROM session
@@ -148,10 +157,12 @@ fn hide(connection: &Connection, file: &File, own: i64, cutoff: i64) -> rusqlite
     let mut leave = connection.prepare("DELETE FROM activity WHERE session = ?1")?;
     let mut end = connection.prepare("DELETE FROM session WHERE id = ?1")?;
     for session in &old {
+        ledger.prune(connection, *session, cutoff)?;
         enter.execute([session])?;
         leave.execute([session])?;
         end.execute([session])?;
     }
+    ledger.seal_pruned(connection)?;
     Ok(old.len())
 }
 
@@ -190,7 +201,7 @@ impl Rest {
             Ok(())
         } else if self.next_process <= self.last_process {
             self.remove_processes(connection)
-        } else if self.remove_tool_calls(connection)? {
+        } else if self.remove_tool_calls(connection)? || self.remove_amendments(connection)? {
             Ok(())
         } else {
             connection
@@ -257,6 +268,16 @@ impl Rest {
         let removed = connection
             .prepare_cached(
                 "DELETE FROM tool_call WHERE id IN (SELECT id FROM tool_call WHERE session = ?1 LIMIT ?2)",
+            )?
+            .execute([self.session, STEP])?;
+        Ok(removed > 0)
+    }
+
+    /// The same.
+    fn remove_amendments(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let removed = connection
+            .prepare_cached(
+                "DELETE FROM amendment WHERE id IN (SELECT id FROM amendment WHERE session = ?1 LIMIT ?2)",
             )?
             .execute([self.session, STEP])?;
         Ok(removed > 0)

@@ -10,19 +10,20 @@ use super::open::OpenProblem;
 pub(super) const APPLICATION_ID: i32 = 0x5241_4e4f;
 
 /// Never edited once released: a change is a further entry.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/0001_events.sql"),
     include_str!("migrations/0002_excludes.sql"),
     include_str!("migrations/0003_tool_calls.sql"),
     include_str!("migrations/0004_open.sql"),
+    include_str!("migrations/0005_seals.sql"),
 ];
 
 /// The schema version this program writes.
-pub(super) const VERSION: i32 = 4;
+pub(super) const VERSION: i32 = 5;
 const _: () = assert!(MIGRATIONS.len() == VERSION as usize, "VERSION counts the migrations");
 
 /// The tables they make.
-pub(super) const TABLES: [&str; 15] = [
+pub(super) const TABLES: [&str; 18] = [
     "session",
     "actor",
     "process",
@@ -38,6 +39,9 @@ pub(super) const TABLES: [&str; 15] = [
     "pruning",
     "tool_call",
     "directory",
+    "seal",
+    "amendment",
+    "stub",
 ];
 
 /// Of those tables and their indexes at [`VERSION`], see [`defence::fingerprint`]. A test says what it has to be; a

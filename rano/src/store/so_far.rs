@@ -5,6 +5,7 @@ use rusqlite::{Connection, params};
 use rustc_hash::FxHashMap;
 
 use super::intern::integer;
+use super::open_sum::OpenSum;
 use super::rollup::Rollup;
 use crate::connection::Connection as Observed;
 use crate::event::{Address, Bytes, ConnectionId, Event, EventKind, Role};
@@ -22,6 +23,9 @@ pub(super) struct SoFar {
     open: FxHashMap<ConnectionId, Open>,
     /// As they were before the open transaction; the first entry of a connection counts.
     before: Vec<(ConnectionId, Option<Open>)>,
+    /// Of the bytes that are written, and what it was before the open transaction.
+    sum: OpenSum,
+    sum_before: OpenSum,
 }
 
 /// What a sum changes by: sent and received.
@@ -41,11 +45,18 @@ pub(super) struct Place<'a> {
 }
 
 impl SoFar {
+    /// What the rows of open connections have.
+    pub(super) fn sum(&self) -> &OpenSum {
+        &self.sum
+    }
+
     pub(super) fn committed(&mut self) {
         self.before.clear();
+        self.sum_before.clone_from(&self.sum);
     }
 
     pub(super) fn rolled_back(&mut self) {
+        self.sum.clone_from(&self.sum_before);
         for (id, open) in self.before.drain(..).rev() {
             match open {
                 Some(open) => self.open.insert(id, open),
@@ -104,6 +115,12 @@ impl SoFar {
             bytes.map_or((0, 0), |bytes| (integer(bytes.sent), integer(bytes.received)))
         };
         let (old, new) = (amount(open.written), amount(bytes));
+        if open.written.is_some() {
+            self.sum.remove(row, old);
+        }
+        if bytes.is_some() {
+            self.sum.add(row, new);
+        }
         open.written = bytes;
         connection
             .prepare_cached("UPDATE event SET bytes_sent = ?2, bytes_recv = ?3 WHERE id = ?1")?

@@ -12,7 +12,7 @@ use super::database::{Database, Failure, GivenUp};
 use super::open::{OpenProblem, Opened, is_size_limit};
 use super::prune::{self, Pruner, Slice};
 use super::queue::{End, Shared, Work};
-use super::{Finished, Session, StoreOptions};
+use super::{Finished, SealKey, Session, StoreOptions};
 use crate::update::Update;
 
 /// Between two tries to write a batch.
@@ -36,6 +36,7 @@ pub(super) struct Writer {
     /// The file that the user named.
     path: PathBuf,
     pruner: Option<Pruner>,
+    seal_key: Option<SealKey>,
     /// Events in files that were given up, as far as they can be read there.
     kept: u64,
     /// Events that went with such files.
@@ -54,7 +55,7 @@ impl Writer {
         shared: Arc<Shared>,
     ) -> Result<Self, OpenProblem> {
         let cutoff = options.retain.map(|retain| prune::cutoff(session.started_at, retain));
-        let database = Database::enter(options.path.clone(), opened, session)?;
+        let database = Database::enter(options.path.clone(), opened, session, options.seal_key.clone())?;
         if database.triggers() > 0 {
             shared.notify_user(format!(
                 "sqlite: {} has {} trigger(s) on the tables of rano; they do not run",
@@ -70,6 +71,7 @@ impl Writer {
             session: session.clone(),
             path: options.path.clone(),
             pruner,
+            seal_key: options.seal_key.clone(),
             kept: 0,
             lost: 0,
             has_moved: false,
@@ -211,7 +213,8 @@ impl Writer {
         if self.in_vain >= IN_VAIN_MAX {
             return Err(format!("{IN_VAIN_MAX} files beside {} were lost at once", self.path.display()));
         }
-        let database = Database::fresh(&self.path, &self.session).map_err(|error| error.to_string())?;
+        let database = Database::fresh(&self.path, &self.session, self.seal_key.clone())
+            .map_err(|error| error.to_string())?;
         self.shared.writes_to(&database);
         self.has_moved = true;
         self.database = Some(database);
@@ -230,6 +233,7 @@ impl Writer {
             error: Some(error),
             warnings: Vec::new(),
             moved_to: self.moved_to(),
+            head: self.database.as_ref().and_then(Database::head),
         }
     }
 
@@ -242,6 +246,7 @@ impl Writer {
             error: None,
             warnings: Vec::new(),
             moved_to,
+            head: self.database.as_ref().and_then(Database::head),
         };
         if let Some(database) = self.database.take() {
             finished.stored += database.events();

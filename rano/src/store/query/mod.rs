@@ -18,3 +18,4 @@ pub mod status;
 mod sum_ways;
 pub mod timeline;
 mod ways;
+pub mod verify;

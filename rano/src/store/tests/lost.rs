@@ -61,6 +61,7 @@ fn check(says: &str, kept: u64, spoil: impl FnOnce(&Path)) {
         error: None,
         warnings: finished.warnings.clone(),
         moved_to: Some(fresh.clone()),
+        head: finished.head.clone(),
     };
     assert_eq!(finished, expected, "{says}: {told:?}");
     assert_intact(&fresh);

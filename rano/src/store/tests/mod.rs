@@ -8,6 +8,7 @@ mod open;
 mod processes;
 mod prune;
 mod rows;
+mod seal;
 mod so_far;
 mod trouble;
 
@@ -46,6 +47,7 @@ fn patient(path: &Path) -> StoreOptions {
         flush_interval: Duration::from_hours(1),
         queue_max: 1_000_000,
         retain: None,
+        seal_key: None,
     }
 }
 
@@ -164,7 +166,8 @@ fn assert_stored(finished: &Finished, events: u64) {
             names_dropped: 0,
             error: None,
             warnings: finished.warnings.clone(),
-            moved_to: None
+            moved_to: None,
+            head: finished.head.clone()
         }
     );
 }

@@ -300,7 +300,8 @@ fn a_late_name_reaches_both_rows_and_the_name_before_it_is_kept() {
             names_dropped: 1,
             error: None,
             warnings: Vec::new(),
-            moved_to: None
+            moved_to: None,
+            head: finished.head.clone()
         }
     );
     let sql = "SELECT group_concat(concat_ws(' ', event, ifnull(domain, '-'), domain_source, endpoint_type), ';') FROM events";

@@ -82,7 +82,8 @@ fn what_does_not_fit_the_queue_is_counted_and_said_once() {
             names_dropped: 0,
             error: None,
             warnings: finished.warnings.clone(),
-            moved_to: None
+            moved_to: None,
+            head: finished.head.clone()
         }
     );
     assert_eq!(stored(&path), 11);
