@@ -47,24 +47,56 @@ const ACTS: [(&str, Act, &str, bool); 45] = [
     ("change a port", Act::Sql("UPDATE event SET remote_port = 22 WHERE id = 9"), "not as they", false),
     ("change bytes", Act::Sql("UPDATE event SET bytes_sent = 1 WHERE id = 10"), "not as they", false),
     ("change a duration", Act::Sql("UPDATE event SET duration_ms = 1 WHERE id = 10"), "not as they", false),
-    ("give an event to another process", Act::Sql("UPDATE event SET process = 1 WHERE id = 9"), "not as they", false),
-    ("give an event another endpoint", Act::Sql("UPDATE event SET endpoint = 1 WHERE id = 9"), "not as they", false),
+    (
+        "give an event to another process",
+        Act::Sql("UPDATE event SET process = 1 WHERE id = 9"),
+        "not as they",
+        false,
+    ),
+    (
+        "give an event another endpoint",
+        Act::Sql("UPDATE event SET endpoint = 1 WHERE id = 9"),
+        "not as they",
+        false,
+    ),
     ("take away an alert", Act::Sql("UPDATE kind SET alert = 1 - alert"), "endpoints, addresses", false),
-    ("change a name", Act::Sql("UPDATE endpoint SET domain = 'github.com' WHERE id = 2"), "endpoints, addr", false),
-    ("change an address", Act::Sql("UPDATE endpoint SET remote = '192.0.2.1' WHERE id = 2"), "endpoints, a", false),
+    (
+        "change a name",
+        Act::Sql("UPDATE endpoint SET domain = 'github.com' WHERE id = 2"),
+        "endpoints, addr",
+        false,
+    ),
+    (
+        "change an address",
+        Act::Sql("UPDATE endpoint SET remote = '192.0.2.1' WHERE id = 2"),
+        "endpoints, a",
+        false,
+    ),
     ("change a class", Act::Sql("UPDATE endpoint SET type = 'llm_api'"), "endpoints, addresses", false),
-    ("change a command line", Act::Sql("UPDATE process SET cmdline = 'ls' WHERE id = 7"), "not as they", false),
+    (
+        "change a command line",
+        Act::Sql("UPDATE process SET cmdline = 'ls' WHERE id = 7"),
+        "not as they",
+        false,
+    ),
     ("change a user", Act::Sql("UPDATE process SET uid = 0 WHERE id = 7"), "not as they were written", false),
     ("change a provider", Act::Sql("UPDATE actor SET provider = 'x'"), "endpoints, addresses", false),
     ("change what was watched", Act::Sql("UPDATE session SET patterns = '[]'"), "not as they were", false),
-    ("hide a loss", Act::Sql("UPDATE session SET sqlite_dropped = 7 WHERE id = 2"), "not as they were", false),
+    (
+        "hide a loss",
+        Act::Sql("UPDATE session SET sqlite_dropped = 7 WHERE id = 2"),
+        "not as they were",
+        false,
+    ),
     ("change counters", Act::Sql("UPDATE session SET connects = 0 WHERE id = 2"), "not as they were", false),
     ("hide a kill", Act::Sql("UPDATE session SET clean_exit = 1 WHERE id = 3"), "no seal says so", false),
     ("change the end", Act::Sql("UPDATE session SET ended_at = 5 WHERE id = 2"), "not as they were", false),
     // Insert.
     (
         "add an event",
-        Act::Sql("INSERT INTO event (ts, kind, process, endpoint) SELECT ts, kind, process, endpoint FROM event LIMIT 1"),
+        Act::Sql(
+            "INSERT INTO event (ts, kind, process, endpoint) SELECT ts, kind, process, endpoint FROM event LIMIT 1",
+        ),
         "have no seal",
         false,
     ),
@@ -91,7 +123,12 @@ const ACTS: [(&str, Act, &str, bool); 45] = [
     ("change the seal of counters", Act::Sql("UPDATE session SET state_seal = NULL"), "its counters", false),
     ("drop the seals' table", Act::Sql("DROP TABLE seal"), "is not as rano made it", false),
     // The file.
-    ("put an older copy in its place", Act::File(|path, older| fs::copy(older, path).map(drop)), "head", true),
+    (
+        "put an older copy in its place",
+        Act::File(|path, older| fs::copy(older, path).map(drop)),
+        "head",
+        true,
+    ),
     ("remove it", Act::File(|path, _| fs::remove_file(path)), "does not exist", false),
     ("empty it", Act::File(|path, _| fs::write(path, "")), "nothing was ever written", false),
     ("cut it", Act::File(|path, _| truncate(path)), "cannot use", false),
@@ -109,7 +146,7 @@ fn link(path: &Path, _: &Path) -> std::io::Result<()> {
 }
 
 fn verify(history: &History, arguments: &[&str]) -> Result<Finished> {
-    history.launch(&["verify", "--no-config"])?.args(arguments).run()
+    history.launch(&["verify"])?.args(arguments).run()
 }
 
 fn head(history: &History) -> Result<String> {
@@ -148,6 +185,7 @@ fn every_change_to_the_file_is_found() -> Result<()> {
         match act {
             Act::Sql(sql) => {
                 let sqlite = Sqlite::open(history.path())?;
+                sqlite.pragma_update(None, "foreign_keys", false)?;
                 sqlite.execute_batch(sql).with_context(|| what.to_owned())?;
                 sqlite.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
             }

@@ -163,9 +163,9 @@ impl Place<'_> {
         }
         let made = Program::new("groupadd").args(["--system", GROUP]).stdin(Stdio::null()).status();
         match made {
-            Ok(status) if status.success() => {
-                Ok(Step::Done(format!("group {GROUP}; usermod -aG {GROUP} USER lets a user read the history")))
-            }
+            Ok(status) if status.success() => Ok(Step::Done(format!(
+                "group {GROUP}; usermod -aG {GROUP} USER lets a user read the history"
+            ))),
             Ok(status) => Err(failed("groupadd", &status.to_string())),
             Err(error) => Err(failed("groupadd", &error.to_string())),
         }
@@ -210,7 +210,8 @@ fn installed_program() -> Result<PathBuf> {
         fs::metadata(path).is_ok_and(|metadata| metadata.uid() == 0 && metadata.mode() & 0o022 == 0)
     };
     if let Some(other) = program.ancestors().find(|path| !is_roots(path)) {
-        let message = format!("others than root can change {}, and the service would run it as root", other.display());
+        let message =
+            format!("others than root can change {}, and the service would run it as root", other.display());
         let hint = "install rano for all users first: sudo rano update --system, or install.sh --system";
         return Err(Failure::new(Code::Findings, message).hint(hint).into());
     }
