@@ -248,7 +248,11 @@ mod tests {
             }
         }
         let bash = script(Shell::Bash);
-        assert_eq!(bash.matches("--values runs").count(), 5, "report, export, diff twice, serve");
+        assert_eq!(
+            bash.matches("--values runs").count(),
+            8,
+            "report, export, diff twice, check, baseline, serve, top"
+        );
     }
 
     fn check(values: Values, word: &str, expected: &[&str]) {

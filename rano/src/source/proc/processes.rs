@@ -28,6 +28,8 @@ const SETTLED_AGE_NS: u64 = 10_000_000_000;
 /// Clock ticks a second in /proc: a constant of the kernel's interface, not its timer frequency.
 const USER_HZ: u64 = 100;
 const DEEPEST_ANCESTRY: usize = 256;
+/// Processes above one with a new socket that are read anew if they changed.
+const FRESH_ANCESTORS: usize = 8;
 
 /// Finds processes and their changes by polling, and reads what belongs to single ones.
 #[derive(Debug)]
@@ -475,6 +477,23 @@ impl ProcessScanner {
             entry.settles = self.scans.wrapping_add(ROUND);
         }
         self.tell(pid, stat.parent, image, (Birth::default(), occasion), now, intake);
+    }
+
+    /// Reads anew what a watched process, or one above it, began since it was read last. What ended is left to scans.
+    pub(super) fn freshen(&mut self, id: ProcessId, at: Moment, intake: &mut dyn Intake) {
+        let mut pid = id.pid;
+        for _ in 0..FRESH_ANCESTORS {
+            let Some(entry) = self.table.get(&pid).filter(|entry| entry.tracked) else { return };
+            let mut buffer = stat_buffer();
+            let Ok(stat) = self.files.stat(pid, &mut buffer) else { return };
+            if stat.start_time != entry.start_time || stat.is_ended() {
+                return;
+            }
+            if stat.signature != entry.signature {
+                self.read_again(pid, at, intake);
+            }
+            pid = stat.parent;
+        }
     }
 
     fn tell(
