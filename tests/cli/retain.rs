@@ -98,7 +98,7 @@ fn what_is_no_span_is_refused_everywhere() -> Result<()> {
 
 fn nothing_goes_by_itself() -> Result<()> {
     let history = with_old_sessions()?;
-    history.run(&["--once", "--source", "proc"])?;
+    history.run(&["--once", "--source", "proc", "--sqlite", "observer.sqlite"])?;
     ensure!(sessions(&history)?.len() == 4);
     Ok(())
 }

@@ -163,6 +163,7 @@ impl ProcSource {
                 Caught::Socket(sighting) => {
                     let process = sighting.process;
                     if self.scanner.is_tracked(process) || self.quick.departed.contains(&process) {
+                        self.scanner.freshen(process, sighting.at, intake);
                         self.own.sight(&sighting, &mut changes);
                         for change in changes.drain(..) {
                             intake.socket(change);

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::catch::Met;
 use super::files::{ProcFiles, ProcessDirectory, Refusal, stat_buffer};
 pub use super::image::arguments;
 use super::image::read_image;
@@ -523,56 +522,6 @@ impl ProcessScanner {
         }
     }
 
-    /// A child of a watched process, as somebody else read it. Whether it is watched.
-    pub(super) fn admit(&mut self, met: Met, intake: &mut dyn Intake) -> bool {
-        let Met { id, parent, forker, image, facts, occasion, at } = met;
-        if self.table.get(&id.pid).is_some_and(|entry| entry.start_time != id.start_time) {
-            self.remove(id.pid, at, intake);
-        }
-        // A scan may have read it since: what is there now decides.
-        if self.has_met(id) && at.boot_ns <= self.scanned_ns {
-            self.look(id.pid, at, intake);
-            return self.is_tracked(id);
-        }
-        let scans = self.scans;
-        let entry = self.table.entry(id.pid).or_insert_with(|| Entry {
-            start_time: id.start_time,
-            session: facts.session,
-            ..Entry::hidden(scans)
-        });
-        if entry.state != State::Alive {
-            return false;
-        }
-        entry.signature = facts.signature;
-        entry.program = facts.program;
-        entry.settles = scans.wrapping_add(ROUND);
-        let session = Some(facts.session).filter(|&leader| leader != 0 && leader != id.pid);
-        let birth = Birth { forker, of_tracked: forker.is_some(), session };
-        self.tell(id.pid, parent, image, (birth, occasion), at, intake);
-        self.read_newly_tracked(at, intake);
-        self.is_tracked(id)
-    }
-
-    /// A process ended, as somebody else heard.
-    pub(super) fn bury(&mut self, id: ProcessId, at: Moment, intake: &mut dyn Intake) {
-        if self.has_met(id) {
-            self.remove(id.pid, at, intake);
-        }
-    }
-
-    /// Looks at processes that are said to have begun a program.
-    pub(super) fn meet_some(&mut self, pids: &[u32], at: Moment, intake: &mut dyn Intake) {
-        for &pid in pids {
-            if self.table.contains_key(&pid) {
-                self.look(pid, at, intake);
-            } else {
-                self.meet(pid, false, at, intake);
-            }
-        }
-        self.read_newly_tracked(at, intake);
-        self.place_orphans(at, intake);
-    }
-
     pub(super) fn is_tracked(&self, id: ProcessId) -> bool {
         self.table.get(&id.pid).is_some_and(|entry| entry.tracked && entry.start_time == id.start_time)
     }
@@ -613,6 +562,8 @@ impl Entry {
         self.tracked || young || pid.wrapping_add(scan).is_multiple_of(ROUND)
     }
 }
+
+mod told;
 
 #[cfg(test)]
 mod tests;
