@@ -67,21 +67,21 @@ fn write(out: &mut String, verified: &Verified, is_anchored: bool) -> std::fmt::
 
 /// Where it is, and what.
 fn sentence(finding: &Finding) -> String {
-    let mut text = match &finding.session {
+    let session = match &finding.session {
         Some(Named { run_id, name: Some(name) }) => {
             format!("session {} ({}): ", Escaped(run_id), Escaped(name))
         }
         Some(Named { run_id, name: None }) => format!("session {}: ", Escaped(run_id)),
         None => String::new(),
     };
-    match finding.from {
+    let from = match finding.from {
         Some(Place { seal, event: Some((event, ts)) }) => {
-            text += &format!("from seal {seal} (event {event}, {}): ", time(ts));
+            format!("from seal {seal} (event {event}, {}): ", time(ts))
         }
-        Some(Place { seal, event: None }) => text += &format!("from seal {seal}: "),
-        None => {}
-    }
-    text + &fault_text(finding.fault)
+        Some(Place { seal, event: None }) => format!("from seal {seal}: "),
+        None => String::new(),
+    };
+    session + &from + &fault_text(finding.fault)
 }
 
 fn fault_text(fault: Fault) -> String {

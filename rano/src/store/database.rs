@@ -254,9 +254,9 @@ impl Database {
         self.budget.grant(super::defence::bytes_on_disk(&self.path));
         let slice = pruner.slice_if_due(&self.connection, &self.file, &mut self.approval, &mut self.ledger);
         if slice.is_ok() {
-            self.ledger.committed()
+            self.ledger.committed();
         } else {
-            self.ledger.rolled_back()
+            self.ledger.rolled_back();
         }
         slice
     }

@@ -475,7 +475,7 @@ const EVENTS: &str = "
 const AMENDMENTS: &str = "SELECT id, event, field, before, after FROM amendment
                           WHERE id >= ?1 AND id < ?2 AND session = ?3 ORDER BY id";
 
-/// What stood in rows before their first amendment. Beside min() stands the row that has it
+/// What stood in rows before their first amendment. Beside `min()` stands the row that has it
 /// (<https://sqlite.org/lang_select.html#bareagg>).
 const FIRST_FORMS: &str = "
     CREATE TEMP TABLE first_endpoint (event INTEGER PRIMARY KEY, before, id);
