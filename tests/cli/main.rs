@@ -53,6 +53,7 @@ mod serve;
 mod serve_page;
 #[cfg(feature = "serve")]
 mod serve_stream;
+mod service;
 mod sessions;
 mod short_connections;
 mod shutdown;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         open_bytes::all(),
         exclude::all(),
         odd_sockets::all(),
+        service::all(),
         sessions::all(),
         short_connections::all(),
         shutdown::all(),

@@ -79,7 +79,7 @@ impl Place<'_> {
 
     fn install(&self, seal_key: Option<&Path>) -> Result<ExitCode> {
         self.check_root()?;
-        let program = installed_program()?;
+        let program = self.program()?;
         let key = seal_key.map(|key| fs::canonicalize(key).map_err(|error| cannot("open", key, error)));
         let unit = unit(&program, key.transpose()?.as_deref())?;
         let mut steps = vec![self.make_group()?];
@@ -152,6 +152,14 @@ impl Place<'_> {
             return Err(failure.hint("run it with sudo").into());
         }
         Ok(())
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        if self.is_system {
+            installed_program()
+        } else {
+            std::env::current_exe().context("find this program")
+        }
     }
 
     fn make_group(&self) -> Result<Step> {

@@ -273,9 +273,9 @@ options! {
     retain: Option<Duration> = option(History).value_name("SPAN").details(
         "rano removes whole sessions, a little at a time. It leaves running sessions alone, also those of other \
          ranos. The file keeps its size; SQLite uses the space again.");
-    /// Seal the history with the key in this file, which only its owner may read
+    /// Seal the history with the key in this file
     seal_key: Option<PathBuf> = option(History).value_name("FILE").details(
-        "Without a key, whoever can write the history can seal it anew. rano verify needs the same key.");
+        "Only its owner may be able to read the file. Without a key, whoever can write the history can seal it anew. rano verify needs the same key.");
     /// Events in one transaction
     db_batch_size: usize = option(History).value_name("N").range(1, 1_000_000).default("200").advanced();
     /// Longest time before an event is written, in milliseconds
