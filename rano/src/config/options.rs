@@ -275,7 +275,8 @@ options! {
          ranos. The file keeps its size; SQLite uses the space again.");
     /// Seal the history with the key in this file
     seal_key: Option<PathBuf> = option(History).value_name("FILE").details(
-        "Only its owner may be able to read the file. Without a key, whoever can write the history can seal it anew. rano verify needs the same key.");
+        "Only its owner may be able to read the file. Without a key, whoever can write the history can seal it \
+         anew. rano verify needs the same key.");
     /// Events in one transaction
     db_batch_size: usize = option(History).value_name("N").range(1, 1_000_000).default("200").advanced();
     /// Longest time before an event is written, in milliseconds
