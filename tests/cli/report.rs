@@ -9,7 +9,7 @@ use rano::internals::output::human::timestamp_millis;
 use rano::internals::update::Counters;
 use serde_json::Value;
 
-use crate::support::actor::{Ending, Service, Totals, Transport};
+use crate::support::actor::{Ending, Service, Totals, Transport, Tuple};
 use crate::support::history::{Connection, End, History, START, every};
 use crate::support::namespace::User;
 use crate::support::scene::Scene;
@@ -446,6 +446,8 @@ fn both_ends_of_a_connection_within_the_machine_count_once() -> Result<()> {
         ensure!(totals == Totals { sent: 5_000, received: 70_000 });
         claude.close(connection, Ending::InOrder)?;
         rano.wait_for_event("- close", tuple)?;
+        let accepted = Tuple { local: tuple.remote, remote: tuple.local };
+        rano.wait_for_event("- close", accepted)?;
         scene.let_it_look(&rano)?;
         let summary = rano.interrupt()?.expect_code(0)?.stdout.clone();
         ensure!(summary.contains("loopback 4.8 KiB   received 68.3 KiB"), "{summary}");

@@ -28,7 +28,8 @@ fn it_is_installed_and_removed_and_the_history_stays() -> Result<()> {
     installed.expect_code(0)?;
     ensure!(installed.stdout.contains("not run (--root is not this system)"), "{}", installed.stdout);
     let unit = fs::read_to_string(path("etc/systemd/system/rano.service"))?;
-    ensure!(unit.contains(" --sqlite /var/lib/rano/observer.sqlite ") && !unit.contains('@'), "{unit}");
+    ensure!(unit.contains(" --sqlite /var/lib/rano/observer.sqlite ") && !unit.contains("@RANO@"), "{unit}");
+    ensure!(!unit.contains("@DATABASE@") && !unit.contains("@OPTIONS@"), "{unit}");
     let mode = |relative: &str| Ok::<_, std::io::Error>(fs::metadata(path(relative))?.mode() & 0o7777);
     ensure!(mode("var/lib/rano")? == 0o750 && mode("var/lib/rano/observer.sqlite")? == 0o640);
     // Once more: nothing is lost.
