@@ -1,5 +1,5 @@
-//! A digest of a set that changes one element at a time: the bytes of the connections that are open now. Each element is
-//! hashed to a long number, and the digest is their sum. (Bellare and Micciancio, "A new paradigm for collision-free
+//! A digest of a set that changes one element at a time: the bytes of the connections that are open now. Each element
+//! is hashed to a long number, and the digest is their sum. (Bellare and Micciancio, "A new paradigm for collision-free
 //! hashing", 1997: `AdHash`; with 2048 bits a collision takes some 2^90 steps.)
 
 use sha2::{Digest as _, Sha256};

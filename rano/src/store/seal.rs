@@ -415,8 +415,8 @@ impl Sealer {
         Ok(())
     }
 
-    /// Makes the batch a link of the chain. `processes` and `calls` are the first new id and how many; `state` stands in
-    /// the last seal of a session. Where there is nothing to seal there is no link.
+    /// Makes the batch a link of the chain. `processes` and `calls` are the first new id and how many; `state` stands
+    /// in the last seal of a session. Where there is nothing to seal there is no link.
     pub(super) fn seal(
         &mut self,
         connection: &Connection,
