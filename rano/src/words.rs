@@ -233,7 +233,7 @@ impl Address {
         }
     }
 
-    /// As [`host_text`], if it is an IP end.
+    /// The IP address as records carry it, with its zone; `None` of another end.
     pub fn host(&self) -> Option<String> {
         Some(host_text(self.ip_addr()?, self.zone()))
     }

@@ -323,7 +323,7 @@ impl Sealer {
         };
     }
 
-    /// A row of `event` as it is written: its id, then what [`EVENT_VALUES`] lists.
+    /// A row of `event` as it is written: its id, then its other columns.
     pub(super) fn event(&mut self, row: i64, values: &[Option<i64>]) {
         let batch = &mut self.batch;
         if batch.events_range.1 == 0 {
