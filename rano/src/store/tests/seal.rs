@@ -180,7 +180,8 @@ fn what_is_pruned_leaves_a_stub_and_the_rest_whole() {
     store.push(&event(EventKind::Connect, 1).into());
     wait_for("the old session to go", || {
         // Both in one snapshot: before it is hidden, nothing of it is left to remove either.
-        one::<i64>(&path, "SELECT (SELECT count(*) FROM stub) = 1 AND NOT EXISTS (SELECT 1 FROM pruning)") == 1
+        one::<i64>(&path, "SELECT (SELECT count(*) FROM stub) = 1 AND NOT EXISTS (SELECT 1 FROM pruning)")
+            == 1
     });
     assert_stored(&store.finish(Counters::default(), NOON + 3 * 86_400_000), 1);
     let verified = verify(&path);
