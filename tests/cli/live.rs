@@ -233,8 +233,8 @@ fn the_summary_says_what_to_look_at_first() -> Result<()> {
     };
     let text = piped(&[])?;
     let expected = [
-        "198.51.100.66:443  claude(42)  ↑40.0 MiB ↓2.7 KiB  unknown, most sent",
-        "10.0.0.7:22        claude(42)                      4 × ECONNREFUSED",
+        "198.51.100.66:443  claude(42)  ↑40.0 MiB ↓2.7 KiB  large upload, unknown endpoint",
+        "10.0.0.7:22        claude(42)                      never connected",
     ];
     ensure!(below(&text, "Look at these") == expected, "{text}");
     ensure!(below(&text, "Failures") == ["4 ECONNREFUSED  10.0.0.7:22"], "{text}");
@@ -257,7 +257,7 @@ fn the_summary_says_what_to_look_at_first() -> Result<()> {
     for columns in [40, 80] {
         let shown = screen(&odd_night(), columns, &[])?.join("\n");
         let rows = below(&shown, "Look at these");
-        ensure!(columns < 80 || rows[0].ends_with("unknown, most sent"), "{columns}: {shown}");
+        ensure!(columns < 80 || rows[0].ends_with("large upload, unknown endpoint"), "{columns}: {shown}");
         ensure!(shown.lines().all(|line| line.width() <= usize::from(columns)), "{columns}: {shown}");
     }
     Ok(())
@@ -281,10 +281,7 @@ fn the_summary_says_what_is_new() -> Result<()> {
     ensure!(below(&first, "Look at these").is_empty(), "everything is new, so nothing is: {first}");
     let second =
         run(&known().connect(2, 200, "203.0.113.9:443").name(2, 210, "files.pythonhosted.org", "dns"))?;
-    let expected = [
-        "files.pythonhosted.org:443  claude(42)             new",
-        "api.anthropic.com:443       claude(42)  ↑5 B ↓6 B  most sent",
-    ];
+    let expected = ["files.pythonhosted.org:443  claude(42)    never seen before"];
     ensure!(below(&second, "Look at these") == expected, "{second}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{Context, history, load, policy, print, say};
 use crate::config::{Configuration, Field};
@@ -32,14 +32,7 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("The policy, as `rano baseline` writes it"),
         )
-        .arg(
-            Arg::new("latest")
-                .long("latest")
-                .action(ArgAction::SetTrue)
-                .conflicts_with("run_id")
-                .help("The session that started last; the default without a range"),
-        )
-        .arg(Arg::new("run_id").long("run-id").value_name("RUN").help("The session with this run id or name"))
+        .args(history::session_flags())
         .args(history::range_flags())
         .arg(history::filter_flag())
         .arg(policy::fail_on_flag())

@@ -45,6 +45,32 @@ pub(super) fn json_flag() -> Arg {
     Arg::new("as_json").long("json").action(ArgAction::SetTrue).help("Print JSON")
 }
 
+/// `--latest` and `--run-id`.
+pub(super) fn session_flags() -> [Arg; 2] {
+    [
+        Arg::new("latest")
+            .long("latest")
+            .action(ArgAction::SetTrue)
+            .conflicts_with("run_id")
+            .help("The session that started last; the default without a range"),
+        Arg::new("run_id").long("run-id").value_name("RUN").help("The session with this run id or name"),
+    ]
+}
+
+/// `--read-only` and `--attach` of the views.
+pub(super) fn view_flags() -> [Arg; 2] {
+    [
+        Arg::new("read_only")
+            .long("read-only")
+            .action(ArgAction::SetTrue)
+            .help("Do not observe: show the history that --sqlite names"),
+        Arg::new("attach")
+            .long("attach")
+            .value_name("RUN")
+            .help("Do not observe: show the session with this run id, and follow it if it is running"),
+    ]
+}
+
 /// `--since` and `--until`.
 pub(super) fn range_flags() -> [Arg; 2] {
     let time = |name: &'static str, help: &'static str| {
@@ -131,7 +157,9 @@ pub(super) fn find(configuration: &Configuration, context: &Context) -> Found {
     if let Some(entry) = running(context).into_iter().next() {
         return found(entry.database, How::Running);
     }
-    match registry::last(&context.environment) {
+    // It may have been removed since.
+    let last = registry::last(&context.environment);
+    match last.filter(|entry| context.environment.files.exists(&entry.database)) {
         Some(entry) => found(entry.database, How::Last),
         None => found(path, How::Expected),
     }

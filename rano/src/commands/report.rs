@@ -35,14 +35,7 @@ pub fn command() -> Command {
              session that is running can be reported on.",
         )
         .args_override_self(true)
-        .arg(
-            Arg::new("latest")
-                .long("latest")
-                .action(ArgAction::SetTrue)
-                .conflicts_with("run_id")
-                .help("The session that started last; the default without a range"),
-        )
-        .arg(Arg::new("run_id").long("run-id").value_name("RUN").help("The session with this run id or name"))
+        .args(history::session_flags())
         .args(history::range_flags())
         .arg(history::filter_flag())
         .arg(

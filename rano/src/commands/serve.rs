@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::beside::{Begun, Talk};
 use super::{Context, history, load, observe, print, say};
@@ -67,18 +67,7 @@ pub fn command(hidden: bool) -> Command {
                      open page goes on after a restart, and a program that collects metrics can read the token.",
                 ),
         )
-        .arg(
-            Arg::new("read_only")
-                .long("read-only")
-                .action(ArgAction::SetTrue)
-                .help("Do not observe: show the history that --sqlite names"),
-        )
-        .arg(
-            Arg::new("attach")
-                .long("attach")
-                .value_name("RUN")
-                .help("Do not observe: show the session with this run id, and follow it if it is running"),
-        )
+        .args(history::view_flags())
         .args(flags::flags(observing))
         .after_help(
             "Examples:\n  rano serve\n  rano serve --pattern aider\n  rano serve --read-only --sqlite night.sqlite\n  \

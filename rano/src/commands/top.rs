@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 
 use super::beside::{Begun, Talk};
 use super::report::{self, Question};
@@ -62,18 +62,7 @@ pub fn command(hidden: bool) -> Command {
              '?' lists the keys.",
         )
         .args_override_self(true)
-        .arg(
-            Arg::new("read_only")
-                .long("read-only")
-                .action(ArgAction::SetTrue)
-                .help("Do not observe: show the history that --sqlite names"),
-        )
-        .arg(
-            Arg::new("attach")
-                .long("attach")
-                .value_name("RUN")
-                .help("Do not observe: show the session with this run id, and follow it if it is running"),
-        )
+        .args(history::view_flags())
         .args(flags::flags(observing).map(named))
         .after_help(
             "Examples:\n  rano top\n  rano top --pattern aider\n  rano top --read-only --sqlite night.sqlite\n  \

@@ -1,11 +1,10 @@
 //! `rano report --by tool` and `--by agent`.
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::event_json::VERSION;
 use super::human::{Size, timestamp_millis};
 use super::report::{Look, heading, more, sessions, table};
-use super::report_json::{counts_json, object, session_json};
+use super::report_json::{counts_json, object, rows_json};
 use super::table::{Align, Column, grouped};
 use crate::process::provider::UNKNOWN;
 pub use crate::store::query::calls::By;
@@ -98,31 +97,12 @@ fn sums(row: &CallRow) -> [String; 4] {
 
 /// One object with `tools` or `agents`; what is not known is left out.
 pub fn json(report: &Report, running: &[String], by: By, calls: &Top<CallRow>) -> String {
-    let sessions: Vec<Json> = report.sessions.iter().map(|session| session_json(session, running)).collect();
-    let rows: Vec<Json> = calls.rows.iter().map(|row| row_json(row, by)).collect();
-    let range = object(&[
-        ("since", report.selection.since.map(timestamp_millis).into()),
-        ("until", report.selection.until.map(timestamp_millis).into()),
-    ]);
-    let mut json = json!({
-        "v": VERSION,
-        "type": "report",
-        "by": match by {
-            By::Tool => "tool",
-            By::Agent => "agent",
-        },
-        "range": range,
-        "sessions": sessions,
-        "all": calls.all,
-    });
-    json[match by {
-        By::Tool => "tools",
-        By::Agent => "agents",
-    }] = rows.into();
-    if let Some(filter) = &report.selection.filter {
-        json["filter"] = json!({ "expression": filter.text() });
-    }
-    super::json::text(&json) + "\n"
+    let rows = calls.rows.iter().map(|row| row_json(row, by)).collect();
+    let words = match by {
+        By::Tool => ("tool", "tools"),
+        By::Agent => ("agent", "agents"),
+    };
+    rows_json(report, running, words, (rows, calls.all))
 }
 
 fn row_json(row: &CallRow, by: By) -> Json {

@@ -1,12 +1,11 @@
 //! `rano report --by domain`, `endpoint`, `process`, `class` and `hour`.
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::details::{times, with_port};
-use super::event_json::VERSION;
 use super::human::{Size, timestamp_millis};
 use super::report::{Look, heading, more, sessions, table};
-use super::report_json::{counts_json, object, session_json};
+use super::report_json::{counts_json, object, rows_json};
 use super::table::{Align, Column, bar, grouped};
 use crate::event::DomainSource;
 use crate::store::query::groups::{Group, GroupRow};
@@ -122,25 +121,8 @@ fn marks(row: &GroupRow) -> &'static str {
 
 /// One object with `domains`, `endpoints`, `processes`, `classes` or `hours`; what is not known is left out.
 pub fn json(report: &Report, running: &[String], group: Group, found: &Top<GroupRow>) -> String {
-    let sessions: Vec<Json> = report.sessions.iter().map(|session| session_json(session, running)).collect();
-    let rows: Vec<Json> = found.rows.iter().map(|row| row_json(row, group)).collect();
-    let range = object(&[
-        ("since", report.selection.since.map(timestamp_millis).into()),
-        ("until", report.selection.until.map(timestamp_millis).into()),
-    ]);
-    let mut json = json!({
-        "v": VERSION,
-        "type": "report",
-        "by": word(group),
-        "range": range,
-        "sessions": sessions,
-        "all": found.all,
-    });
-    json[title(group).to_ascii_lowercase()] = rows.into();
-    if let Some(filter) = &report.selection.filter {
-        json["filter"] = json!({ "expression": filter.text() });
-    }
-    super::json::text(&json) + "\n"
+    let rows = found.rows.iter().map(|row| row_json(row, group)).collect();
+    rows_json(report, running, (word(group), &title(group).to_ascii_lowercase()), (rows, found.all))
 }
 
 fn row_json(row: &GroupRow, group: Group) -> Json {

@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod alert;
 pub mod banner;
+mod base64;
 pub mod baseline;
 pub mod escape;
 pub mod event_json;

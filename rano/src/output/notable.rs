@@ -1,5 +1,4 @@
-//! What is worth a look at the end of an observation: alerts, what is new, what is unknown, what failed again and
-//! again, and where most went. One row an endpoint and agent.
+//! What is worth a look at the end of an observation, by the rules of `attention.rs`. One row an endpoint and agent.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +7,9 @@ use unicode_width::UnicodeWidthStr as _;
 use super::escape::fit;
 use super::human::{ShortSize, Size};
 use super::line::shorten;
+use crate::attention::{Cause, Facts, causes, gravity};
 use crate::event::{Address, Bytes, Class, Protocol};
 use crate::totals::EndpointTally;
-
-/// Failures that are more than an accident.
-const FAILS: u64 = 3;
 
 /// Columns that where to and who may take at least.
 const LEAST: usize = 16;
@@ -26,11 +23,10 @@ struct Row {
     class: Class,
     connects: u64,
     fails: u64,
-    error: Option<i32>,
     alert: bool,
     is_new: bool,
-    is_most: bool,
     most: u64,
+    causes: Vec<Cause>,
 }
 
 impl Row {
@@ -42,11 +38,10 @@ impl Row {
             class: tally.class,
             connects: tally.connects,
             fails: tally.fails,
-            error: tally.error,
             alert: tally.alert,
             is_new: tally.is_new,
-            is_most: false,
             most: tally.bytes.sent,
+            causes: Vec::new(),
         }
     }
 
@@ -55,7 +50,6 @@ impl Row {
         self.bytes.received = self.bytes.received.saturating_add(other.bytes.received);
         self.connects += other.connects;
         self.fails += other.fails;
-        self.error = other.error.or(self.error);
         self.alert |= other.alert;
         self.is_new &= other.is_new;
         if other.most > self.most {
@@ -63,30 +57,15 @@ impl Row {
         }
     }
 
-    /// Smaller is worse.
-    fn rank(&self) -> u8 {
-        match self {
-            Self { alert: true, .. } => 0,
-            Self { is_new: true, .. } => 1,
-            Self { class: Class::Unknown, .. } => 2,
-            Self { is_most: true, .. } => 3,
-            Self { fails: FAILS.., .. } => 4,
-            _ => 5,
+    fn facts(&self) -> Facts {
+        Facts {
+            class: self.class,
+            is_new: self.is_new,
+            is_alerted: self.alert,
+            connects: self.connects,
+            fails: self.fails,
+            bytes_sent: self.bytes.sent,
         }
-    }
-
-    fn why(&self) -> String {
-        let reasons = [
-            self.alert.then(|| "alert".to_owned()),
-            self.is_new.then(|| "new".to_owned()),
-            (self.class == Class::Unknown).then(|| "unknown".to_owned()),
-            self.is_most.then(|| "most sent".to_owned()),
-            (self.fails >= FAILS).then(|| {
-                let error = self.error.and_then(crate::errno::name).unwrap_or("failed");
-                format!("{} × {error}", self.fails)
-            }),
-        ];
-        reasons.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -146,17 +125,14 @@ pub fn lines<'a>(
         }
     }
     let mut rows: Vec<Row> = rows.into_values().collect();
-    // Of several that sent something.
-    if rows.len() > 1
-        && let Some(most) = rows.iter_mut().max_by_key(|row| row.bytes.sent).filter(|row| row.bytes.sent > 0)
-    {
-        most.is_most = true;
+    for row in &mut rows {
+        row.causes = causes(&row.facts());
     }
-    let least = if concern == Concern::Everything { 5 } else { 2 };
-    rows.retain(|row| row.rank() < least);
+    let counts = |cause: &Cause| concern == Concern::Everything || matches!(cause, Cause::Alert | Cause::New);
+    rows.retain(|row| row.causes.iter().any(counts));
     rows.sort_by(|a, b| {
-        let order = (a.rank(), std::cmp::Reverse(a.bytes.sent));
-        order.cmp(&(b.rank(), std::cmp::Reverse(b.bytes.sent))).then_with(|| a.end.cmp(&b.end))
+        let order = gravity(&b.causes, &b.facts()).cmp(&gravity(&a.causes, &a.facts()));
+        order.then_with(|| a.end.cmp(&b.end))
     });
     let all = rows.len();
     rows.truncate(top);
@@ -175,7 +151,8 @@ fn table(rows: &[Row], width: usize) -> Vec<String> {
                 }
                 Bytes { sent, received } => format!("↑{} ↓{}", Size(sent), Size(received)),
             };
-            [fit(&row.end, usize::MAX), fit(&row.who, usize::MAX), sent, row.why()]
+            let why: Vec<&str> = row.causes.iter().map(|cause| cause.words()).collect();
+            [fit(&row.end, usize::MAX), fit(&row.who, usize::MAX), sent, why.join(", ")]
         })
         .collect();
     let widest = |at: usize| cells.iter().map(|row| row[at].width()).max().unwrap_or(0);

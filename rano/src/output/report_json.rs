@@ -21,6 +21,31 @@ pub fn json(report: &Report, details: &Details, running: &[String]) -> String {
     super::json::text(&json) + "\n"
 }
 
+/// What `--by` lists: one object, with the word for what a row is and for all of them, the rows, how many there are.
+pub(super) fn rows_json(
+    report: &Report,
+    running: &[String],
+    (by, all_of_them): (&str, &str),
+    (rows, all): (Vec<Json>, u64),
+) -> String {
+    let sessions: Vec<Json> = report.sessions.iter().map(|session| session_json(session, running)).collect();
+    let range = range_json(report);
+    let mut json =
+        json!({ "v": VERSION, "type": "report", "by": by, "range": range, "sessions": sessions, "all": all });
+    json[all_of_them] = rows.into();
+    if let Some(filter) = &report.selection.filter {
+        json["filter"] = json!({ "expression": filter.text() });
+    }
+    super::json::text(&json) + "\n"
+}
+
+fn range_json(report: &Report) -> Json {
+    object(&[
+        ("since", report.selection.since.map(timestamp_millis).into()),
+        ("until", report.selection.until.map(timestamp_millis).into()),
+    ])
+}
+
 /// The sums alone, as a page has them.
 pub fn value(report: &Report, running: &[String]) -> Json {
     let sessions: Vec<Json> = report.sessions.iter().map(|session| session_json(session, running)).collect();
@@ -42,14 +67,10 @@ pub fn value(report: &Report, running: &[String]) -> Json {
     let sources = sources(&report.sessions)
         .into_iter()
         .map(|(source, reason)| object(&[("source", source.into()), ("reason", reason.into())]));
-    let range = object(&[
-        ("since", report.selection.since.map(timestamp_millis).into()),
-        ("until", report.selection.until.map(timestamp_millis).into()),
-    ]);
     let mut json = json!({
         "v": VERSION,
         "type": "report",
-        "range": range,
+        "range": range_json(report),
         "summary": summary,
         "providers": providers.collect::<Vec<_>>(),
         "top_domains": report.domains.rows.iter().map(domain_json).collect::<Vec<_>>(),

@@ -10,6 +10,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
+use super::base64::base64;
 use super::escape::{Colors, Line, screen_json, screened};
 use super::fold::columns;
 use super::style::Styles;
@@ -147,21 +148,6 @@ pub fn copy(text: &str) -> io::Result<()> {
     write!(stdout, "\x1b]52;c;{}\x07", base64(text.as_bytes())).and_then(|()| stdout.flush())
 }
 
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits =
-            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for place in 0..4 {
-            let sign = SIGNS[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= group.len() { sign.into() } else { '=' });
-        }
-    }
-    text
-}
-
 /// Says what waited.
 pub fn free_screen() {
     let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -209,25 +195,4 @@ pub fn stdout_end() -> impl AsFd + Send + 'static {
 /// Standard error to ask for its size.
 pub fn stderr_end() -> impl AsFd {
     io::stderr()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        for (text, expected) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-            ("ÿþ", "w7/Dvg=="),
-        ] {
-            assert_eq!(base64(text.as_bytes()), expected, "{text}");
-        }
-    }
 }

@@ -9,6 +9,7 @@ use super::human::{Size, timestamp_millis};
 use super::report::{Ending, gaps, watched};
 use super::report_json::{self, counts_json, object, session_json};
 use super::table::grouped;
+use crate::attention::{self, Cause, Facts};
 use crate::event::Class;
 use crate::store::History;
 use crate::store::query::connections::{ConnectionRow, Connections, Owned};
@@ -23,12 +24,6 @@ const FINDINGS_MAX: usize = 8;
 
 /// Of a report's connections: with the rest it stays below 5 MB.
 const ROWS_BYTES: usize = 4_000_000;
-
-/// As many failures, and no connection, make an endpoint worth a look.
-const FAILS_MIN: u64 = 3;
-
-/// More bytes than these to what is no model are worth a look.
-const SENT_MIN: u64 = 10 << 20;
 
 /// A list of sessions; `running`: run ids of those that go on.
 pub fn sessions(sessions: &[(StoredSession, Option<Counts>)], running: &[String]) -> Json {
@@ -324,15 +319,24 @@ fn findings(report: &Report, paths: &Paths, running: &[String]) -> Json {
         rows.sort_by_key(|path| std::cmp::Reverse((path.counts.bytes_sent, path.counts.fails)));
         rows.into_iter().take(FINDINGS_MAX).map(|path| of(kind, path)).collect::<Vec<_>>()
     };
-    let is_unknown = |path: &PathRow| path.class == Class::Unknown.name();
-    let never = |path: &PathRow| path.counts.connects == 0 && path.counts.fails >= FAILS_MIN;
-    found.extend(list("unknown", &|path| is_unknown(path) && path.counts.connects > 0));
-    let to_models =
-        |path: &PathRow| path.class == Class::LlmApi.name() || path.class == Class::Localhost.name();
-    found.extend(list("sent", &|path| {
-        path.counts.bytes_sent >= SENT_MIN && !is_unknown(path) && !to_models(path)
-    }));
-    found.extend(list("failing", &never));
+    let causes = |path: &PathRow| {
+        attention::causes(&Facts {
+            class: Class::parse(&path.class).unwrap_or_default(),
+            connects: path.counts.connects,
+            fails: path.counts.fails,
+            bytes_sent: path.counts.bytes_sent,
+            ..Facts::default()
+        })
+    };
+    // Each path once: under the first of these.
+    let kinds = [Cause::Unknown, Cause::Sent, Cause::Failing];
+    for kind in kinds {
+        let is_it = |path: &PathRow| {
+            let causes = causes(path);
+            kinds.into_iter().find(|kind| causes.contains(kind)) == Some(kind)
+        };
+        found.extend(list(kind.name(), &is_it));
+    }
     for session in &report.sessions {
         if Ending::of(session, running) == Ending::Unclean {
             found.push(json!({ "kind": "unclean", "run_id": session.run_id }));

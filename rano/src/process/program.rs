@@ -31,7 +31,7 @@ pub(super) struct Parts<'a> {
 
 /// `server.js (mcp)`, `@acme/helper`, `curl`.
 pub(super) fn name(parts: &Parts<'_>) -> String {
-    if let Some(run) = parts.runs.last() {
+    if let Some(run) = parts.runs.iter().rfind(|run| run.is_package || !is_descriptor(run.path)) {
         return if run.is_package { package(run.text).to_owned() } else { script(run.path) };
     }
     if MULTI_CALL.contains(&parts.exe) && !parts.called.is_empty() {
@@ -47,6 +47,11 @@ pub(super) fn name(parts: &Parts<'_>) -> String {
         return parts.comm.to_owned();
     }
     parts.called.to_owned()
+}
+
+/// `/dev/fd/3`, `/proc/self/fd/3`: an open file, whose name nobody knows.
+fn is_descriptor(path: &str) -> bool {
+    path.starts_with("/dev/fd/") || path.starts_with("/proc/") && path.contains("/fd/")
 }
 
 /// The same where it is an agent: by the name that is listed, whatever the platform or file. What only calls itself so
@@ -107,6 +112,8 @@ mod tests {
             ("python3", "/usr/bin/python3.12", "python3 -m http.server", "http.server"),
             ("python3", "/usr/bin/python3.12", "python3 /srv/fetch.py", "fetch.py"),
             ("bash", "/bin/bash", "bash -c make", "bash"),
+            ("3", "/bin/bash", "bash /dev/fd/3", "bash"),
+            ("bash", "/bin/bash", "/bin/bash /proc/self/fd/63 x", "bash"),
             ("bash", "/bin/bash", "bash ./deploy.sh", "deploy.sh"),
             ("claude", "/home/u/.local/share/claude/versions/2.0.1", "claude", "claude"),
             ("codex", "/x/codex-x86_64-unknown-linux-musl", "codex exec", "codex"),

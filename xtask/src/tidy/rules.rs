@@ -173,7 +173,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("registry", &["config", "files", "process"]),
     ("serve", &["files", "filter", "output", "privileges", "store", "time_argument"]),
-    ("top", &["event", "filter", "output", "privileges", "stop", "store"]),
+    ("top", &["attention", "event", "filter", "output", "privileges", "stop", "store"]),
     (
         "commands",
         &[

@@ -4,6 +4,7 @@ use ratatui_core::layout::Rect;
 
 use super::paint::{Canvas, Column, Piece};
 use super::span;
+use crate::attention::Cause;
 use crate::event::{Class, EventKind};
 use crate::output::human::{Size, timestamp_seconds};
 use crate::output::style::Paint;
@@ -233,7 +234,7 @@ pub(super) fn findings(canvas: &mut Canvas<'_>, area: Rect, state: &mut State) {
         .take(height(area))
         .map(|finding| {
             let paint = of_class(canvas, Some(finding.class));
-            let why = if finding.kind == "unknown" { styles.warning } else { styles.critical };
+            let why = if finding.kind == Cause::Unknown.name() { styles.warning } else { styles.critical };
             let cells = vec![
                 Piece::plain(clock(finding.at)),
                 Piece::new(finding.kind, why),

@@ -8,6 +8,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use super::connections::Connection;
 use super::event::{Text, with_port};
 use super::sums::Sums;
+use crate::attention::{self, Cause, Facts};
 use crate::event::Class;
 use crate::store::query::connections::Standing;
 
@@ -84,6 +85,20 @@ impl Endpoint {
     pub fn label(&self) -> String {
         let mark = if self.is_guess { "~" } else { "" };
         format!("{mark}{}", with_port(&self.key.name, self.key.port))
+    }
+
+    /// Why it deserves a look. What is new has a mark of its own, and so have alerts.
+    pub fn causes(&self) -> Vec<Cause> {
+        if !self.has_peer {
+            return Vec::new();
+        }
+        attention::causes(&Facts {
+            class: self.key.class,
+            connects: self.sums.total.saturating_sub(self.sums.fails),
+            fails: self.sums.fails,
+            bytes_sent: self.sums.sent,
+            ..Facts::default()
+        })
     }
 }
 

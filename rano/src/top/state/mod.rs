@@ -13,6 +13,7 @@ pub mod tree;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
+use crate::attention::Cause;
 use crate::event::{Class, EventKind};
 use crate::filter::Filter;
 use crate::store::query::connections::Standing;
@@ -27,9 +28,6 @@ use tree::{NodeId, Tree, TreeBy, TreeLine, TreeOrder};
 
 /// Events that can be scrolled back to.
 const EVENTS_MAX: usize = 1000;
-
-/// As many failures, and no connection, make an endpoint worth a look, as on the page.
-const FAILS_MIN: u64 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum View {
@@ -374,7 +372,7 @@ fn sort(listed: &mut [usize], rows: &[Connection], order: ConnectionOrder, now: 
     }
 }
 
-/// Alerts, then unknown endpoints that were reached, then those that never were; each the latest first.
+/// Alerts, then endpoints with large uploads, unknown ones, and those that never connected; each the latest first.
 fn findings(rows: &[Connection], endpoints: &[Endpoint]) -> Vec<Finding> {
     let mut found: Vec<Finding> = rows
         .iter()
@@ -401,9 +399,9 @@ fn findings(rows: &[Connection], endpoints: &[Endpoint]) -> Vec<Finding> {
             id: FindingId::Endpoint(kind, endpoint.key.clone()),
         }));
     };
-    let reached = |endpoint: &Endpoint| endpoint.sums.total > endpoint.sums.fails;
-    of("unknown", &|endpoint| endpoint.key.class == Class::Unknown && endpoint.has_peer && reached(endpoint));
-    of("failing", &|endpoint| !reached(endpoint) && endpoint.sums.fails >= FAILS_MIN);
+    for cause in [Cause::Sent, Cause::Unknown, Cause::Failing] {
+        of(cause.name(), &|endpoint| endpoint.causes().contains(&cause));
+    }
     found
 }
 
