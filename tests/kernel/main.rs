@@ -14,6 +14,7 @@ mod connections;
 mod datagrams;
 mod facts;
 mod families;
+mod far_sockets;
 mod flood;
 mod flooder;
 mod floods;

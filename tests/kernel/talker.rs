@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::far_sockets;
 use crate::support::namespace::Place;
 use crate::support::stage;
 use crate::support::trial::skip;
@@ -52,6 +53,12 @@ pub enum Talk {
     UdpLiteConnected,
     /// A frame to the loopback device.
     Packet,
+    Sctp,
+    SctpToMany,
+    Dccp,
+    Vsock,
+    Tipc,
+    Rds,
     /// A raw socket, a packet socket, a connected UDP socket and one that is connected to port 0; until its standard
     /// input ends.
     Hold,
@@ -155,6 +162,12 @@ fn act(talk: Talk) -> Result<Exchanged> {
         Talk::UdpLite => lite(false),
         Talk::UdpLiteConnected => lite(true),
         Talk::Packet => packet(),
+        Talk::Sctp => far_sockets::sctp(),
+        Talk::SctpToMany => far_sockets::sctp_to_many(),
+        Talk::Dccp => far_sockets::dccp(),
+        Talk::Vsock => far_sockets::vsock(),
+        Talk::Tipc => far_sockets::tipc(),
+        Talk::Rds => far_sockets::rds(),
         Talk::Hold => hold(),
         Talk::Probe => {
             for to in ["127.0.0.1:0", "127.0.0.1:9", "127.0.0.1:53", "127.0.0.2:65535"] {
@@ -228,19 +241,21 @@ fn act(talk: Talk) -> Result<Exchanged> {
             anyhow::ensure!(length == 100, "{length} bytes arrived");
             Ok(vec![(port(&server)?, 100, 0), (port(&client)?, 0, 100)])
         }
-        Talk::Again => {
-            let (client, first, second) = (unbound(libc::AF_INET)?, bound()?, bound()?);
-            let mut exchanged = Vec::new();
-            for (server, bytes) in [(&first, 11), (&second, 22)] {
-                client.connect(server.local_addr()?)?;
-                client.send(&buffer[..bytes])?;
-                server.recv_from(&mut [0; 64])?;
-                let bytes = i64::try_from(bytes)?;
-                exchanged.extend([(port(server)?, bytes, 0), (port(&client)?, 0, bytes)]);
-            }
-            Ok(exchanged)
-        }
+        Talk::Again => again(),
     }
+}
+
+fn again() -> Result<Exchanged> {
+    let (client, first, second) = (unbound(libc::AF_INET)?, bound()?, bound()?);
+    let mut exchanged = Vec::new();
+    for (server, bytes) in [(&first, 11), (&second, 22)] {
+        client.connect(server.local_addr()?)?;
+        client.send(&[0; 64][..bytes])?;
+        server.recv_from(&mut [0; 64])?;
+        let bytes = i64::try_from(bytes)?;
+        exchanged.extend([(port(server)?, bytes, 0), (port(&client)?, 0, bytes)]);
+    }
+    Ok(exchanged)
 }
 
 fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<UdpSocket> {

@@ -157,9 +157,7 @@ pub(super) fn find(configuration: &Configuration, context: &Context) -> Found {
     if let Some(entry) = running(context).into_iter().next() {
         return found(entry.database, How::Running);
     }
-    // It may have been removed since.
-    let last = registry::last(&context.environment);
-    match last.filter(|entry| context.environment.files.exists(&entry.database)) {
+    match registry::last(&context.environment) {
         Some(entry) => found(entry.database, How::Last),
         None => found(path, How::Expected),
     }

@@ -49,9 +49,11 @@ pub(super) fn name(parts: &Parts<'_>) -> String {
     parts.called.to_owned()
 }
 
-/// `/dev/fd/3`, `/proc/self/fd/3`: an open file, whose name nobody knows.
+/// `/proc/self/fd/3`, or the same below `/dev`: an open file, whose name nobody knows.
 fn is_descriptor(path: &str) -> bool {
-    path.starts_with("/dev/fd/") || path.starts_with("/proc/") && path.contains("/fd/")
+    let under = |directory| path.strip_prefix(directory);
+    under("/dev/").is_some_and(|rest| rest.starts_with("fd/"))
+        || under("/proc/").is_some_and(|rest| rest.contains("/fd/"))
 }
 
 /// The same where it is an agent: by the name that is listed, whatever the platform or file. What only calls itself so

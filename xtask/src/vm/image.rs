@@ -39,8 +39,19 @@ sync
 poweroff -f
 ";
 
-/// Where a kernel has these as modules.
-const MODULES: [&str; 5] = ["inet_diag", "tcp_diag", "udp_diag", "unix_diag", "veth"];
+/// Where a kernel has these as modules. Those of the second line are transports that few machines have.
+const MODULES: [&str; 10] = [
+    "inet_diag",
+    "tcp_diag",
+    "udp_diag",
+    "unix_diag",
+    "veth",
+    "sctp",
+    "dccp_ipv4",
+    "vsock_loopback",
+    "tipc",
+    "rds",
+];
 
 /// Programs that some tests talk to, and where those look for them.
 const PEERS: [(&str, &str); 8] = [
