@@ -286,6 +286,8 @@ impl Gaps {
 pub struct Watched {
     /// Words of transports.
     pub transports: Vec<&'static str>,
+    /// Of those beside TCP and UDP, polls see what is open, and nothing tells of the others.
+    pub only_open: bool,
     /// Transports that were asked for, and that the kernel has, but the source does not see: each is a gap.
     pub unseen: Vec<&'static str>,
     /// What the user did not ask for, for people.
@@ -318,7 +320,8 @@ impl Watched {
         let left_out = [(udp, LEFT_OUT_UDP), (other, LEFT_OUT_OTHER)];
         let left_out =
             left_out.into_iter().filter(|(is_asked, _)| !is_asked).map(|(_, words)| words).collect();
-        Self { transports, unseen, left_out, views: Vec::new() }
+        let only_open = other && matches!(kind, SourceKind::Proc | SourceKind::Seccomp);
+        Self { transports, only_open, unseen, left_out, views: Vec::new() }
     }
 
     /// As a stored session says it was: by the reason that its source gave.
@@ -361,7 +364,12 @@ pub const UNSEEN: &str = "not seen: ";
 
 impl std::fmt::Display for Watched {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.transports.join(", "))?;
+        let (others, always): (Vec<&str>, Vec<&str>) =
+            self.transports.iter().partition(|word| self.only_open && IN_PROC.contains(word));
+        f.write_str(&always.join(", "))?;
+        if !others.is_empty() {
+            write!(f, ", {} while open at a poll", others.join(", "))?;
+        }
         if self.transports.contains(&"packet") {
             write!(f, ", {NEVER}")?;
         }
@@ -399,6 +407,10 @@ mod tests {
                     assert!(is_listed != watched.unseen.contains(word), "{kind:?} {sees_uses} {word}");
                 }
             }
+            // What only a poll can find is not said to be watched like the rest.
+            let polls = matches!(kind, SourceKind::Proc | SourceKind::Seccomp);
+            let watched = Watched::by(kind, true, true, true, &present).to_string();
+            assert_eq!(watched.contains("udplite while open at a poll"), polls, "{watched}");
             let left_out = Watched::by(kind, false, false, true, &present);
             assert_eq!((left_out.to_string().as_str(), left_out.unseen.len()), ("tcp", 0));
         }

@@ -22,6 +22,7 @@ mod greetings;
 mod ladder;
 mod lockdown;
 mod loss;
+mod matrix;
 mod multipath;
 mod names;
 mod odd_client;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         ladder::all(),
         lockdown::all(),
         loss::all(),
+        matrix::all(),
         multipath::all(),
         names::all(),
         odd_sockets::all(),

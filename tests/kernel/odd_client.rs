@@ -42,6 +42,10 @@ pub enum Way {
     MultiPath,
     IoUring,
     SendFile,
+    /// From a pipe into the socket, and from the socket into a pipe.
+    Splice,
+    /// Three answers of a datagram server, by one call.
+    ReceiveSeveral,
     /// Datagrams to two places with one call; the address is one of them, the next port the other.
     SendSeveral,
     /// A child inherits the socket and uses it; the parent closes its own at once.
@@ -168,8 +172,18 @@ fn request() -> Vec<u8> {
     request
 }
 
+/// Client and server, in this network namespace (Documentation/networking/ip-sysctl.rst).
+fn allow_fast_open() -> io::Result<()> {
+    std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3")
+}
+
 fn play(way: &str) -> Result<()> {
     let way: Way = serde_json::from_str(way)?;
+    if matches!(way, Way::FastOpen | Way::FastOpenConnect)
+        && let Err(error) = allow_fast_open()
+    {
+        return say(&Done::refused(format!("no fast open ({error})")));
+    }
     let to: SocketAddr = std::env::args().nth(1).context("where to")?.parse()?;
     // Kept until the end.
     let (done, _kept) = match way {
@@ -181,6 +195,8 @@ fn play(way: &str) -> Result<()> {
         Way::MultiPath => multi_path(to)?,
         Way::IoUring => io_uring(to)?,
         Way::SendFile => send_file(to)?,
+        Way::Splice => splice(to)?,
+        Way::ReceiveSeveral => receive_several(to)?,
         Way::SendSeveral => send_several(to)?,
         Way::Inherit => return inherit(to),
         Way::Pass => pass(to)?,
@@ -311,8 +327,6 @@ fn set(socket: &OwnedFd, option: i32, value: i32) -> Result<()> {
 
 /// A server in this process, for what an actor's does not do; serves one connection, then another.
 fn fast_server() -> Result<SocketAddr> {
-    // Client and server, in this network namespace (Documentation/networking/ip-sysctl.rst).
-    std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3")?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let at = listener.local_addr()?;
     let listener = OwnedFd::from(listener);
@@ -400,17 +414,34 @@ fn io_uring(to: SocketAddr) -> Played {
         sin_zero: [0; 8],
     };
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>())?;
-    let entry = io_uring::opcode::Connect::new(
+    let connect = io_uring::opcode::Connect::new(
         io_uring::types::Fd(socket.as_raw_fd()),
         (&raw const address).cast(),
         length,
     );
-    // SAFETY: the address outlives the operation, whose end is waited for.
-    unsafe { ring.submission().push(&entry.build()) }?;
+    by_ring(&mut ring, &connect.build())?;
+    let stream = TcpStream::from(socket);
+    let mut done = Done::new(Some(tuple_of(&stream)?));
+    let (socket, request) = (io_uring::types::Fd(stream.as_raw_fd()), request());
+    let (size, mut rest) = (u32::try_from(REQUEST)?, ANSWER);
+    let send = io_uring::opcode::Send::new(socket, request.as_ptr(), size).build();
+    ensure!(by_ring(&mut ring, &send)? == REQUEST, "the request was cut");
+    let mut answer = [0_u8; ANSWER];
+    while rest > 0 {
+        let receive = io_uring::opcode::Recv::new(socket, answer.as_mut_ptr(), u32::try_from(rest)?).build();
+        rest -= by_ring(&mut ring, &receive)?.max(1);
+    }
+    (done.sent, done.received) = (u64::try_from(REQUEST)?, u64::try_from(ANSWER)?);
+    Ok((done, Some(stream.into())))
+}
+
+/// What the operation returned. Its memory has to live until then.
+fn by_ring(ring: &mut io_uring::IoUring, entry: &io_uring::squeue::Entry) -> Result<usize> {
+    // SAFETY: the callers' buffers outlive the operation, whose end is waited for.
+    unsafe { ring.submission().push(entry) }?;
     ring.submit_and_wait(1)?;
     let result = ring.completion().next().context("no completion")?.result();
-    ensure!(result == 0, "connect by io_uring: {}", io::Error::from_raw_os_error(-result));
-    use_it(socket.into())
+    usize::try_from(result).with_context(|| format!("io_uring: {}", io::Error::from_raw_os_error(-result)))
 }
 
 fn send_file(to: SocketAddr) -> Played {
@@ -426,6 +457,60 @@ fn send_file(to: SocketAddr) -> Played {
     let mut done = Done::new(Some(tuple_of(&stream)?));
     (done.sent, done.received) = (u64::try_from(REQUEST)?, u64::try_from(ANSWER)?);
     Ok((done, Some(stream.into())))
+}
+
+fn splice(to: SocketAddr) -> Played {
+    let stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let (read, write) = rustix::pipe::pipe()?;
+    ensure!(rustix::io::write(&write, &request())? == REQUEST, "the pipe took less");
+    let all = |from: &dyn std::os::fd::AsFd, to: &dyn std::os::fd::AsFd, mut rest: usize| -> Result<()> {
+        while rest > 0 {
+            let flags = rustix::pipe::SpliceFlags::empty();
+            rest -= rustix::pipe::splice(from.as_fd(), None, to.as_fd(), None, rest, flags)?.max(1);
+        }
+        Ok(())
+    };
+    all(&read, &stream, REQUEST)?;
+    all(&stream, &write, ANSWER)?;
+    let mut done = Done::new(Some(tuple_of(&stream)?));
+    (done.sent, done.received) = (u64::try_from(REQUEST)?, u64::try_from(ANSWER)?);
+    Ok((done, Some(stream.into())))
+}
+
+fn receive_several(to: SocketAddr) -> Played {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    for _ in 0..3 {
+        socket.send(&request())?;
+    }
+    let mut buffers = [[0_u8; ANSWER]; 3];
+    let mut received = 0;
+    while received < 3 {
+        let mut parts: Vec<libc::iovec> = buffers
+            .iter_mut()
+            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() })
+            .collect();
+        let mut messages: Vec<libc::mmsghdr> = Vec::new();
+        for part in parts.iter_mut().skip(received) {
+            // SAFETY: it is plain data for which zeros are a value.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = std::ptr::from_mut(part);
+            message.msg_hdr.msg_iovlen = 1;
+            messages.push(message);
+        }
+        let (count, flags) = (u32::try_from(messages.len())?, libc::MSG_WAITFORONE);
+        // SAFETY: the messages, what they point to, and the socket outlive the call.
+        let got = unsafe {
+            libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, flags, std::ptr::null_mut())
+        };
+        ensure!(got > 0, "nothing was received: {}", io::Error::last_os_error());
+        received += usize::try_from(got)?;
+    }
+    let tuple = Tuple { local: socket.local_addr()?, remote: to };
+    let (sent, received) = (u64::try_from(3 * REQUEST)?, u64::try_from(3 * ANSWER)?);
+    Ok((Done { sent, received, ..Done::new(Some(tuple)) }, Some(socket.into())))
 }
 
 fn send_several(to: SocketAddr) -> Played {

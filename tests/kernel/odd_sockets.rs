@@ -256,7 +256,7 @@ fn one_call_to_two_places_is_two_flows() -> Result<()> {
 }
 
 /// Two datagram servers on ports next to each other.
-fn neighbours(server: &mut Actor) -> Result<(SocketAddr, SocketAddr)> {
+pub fn neighbours(server: &mut Actor) -> Result<(SocketAddr, SocketAddr)> {
     for _ in 0..100 {
         let first = server.serve(Transport::Udp, "127.0.0.1:0", Service::Answer)?;
         let Some(port) = first.port().checked_add(1) else { continue };

@@ -15,10 +15,14 @@ const BEGIN: &str = "<!-- cargo xtask vm --write: begin -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Files of tests that show what rano sees, and what the reader is told they are about.
-const SUBJECTS: [(&str, &str); 7] = [
+const SUBJECTS: [(&str, &str); 11] = [
     ("connections", "Connections"),
     ("facts", "More about them"),
     ("odd_sockets", "Unusual sockets"),
+    ("multipath", "Multipath TCP"),
+    ("datagrams", "Datagrams"),
+    ("families", "Other transports"),
+    ("greetings", "Greetings"),
     ("names", "Names"),
     ("swarm", "Many at once"),
     ("loss", "Losses"),
@@ -63,6 +67,11 @@ fn tables(shown: &[Shown]) -> String {
             let _ = writeln!(text, "### {subject}\n\n{}", table("what is seen", &series, &rows));
         }
     }
+    let (newest, rows) = sockets(shown);
+    if let Some(newest) = newest {
+        let columns = SOURCES.map(|(_, column)| column);
+        let _ = writeln!(text, "### Sockets\n\nOn Linux {newest}.\n\n{}", table("socket", &columns, &rows));
+    }
     let rows = instructions(shown, &series);
     let _ = writeln!(
         text,
@@ -70,6 +79,46 @@ fn tables(shown: &[Shown]) -> String {
         table("program", &series, &rows)
     );
     text
+}
+
+/// Sources in the facts of `tests/kernel/matrix.rs`, and the columns of them.
+const SOURCES: [(&str, &str); 5] = [
+    ("fentry", "fentry"),
+    ("kprobe", "kprobe"),
+    ("tracepoint", "tracepoint"),
+    ("polling, root", "polling, as root"),
+    ("polling, user", "polling, as a user"),
+];
+
+/// By the newest kernel that showed any: for each socket and source, what was told.
+fn sockets(shown: &[Shown]) -> (Option<&'static str>, Vec<Vec<String>>) {
+    let facts = |guest: &Shown| -> Vec<(String, String, String)> {
+        let of = |(key, cell): &(String, String)| {
+            let (source, socket) = key.strip_prefix("socket ")?.split_once(": ")?;
+            Some((source.to_owned(), socket.trim_end_matches(':').to_owned(), cell.replace('_', " ")))
+        };
+        guest.results.facts.iter().filter_map(of).collect()
+    };
+    let number = |guest: &&Shown| -> Vec<u32> {
+        guest.series.split('.').map(|number| number.parse().unwrap_or(0)).collect()
+    };
+    let newest = shown.iter().filter(|guest| !facts(guest).is_empty()).max_by_key(number);
+    let Some(newest) = newest.map(|guest| guest.series) else { return (None, Vec::new()) };
+    let all: Vec<_> = shown.iter().filter(|guest| guest.series == newest).flat_map(facts).collect();
+    let mut names: Vec<&String> = Vec::new();
+    for (_, socket, _) in &all {
+        if !names.contains(&socket) {
+            names.push(socket);
+        }
+    }
+    let row = |name: &String| {
+        let cells = SOURCES.iter().map(|(source, _)| {
+            let told = all.iter().find(|(by, socket, _)| by == source && socket == name);
+            told.map_or_else(|| "-".to_owned(), |(_, _, cell)| cell.clone())
+        });
+        std::iter::once(name.clone()).chain(cells).collect()
+    };
+    (Some(newest), names.into_iter().map(row).collect())
 }
 
 /// For each test of a file and each kernel: by which rungs it passed.
@@ -179,7 +228,13 @@ mod tests {
         let no = "test connections::ipv6_is_seen ... FAILED\ntest result: FAILED.\n";
         let mut shown: Vec<_> = RUNGS.iter().map(|rung| guest("6.12", *rung, ok)).collect();
         shown.extend([guest("5.10", "fentry", no), guest("5.10", "kprobe", ok)]);
+        let told =
+            "fact: socket kprobe: TCP over IPv4, up: within_1_%\nfact: socket polling, user: vsock: no\n";
+        shown.push(guest("6.12", "kprobe", told));
         let text = tables(&shown);
+        assert!(text.contains("On Linux 6.12."), "{text}");
+        assert!(text.contains("| TCP over IPv4, up | -      | within 1 % | -          | -"), "{text}");
+        assert!(text.contains("| vsock             | -      | -          | -          | -"), "{text}");
         assert!(text.contains("Tried: `5.10.1`, `6.12.1`."), "{text}");
         assert!(text.contains("| ipv6 is seen | kprobe | yes  |"), "{text}");
         assert!(text.contains("| `tcp_events` | 1638 | 1638 |"), "{text}");

@@ -67,6 +67,8 @@ const SAME_ON_EVERY_RUNG: &[&str] =
 /// What differs by rung, and takes minutes: there and on one of the newest kernel, unless the table is asked for.
 const SLOW: &[&str] = &["datagrams", "families"];
 const SLOW_TOO: (&str, &str) = ("6.18", "fentry");
+/// What takes minutes and is a table of the page: shown when that is written.
+const PAGE: &[&str] = &["matrix"];
 /// What differs by rung and is uncommon: on those two, and on one guest of the rung that they leave out.
 const UNCOMMON: &[&str] = &["facts", "odd_sockets"];
 const THIRD_RUNG: (&str, &str) = ("6.18", "tracepoint");
@@ -103,7 +105,7 @@ pub(crate) fn scenarios<'a>(kernels: &'a [Kernel], rungs: &[String], size: Size)
                 append,
                 before: if STRICTLY.contains(&(kernel.series, rung)) { STRICT } else { "" },
                 tests: None,
-                skip: skip.concat(),
+                skip: [skip.concat(), if size == Size::Quick { PAGE.to_vec() } else { Vec::new() }].concat(),
                 required: &[],
                 size,
                 patience,
