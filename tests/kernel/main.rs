@@ -25,6 +25,7 @@ mod loss;
 mod matrix;
 mod multipath;
 mod names;
+mod odd_calls;
 mod odd_client;
 mod odd_sockets;
 mod open_bytes;
