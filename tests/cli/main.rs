@@ -69,6 +69,7 @@ mod top_terminal;
 mod trouble;
 mod unknown_owners;
 mod update;
+mod upgrades;
 
 use std::process::ExitCode;
 
@@ -139,6 +140,7 @@ fn main() -> ExitCode {
         unknown_owners::all(),
         install::all(),
         update::all(),
+        upgrades::all(),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().flatten().collect());
     support::stage::clear();

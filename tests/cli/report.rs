@@ -34,7 +34,6 @@ crate::tests![
     a_closed_pipe_is_no_error,
     the_list_is_as_long_as_asked,
     colour_follows_its_option,
-    databases_of_every_schema_version_are_read_and_written,
 ];
 
 const HOUR: i64 = 3_600_000;
@@ -397,32 +396,6 @@ fn colour_follows_its_option() -> Result<()> {
     ensure!(!history.run(&["report"])?.stdout.contains('\x1b'));
     ensure!(history.run(&["report", "--color", "always"])?.stdout.contains('\x1b'));
     ensure!(!history.run(&["report", "--color", "always", "--json"])?.stdout.contains('\x1b'));
-    Ok(())
-}
-
-/// One file for each schema version that was ever released, as that version wrote it.
-fn databases_of_every_schema_version_are_read_and_written() -> Result<()> {
-    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/databases");
-    let mut versions = 0;
-    for entry in fs::read_dir(fixtures)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|ending| ending != "sqlite") {
-            continue;
-        }
-        versions += 1;
-        let history = History::new()?;
-        fs::copy(&path, history.path())?;
-        let (uid, gid) = history.place.ids();
-        std::os::unix::fs::chown(history.path(), Some(uid), Some(gid))?;
-        let report = history.json(&["report", "--json"])?;
-        ensure!(number(&report, "/summary/events")? == 400, "{}: {report}", path.display());
-        ensure!(history.run(&["export", "--format", "csv", "--no-header"])?.stdout.lines().count() == 400);
-        history.write("added", START + 900 * HOUR, &[Connection::default()], End::Clean)?;
-        let all = history.json(&["report", "--since", "2026-01-01", "--json"])?;
-        ensure!(number(&all, "/summary/events")? == 402, "{}: {all}", path.display());
-        ensure!(history.database()?.integrity()? == "ok");
-    }
-    ensure!(versions == 2, "{versions} databases in {fixtures}");
     Ok(())
 }
 

@@ -93,6 +93,8 @@ impl Failure {
 pub(super) enum GivenUp {
     Lost(Loss),
     Unusable(String),
+    /// A newer rano has migrated it, and reads what is in it.
+    Outgrown(String),
 }
 
 pub(super) struct Database {
@@ -246,6 +248,9 @@ impl Database {
             self.proven = true;
             return None;
         };
+        if let Failure::Schema(problem @ OpenProblem::Newer { .. }) = failure {
+            return Some(GivenUp::Outgrown(problem.to_string()));
+        }
         // What fails in a file that is fresh is not the file's fault.
         (self.proven && failure.is_final()).then(|| GivenUp::Unusable(explain(failure)))
     }
@@ -281,6 +286,7 @@ impl Database {
             GivenUp::Lost(Loss::Removed("")) => moved(&self.file) && self.empty_log(),
             // The log has no name any more, but here it is.
             GivenUp::Lost(Loss::Removed("-wal")) => self.empty_log(),
+            GivenUp::Outgrown(_) => true,
             GivenUp::Lost(_) | GivenUp::Unusable(_) => false,
         };
         let events = self.ledger.events();
@@ -296,7 +302,7 @@ impl Database {
             // Its log and its index are all that was touched: what they still say is what is left.
             GivenUp::Lost(loss) if !loss.file().is_empty() => stored_events(&path, run_id).min(events),
             GivenUp::Unusable(_) => stored_events(&path, run_id).min(events),
-            GivenUp::Lost(_) => 0,
+            GivenUp::Lost(_) | GivenUp::Outgrown(_) => 0,
         }
     }
 

@@ -135,8 +135,12 @@ impl Approval {
     /// To be asked within each transaction that writes: others may change the schema between two of them. SQLite itself
     /// reads it anew only when this number has changed (<https://sqlite.org/pragma.html#pragma_schema_version>).
     pub(super) fn renew(&mut self, connection: &Connection) -> Result<(), OpenProblem> {
-        let cookie =
-            connection.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
+        let number = |pragma| connection.prepare_cached(pragma)?.query_row([], |row| row.get(0));
+        // A migration of a newer rano may leave the tables of this one alone, and give their rows another meaning.
+        if number("PRAGMA main.user_version")? != i64::from(schema::VERSION) {
+            schema::version(connection)?;
+        }
+        let cookie = number("PRAGMA main.schema_version")?;
         if self.cookie != Some(cookie) {
             self.triggers = check_schema(connection, schema::VERSION, Purpose::Write)?;
             self.cookie = Some(cookie);

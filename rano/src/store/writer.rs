@@ -194,6 +194,7 @@ impl Writer {
         let what = match why {
             GivenUp::Lost(loss) => format!("{}{} {loss}", path.display(), loss.file()),
             GivenUp::Unusable(error) => format!("{} cannot be used any more: {error}", path.display()),
+            GivenUp::Outgrown(error) => format!("{} cannot be written any more: {error}", path.display()),
         };
         let lost = match before - kept {
             0 => String::new(),

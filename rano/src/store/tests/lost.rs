@@ -214,3 +214,14 @@ fn where_no_fresh_file_can_be_made_everything_is_counted() {
     assert_eq!((finished.stored, finished.dropped), (0, 2), "{finished:?} {told:?}");
     assert!(finished.error.is_some());
 }
+
+/// Also where it left the tables that this one knows as they are.
+#[test]
+fn a_file_that_a_newer_rano_migrated_is_left_to_it() {
+    check("it was written by a newer rano (schema 99, this one knows", 3, |path| {
+        execute(path, "CREATE TABLE later (id INTEGER PRIMARY KEY); PRAGMA user_version = 99");
+    });
+    check("it was written by a newer rano (schema 99, this one knows", 3, |path| {
+        execute(path, "PRAGMA user_version = 99");
+    });
+}
