@@ -40,7 +40,7 @@ pub type ToCommand = Box<dyn Fn(i32) -> bool + Send>;
 /// From now on what is in [`ENDING`] raises `stop`, a second one of them ends the process at once, and SIGUSR1 asks to
 /// `reopen` the logs. Nothing else ends it but SIGKILL and its own faults.
 ///
-/// A SIGHUP that was ignored when rano began (`nohup`) stays ignored.
+/// A SIGHUP that was ignored when rano began (`nohup`) stays ignored, and none counts as a second one.
 ///
 /// `command`: one that shares the terminal. What a terminal sends to both is its business while it runs, and the wish
 /// to end is passed on to it; the answer is whether it still runs.
@@ -63,7 +63,8 @@ pub fn raise_on_signals(stop: &Stop, reopen: &ReopenLogs, command: Option<ToComm
                 if is_commands {
                     continue;
                 }
-                if stop.is_raised() {
+                // A terminal that is closed raised it before its SIGHUP came, and a shell sends another one.
+                if stop.is_raised() && signal != SIGHUP {
                     keys::restore();
                     std::process::exit(KILLED_BY_SIGINT);
                 }

@@ -1,13 +1,16 @@
 //! `rano top` in a real terminal: it takes the screen, and gives it back whatever happens.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::support::database::Database;
+use crate::support::history::History;
+use crate::support::rano::Launch;
 use crate::support::recording::Recording;
 use crate::support::tmux::Tmux;
-use crate::support::wait_until;
+use crate::support::{terminal, wait_until};
 
 crate::tests![
     a_recording_is_played_looked_at_and_left,
@@ -15,6 +18,8 @@ crate::tests![
     a_running_session_is_found,
     a_suspended_view_comes_back,
     a_signal_leaves_the_terminal_as_it_was,
+    a_closed_terminal_ends_the_view_and_the_observation,
+    a_closed_terminal_ends_a_view_that_ignores_the_hangup,
 ];
 
 const SESSIONS: &str = "SELECT count(*) FROM sessions";
@@ -112,7 +117,8 @@ fn a_running_session_is_found() -> Result<()> {
     let tmux = Tmux::start(100, 30)?;
     tmux.line(&format!("cd {}", tmux.directory().display()))?;
     tmux.line(&format!(
-        "{RANO} --no-config --source proc --pattern nobody-at-all --no-banner --session-name beside & echo $! > pid"
+        "{RANO} --no-config --source proc --pattern nobody-at-all --no-banner --session-name beside \
+         >beside.log 2>&1 & echo $! > pid"
     ))?;
     let database = tmux.directory().join("observer.sqlite");
     wait_until("a session", || {
@@ -160,4 +166,35 @@ fn a_signal_leaves_the_terminal_as_it_was() -> Result<()> {
     let child = rustix::process::Pid::from_raw(child).context("a pid")?;
     rustix::process::kill_process(child, rustix::process::Signal::TERM)?;
     is_sane(&tmux, 0)
+}
+
+const OWN: [&str; 5] = ["top", "--no-config", "--source", "proc", "--no-dns"];
+
+fn a_closed_terminal_ends_the_view_and_the_observation() -> Result<()> {
+    check_hang_up(|_| ())
+}
+
+/// As under `nohup`.
+fn a_closed_terminal_ends_a_view_that_ignores_the_hangup() -> Result<()> {
+    let ignore = || {
+        // SAFETY: it has no handler, and says so between fork and exec.
+        let before = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+        if before == libc::SIG_ERR { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    check_hang_up(|launch| {
+        // SAFETY: only a system call is made.
+        unsafe { launch.command().pre_exec(ignore) };
+    })
+}
+
+fn check_hang_up(prepare: impl Fn(&mut Launch)) -> Result<()> {
+    let history = History::new()?;
+    let mut launch = history.launch(&OWN)?;
+    prepare(&mut launch);
+    terminal::hang_up(launch, 80, 24, "Connections")?;
+    let clean = history.database()?.count("SELECT clean_exit FROM sessions")?;
+    ensure!(clean == 1, "the session was not ended in order");
+    let mut launch = history.launch(&["top", "--no-config", "--read-only"])?;
+    prepare(&mut launch);
+    terminal::hang_up(launch, 80, 24, "Connections").map(drop)
 }

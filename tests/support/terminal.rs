@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
 use rustix::pty::{OpenptFlags, grantpt, openpt, unlockpt};
@@ -12,6 +12,7 @@ use rustix::termios::Winsize;
 use unicode_width::UnicodeWidthChar as _;
 
 use super::rano::Launch;
+use super::{PATIENCE, wait_for_end};
 
 /// Everything that was written to a terminal of `columns` by `rows`, from start to end, by a run that has to succeed.
 pub fn watch(launch: Launch, columns: u16, rows: u16) -> Result<String> {
@@ -37,13 +38,42 @@ pub fn type_at(
 
 type Keys<'a> = &'a mut dyn FnMut(&str) -> Option<&'static [u8]>;
 
-fn run(
-    mut launch: Launch,
-    columns: u16,
-    rows: u16,
-    mut keys: Option<Keys<'_>>,
-) -> Result<(ExitStatus, String)> {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+/// In a terminal of its own that is closed once `words` were written to it; the run's end, which has to come.
+pub fn hang_up(launch: Launch, columns: u16, rows: u16, words: &str) -> Result<ExitStatus> {
+    let (mut child, mut master) = start(launch, columns, rows, true)?;
+    let (mut written, mut chunk) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&written).contains(words) {
+        let length = master.read(&mut chunk).unwrap_or(0);
+        anyhow::ensure!(length > 0, "it ended early: {}", String::from_utf8_lossy(&written));
+        written.extend_from_slice(&chunk[..length]);
+    }
+    drop(master);
+    let has_ended = wait_for_end(&child, PATIENCE)?;
+    if !has_ended {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    anyhow::ensure!(has_ended, "it goes on without its terminal");
+    Ok(status)
+}
+
+fn run(launch: Launch, columns: u16, rows: u16, mut keys: Option<Keys<'_>>) -> Result<(ExitStatus, String)> {
+    let (mut child, mut master) = start(launch, columns, rows, keys.is_some())?;
+    let mut written = Vec::new();
+    let mut chunk = [0; 4096];
+    // Linux tells of a terminal that nobody has open any more by EIO.
+    while let Ok(length @ 1..) = master.read(&mut chunk) {
+        written.extend_from_slice(&chunk[..length]);
+        if let Some(typed) = keys.as_mut().and_then(|keys| keys(&String::from_utf8_lossy(&written))) {
+            master.write_all(typed)?;
+        }
+    }
+    Ok((child.wait()?, String::from_utf8_lossy(&written).into_owned()))
+}
+
+/// `is_own`: the terminal is the run's own, and its keyboard too.
+fn start(mut launch: Launch, columns: u16, rows: u16, is_own: bool) -> Result<(Child, File)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
     let name = rustix::pty::ptsname(&master, Vec::new())?;
@@ -55,7 +85,7 @@ fn run(
     rustix::termios::tcsetwinsize(&master, size)?;
     let command = launch.command();
     command.env("TERM", "xterm-256color").stdout(Stdio::from(slave()?)).stderr(Stdio::from(slave()?));
-    if keys.is_some() {
+    if is_own {
         command.stdin(Stdio::from(slave()?));
         // SAFETY: between fork and exec only system calls are made.
         unsafe {
@@ -66,20 +96,10 @@ fn run(
             });
         }
     }
-    let mut child = command.spawn().context("start rano in a terminal")?;
+    let child = command.spawn().context("start rano in a terminal")?;
     // Only the child holds the other side then, and its end is the end of the input.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut written = Vec::new();
-    let mut chunk = [0; 4096];
-    let mut master = File::from(master);
-    // Linux tells of a terminal that nobody has open any more by EIO.
-    while let Ok(length @ 1..) = master.read(&mut chunk) {
-        written.extend_from_slice(&chunk[..length]);
-        if let Some(typed) = keys.as_mut().and_then(|keys| keys(&String::from_utf8_lossy(&written))) {
-            master.write_all(typed)?;
-        }
-    }
-    Ok((child.wait()?, String::from_utf8_lossy(&written).into_owned()))
+    Ok((child, File::from(master)))
 }
 
 /// What is on a screen, and what has scrolled off above it.

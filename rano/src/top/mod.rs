@@ -27,13 +27,16 @@ use crate::stop::Stop;
 use feed::{Feed, News, Request};
 use keys::Wish;
 use state::State;
-use terminal::Screen;
+use terminal::{Screen, Waited};
 
 /// The file that is read; it may be another one later, where a history that was lost goes on elsewhere.
 pub type Database = Arc<Mutex<PathBuf>>;
 
 /// Between two frames at least: no more than ten a second.
 const FRAME: Duration = Duration::from_millis(100);
+
+/// crossterm looks at nothing if it gets no time to.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// While anything was sent or received a moment ago, averages and bars change with time alone.
 const TICK: Duration = Duration::from_secs(1);
@@ -85,13 +88,13 @@ impl Showing {
         let state = State { filter: settings.filter, ..State::default() };
         let mut view =
             Showed { state, screen, asking, news, styles: settings.styles, stop: settings.stop.clone() };
-        let stop = settings.stop;
+        let end = RaiseAtEnd(settings.stop);
         let work = move || {
+            let _end = end;
             privileges::keep_only(CapabilitySet::empty());
             let ended = view.run();
             // The terminal first: what is said at the end belongs below what was there before.
             drop(view);
-            stop.raise();
             ended
         };
         let thread = std::thread::Builder::new().name("rano-top".to_owned()).spawn(work)?;
@@ -116,6 +119,15 @@ impl Drop for Showing {
     }
 }
 
+/// Without its view an observation would go on unseen, so a fault of the view ends it too.
+struct RaiseAtEnd(Stop);
+
+impl Drop for RaiseAtEnd {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}
+
 struct Showed {
     state: State,
     screen: Screen,
@@ -131,7 +143,10 @@ impl Showed {
         let mut drawn = Instant::now().checked_sub(FRAME).unwrap_or_else(Instant::now);
         while !self.stop.is_raised() {
             let wait = if is_dirty { FRAME.saturating_sub(drawn.elapsed()) } else { FRAME };
-            if crossterm::event::poll(wait)? {
+            if self.screen.wait(wait)? == Waited::HungUp {
+                return Ok(());
+            }
+            if crossterm::event::poll(AT_ONCE)? {
                 if !self.take_keys()? {
                     return Ok(());
                 }
@@ -175,7 +190,7 @@ impl Showed {
                 Event::Paste(text) => keys::paste(&mut self.state, &text),
                 Event::Resize(..) | Event::FocusGained | Event::FocusLost | Event::Mouse(_) => {}
             }
-            if !crossterm::event::poll(Duration::ZERO)? {
+            if !crossterm::event::poll(AT_ONCE)? {
                 return Ok(true);
             }
         }

@@ -1,6 +1,7 @@
 //! The terminal as a screen: taken, and given back as it was, whatever ends the view.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_ra
 use ratatui_core::layout::Rect;
 use ratatui_core::terminal::Terminal;
 use ratatui_crossterm::CrosstermBackend;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::SIGCONT;
 
 use crate::output::stream::{self, FullScreen};
@@ -23,8 +25,18 @@ static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 /// How long a process that asked to be stopped may still run, because others keep the kernel from it.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
+/// What ended a wait for keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// Keys may be there, or the time is over.
+    Enough,
+    /// The terminal was closed.
+    HungUp,
+}
+
 pub(super) struct Screen {
-    pub(super) terminal: Terminal<CrosstermBackend<FullScreen>>,
+    /// Never dropped: it would show the cursor, and panic about a terminal that was closed.
+    pub(super) terminal: ManuallyDrop<Terminal<CrosstermBackend<FullScreen>>>,
     /// It goes on after a stop.
     continued: Arc<AtomicBool>,
 }
@@ -40,8 +52,29 @@ impl Screen {
             return Err(error);
         }
         let terminal = Terminal::new(CrosstermBackend::new(screen));
-        let terminal = terminal.inspect_err(|_| give_back())?;
+        let terminal = ManuallyDrop::new(terminal.inspect_err(|_| give_back())?);
         Ok(Self { terminal, continued })
+    }
+
+    /// Waits for keys. crossterm itself does not notice that a terminal was closed, and asks for its keys without end.
+    pub(super) fn wait(&self, longest: Duration) -> io::Result<Waited> {
+        let (stdin, stdout) = (io::stdin(), stream::stdout_end());
+        // What crossterm reads; the terminal behind /dev/tty is the one that is drawn on, if standard input is none.
+        let stdin = rustix::termios::isatty(&stdin).then_some(stdin);
+        let mut ends = match &stdin {
+            Some(stdin) => {
+                vec![PollFd::new(stdin, PollFlags::IN), PollFd::new(&stdout, PollFlags::empty())]
+            }
+            None => vec![PollFd::new(&stdout, PollFlags::IN)],
+        };
+        let longest = Timespec::try_from(longest).map_err(io::Error::other)?;
+        match poll(&mut ends, Some(&longest)) {
+            // A signal, such as the one that tells of a new size.
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let is_over = |end: &PollFd<'_>| end.revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        Ok(if ends.iter().any(is_over) { Waited::HungUp } else { Waited::Enough })
     }
 
     /// The next frame is drawn from nothing: what is there may be anybody's.
