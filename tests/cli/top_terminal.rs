@@ -6,10 +6,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::support::database::Database;
-use crate::support::history::History;
+use crate::support::history::{Connection, End, History, START};
+use crate::support::namespace::is_root;
 use crate::support::rano::Launch;
 use crate::support::recording::Recording;
 use crate::support::tmux::Tmux;
+use crate::support::trial::skip;
 use crate::support::{terminal, wait_until};
 
 crate::tests![
@@ -20,6 +22,7 @@ crate::tests![
     a_signal_leaves_the_terminal_as_it_was,
     a_closed_terminal_ends_the_view_and_the_observation,
     a_closed_terminal_ends_a_view_that_ignores_the_hangup,
+    another_users_history_is_refused_before_the_screen_is_taken,
 ];
 
 const SESSIONS: &str = "SELECT count(*) FROM sessions";
@@ -197,4 +200,20 @@ fn check_hang_up(prepare: impl Fn(&mut Launch)) -> Result<()> {
     let mut launch = history.launch(&["top", "--no-config", "--read-only"])?;
     prepare(&mut launch);
     terminal::hang_up(launch, 80, 24, "Connections").map(drop)
+}
+
+fn another_users_history_is_refused_before_the_screen_is_taken() -> Result<()> {
+    if !is_root() {
+        return Err(skip("it takes root to give a file to another user"));
+    }
+    let history = History::new()?;
+    history.write("theirs", START, &[Connection::default()], End::Clean)?;
+    std::os::unix::fs::chown(history.path(), Some(0), Some(0))?;
+    for arguments in [&["top", "--no-config"][..], &["top", "--no-config", "--read-only"]] {
+        let (status, written) = terminal::watch_any(history.launch(arguments)?, 120, 24)?;
+        ensure!(status.code() == Some(3), "{arguments:?}: {status}: {written}");
+        ensure!(written.contains("as database: permission denied\r\nhint: "), "{arguments:?}: {written}");
+        ensure!(!written.contains("\x1b[?1049h"), "{arguments:?} took the screen: {written}");
+    }
+    Ok(())
 }

@@ -143,7 +143,7 @@ impl Showed {
         let mut drawn = Instant::now().checked_sub(FRAME).unwrap_or_else(Instant::now);
         while !self.stop.is_raised() {
             let wait = if is_dirty { FRAME.saturating_sub(drawn.elapsed()) } else { FRAME };
-            if self.screen.wait(wait)? == Waited::HungUp {
+            if terminal::wait(wait)? == Waited::HungUp {
                 return Ok(());
             }
             if crossterm::event::poll(AT_ONCE)? {

@@ -56,27 +56,6 @@ impl Screen {
         Ok(Self { terminal, continued })
     }
 
-    /// Waits for keys. crossterm itself does not notice that a terminal was closed, and asks for its keys without end.
-    pub(super) fn wait(&self, longest: Duration) -> io::Result<Waited> {
-        let (stdin, stdout) = (io::stdin(), stream::stdout_end());
-        // What crossterm reads; the terminal behind /dev/tty is the one that is drawn on, if standard input is none.
-        let stdin = rustix::termios::isatty(&stdin).then_some(stdin);
-        let mut ends = match &stdin {
-            Some(stdin) => {
-                vec![PollFd::new(stdin, PollFlags::IN), PollFd::new(&stdout, PollFlags::empty())]
-            }
-            None => vec![PollFd::new(&stdout, PollFlags::IN)],
-        };
-        let longest = Timespec::try_from(longest).map_err(io::Error::other)?;
-        match poll(&mut ends, Some(&longest)) {
-            // A signal, such as the one that tells of a new size.
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let is_over = |end: &PollFd<'_>| end.revents().intersects(PollFlags::HUP | PollFlags::ERR);
-        Ok(if ends.iter().any(is_over) { Waited::HungUp } else { Waited::Enough })
-    }
-
     /// The next frame is drawn from nothing: what is there may be anybody's.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         // Not by `Terminal::clear`, which asks the terminal where its cursor is and waits for the answer.
@@ -116,6 +95,27 @@ impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+/// Waits for keys. crossterm itself does not notice that a terminal was closed, and asks for its keys without end.
+pub(super) fn wait(longest: Duration) -> io::Result<Waited> {
+    let (stdin, stdout) = (io::stdin(), stream::stdout_end());
+    // What crossterm reads; the terminal behind /dev/tty is the one that is drawn on, if standard input is none.
+    let stdin = rustix::termios::isatty(&stdin).then_some(stdin);
+    let mut ends = match &stdin {
+        Some(stdin) => {
+            vec![PollFd::new(stdin, PollFlags::IN), PollFd::new(&stdout, PollFlags::empty())]
+        }
+        None => vec![PollFd::new(&stdout, PollFlags::IN)],
+    };
+    let longest = Timespec::try_from(longest).map_err(io::Error::other)?;
+    match poll(&mut ends, Some(&longest)) {
+        // A signal, such as the one that tells of a new size.
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let is_over = |end: &PollFd<'_>| end.revents().intersects(PollFlags::HUP | PollFlags::ERR);
+    Ok(if ends.iter().any(is_over) { Waited::HungUp } else { Waited::Enough })
 }
 
 fn enter() -> io::Result<()> {
