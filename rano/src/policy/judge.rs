@@ -56,8 +56,8 @@ impl Judge<'_> {
         if let Some(known) = known
             && &*known.by == "proxy"
         {
-            // The address is the proxy's.
-            return self.classes.of(Some(&known.name), None);
+            // The address is the proxy's. The port that was asked for decides about no class.
+            return self.classes.behind_proxy(&known.name, 0);
         }
         if is_look_up(known, contact) {
             return Class::Dns;
