@@ -246,6 +246,7 @@ impl Reader {
         if payload.is_empty() {
             return;
         }
+        let is_socks = matches!(self.flows.get(&party), Some(Flow::SocksOffered(_)));
         if self.hellos.get(&party).is_none() {
             let start = match self.flows.get(&party) {
                 Some(Flow::Done) => return,
@@ -265,7 +266,7 @@ impl Reader {
                 },
             };
             match Stream::distance(start, sequence) {
-                Some(0) if !looks_like_hello(payload) && !proxy::may_begin(payload) => {
+                Some(0) if !is_socks && !looks_like_hello(payload) && !proxy::may_begin(payload) => {
                     self.flows.insert(sight.whose, party, Flow::Done);
                     return;
                 }
@@ -279,7 +280,6 @@ impl Reader {
         let Some(stream) = self.hellos.get_mut(&party) else { return };
         let whole = stream.add(sequence, payload);
         let begins = stream.ready();
-        let is_socks = matches!(self.flows.get(&party), Some(Flow::SocksOffered(_)));
         let mut flow = Flow::Done;
         let opening = match begins {
             _ if is_socks => Opening::Request(proxy::from_socks_5(begins)),
