@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::moment::Moment;
 use crate::process::{Process, ProcessId, provider};
 use crate::words::{
-    Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, OwnerQuality, Protocol, Role, SocketState,
-    SourceKind,
+    Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, OwnerQuality, Protocol, Role,
+    SocketState, SourceKind,
 };
 
 /// One socket's dealings with one other end; of a listener, the socket.

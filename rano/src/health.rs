@@ -202,7 +202,9 @@ impl Bound {
             Self::AwaitedAnswers => {
                 "awaited answers: connections for which no DNS answer was awaited any more"
             }
-            Self::Relays => "relays: requests to proxies, too many at once to link the proxies' own connections to them",
+            Self::Relays => {
+                "relays: requests to proxies, too many at once to link the proxies' own connections to them"
+            }
             Self::UnknownEndpoints => "unknown endpoints: reported without waiting for their names",
             Self::Cooldowns => "cooldowns: alerts that may be repeated early, there were too many at once",
             Self::Transports => {

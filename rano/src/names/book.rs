@@ -534,8 +534,14 @@ impl Book {
 fn learn(found: Found, socket: SocketId, at: Moment, out: &mut Vec<Learned>) {
     let Found { name, is_hearsay, others } = found;
     let chosen = name.map(|name| Learned { socket, name, port: None, is_certain: true, is_hearsay, at });
-    let others =
-        others.into_iter().map(|name| Learned { socket, name, port: None, is_certain: false, is_hearsay: false, at });
+    let others = others.into_iter().map(|name| Learned {
+        socket,
+        name,
+        port: None,
+        is_certain: false,
+        is_hearsay: false,
+        at,
+    });
     out.extend(chosen.into_iter().chain(others));
 }
 

@@ -273,8 +273,11 @@ mod tests {
 
     #[test]
     fn any_beginning_of_a_request_is_unfinished() {
-        let http: [&[u8]; 3] =
-            [b"CONNECT a.example:443 HTTP/1.1", b"GET http://me:pw@a.example/", b"DELETE https://a.example:1 "];
+        let http: [&[u8]; 3] = [
+            b"CONNECT a.example:443 HTTP/1.1",
+            b"GET http://me:pw@a.example/",
+            b"DELETE https://a.example:1 ",
+        ];
         for line in http {
             let until = line.len() - usize::from(line.starts_with(b"CONNECT"));
             for length in 0..until {

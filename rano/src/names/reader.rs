@@ -252,7 +252,8 @@ impl Reader {
                 Some(Flow::Done) => return,
                 Some(Flow::Begun(start)) => *start,
                 Some(Flow::SocksOffered(after)) => {
-                    let is_request = payload[0] == proxy::SOCKS_5 && Stream::distance(*after, sequence).is_some();
+                    let is_request =
+                        payload[0] == proxy::SOCKS_5 && Stream::distance(*after, sequence).is_some();
                     if !is_request {
                         return;
                     }
@@ -287,8 +288,12 @@ impl Reader {
             _ => Opening::Request(proxy::from_stream(begins)),
         };
         match opening {
-            Opening::Hello(tls::Greeting::Unfinished) | Opening::Request(Request::Unfinished) if whole => return,
-            Opening::Hello(tls::Greeting::Unfinished) | Opening::Request(Request::Unfinished) => self.unread += 1,
+            Opening::Hello(tls::Greeting::Unfinished) | Opening::Request(Request::Unfinished) if whole => {
+                return;
+            }
+            Opening::Hello(tls::Greeting::Unfinished) | Opening::Request(Request::Unfinished) => {
+                self.unread += 1
+            }
             Opening::Hello(tls::Greeting::Finished(hello)) => {
                 self.greeted(sight, hello, DomainSource::Sni, out);
             }

@@ -416,7 +416,11 @@ impl NamingRoom {
         }
         self.tell_of_counted(at.boot_ns, out);
         let who = connection.process.as_ref().map(|process| process.id);
-        let news = self.names.unknown.as_mut().map(|unknown| unknown.news(endpoint(connection, remote), who, at.boot_ns));
+        let news = self
+            .names
+            .unknown
+            .as_mut()
+            .map(|unknown| unknown.news(endpoint(connection, remote), who, at.boot_ns));
         if news == Some(News::Line) {
             out.send(&Update::UnknownEndpoint { connection: Arc::clone(connection), remote });
         }

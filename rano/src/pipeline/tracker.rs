@@ -440,7 +440,8 @@ impl Tracker {
             }
             let Some(PointerName { name, confirmed }) = answer.clone() else { continue };
             let name = KnownName { name, by: DomainSource::Ptr };
-            let learned = Learned { socket, name, port: None, is_certain: true, is_hearsay: false, at: pointer.at };
+            let learned =
+                Learned { socket, name, port: None, is_certain: true, is_hearsay: false, at: pointer.at };
             if let Some(entry) = self.live.find_mut(socket) {
                 self.rooms.named(entry, &learned, confirmed);
             }
@@ -519,7 +520,14 @@ impl Intake for Tracker {
             SocketChange::Bytes { id, bytes, at } => self.bytes(id, bytes, at),
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
-                self.learned(&[Learned { socket: id, name, port: None, is_certain: true, is_hearsay: false, at }]);
+                self.learned(&[Learned {
+                    socket: id,
+                    name,
+                    port: None,
+                    is_certain: true,
+                    is_hearsay: false,
+                    at,
+                }]);
             }
             SocketChange::Closed(closed) => self.closed(&closed),
             SocketChange::Gone { id, at } => self.gone(id, at),

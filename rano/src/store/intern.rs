@@ -563,7 +563,10 @@ pub(super) fn rename(
     let (protocol, remote): (String, Option<String>) = (found.get(0)?, found.get(1)?);
     let (old_name, old_source): (Option<String>, Option<String>) = (found.get(2)?, found.get(3)?);
     let is_same = old_name.as_deref() == Some(&**name) && old_source.as_deref() == Some(by.name());
-    if is_same && found.get::<_, Option<u16>>(10)? == named.domain_port && found.get::<_, Option<u32>>(11)? == named.relay_for {
+    if is_same
+        && found.get::<_, Option<u16>>(10)? == named.domain_port
+        && found.get::<_, Option<u32>>(11)? == named.relay_for
+    {
         return Ok(None);
     }
     let event: String = found.get(5)?;

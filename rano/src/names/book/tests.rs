@@ -127,7 +127,13 @@ impl Reader {
     }
 
     fn greet(&mut self, from: Party, ms: u64, name: &str, by: DomainSource) -> String {
-        shown(&self.tell(Evidence::Greeting(Greeting { at: at(ms), from, name: name.into(), by, port: None })))
+        shown(&self.tell(Evidence::Greeting(Greeting {
+            at: at(ms),
+            from,
+            name: name.into(),
+            by,
+            port: None,
+        })))
     }
 }
 
@@ -383,8 +389,13 @@ fn a_tuple_that_is_used_again_does_not_inherit_a_name() {
     let second = Opened { id: cookie(2), at: at(300), ..first };
     reader.open(&second);
     let late = |reader: &mut Reader, ms, name: &str| {
-        let greeting =
-            Greeting { at: at(ms), from: tuple(40_001, WEB), name: name.into(), by: DomainSource::Sni, port: None };
+        let greeting = Greeting {
+            at: at(ms),
+            from: tuple(40_001, WEB),
+            name: name.into(),
+            by: DomainSource::Sni,
+            port: None,
+        };
         reader
             .tell(Evidence::Greeting(greeting))
             .into_iter()

@@ -308,7 +308,9 @@ fn a_request_to_a_socks_server_is_read_behind_a_password() {
         wire.syn(1000);
         let mut sequence = 1000;
         let mut said = Vec::new();
-        for piece in [methods, before, &b"\x05\x01\x00\x03"[..], b"\x0bapi.example\x01\xbb", b"\x05\x01\0\x03\x01b"] {
+        for piece in
+            [methods, before, &b"\x05\x01\x00\x03"[..], b"\x0bapi.example\x01\xbb", b"\x05\x01\0\x03\x01b"]
+        {
             said.extend(wire.tcp(CLIENT, SERVER, sequence, piece));
             sequence += u32::try_from(piece.len()).expect("short");
         }

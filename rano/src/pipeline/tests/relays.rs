@@ -44,7 +44,13 @@ impl Desk {
 
     fn greet(&mut self, from: SocketId, by: DomainSource, name: &str, port: Option<u16>, ms: u64) {
         let from = Party::Socket(from);
-        self.pipeline.evidence(Evidence::Greeting(Greeting { at: at(ms), from, name: name.into(), by, port }));
+        self.pipeline.evidence(Evidence::Greeting(Greeting {
+            at: at(ms),
+            from,
+            name: name.into(),
+            by,
+            port,
+        }));
     }
 
     /// A request through the proxy.

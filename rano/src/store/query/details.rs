@@ -301,7 +301,9 @@ fn from_events(gathered: &Gathered, report: &Report, rows: &mut Rows<'_>) -> rus
         }
         let who = rows.who(*process)?;
         let proxy = endpoint.remote.as_deref().filter(|_| endpoint.domain_port.is_some()).zip(*port);
-        let via = proxy.map(|(ip, port)| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") });
+        let via = proxy.map(
+            |(ip, port)| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") },
+        );
         let port = endpoint.domain_port.or(*port);
         let identity: Identity = (
             who.session,

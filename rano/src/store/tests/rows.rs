@@ -138,7 +138,8 @@ fn a_request_to_a_proxy_and_its_relay_come_back() {
         it.relay_for = Some(2000);
     });
     write(&path, &[asked("127.0.0.1:3128"), asked("[::1]:3128"), relay]);
-    let told = |id: u32| row(&path, &format!("SELECT via, domain_port, relay_for FROM events WHERE id = {id}"));
+    let told =
+        |id: u32| row(&path, &format!("SELECT via, domain_port, relay_for FROM events WHERE id = {id}"));
     assert_eq!(told(1), [text("127.0.0.1:3128"), Value::Integer(8443), Value::Null]);
     assert_eq!(told(2), [text("[::1]:3128"), Value::Integer(8443), Value::Null]);
     assert_eq!(told(3), [Value::Null, Value::Null, Value::Integer(2000)]);
