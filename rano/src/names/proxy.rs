@@ -42,11 +42,11 @@ pub struct Asked {
     pub port: u16,
 }
 
-impl Asked {
-    fn new(host: Option<Arc<str>>, port: u16) -> Request {
+impl Request {
+    fn of(host: Option<Arc<str>>, port: u16) -> Self {
         match host {
-            Some(host) if port != 0 => Request::Finished(Self { host, port }),
-            Some(_) | None => Request::Other,
+            Some(host) if port != 0 => Self::Finished(Asked { host, port }),
+            Some(_) | None => Self::Other,
         }
     }
 }
@@ -89,7 +89,7 @@ pub fn from_socks_5(stream: &[u8]) -> Request {
         SOCKS_NAME => host_from_text(host),
         _ => host_from_bytes(host),
     };
-    Asked::new(host, u16::from_be_bytes(*port))
+    Request::of(host, u16::from_be_bytes(*port))
 }
 
 /// Version, number of methods, methods: nothing may follow before the server has answered.
@@ -117,11 +117,11 @@ fn socks_4(stream: &[u8]) -> Request {
         return if rest.len() > USER_MAX { Request::Other } else { Request::Unfinished };
     };
     if address[..3] != [0, 0, 0] || address[3] == 0 {
-        return Asked::new(host_from_bytes(&address), port);
+        return Request::of(host_from_bytes(&address), port);
     }
     let name = &rest[user + 1..];
     match name.iter().position(|byte| *byte == 0) {
-        Some(length) => Asked::new(host_from_text(&name[..length]), port),
+        Some(length) => Request::of(host_from_text(&name[..length]), port),
         None if name.len() > USER_MAX => Request::Other,
         None => Request::Unfinished,
     }
@@ -196,7 +196,7 @@ fn from_authority(authority: &[u8], default_port: Option<u16>) -> Request {
         [b'[', address @ .., b']'] => ip(address).filter(IpAddr::is_ipv6).map(text),
         _ => host_from_text(host),
     };
-    Asked::new(host, port)
+    Request::of(host, port)
 }
 
 fn number(digits: &[u8]) -> Option<u16> {

@@ -292,7 +292,7 @@ impl Reader {
                 return;
             }
             Opening::Hello(tls::Greeting::Unfinished) | Opening::Request(Request::Unfinished) => {
-                self.unread += 1
+                self.unread += 1;
             }
             Opening::Hello(tls::Greeting::Finished(hello)) => {
                 self.greeted(sight, hello, DomainSource::Sni, out);

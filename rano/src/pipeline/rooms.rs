@@ -81,10 +81,8 @@ impl Rooms {
     pub(super) fn named(&mut self, entry: &mut Entry, learned: &Learned, is_confirmed: bool) {
         let Some(naming) = self.naming.learn(entry, learned, is_confirmed) else { return };
         let is_written = entry.is_connected || entry.connection.ended.is_some();
-        if entry.is_connected {
-            if let Naming::Better { before, class_before, .. } = &naming {
-                self.totals.renamed(&entry.connection, before.as_ref(), *class_before);
-            }
+        if let (true, Naming::Better { before, class_before, .. }) = (entry.is_connected, &naming) {
+            self.totals.renamed(&entry.connection, before.as_ref(), *class_before);
         }
         let is_relay = entry.is_connected && self.relay(entry, learned.at);
         if is_relay {

@@ -232,7 +232,9 @@ fn put_shared(
         }
         if later.iter().any(|value| *value != ValueRef::Null) {
             bytes.push(LATER_COLUMNS);
-            later.into_iter().for_each(|value| put(bytes, value));
+            for value in later {
+                put(bytes, value);
+            }
         }
         count += 1;
     }

@@ -85,7 +85,7 @@ fn a_request_goes_by_the_name_that_was_asked_for() {
 }
 
 #[test]
-fn the_proxys_own_connection_is_linked_and_counts_once() {
+fn the_own_connection_of_a_proxy_is_linked_and_counts_once() {
     let mut desk = Desk::new();
     let leaf = desk.ask(CURL, PROXY, 100);
     let onward = desk.connect(CLAUDE, FAR, 110);
