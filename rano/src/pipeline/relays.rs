@@ -33,6 +33,7 @@ struct Request {
     /// The proxy, in its network namespace.
     via: (u32, SocketAddr),
     by: ProcessId,
+    tree: Option<ProcessId>,
     /// The proxy has connected.
     is_served: bool,
 }
@@ -72,7 +73,7 @@ impl Relays {
                 let host = &known.name;
                 let asker = self.requests.iter().find(|request| {
                     let is_same = request.host == *host && request.port == port;
-                    is_same && request.via != via && self.may_relay(process, request)
+                    is_same && request.via != via && self.may_relay(process, connection.tree, request)
                 });
                 if let Some(asker) = asker {
                     return Some(asker.by.pid);
@@ -82,8 +83,8 @@ impl Relays {
                     self.pushed_out += 1;
                 }
                 let (at_ns, host) = (at.boot_ns, Arc::clone(host));
-                let by = process.id;
-                self.requests.push_back(Request { at_ns, host, port, via, by, is_served: false });
+                let (by, tree) = (process.id, connection.tree);
+                self.requests.push_back(Request { at_ns, host, port, via, by, tree, is_served: false });
                 None
             }
             _ => self.served_by(connection, process),
@@ -110,22 +111,22 @@ impl Relays {
             let is_there = request.port == remote.port()
                 && (names.contains(&*request.host) || *request.host == *ip)
                 && request.via != (connection.netns, *remote);
-            !request.is_served && is_in_time && is_there && self.may_relay(process, request)
+            !request.is_served && is_in_time && is_there && self.may_relay(process, connection.tree, request)
         })?;
         let request = &mut self.requests[place];
         request.is_served = true;
         Some(request.by.pid)
     }
 
-    /// A proxy ran before its client did, or accepts connections, or was forked by a process that does either. Another
-    /// client that wants the same does not.
-    fn may_relay(&self, process: &Process, request: &Request) -> bool {
+    /// A proxy accepts connections, or was forked by a process that does, or it ran in its client's tree before the
+    /// client did. Another client that wants the same does not.
+    fn may_relay(&self, process: &Process, tree: Option<ProcessId>, request: &Request) -> bool {
         if process.id == request.by {
             return false;
         }
-        let is_older = process.id.start_time < request.by.start_time;
+        let is_older = process.id.start_time < request.by.start_time || is_forked(process);
         let serves = self.servers.contains(&process.id.pid) || self.servers.contains(&process.ppid);
-        is_older || serves || is_forked(process)
+        serves || is_older && tree.is_some() && tree == request.tree
     }
 
     fn expire(&mut self, now: Moment) {

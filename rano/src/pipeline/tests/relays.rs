@@ -118,6 +118,27 @@ fn a_chain_of_relays_is_one_request() {
 }
 
 #[test]
+fn an_older_client_of_another_agent_is_no_relay() {
+    const GEMINI: ProcessId = ProcessId { pid: 60, start_time: 5 };
+    let mut desk = Desk::new();
+    let image = Image { comm: "gemini".into(), argv: vec!["gemini".into()], ..Image::default() };
+    desk.pipeline.process(ProcessChange::found(GEMINI, 1, image, at(0)));
+    desk.ask(CURL, PROXY, 100);
+    let other = desk.ask(GEMINI, "127.0.0.1:4000", 110);
+    let direct = desk.connect(GEMINI, FAR, 120);
+    desk.greet(direct, DomainSource::Sni, "api.anthropic.com", None, 121);
+    assert_eq!([other, direct].map(|id| desk.relay_for(id)), [None; 2]);
+    // It would be if it served.
+    let accepted = Opened {
+        id: SocketId::Cookie { netns: 1, cookie: 999 },
+        ..opened(Role::Accept, SocketState::Established, Some(GEMINI))
+    };
+    desk.pipeline.socket(SocketChange::Opened(accepted));
+    let relay = desk.ask(GEMINI, "127.0.0.1:4001", 130);
+    assert_eq!(desk.relay_for(relay), Some(CURL.pid));
+}
+
+#[test]
 fn what_only_looks_alike_is_not_linked() {
     let mut desk = Desk::new();
     desk.ask(CURL, PROXY, 100);
