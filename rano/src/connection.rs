@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::moment::Moment;
 use crate::process::{Process, ProcessId, provider};
 use crate::words::{
-    Address, Bytes, Class, ConnectionId, EventKind, KnownName, OwnerQuality, Protocol, Role, SocketState,
-    SourceKind,
+    Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, OwnerQuality, Protocol, Role,
+    SocketState, SourceKind,
 };
 
 /// One socket's dealings with one other end; of a listener, the socket.
@@ -37,6 +37,11 @@ pub struct Connection {
     pub name: Option<KnownName>,
     /// Only other users' processes vouch for `name`: it neither classes the endpoint nor makes it known.
     pub is_hearsay: bool,
+    /// Of a name that a proxy was asked for (`name` is by [`DomainSource::Proxy`]): the port that was asked for. `remote`
+    /// is the proxy.
+    pub domain_port: Option<u16>,
+    /// It carries on what this watched process asked a proxy for, whose connection to the proxy stands for both.
+    pub relay_for: Option<u32>,
     /// Other names it may go by: weaker ones, and those of which one is as likely as the other.
     pub others: Vec<KnownName>,
     /// What the remote end is.
@@ -93,6 +98,8 @@ impl Connection {
             since,
             name: None,
             is_hearsay: false,
+            domain_port: None,
+            relay_for: None,
             others: Vec::new(),
             class: Class::Unknown,
             bytes: None,
@@ -137,6 +144,14 @@ impl Connection {
     /// The address of the other end, where it has one.
     pub fn remote_ip(&self) -> Option<IpAddr> {
         self.remote.as_ref()?.ip_addr()
+    }
+
+    /// The proxy through which it reaches what it is named after.
+    pub fn via(&self) -> Option<SocketAddr> {
+        match (&self.name, &self.remote) {
+            (Some(known), Some(Address::Ip(remote))) if known.by == DomainSource::Proxy => Some(*remote),
+            _ => None,
+        }
     }
 
     /// From connect to close, where both are known.

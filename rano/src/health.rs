@@ -135,6 +135,8 @@ pub enum Bound {
     LateNames,
     /// Connections without a name for which no answer was awaited any more.
     AwaitedAnswers,
+    /// Requests to proxies that made room before the proxy's own connection could be linked.
+    Relays,
     /// Unknown endpoints that were told of without waiting for a name.
     UnknownEndpoints,
     /// Alerts whose cooldown was forgotten before it was over.
@@ -154,11 +156,12 @@ pub enum Bound {
 }
 
 impl Bound {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Arguments,
         Self::OtherNames,
         Self::LateNames,
         Self::AwaitedAnswers,
+        Self::Relays,
         Self::UnknownEndpoints,
         Self::Cooldowns,
         Self::Rankings,
@@ -176,6 +179,7 @@ impl Bound {
             Self::OtherNames => "other_names",
             Self::LateNames => "late_names",
             Self::AwaitedAnswers => "awaited_answers",
+            Self::Relays => "relays",
             Self::UnknownEndpoints => "unknown_endpoints",
             Self::Cooldowns => "cooldowns",
             Self::Rankings => "rankings",
@@ -197,6 +201,9 @@ impl Bound {
             Self::LateNames => "late names: ended connections that were not kept for names that come late",
             Self::AwaitedAnswers => {
                 "awaited answers: connections for which no DNS answer was awaited any more"
+            }
+            Self::Relays => {
+                "relays: requests to proxies, too many at once to link the proxies' own connections to them"
             }
             Self::UnknownEndpoints => "unknown endpoints: reported without waiting for their names",
             Self::Cooldowns => "cooldowns: alerts that may be repeated early, there were too many at once",
@@ -225,6 +232,7 @@ impl Bound {
             Self::Arguments | Self::OtherNames | Self::Transports => true,
             Self::LateNames
             | Self::AwaitedAnswers
+            | Self::Relays
             | Self::UnknownEndpoints
             | Self::Cooldowns
             | Self::Rankings

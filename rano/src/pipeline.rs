@@ -6,6 +6,7 @@ mod counting;
 mod live;
 mod naming;
 mod outlet;
+mod relays;
 mod rooms;
 mod tracker;
 

@@ -99,13 +99,12 @@ impl Totals {
                 if let Some(ip) = connection.remote.as_ref().and_then(Address::ip_addr) {
                     self.remote_ips.count(&ip);
                 }
-                match &connection.name {
-                    Some(known) => self.domains.count(&known.shown()),
-                    None => self.nameless += 1,
+                if connection.relay_for.is_none() {
+                    self.count_name(connection);
+                    self.classes.entry(connection.class).or_default().connects += 1;
+                    self.endpoints.connected(connection);
                 }
-                self.classes.entry(connection.class).or_default().connects += 1;
                 self.tallies.connected(connection);
-                self.endpoints.connected(connection);
             }
             // That of an accepted one ends nothing that was counted.
             EventKind::Close if connection.role != Role::Connect => {}
@@ -131,11 +130,14 @@ impl Totals {
     /// The bytes of a connection, in the place of those that were summed up of it before.
     pub fn sum(&mut self, connection: &Connection, summed: &mut Summed) {
         let Some(bytes) = connection.bytes else { return };
-        let class = &mut self.classes.entry(connection.class).or_default().bytes;
-        if let Some((_, before)) = summed.0 {
-            take(class, before);
+        let is_relay = connection.relay_for.is_some();
+        if !is_relay {
+            let class = &mut self.classes.entry(connection.class).or_default().bytes;
+            if let Some((_, before)) = summed.0 {
+                take(class, before);
+            }
+            add(class, bytes);
         }
-        add(class, bytes);
         if let Some((path, before)) = summed.0
             && let Some(sum) = self.way(path)
         {
@@ -143,7 +145,9 @@ impl Totals {
         }
         let before = summed.0.map_or_else(Bytes::default, |(_, before)| before);
         self.tallies.summed(connection, before, bytes);
-        self.endpoints.summed(connection, before, bytes);
+        if !is_relay {
+            self.endpoints.summed(connection, before, bytes);
+        }
         let path = self.pairs.path(connection);
         if let Some(sum) = self.way(path) {
             add(sum, bytes);
@@ -161,15 +165,15 @@ impl Totals {
 
     /// A connect that was counted goes by another name.
     pub fn renamed(&mut self, connection: &Connection, before: Option<&KnownName>, class_before: Class) {
-        match before {
-            Some(known) => self.domains.discount(&known.shown()),
-            None => self.nameless = self.nameless.saturating_sub(1),
-        }
-        match &connection.name {
-            Some(known) => self.domains.count(&known.shown()),
-            None => self.nameless += 1,
-        }
         self.tallies.renamed(connection);
+        if connection.relay_for.is_some() {
+            return;
+        }
+        self.discount_name(before);
+        self.count_name(connection);
+        if connection.via().is_some() {
+            self.endpoints.is_behind_proxy(connection);
+        }
         self.endpoints.changed(connection);
         if class_before != connection.class {
             let former = self.classes.entry(class_before).or_default();
@@ -179,6 +183,30 @@ impl Totals {
                 take(&mut self.classes.entry(class_before).or_default().bytes, bytes);
                 add(&mut self.classes.entry(connection.class).or_default().bytes, bytes);
             }
+        }
+    }
+
+    /// A connect that was counted relays what another connection stands for.
+    pub fn relayed(&mut self, connection: &Connection) {
+        self.discount_name(connection.name.as_ref());
+        let bytes = connection.bytes.unwrap_or_default();
+        let class = self.classes.entry(connection.class).or_default();
+        class.connects = class.connects.saturating_sub(1);
+        take(&mut class.bytes, bytes);
+        self.endpoints.relayed(connection);
+    }
+
+    fn count_name(&mut self, connection: &Connection) {
+        match &connection.name {
+            Some(known) => self.domains.count(&known.shown()),
+            None => self.nameless += 1,
+        }
+    }
+
+    fn discount_name(&mut self, name: Option<&KnownName>) {
+        match name {
+            Some(known) => self.domains.discount(&known.shown()),
+            None => self.nameless = self.nameless.saturating_sub(1),
         }
     }
 

@@ -358,6 +358,8 @@ pub enum DomainSource {
     Sni,
     /// The same in its QUIC greeting.
     Quic,
+    /// The connection asked a proxy for it.
+    Proxy,
     /// Its process looked it up.
     Dns,
     /// Its process asked for it, and rano asked the same.
@@ -374,9 +376,10 @@ pub enum DomainSource {
 
 impl DomainSource {
     /// Each of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Sni,
         Self::Quic,
+        Self::Proxy,
         Self::Dns,
         Self::Asked,
         Self::Known,
@@ -395,6 +398,7 @@ impl DomainSource {
         match self {
             Self::Sni => "sni",
             Self::Quic => "quic",
+            Self::Proxy => "proxy",
             Self::Dns => "dns",
             Self::Asked => "asked",
             Self::Known => "known",
@@ -422,6 +426,7 @@ impl KnownName {
             DomainSource::Known | DomainSource::Ptr => format!("~{}", self.name).into(),
             DomainSource::Sni
             | DomainSource::Quic
+            | DomainSource::Proxy
             | DomainSource::Dns
             | DomainSource::Asked
             | DomainSource::EchOuter

@@ -210,7 +210,9 @@ fn fields_are_added_to_the_default() -> Result<()> {
     ensure!(header(&["--fields", "pid,+agent"])? == "pid,agent");
     let all = header(&["--fields", "all"])?;
     ensure!(
-        all.starts_with(default) && all.ends_with(",trace_id,span_id") && all.split(',').count() == 42,
+        all.starts_with(default)
+            && all.ends_with(",via,domain_port,relay_for")
+            && all.split(',').count() == 45,
         "{all}"
     );
     let csv = history.run(&["export", "--format", "csv", "--fields", "class,endpoint_type"])?.stdout;

@@ -22,7 +22,7 @@ const MARKER: &str = "RANO_TEST_GREETING";
 const EBPF: [&str; 5] = ["--json", "--source", "ebpf", "--domain-mode", "ebpf"];
 
 /// A `ClientHello` in one record (RFC 8446, section 4.1.2), padded to be longer than the pieces are many.
-fn hello(name: &str) -> Vec<u8> {
+pub(super) fn hello(name: &str) -> Vec<u8> {
     let sized = |body: &[u8]| {
         let length = u16::try_from(body.len()).unwrap_or(0).to_be_bytes();
         [&length[..], body].concat()
@@ -68,7 +68,7 @@ fn greet(name: &str) -> Result<()> {
 }
 
 /// Bytes that the other side has not acknowledged (`SIOCOUTQ`, tcp(7)).
-fn unacknowledged(stream: &TcpStream) -> Result<i32> {
+pub(super) fn unacknowledged(stream: &TcpStream) -> Result<i32> {
     let mut bytes = 0;
     // SAFETY: the call writes one number, for which there is room.
     let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };

@@ -30,6 +30,7 @@ mod odd_client;
 mod odd_sockets;
 mod open_bytes;
 mod privileges;
+mod proxies;
 mod run;
 mod swarm;
 mod taken_away;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         odd_sockets::all(),
         open_bytes::all(),
         privileges::all(),
+        proxies::all(),
         run::all(),
         swarm::all(),
         taken_away::all(),
@@ -89,6 +91,7 @@ fn played() -> Option<ExitCode> {
         .or_else(odd_client::play_if_asked)
         .or_else(flooder::play_if_asked)
         .or_else(greetings::play_if_asked)
+        .or_else(proxies::play_if_asked)
         .or_else(multipath::play_if_asked)
         .or_else(trickster::play_if_asked)
         .or_else(talker::play_if_asked)

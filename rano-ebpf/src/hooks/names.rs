@@ -1,6 +1,7 @@
 //! Packets that may hold a name, with the socket they belong to: the hooks of cgroups for what a socket sends and
 //! receives (`cgroup_skb`, from Linux 4.10 on; sockets and their numbers from 5.1 on), at the network layer of every
-//! namespace. Here only: is it DNS, the beginning of a TLS connection, a QUIC Initial packet; and a bounded copy.
+//! namespace. Here only: is it DNS, the beginning of a TLS connection, a request to a proxy, a QUIC Initial packet; and a
+//! bounded copy.
 //!
 //! What they miss: fragments, IPv6 with extension headers, what a raw or packet socket sends.
 
@@ -37,6 +38,17 @@ const UDP_HEADER: u32 = 8;
 const INITIAL_MIN: u32 = 20 + UDP_HEADER + 1200;
 /// Record header, message header.
 const HELLO_HEADERS: u32 = 5 + 4;
+
+/// A request to a proxy is looked for in so many bytes; behind its first line are headers, with secrets.
+const REQUEST_MAX: u32 = 512;
+/// The longest request of SOCKS 5 (RFC 1928, section 4).
+const SOCKS_REQUEST_MAX: u32 = 4 + 1 + 255 + 2;
+/// A SOCKS 5 server has answered with two bytes when the request comes, or with four after it was told a password.
+const SOCKS_ANSWERS: u64 = 4;
+/// In [`HELLOS`]: the client's offer to a SOCKS 5 server was sent, and its request not yet.
+const SOCKS_OFFERED: u64 = 1 << 32;
+/// In [`HELLOS`]: it is a request to a proxy.
+const OF_REQUEST: u64 = 1 << 33;
 
 /// Where the rest of a hello ends whose beginning was sent, by socket cookie.
 #[map]
@@ -103,12 +115,14 @@ fn sent(ctx: &SkBuffContext) -> Option<()> {
     if segments == 0 || acknowledged + u64::from(under_way) > u64::from(HELLO_MAX) {
         return None;
     }
-    // A client speaks first in TLS; whoever was answered has said its hello, and who serves has heard one.
+    // A client speaks first in TLS; whoever was answered has said its hello, and who serves has heard one. SOCKS 5
+    // alone is a short conversation.
     // SAFETY: as above.
-    if unsafe { (*tcp).bytes_received } != 0 {
+    let heard = unsafe { (*tcp).bytes_received };
+    if heard > SOCKS_ANSWERS {
         return None;
     }
-    greeting(ctx, tcp)
+    if heard == 0 { greeting(ctx, tcp) } else { socks_request(ctx, tcp) }
 }
 
 #[inline(always)]
@@ -122,53 +136,134 @@ fn greeting(ctx: &SkBuffContext, tcp: *const bpf_tcp_sock) -> Option<()> {
     let segment = Segment::of(ctx, &Packet::of(ctx)?)?;
     let place = segment.place(tcp);
     if place == 0 {
-        let expected = hello(ctx, &segment)?;
+        let opening = opening(ctx, &segment)?;
         let cookie = cookie(ctx);
         // SAFETY: nothing but the presence is looked at.
         unsafe { OWNERS.get(cookie) }?;
-        if expected > segment.length {
-            let _ = HELLOS.insert(cookie, u64::from(expected), BPF_ANY as u64);
+        let (rest, is_hello) = match opening {
+            Opening::Hello(expected) => (u64::from(expected), true),
+            Opening::Request => (u64::from(REQUEST_MAX) | OF_REQUEST, false),
+            Opening::SocksOffer => (SOCKS_OFFERED, false),
+        };
+        if rest == SOCKS_OFFERED || rest as u32 > segment.length {
+            let _ = HELLOS.insert(cookie, rest, BPF_ANY as u64);
         }
-    } else {
-        if place >= HELLO_MAX {
-            return None;
-        }
-        let cookie = cookie(ctx);
-        // SAFETY: a number, which only this socket's packets change.
-        let end = *unsafe { HELLOS.get(cookie) }? as u32;
-        if place >= end {
-            return None;
-        }
-        if place + segment.length >= end {
-            let _ = HELLOS.remove(cookie);
-        }
+        return if is_hello {
+            copy(ctx, full_socket(ctx)?, PacketKind::Sent, place)
+        } else {
+            copy_short(ctx, full_socket(ctx)?, place)
+        };
+    }
+    if place >= HELLO_MAX {
+        return None;
+    }
+    let cookie = cookie(ctx);
+    // SAFETY: a number, which only this socket's packets change.
+    let end = *unsafe { HELLOS.get(cookie) }?;
+    if place >= end as u32 {
+        return None;
+    }
+    if place + segment.length >= end as u32 {
+        let _ = HELLOS.remove(cookie);
+    }
+    if end & OF_REQUEST != 0 {
+        return copy_short(ctx, full_socket(ctx)?, place);
     }
     copy(ctx, full_socket(ctx)?, PacketKind::Sent, place)
 }
 
-/// How many bytes of the stream a `ClientHello` takes that begins with this segment, if one does.
+/// What a client of SOCKS 5 sends after its offer was answered: the request, and never a password, which begins with
+/// another byte (RFC 1929).
 #[inline(always)]
-fn hello(ctx: &SkBuffContext, segment: &Segment) -> Option<u32> {
+fn socks_request(ctx: &SkBuffContext, tcp: *const bpf_tcp_sock) -> Option<()> {
+    let cookie = cookie(ctx);
+    // SAFETY: a number, which only this socket's packets change.
+    let end = *unsafe { HELLOS.get(cookie) }?;
+    let segment = Segment::of(ctx, &Packet::of(ctx)?)?;
+    let place = segment.place(tcp);
+    if end == SOCKS_OFFERED {
+        if load::<u8>(ctx, segment.payload)? != 5 {
+            return None;
+        }
+        let _ = HELLOS.insert(cookie, u64::from(place + SOCKS_REQUEST_MAX), BPF_ANY as u64);
+    } else if place >= end as u32 {
+        return None;
+    }
+    copy_short(ctx, full_socket(ctx)?, place)
+}
+
+/// What a connection begins with.
+enum Opening {
+    /// A `ClientHello`, of so many bytes of the stream.
+    Hello(u32),
+    /// One line to an HTTP proxy, or all that a client of SOCKS 4 says.
+    Request,
+    /// The ways in which a client of SOCKS 5 can say who it is.
+    SocksOffer,
+}
+
+/// What begins with this segment, if it is of interest.
+#[inline(always)]
+fn opening(ctx: &SkBuffContext, segment: &Segment) -> Option<Opening> {
     let start = segment.payload;
+    if segment.length < 8 {
+        return short_opening(ctx, segment);
+    }
+    let first: [u8; 8] = load(ctx, start)?;
+    match first[0] {
+        22 => {
+            if first[1] != 3 || first[5] != 1 {
+                return None;
+            }
+            // One that is cut before its length may be as long as any.
+            let Some(last) = load::<u8>(ctx, start + 8) else { return Some(Opening::Hello(HELLO_MAX)) };
+            let record = u32::from(first[3]) << 8 | u32::from(first[4]);
+            let message = u32::from(first[6]) << 16 | u32::from(first[7]) << 8 | u32::from(last);
+            // In several records there are more headers.
+            let expected = if record >= message + 4 {
+                message + HELLO_HEADERS
+            } else {
+                message + message / 8 + HELLO_MAX / 8
+            };
+            Some(Opening::Hello(if expected > HELLO_MAX { HELLO_MAX } else { expected }))
+        }
+        4 if first[1] == 1 => Some(Opening::Request),
+        5 if u32::from(first[1]) + 2 == segment.length => Some(Opening::SocksOffer),
+        // To an HTTP proxy: a method, then a whole address (RFC 9112, sections 3.2.2 and 3.2.3).
+        b'C' if first == *b"CONNECT " => Some(Opening::Request),
+        b'G' if first == *b"GET http" => Some(Opening::Request),
+        b'P' if first == *b"POST htt" || first == *b"PUT http" || first == *b"PATCH ht" => {
+            Some(Opening::Request)
+        }
+        b'H' if first == *b"HEAD htt" => Some(Opening::Request),
+        b'D' if first == *b"DELETE h" => Some(Opening::Request),
+        b'O' if first == *b"OPTIONS " => Some(Opening::Request),
+        _ => None,
+    }
+}
+
+/// The same of one that is cut so short that it may be anything; what it is shows when the rest is there.
+#[inline(always)]
+fn short_opening(ctx: &SkBuffContext, segment: &Segment) -> Option<Opening> {
+    let first: u8 = load(ctx, segment.payload)?;
     if segment.length == 1 {
         // Some send the first byte alone, so that others do not see what it is.
-        return if load::<u8>(ctx, start)? == 22 { Some(HELLO_MAX) } else { None };
+        return match first {
+            22 => Some(Opening::Hello(HELLO_MAX)),
+            b'C' | b'G' | b'P' | b'H' | b'D' | b'O' | 4 => Some(Opening::Request),
+            _ => None,
+        };
     }
-    let first: [u8; 2] = load(ctx, start)?;
-    if first[0] != 22 || first[1] != 3 {
-        return None;
+    let second: u8 = load(ctx, segment.payload + 1)?;
+    match (first, second) {
+        (22, 3) => Some(Opening::Hello(HELLO_MAX)),
+        (5, methods) if u32::from(methods) + 2 == segment.length => Some(Opening::SocksOffer),
+        (b'C', b'O') | (b'G', b'E') | (b'P', b'O' | b'U' | b'A') | (b'H', b'E') | (b'D', b'E') => {
+            Some(Opening::Request)
+        }
+        (b'O', b'P') | (4, 1) => Some(Opening::Request),
+        _ => None,
     }
-    // One that is cut before its length may be as long as any.
-    let Some(rest) = load::<[u8; 7]>(ctx, start + 2) else { return Some(HELLO_MAX) };
-    if rest[3] != 1 {
-        return None;
-    }
-    let record = u32::from(rest[1]) << 8 | u32::from(rest[2]);
-    let message = u32::from(rest[4]) << 16 | u32::from(rest[5]) << 8 | u32::from(rest[6]);
-    // In several records there are more headers.
-    let expected =
-        if record >= message + 4 { message + HELLO_HEADERS } else { message + message / 8 + HELLO_MAX / 8 };
-    if expected > HELLO_MAX { Some(HELLO_MAX) } else { Some(expected) }
 }
 
 #[inline(always)]
@@ -329,13 +424,31 @@ fn load<T>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
     ctx.load(offset as usize).ok()
 }
 
+/// Whether there is room in the ring for a packet of this socket.
 #[inline(always)]
-fn copy(ctx: &SkBuffContext, sk: *mut bpf_sock, kind: PacketKind, place: u32) -> Option<()> {
+fn may_copy(ctx: &SkBuffContext) -> bool {
     // SAFETY: nothing but the flags is looked at.
     let owner = unsafe { OWNERS.get(cookie(ctx)) };
     let is_watched = owner.is_some_and(|owner| owner[owner_words::FLAGS] as u32 & flags::LIMITED == 0);
-    if !is_watched && !has_room(Share::STRANGERS_PACKET) {
+    let may = is_watched || has_room(Share::STRANGERS_PACKET);
+    if !may {
         lost(Loss::PacketRecord);
+    }
+    may
+}
+
+/// No more than the first bytes: a request to a proxy stands there, and headers behind it.
+#[inline(always)]
+fn copy_short(ctx: &SkBuffContext, sk: *mut bpf_sock, place: u32) -> Option<()> {
+    if !may_copy(ctx) {
+        return None;
+    }
+    copy_sized::<{ PACKET_CLASSES[0] }>(ctx, sk, PacketKind::Sent, place)
+}
+
+#[inline(always)]
+fn copy(ctx: &SkBuffContext, sk: *mut bpf_sock, kind: PacketKind, place: u32) -> Option<()> {
+    if !may_copy(ctx) {
         return None;
     }
     const SMALL: usize = PACKET_CLASSES[0];

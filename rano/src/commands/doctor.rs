@@ -72,7 +72,8 @@ const PROXIES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_prox
 fn proxies(context: &Context) -> Option<Check> {
     let set = PROXIES.into_iter().find(|name| context.environment.variable(name).is_some())?;
     let detail = format!(
-        "{set} is set: of programs that obey it the proxy is the remote end; names behind it are not seen"
+        "{set} is set: of programs that obey it the proxy is the remote end; what they ask it for is read from packets, \
+         as root, unless the proxy is reached over TLS"
     );
     Some(Check::new("proxy", Outcome::Note, detail))
 }

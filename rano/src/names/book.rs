@@ -40,6 +40,8 @@ const CLOCK_SLACK: Duration = Duration::from_millis(5);
 pub struct Learned {
     pub socket: SocketId,
     pub name: KnownName,
+    /// Of a name that a proxy was asked for: which port there.
+    pub port: Option<u16>,
     /// It is what the connection goes by, unless a better one is known; otherwise one of several that fit.
     pub is_certain: bool,
     /// Only other users' processes say so: it neither tells what the endpoint is, nor that it is known.
@@ -411,12 +413,20 @@ impl Book {
     fn greet(&mut self, greeting: &Greeting, out: &mut Vec<Learned>) -> bool {
         let Some(id) = self.socket(greeting.from, greeting.at.boot_ns) else { return false };
         let name = KnownName { name: Arc::clone(&greeting.name), by: greeting.by };
-        if greeting.by != DomainSource::EchOuter
+        let is_request = greeting.by == DomainSource::Proxy;
+        // Whoever serves asks for nothing, whatever its answers look like.
+        if is_request && self.sockets.get(&id).is_some_and(|socket| socket.role != Role::Connect) {
+            return true;
+        }
+        // What a proxy is asked for is not at the proxy's address.
+        if !is_request
+            && greeting.by != DomainSource::EchOuter
             && let Some(connect) = self.sockets.get(&id).and_then(Socket::connect)
         {
             self.lookups.used(connect, &greeting.name);
         }
-        out.push(Learned { socket: id, name, is_certain: true, is_hearsay: false, at: greeting.at });
+        let (port, at) = (greeting.port, greeting.at);
+        out.push(Learned { socket: id, name, port, is_certain: true, is_hearsay: false, at });
         true
     }
 
@@ -523,9 +533,15 @@ impl Book {
 
 fn learn(found: Found, socket: SocketId, at: Moment, out: &mut Vec<Learned>) {
     let Found { name, is_hearsay, others } = found;
-    let chosen = name.map(|name| Learned { socket, name, is_certain: true, is_hearsay, at });
-    let others =
-        others.into_iter().map(|name| Learned { socket, name, is_certain: false, is_hearsay: false, at });
+    let chosen = name.map(|name| Learned { socket, name, port: None, is_certain: true, is_hearsay, at });
+    let others = others.into_iter().map(|name| Learned {
+        socket,
+        name,
+        port: None,
+        is_certain: false,
+        is_hearsay: false,
+        at,
+    });
     out.extend(chosen.into_iter().chain(others));
 }
 

@@ -4,7 +4,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustc_hash::FxBuildHasher;
 use serde::Deserialize;
@@ -105,6 +105,14 @@ impl Classes {
             .or_else(|| remote.and_then(|remote| self.by_address(remote)))
             .or(found.added)
             .unwrap_or(Class::Unknown)
+    }
+
+    /// Of what a proxy was asked for: a name, or an address as text.
+    pub fn behind_proxy(&self, host: &str, port: u16) -> Class {
+        match host.parse() {
+            Ok(ip) => self.of(None, Some(&Address::Ip(SocketAddr::new(ip, port)))),
+            Err(_) => self.of(Some(host), None),
+        }
     }
 
     /// Whether the class is the word of those alone who can only add. It is shown; that the endpoint is known it does

@@ -62,14 +62,17 @@ pub struct Answer {
 }
 
 /// What a client says first: the server's name in a TLS `ClientHello` (RFC 6066, section 3) or a QUIC Initial (RFC
-/// 9001).
+/// 9001), or where a proxy is to connect to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Greeting {
     pub at: Moment,
     pub from: Party,
     pub name: Arc<str>,
-    /// `Sni`, `Quic`, or `EchOuter` where the true name is hidden.
+    /// `Sni`, `Quic`, or `EchOuter` where the true name is hidden; `Proxy` of a request to one.
     pub by: DomainSource,
+    /// Of a request to a proxy: which port there. `name` may then be an IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// What a reverse look-up found.

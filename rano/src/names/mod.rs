@@ -20,6 +20,7 @@ pub mod packet;
 #[cfg(feature = "cli")]
 pub mod pcap;
 pub mod pointers;
+pub mod proxy;
 pub mod quic;
 mod reach;
 pub mod reader;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::dns::{self, Question, Said};
 use super::packet::{Content, Segment};
+use super::proxy::{self, Asked, Request};
 use super::quic;
 use super::stream::Stream;
 use super::tls::{self, Hello};
@@ -45,6 +46,8 @@ pub enum Seen {
 enum Flow {
     /// Its first byte will have this number.
     Begun(u32),
+    /// It offered to speak SOCKS 5, and its request comes with this number or later: a password may stand before it.
+    SocksOffered(u32),
     /// What it says first was read, or is nothing of interest.
     Done,
 }
@@ -103,8 +106,12 @@ const NOBODY_KNOWN: Standing = Standing { whose: Whose::Anybodys, uid: None };
 impl Reader {
     /// Packets that hold names and gave none, those of greetings included that are not whole so far.
     pub fn unread(&self) -> u64 {
-        // A stream whose beginning is missing may be anything.
-        let hellos = self.hellos.values().filter(|stream| !stream.ready().is_empty()).count();
+        // A stream whose beginning is missing may be anything, and so may a word that could become a method of HTTP.
+        let is_begun = |stream: &&Stream| {
+            let begins = stream.ready();
+            begins.first().is_some_and(|first| !first.is_ascii_uppercase()) || begins.starts_with(b"CONNECT ")
+        };
+        let hellos = self.hellos.values().filter(is_begun).count();
         let begun = hellos + self.initials.values().count();
         self.unread + u64::try_from(begun).unwrap_or(u64::MAX)
     }
@@ -239,10 +246,19 @@ impl Reader {
         if payload.is_empty() {
             return;
         }
+        let is_socks = matches!(self.flows.get(&party), Some(Flow::SocksOffered(_)));
         if self.hellos.get(&party).is_none() {
             let start = match self.flows.get(&party) {
                 Some(Flow::Done) => return,
                 Some(Flow::Begun(start)) => *start,
+                Some(Flow::SocksOffered(after)) => {
+                    let is_request =
+                        payload[0] == proxy::SOCKS_5 && Stream::distance(*after, sequence).is_some();
+                    if !is_request {
+                        return;
+                    }
+                    sequence
+                }
                 // Neither the beginning was seen, nor does it look like one.
                 None => match start {
                     Some(start) => start,
@@ -251,7 +267,7 @@ impl Reader {
                 },
             };
             match Stream::distance(start, sequence) {
-                Some(0) if !looks_like_hello(payload) => {
+                Some(0) if !is_socks && !looks_like_hello(payload) && !proxy::may_begin(payload) => {
                     self.flows.insert(sight.whose, party, Flow::Done);
                     return;
                 }
@@ -264,14 +280,32 @@ impl Reader {
         }
         let Some(stream) = self.hellos.get_mut(&party) else { return };
         let whole = stream.add(sequence, payload);
-        match tls::from_records(stream.ready()) {
-            tls::Greeting::Unfinished if whole => return,
-            tls::Greeting::Unfinished => self.unread += 1,
-            tls::Greeting::Finished(hello) => self.greeted(sight, hello, DomainSource::Sni, out),
-            tls::Greeting::Other => {}
+        let begins = stream.ready();
+        let mut flow = Flow::Done;
+        let opening = match begins {
+            _ if is_socks => Opening::Request(proxy::from_socks_5(begins)),
+            [] | [tls::HANDSHAKE, ..] => Opening::Hello(tls::from_records(begins)),
+            _ => Opening::Request(proxy::from_stream(begins)),
+        };
+        match opening {
+            Opening::Hello(tls::Greeting::Unfinished) | Opening::Request(Request::Unfinished) if whole => {
+                return;
+            }
+            Opening::Hello(tls::Greeting::Unfinished) | Opening::Request(Request::Unfinished) => {
+                self.unread += 1;
+            }
+            Opening::Hello(tls::Greeting::Finished(hello)) => {
+                self.greeted(sight, hello, DomainSource::Sni, out);
+            }
+            Opening::Request(Request::Finished(asked)) => requested(sight, asked, out),
+            Opening::Request(Request::SocksOffer(length)) => {
+                let length = u32::try_from(length).unwrap_or_default();
+                flow = Flow::SocksOffered(stream.start().wrapping_add(length));
+            }
+            Opening::Hello(tls::Greeting::Other) | Opening::Request(Request::Other) => {}
         }
         self.hellos.remove(&party);
-        self.flows.insert(sight.whose, party, Flow::Done);
+        self.flows.insert(sight.whose, party, flow);
     }
 
     fn initial(&mut self, sight: Sight, datagram: &[u8], out: &mut Vec<Evidence>) {
@@ -308,8 +342,20 @@ impl Reader {
             from: sight.party,
             name: Arc::clone(&name),
             by,
+            port: None,
         }));
     }
+}
+
+/// What a connection begins with.
+enum Opening {
+    Hello(tls::Greeting),
+    Request(Request),
+}
+
+fn requested(sight: Sight, Asked { host, port }: Asked, out: &mut Vec<Evidence>) {
+    let (at, from, by) = (sight.at, sight.party, DomainSource::Proxy);
+    out.push(Evidence::Greeting(Greeting { at, from, name: host, by, port: Some(port) }));
 }
 
 /// A handshake record that begins with a `ClientHello`, as far as it is there.

@@ -20,6 +20,11 @@ impl Stream {
         Self { start, ready: Vec::new(), waiting: Vec::new(), waiting_bytes: 0 }
     }
 
+    /// Number of the first byte that is ready.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
     /// Distance of a place from the first byte that is waited for; `None` where it is out of reach.
     pub fn distance(start: u32, sequence: u32) -> Option<usize> {
         let distance = sequence.wrapping_sub(start) as usize;

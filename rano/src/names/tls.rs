@@ -9,7 +9,8 @@ use tls_parser::{
 
 use super::host_name;
 
-const HANDSHAKE: u8 = 22;
+/// The first byte of a handshake in a record.
+pub const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -40,6 +41,9 @@ pub enum News {
     Nothing,
 }
 
+/// An address, or what a proxy there was asked for.
+pub type Endpoint = (SocketAddr, Option<Arc<str>>);
+
 /// When an endpoint was told of last, or only counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
@@ -50,7 +54,7 @@ enum Told {
 
 /// What was told, and what waits.
 pub struct UnknownEndpoints {
-    told: Bounded<SocketAddr, Told>,
+    told: Bounded<Endpoint, Told>,
     /// All wait equally long.
     waiting: VecDeque<Waiting>,
     window: Window,
@@ -89,12 +93,12 @@ impl UnknownEndpoints {
         has_room
     }
 
-    pub fn was_told(&self, endpoint: &SocketAddr) -> bool {
+    pub fn was_told(&self, endpoint: &Endpoint) -> bool {
         self.told.get(endpoint) == Some(&Told::Line)
     }
 
     /// What to say of it. What a window that is over left uncounted is to be taken before, see [`Self::take_counted`].
-    pub fn news(&mut self, endpoint: SocketAddr, who: Option<ProcessId>, now_ns: u64) -> News {
+    pub fn news(&mut self, endpoint: Endpoint, who: Option<ProcessId>, now_ns: u64) -> News {
         if self.window.lines == 0 {
             self.window.began_ns = now_ns;
         }
@@ -145,8 +149,8 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn endpoint(number: u32) -> SocketAddr {
-        SocketAddr::from((std::net::Ipv4Addr::from(0x0b00_0000 + number), 443))
+    fn endpoint(number: u32) -> Endpoint {
+        (SocketAddr::from((std::net::Ipv4Addr::from(0x0b00_0000 + number), 443)), None)
     }
 
     fn news(unknown: &mut UnknownEndpoints, number: u32, pid: u32, now_ns: u64) -> News {

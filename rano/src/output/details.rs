@@ -123,7 +123,11 @@ fn agent(name: Option<&str>, pid: Option<u32>) -> Option<String> {
 /// Name or address with its port; a name that is a guess carries `~`.
 fn endpoint(way: &Way) -> String {
     let guess = way.is_named && way.known_by.as_deref() == Some(DomainSource::Ptr.name());
-    with_port(&way.endpoint, way.port, guess)
+    let endpoint = with_port(&way.endpoint, way.port, guess);
+    match &way.via {
+        Some(proxy) => format!("{endpoint} via {proxy}"),
+        None => endpoint,
+    }
 }
 
 pub(super) fn with_port(name: &str, port: Option<u16>, guess: bool) -> String {
@@ -361,6 +365,7 @@ fn way_json(way: &Way) -> Json {
         ("domain_source", way.known_by.as_deref().into()),
         ("ip", way.ip.as_deref().into()),
         ("port", way.port.into()),
+        ("via", way.via.as_deref().into()),
         ("proto", way.protocol.as_str().into()),
         ("class", way.class.name().into()),
         ("alerts", way.alerts.into()),

@@ -90,6 +90,12 @@ struct EventJson<'a> {
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     span_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay_for: Option<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
@@ -177,6 +183,9 @@ fn append(line: &mut Vec<u8>, what: &What<'_>, connection: &Connection, run_id: 
         tool_started: tool.map(|tool| timestamp_millis(tool.started_ms)),
         trace_id: trace.map(|trace| &*trace.trace_id),
         span_id: trace.map(|trace| &*trace.span_id),
+        via: connection.via().map(|proxy| proxy.to_string()),
+        domain_port: connection.domain_port,
+        relay_for: connection.relay_for,
     };
     json::append(line, &json);
     line.push(b'\n');

@@ -43,6 +43,15 @@ pub fn write(line: &mut String, event: &Event, styles: &Styles) {
         let paint = styles.name;
         out.column(format_args!("domain={paint}{}{paint:#}", Escaped(&known.shown())));
     }
+    if let Some(proxy) = connection.via() {
+        out.column(format_args!("via={proxy}"));
+    }
+    if let Some(port) = connection.domain_port {
+        out.column(format_args!("domain_port={port}"));
+    }
+    if let Some(pid) = connection.relay_for {
+        out.column(format_args!("relay_for={pid}"));
+    }
     details(&mut out, event.kind, connection, styles);
     line.push('\n');
 }

@@ -59,11 +59,14 @@ pub fn endpoint(connection: &Connection) -> String {
 
 /// The same, not escaped yet.
 pub fn endpoint_raw(connection: &Connection) -> String {
-    let port = match &connection.remote {
-        Some(Address::Ip(address)) => format!(":{}", address.port()),
-        Some(Address::Host(_) | Address::Path(_)) | None => String::new(),
+    let port = match (&connection.remote, connection.domain_port) {
+        (_, Some(port)) => format!(":{port}"),
+        (Some(Address::Ip(address)), None) => format!(":{}", address.port()),
+        (Some(Address::Host(_) | Address::Path(_)) | None, None) => String::new(),
     };
     let end = match (&connection.name, &connection.remote) {
+        // An address that a proxy was asked for.
+        (Some(known), _) if known.name.contains(':') => format!("[{}]{port}", known.name),
         (Some(known), _) => format!("{}{port}", known.shown()),
         (None, Some(address)) => address.to_string(),
         (None, None) => "*".to_owned(),
@@ -254,6 +257,12 @@ impl Row<'_> {
         let connection = self.connection;
         if connection.is_late() {
             return Some("ended unseen".to_owned());
+        }
+        if let Some(proxy) = connection.via() {
+            return Some(format!("via {proxy}"));
+        }
+        if let Some(pid) = connection.relay_for {
+            return Some(format!("relay for {pid}"));
         }
         let is_connect = self.event.kind == EventKind::Connect;
         match connection.state {

@@ -70,9 +70,10 @@ impl Row {
 }
 
 fn end(tally: &EndpointTally) -> String {
-    let port = match &tally.remote {
-        Address::Ip(remote) => format!(":{}", remote.port()),
-        Address::Host(_) | Address::Path(_) => String::new(),
+    let port = match (&tally.remote, tally.domain_port) {
+        (_, Some(port)) => format!(":{port}"),
+        (Address::Ip(remote), None) => format!(":{}", remote.port()),
+        (Address::Host(_) | Address::Path(_), None) => String::new(),
     };
     let end = tally
         .name

@@ -16,7 +16,7 @@ use crate::names::classes::{Classes, Reach, reach};
 use crate::names::known::KnownNames;
 use crate::names::lookups::Receiver;
 use crate::names::pointers::{PointerName, Pointers};
-use crate::names::unknown::{News, UnknownEndpoints, Waiting};
+use crate::names::unknown::{Endpoint, News, UnknownEndpoints, Waiting};
 use crate::names::{Evidence, Party, Pointer};
 use crate::source::{Closed, Opened, SocketId};
 use crate::update::Update;
@@ -119,6 +119,7 @@ fn rank(connection: &Connection, learned: &Learned) -> Rank {
 fn give_better(connection: &mut Connection, learned: &Learned, not_kept: &mut u64) -> Option<KnownName> {
     let name = &learned.name.name;
     connection.is_hearsay = learned.is_hearsay;
+    connection.domain_port = learned.port;
     let before = connection.name.replace(learned.name.clone());
     connection.others.retain(|other| other.name != *name);
     if let Some(before) = before.as_ref().filter(|before| before.name != *name) {
@@ -141,9 +142,9 @@ fn is_unknown(names: &Names, connection: &Connection) -> bool {
     let name = connection.name.as_ref().map(|known| &*known.name);
     // Addresses are shared: what a name was looked up for says nothing of who else uses its address.
     let is_guess = connection.name.as_ref().is_some_and(|known| known.by == DomainSource::Known);
-    connection.class == Class::Unknown
-        || is_guess
-        || names.classes.is_only_claimed(name, connection.remote.as_ref())
+    // The address is that of a proxy, of which is not the question.
+    let remote = connection.remote.as_ref().filter(|_| connection.via().is_none());
+    connection.class == Class::Unknown || is_guess || names.classes.is_only_claimed(name, remote)
 }
 
 /// Something vouches for its name: the process itself, a greeting, a resolver.
@@ -152,9 +153,14 @@ fn is_surely_named(connection: &Connection) -> bool {
     by.is_some_and(|by| !by.is_guess()) && !connection.is_hearsay
 }
 
+fn endpoint(connection: &Connection, remote: SocketAddr) -> Endpoint {
+    let asked = connection.name.as_ref().filter(|_| connection.via().is_some());
+    (remote, asked.map(|known| Arc::clone(&known.name)))
+}
+
 fn known(socket: SocketId, name: Arc<str>, at: Moment) -> Learned {
     let name = KnownName { name, by: DomainSource::Known };
-    Learned { socket, name, is_certain: true, is_hearsay: false, at }
+    Learned { socket, name, port: None, is_certain: true, is_hearsay: false, at }
 }
 
 fn candidate(learned: &Learned) -> Candidate {
@@ -276,7 +282,7 @@ impl NamingRoom {
         if let Some(PointerName { name, .. }) = pointer {
             let name = KnownName { name, by: DomainSource::Ptr };
             let at = connection.since;
-            let learned = Learned { socket, name, is_certain: true, is_hearsay: false, at };
+            let learned = Learned { socket, name, port: None, is_certain: true, is_hearsay: false, at };
             self.add_first(connection, &learned, &mut notes);
         }
         self.classify(connection, is_confirmed);
@@ -301,6 +307,11 @@ impl NamingRoom {
     fn classify(&self, connection: &mut Connection, is_confirmed: bool) {
         let is_sure = is_surely_named(connection);
         let name = connection.name.as_ref();
+        if let (Some(_), Some(asked)) = (connection.via(), name) {
+            let port = connection.domain_port.unwrap_or_default();
+            connection.class = self.names.classes.behind_proxy(&asked.name, port);
+            return;
+        }
         let leads_there = |by| by == DomainSource::Ptr && is_confirmed || by == DomainSource::Known;
         let name = name.filter(|known| is_sure || leads_there(known.by));
         connection.class = self.names.classes.of(name.map(|known| &*known.name), connection.remote.as_ref());
@@ -366,7 +377,8 @@ impl NamingRoom {
         let connection = &entry.connection;
         let is_unknown = is_unknown(&self.names, connection);
         let Some(unknown) = &mut self.names.unknown else { return };
-        let concerns = is_unknown && connection.process.is_some() && !unknown.was_told(&remote);
+        let is_wanted = connection.process.is_some() && connection.relay_for.is_none();
+        let concerns = is_unknown && is_wanted && !unknown.was_told(&endpoint(connection, remote));
         if !concerns {
             return;
         }
@@ -404,7 +416,11 @@ impl NamingRoom {
         }
         self.tell_of_counted(at.boot_ns, out);
         let who = connection.process.as_ref().map(|process| process.id);
-        let news = self.names.unknown.as_mut().map(|unknown| unknown.news(remote, who, at.boot_ns));
+        let news = self
+            .names
+            .unknown
+            .as_mut()
+            .map(|unknown| unknown.news(endpoint(connection, remote), who, at.boot_ns));
         if news == Some(News::Line) {
             out.send(&Update::UnknownEndpoint { connection: Arc::clone(connection), remote });
         }
@@ -433,13 +449,19 @@ impl NamingRoom {
                 self.names.pointers.want_now(remote, entry.socket);
                 entry.naming.awaits_pointer || kind == EventKind::Fail || self.is_on()
             }
-            Some(known) => self.is_on() && known.by > DomainSource::Quic,
+            Some(known) => self.is_on() && known.by > DomainSource::Proxy,
         }
     }
 
     /// A name was given, and told.
     pub(super) fn named(&mut self, entry: &mut Entry, at: Moment, out: &mut Outlet) {
         let connection = &entry.connection;
+        let is_asked = connection.via().is_some() && entry.is_connected;
+        entry.naming.is_suspect &= connection.relay_for.is_none();
+        if let (true, Some(Address::Ip(remote))) = (is_asked, &connection.remote) {
+            entry.naming.is_suspect = false;
+            return self.suspect(entry, *remote, at, out);
+        }
         if let (true, Some(Address::Ip(remote))) = (entry.naming.is_suspect, &connection.remote) {
             let is_named = is_surely_named(connection);
             let is_unknown = is_unknown(&self.names, connection);

@@ -7,6 +7,7 @@ use super::alerting::Alerting;
 use super::live::Entry;
 use super::naming::{Naming, NamingRoom};
 use super::outlet::Outlet;
+use super::relays::Relays;
 use crate::alerts::Due;
 use crate::event::{Event, EventKind, Moment};
 use crate::names::book::Learned;
@@ -17,12 +18,16 @@ pub(super) struct Rooms {
     pub(super) totals: Totals,
     pub(super) alerting: Alerting,
     pub(super) naming: NamingRoom,
+    pub(super) relays: Relays,
     pub(super) out: Outlet,
 }
 
 impl Rooms {
     /// Something happened to a connection, which is as it is after it.
     pub(super) fn event(&mut self, kind: EventKind, at: Moment, entry: &mut Entry) {
+        if kind == EventKind::Connect {
+            self.relay(entry, at);
+        }
         self.totals.count(kind, &entry.connection);
         if matches!(kind, EventKind::Close | EventKind::Fail) {
             self.totals.sum(&entry.connection, &mut entry.summed);
@@ -76,11 +81,15 @@ impl Rooms {
     pub(super) fn named(&mut self, entry: &mut Entry, learned: &Learned, is_confirmed: bool) {
         let Some(naming) = self.naming.learn(entry, learned, is_confirmed) else { return };
         let is_written = entry.is_connected || entry.connection.ended.is_some();
+        if let (true, Naming::Better { before, class_before, .. }) = (entry.is_connected, &naming) {
+            self.totals.renamed(&entry.connection, before.as_ref(), *class_before);
+        }
+        let is_relay = entry.is_connected && self.relay(entry, learned.at);
+        if is_relay {
+            self.totals.relayed(&entry.connection);
+        }
         match &naming {
-            Naming::Better { before, class_before, .. } => {
-                if entry.is_connected {
-                    self.totals.renamed(&entry.connection, before.as_ref(), *class_before);
-                }
+            Naming::Better { before, .. } => {
                 if is_written {
                     let connection = Arc::clone(&entry.connection);
                     let renamed = Renamed { at: learned.at, connection, before: before.clone() };
@@ -90,6 +99,10 @@ impl Rooms {
             Naming::Another if is_written => {
                 let (connection, name) = (entry.connection.id, learned.name.clone());
                 self.out.send(&Update::OtherName { connection, name });
+                if is_relay {
+                    let (connection, before) = (Arc::clone(&entry.connection), entry.connection.name.clone());
+                    self.out.send(&Update::Renamed(Renamed { at: learned.at, connection, before }));
+                }
                 self.changed(entry);
             }
             Naming::Another | Naming::NotKept => {}
@@ -99,6 +112,18 @@ impl Rooms {
             self.totals.marked(&entry.connection);
         }
         self.naming.named(entry, learned.at, &mut self.out);
+    }
+
+    /// Whether it is known from now on that a connection carries on what a watched process asked a proxy for.
+    fn relay(&mut self, entry: &mut Entry, at: Moment) -> bool {
+        if !self.naming.is_on() || entry.connection.relay_for.is_some() {
+            return false;
+        }
+        let asked_by = self.relays.asked_by(&entry.connection, at);
+        if asked_by.is_some() {
+            entry.change().relay_for = asked_by;
+        }
+        asked_by.is_some()
     }
 
     /// It was seen to be open too long, or without a name.

@@ -416,3 +416,5 @@ fn look_ups_by_rano_are_no_agents() {
     assert_eq!(providers, ["unknown", "anthropic", "anthropic"]);
     assert!(events.iter().all(|event| event.connection.process.is_some()), "they are shown all the same");
 }
+
+mod relays;

@@ -8,6 +8,7 @@ use super::alerting::Alerting;
 use super::live::{Entry, LiveTable};
 use super::naming::{Names, NamingRoom};
 use super::outlet::Outlet;
+use super::relays::Relays;
 use super::rooms::Rooms;
 use crate::alerts::{Due, Notes};
 use crate::connection::{Connection, End};
@@ -49,6 +50,7 @@ impl Tracker {
                 totals: Totals::default(),
                 alerting: Alerting::default(),
                 naming: NamingRoom::new(Names::none()),
+                relays: Relays::default(),
                 out: Outlet::new(sinks),
             },
             next_connection: 1,
@@ -80,8 +82,9 @@ impl Tracker {
     }
 
     pub(super) fn add_bounds(&self, bounds: &mut Bounds) {
-        let Rooms { totals, alerting, naming, .. } = &self.rooms;
+        let Rooms { totals, alerting, naming, relays, .. } = &self.rooms;
         naming.add_bounds(bounds);
+        bounds.add(Bound::Relays, relays.pushed_out);
         bounds.add(Bound::LateNames, self.live.overflow().lingering);
         bounds.add(Bound::Cooldowns, alerting.without_cooldown());
         bounds.add(Bound::Rankings, totals.domains.others + totals.remote_ips.others);
@@ -128,6 +131,9 @@ impl Tracker {
         let is_known = self.live.is_open(opened.id);
         if opened.owner.is_none() && opened.role == Role::Connect && !is_known {
             self.unattributed += 1;
+        }
+        if let (Role::Accept, Some(owner)) = (opened.role, opened.owner) {
+            self.rooms.relays.accepted(owner);
         }
         let by = self.rooms.naming.is_on().then(|| self.receiver(opened.owner));
         let learned = by.map_or_else(Vec::new, |by| self.rooms.naming.opened(&opened, by, is_followed));
@@ -232,6 +238,8 @@ impl Tracker {
             since: opened.at,
             name: None,
             is_hearsay: false,
+            domain_port: None,
+            relay_for: None,
             others: Vec::new(),
             class: Class::Unknown,
             bytes: None,
@@ -432,7 +440,8 @@ impl Tracker {
             }
             let Some(PointerName { name, confirmed }) = answer.clone() else { continue };
             let name = KnownName { name, by: DomainSource::Ptr };
-            let learned = Learned { socket, name, is_certain: true, is_hearsay: false, at: pointer.at };
+            let learned =
+                Learned { socket, name, port: None, is_certain: true, is_hearsay: false, at: pointer.at };
             if let Some(entry) = self.live.find_mut(socket) {
                 self.rooms.named(entry, &learned, confirmed);
             }
@@ -511,7 +520,14 @@ impl Intake for Tracker {
             SocketChange::Bytes { id, bytes, at } => self.bytes(id, bytes, at),
             SocketChange::Named { id, name, by, at } => {
                 let name = KnownName { name, by };
-                self.learned(&[Learned { socket: id, name, is_certain: true, is_hearsay: false, at }]);
+                self.learned(&[Learned {
+                    socket: id,
+                    name,
+                    port: None,
+                    is_certain: true,
+                    is_hearsay: false,
+                    at,
+                }]);
             }
             SocketChange::Closed(closed) => self.closed(&closed),
             SocketChange::Gone { id, at } => self.gone(id, at),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::connection::Connection;
-use crate::words::{Address, Bytes};
+use crate::words::{Address, Bytes, DomainSource};
 
 /// A name and the word for how it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,7 +19,8 @@ pub struct Contact {
     pub run_id: Arc<str>,
     /// The word of its transport.
     pub protocol: Arc<str>,
-    /// An IP address, or a unix socket's path.
+    /// An IP address, or a unix socket's path. Of what a proxy was asked for: the address that it was asked for, `None`
+    /// where it was a name. The proxy's own decides nothing.
     pub remote: Option<Arc<str>>,
     pub port: Option<u16>,
     pub name: Option<Known>,
@@ -107,6 +108,18 @@ impl Contact {
             && *tool == other.tool
     }
 
+    /// The contact that a proxy was asked for, if one was: with the port there.
+    #[must_use]
+    pub fn behind_proxy(mut self, port: Option<u16>) -> Self {
+        if let Some(asked) = self.name.clone().filter(|known| &*known.by == DomainSource::Proxy.name()) {
+            let is_address = asked.name.parse::<IpAddr>().is_ok();
+            self.port = port;
+            self.remote = is_address.then(|| Arc::clone(&asked.name));
+            self.name = self.name.filter(|_| !is_address);
+        }
+        self
+    }
+
     /// Of one connection as it stands.
     pub fn of(connection: &Connection, run_id: &Arc<str>) -> Option<Self> {
         let process = connection.process.as_deref()?;
@@ -122,7 +135,7 @@ impl Contact {
         };
         let has_failed = connection.ended.is_some_and(|end| end.has_failed);
         let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
-        Some(Self {
+        let contact = Self {
             run_id: Arc::clone(run_id),
             protocol: connection.protocol.name().into(),
             remote: Some(remote),
@@ -144,6 +157,7 @@ impl Contact {
                 first: connection.since.unix_ms,
                 last: connection.ended.map_or(connection.since.unix_ms, |end| end.at.unix_ms),
             },
-        })
+        };
+        Some(contact.behind_proxy(connection.domain_port))
     }
 }

@@ -159,7 +159,9 @@ impl Reached {
 }
 
 fn address(contact: &Contact) -> String {
-    let remote = contact.remote.as_deref().unwrap_or("unknown");
+    // Of what a proxy was asked for no address is known.
+    let name = || contact.name.as_ref().map(|known| &*known.name);
+    let remote = contact.remote.as_deref().or_else(name).unwrap_or("unknown");
     match contact.port {
         Some(port) if remote.contains(':') => format!("[{remote}]:{port}"),
         Some(port) => format!("{remote}:{port}"),

@@ -2,7 +2,7 @@
 
 use super::{Contact, Known, Policy, Resolvers};
 use crate::names::classes::{Classes, Reach, reach};
-use crate::words::Class;
+use crate::words::{Class, DomainSource};
 
 /// Ports on which names are asked for, with those of the link's own (docs/names.md).
 const LOOK_UP_PORTS: [u16; 4] = [53, 853, 5353, 5355];
@@ -54,9 +54,9 @@ impl Judge<'_> {
     fn class_by(&self, known: Option<&Known>, contact: &Contact) -> Class {
         let address = contact.address();
         if let Some(known) = known
-            && &*known.by == "proxy"
+            && &*known.by == DomainSource::Proxy.name()
         {
-            // The address is the proxy's.
+            // If there is an address, it is the proxy's.
             return self.classes.of(Some(&known.name), None);
         }
         if is_look_up(known, contact) {

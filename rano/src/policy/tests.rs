@@ -223,6 +223,17 @@ fn localhost_is_ignored_but_not_a_proxy_there() {
     check("", contact("", "", "127.0.0.1", 8080), &[]);
     check("", contact("evil.example", "proxy", "127.0.0.1", 8080), &["!new-domain evil.example"]);
     check(&allow("domain = \"api.example\""), contact("api.example", "proxy", "127.0.0.1", 8080), &[]);
+    let through = |host| contact(host, "proxy", "127.0.0.1", 8080).behind_proxy(Some(443));
+    check(&allow("domain = \"api.example\"\nports = [443]"), through("api.example"), &[]);
+    check(
+        &allow("domain = \"api.example\"\nports = [8080]"),
+        through("api.example"),
+        &["!new-domain api.example"],
+    );
+    check(&allow("cidr = \"127.0.0.0/8\""), through("evil.example"), &["!new-domain evil.example"]);
+    check(&allow("cidr = \"203.0.113.0/24\""), through("203.0.113.7"), &[]);
+    check("", through("203.0.113.7"), &["unnamed 203.0.113.7:443"]);
+    check("[require]\nnames = [\"sni\"]\n", through("api.example"), &["unnamed api.example:443"]);
     check(
         "[defaults]\nignore_classes = []\n",
         contact("", "", "127.0.0.1", 80),

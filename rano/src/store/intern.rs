@@ -112,6 +112,8 @@ struct EndpointKey {
     domain: Option<(Arc<str>, DomainSource)>,
     class: Class,
     peer_pid: Option<u32>,
+    domain_port: Option<u16>,
+    relay_for: Option<u32>,
 }
 
 /// Ids of the rows an event refers to.
@@ -244,11 +246,21 @@ impl Interned {
             domain: observed.name.as_ref().map(|KnownName { name, by }| (Arc::clone(name), *by)),
             class: observed.class,
             peer_pid: observed.peer_pid,
+            domain_port: observed.domain_port,
+            relay_for: observed.relay_for,
         };
         self.endpoints.get_or_insert(&key, || {
             let remote = key.remote.as_ref().map(Host::text);
-            let domain = key.domain.as_ref().map(|(name, by)| (name.as_ref(), by.name()));
-            endpoint(connection, key.protocol.name(), remote.as_deref(), domain, key.class, key.peer_pid)
+            let far = FarEnd {
+                protocol: key.protocol.name(),
+                remote: remote.as_deref(),
+                domain: key.domain.as_ref().map(|(name, by)| (name.as_ref(), by.name())),
+                class: key.class,
+                peer_pid: key.peer_pid,
+                domain_port: key.domain_port,
+                relay_for: key.relay_for,
+            };
+            endpoint(connection, &far)
         })
     }
 }
@@ -367,28 +379,36 @@ fn kind(connection: &Connection, key: &KindKey) -> rusqlite::Result<i64> {
     )
 }
 
-/// `domain` is a name and the word for how it became known.
-fn endpoint(
-    connection: &Connection,
-    protocol: &str,
-    remote: Option<&str>,
-    domain: Option<(&str, &str)>,
+/// A row of `endpoint`.
+struct FarEnd<'a> {
+    protocol: &'a str,
+    remote: Option<&'a str>,
+    /// A name and the word for how it became known.
+    domain: Option<(&'a str, &'a str)>,
     class: Class,
     peer_pid: Option<u32>,
-) -> rusqlite::Result<i64> {
+    domain_port: Option<u16>,
+    relay_for: Option<u32>,
+}
+
+fn endpoint(connection: &Connection, far: &FarEnd<'_>) -> rusqlite::Result<i64> {
     find_or_insert(
         connection,
         "SELECT id FROM endpoint WHERE ifnull(remote, '') = ifnull(?2, '') AND protocol = ?1
              AND ifnull(domain, '') = ifnull(?3, '') AND ifnull(domain_source, '') = ifnull(?4, '')
-             AND ifnull(type, '') = ?5 AND ifnull(peer_pid, 0) = ifnull(?6, 0)",
-        "INSERT INTO endpoint (protocol, remote, domain, domain_source, type, peer_pid) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+             AND ifnull(type, '') = ?5 AND ifnull(peer_pid, 0) = ifnull(?6, 0)
+             AND ifnull(domain_port, 0) = ifnull(?7, 0) AND ifnull(relay_for, 0) = ifnull(?8, 0)",
+        "INSERT INTO endpoint (protocol, remote, domain, domain_source, type, peer_pid, domain_port, relay_for)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
-            protocol,
-            remote,
-            domain.map(|(name, _)| name),
-            domain.map(|(_, by)| by),
-            class.name(),
-            peer_pid
+            far.protocol,
+            far.remote,
+            far.domain.map(|(name, _)| name),
+            far.domain.map(|(_, by)| by),
+            far.class.name(),
+            far.peer_pid,
+            far.domain_port,
+            far.relay_for
         ],
     )
 }
@@ -524,13 +544,14 @@ pub(super) struct Moved {
 pub(super) fn rename(
     connection: &Connection,
     row: i64,
-    KnownName { name, by }: &KnownName,
-    class: Class,
+    named: &Observed,
     sealer: &mut Sealer,
 ) -> rusqlite::Result<Option<Moved>> {
+    let Some(KnownName { name, by }) = &named.name else { return Ok(None) };
     let mut find = connection.prepare_cached(
         "SELECT endpoint.protocol, endpoint.remote, endpoint.domain, endpoint.domain_source, event.ts, kind.event,
-                process.actor, ifnull(event.bytes_sent, 0), ifnull(event.bytes_recv, 0), event.endpoint
+                process.actor, ifnull(event.bytes_sent, 0), ifnull(event.bytes_recv, 0), event.endpoint,
+                endpoint.domain_port, endpoint.relay_for
          FROM event
          JOIN endpoint ON endpoint.id = event.endpoint
          JOIN kind ON kind.id = event.kind
@@ -541,14 +562,27 @@ pub(super) fn rename(
     let Some(found) = rows.next()? else { return Ok(None) };
     let (protocol, remote): (String, Option<String>) = (found.get(0)?, found.get(1)?);
     let (old_name, old_source): (Option<String>, Option<String>) = (found.get(2)?, found.get(3)?);
-    if old_name.as_deref() == Some(&**name) && old_source.as_deref() == Some(by.name()) {
+    let is_same = old_name.as_deref() == Some(&**name) && old_source.as_deref() == Some(by.name());
+    if is_same
+        && found.get::<_, Option<u16>>(10)? == named.domain_port
+        && found.get::<_, Option<u32>>(11)? == named.relay_for
+    {
         return Ok(None);
     }
     let event: String = found.get(5)?;
     let Some(kind) = EventKind::ALL.into_iter().find(|kind| kind.name() == event) else { return Ok(None) };
     let (ts, actor, from) = (found.get(4)?, found.get(6)?, found.get(9)?);
     let bytes = (found.get(7)?, found.get(8)?);
-    let to = endpoint(connection, &protocol, remote.as_deref(), Some((name, by.name())), class, None)?;
+    let far = FarEnd {
+        protocol: &protocol,
+        remote: remote.as_deref(),
+        domain: Some((name, by.name())),
+        class: named.class,
+        peer_pid: None,
+        domain_port: named.domain_port,
+        relay_for: named.relay_for,
+    };
+    let to = endpoint(connection, &far)?;
     execute(connection.prepare_cached("UPDATE event SET endpoint = ?2 WHERE id = ?1")?, params![row, to])?;
     sealer.amend(connection, row, Field::Endpoint, from, to)?;
     if let (Some(old_name), Some(old_source)) = (old_name, old_source)

@@ -175,9 +175,8 @@ impl Ledger {
                     true
                 }
                 Update::Renamed(Renamed { connection: named, .. }) => {
-                    let Some(name) = &named.name else { continue };
                     self.for_rows(named.id, |row, rollup, sealer| {
-                        if let Some(moved) = rename(connection, row, name, named.class, sealer)? {
+                        if let Some(moved) = rename(connection, row, named, sealer)? {
                             rollup.rename(&moved);
                         }
                         Ok(())

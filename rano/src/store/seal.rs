@@ -47,6 +47,10 @@ impl fmt::Debug for SealKey {
 /// Tables whose rows sessions share, and which never lose one; a seal covers those that are new since the one before.
 pub(super) const SHARED: [&str; 5] = ["kind", "endpoint", "address", "directory", "actor"];
 
+/// Columns of `endpoint` when seals came; later ones are sealed where they are not NULL.
+const ENDPOINT_COLUMNS: usize = 7;
+const LATER_COLUMNS: u8 = 5;
+
 /// What stands in a session's row from its beginning.
 pub(super) const SESSION_START: &str = "SELECT id, run_id, name, started_at, host, user, args, patterns, config_files, \
                                         source, source_reason, excludes FROM session WHERE id = ?1";
@@ -206,6 +210,37 @@ pub(super) fn put_rows(
     Ok(count)
 }
 
+/// The same of shared rows. Columns that a table got later stand behind a mark that no value begins with, and only where
+/// they say something: rows that are older keep their seal.
+fn put_shared(
+    bytes: &mut Vec<u8>,
+    table: &str,
+    statement: &mut CachedStatement<'_>,
+    params: impl Params,
+) -> rusqlite::Result<i64> {
+    let columns = statement.column_count();
+    let first = if table == "endpoint" { ENDPOINT_COLUMNS.min(columns) } else { columns };
+    let mut rows = statement.query(params)?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        for column in 0..first {
+            put(bytes, row.get_ref(column)?);
+        }
+        let mut later = Vec::new();
+        for column in first..columns {
+            later.push(row.get_ref(column)?);
+        }
+        if later.iter().any(|value| *value != ValueRef::Null) {
+            bytes.push(LATER_COLUMNS);
+            for value in later {
+                put(bytes, value);
+            }
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// A name that an event may go by, in an amendment.
 pub(super) fn name_digest(name: &str, source: &str) -> [u8; 16] {
     let mut bytes = Vec::with_capacity(name.len() + source.len() + 8);
@@ -235,7 +270,7 @@ pub(super) fn shared_hash(
             let mut statement = connection
                 .prepare_cached(&format!("SELECT * FROM {table} WHERE id > ?1 AND id <= ?2 ORDER BY id"))?;
             put(&mut bytes, ValueRef::Text(table.as_bytes()));
-            let count = put_rows(&mut bytes, &mut statement, [from, until])?;
+            let count = put_shared(&mut bytes, table, &mut statement, [from, until])?;
             put(&mut bytes, ValueRef::Integer(count));
             hash.update(&bytes);
             bytes.clear();

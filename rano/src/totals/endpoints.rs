@@ -12,8 +12,8 @@ use crate::process::{Process, ProcessId};
 /// Endpoints that are kept, a few hundred bytes each; further ones are counted.
 const MOST: usize = 1 << 12;
 
-/// Far end, transport, and the agent's name.
-type Key = (Address, Protocol, Option<Arc<str>>);
+/// Far end, transport, the agent's name, and what a proxy at that end was asked for.
+type Key = (Address, Protocol, Option<Arc<str>>, Option<(Arc<str>, u16)>);
 
 /// One far end as one agent used it.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct EndpointTally {
     pub protocol: Protocol,
     /// Its latest one.
     pub name: Option<KnownName>,
+    /// Of one behind a proxy; `remote` is the proxy.
+    pub domain_port: Option<u16>,
     pub class: Class,
     pub connects: u64,
     pub fails: u64,
@@ -45,6 +47,16 @@ impl EndpointTally {
     }
 }
 
+/// Of what reached out: what came in has another far end each time.
+fn key(connection: &Connection, asked: Option<(Arc<str>, u16)>) -> Option<Key> {
+    if connection.role != Role::Connect {
+        return None;
+    }
+    let remote = connection.remote.clone()?;
+    let call = connection.process.as_ref()?.call.as_ref();
+    Some((remote, connection.protocol, call.map(|call| Arc::clone(&call.agent)), asked))
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Endpoints {
     tallies: FxHashMap<Key, EndpointTally>,
@@ -53,22 +65,19 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Of what reached out: what came in has another far end each time.
     fn of(&mut self, connection: &Connection) -> Option<&mut EndpointTally> {
-        if connection.role != Role::Connect {
-            return None;
-        }
-        let remote = connection.remote.clone()?;
         let process = connection.process.as_ref()?;
         let call = process.call.as_ref();
-        let key = (remote, connection.protocol, call.map(|call| Arc::clone(&call.agent)));
+        let asked = || Some((Arc::clone(&connection.name.as_ref()?.name), connection.domain_port?));
+        let key = key(connection, asked())?;
         if !self.tallies.contains_key(&key) && self.tallies.len() >= MOST {
             return None;
         }
-        let tally = self.tallies.entry(key).or_insert_with_key(|(remote, protocol, _)| EndpointTally {
+        let tally = self.tallies.entry(key).or_insert_with_key(|(remote, protocol, ..)| EndpointTally {
             remote: remote.clone(),
             protocol: *protocol,
             name: None,
+            domain_port: connection.domain_port,
             class: connection.class,
             connects: 0,
             fails: 0,
@@ -105,6 +114,37 @@ impl Endpoints {
     /// Its name, its class or its mark changed.
     pub(super) fn changed(&mut self, connection: &Connection) {
         let _ = self.of(connection);
+    }
+
+    /// It was counted as one to the proxy, before it said what it wants there.
+    pub(super) fn is_behind_proxy(&mut self, connection: &Connection) {
+        let Some(proxy) = key(connection, None) else { return };
+        let bytes = connection.bytes.unwrap_or_default();
+        self.discount(&proxy, bytes);
+        if let Some(tally) = self.of(connection) {
+            tally.connects += 1;
+            add(&mut tally.bytes, bytes);
+        }
+    }
+
+    /// It was counted, and stands for no request of its own.
+    pub(super) fn relayed(&mut self, connection: &Connection) {
+        let asked = connection.name.as_ref().map(|known| Arc::clone(&known.name)).zip(connection.domain_port);
+        if let Some(key) = key(connection, asked) {
+            self.discount(&key, connection.bytes.unwrap_or_default());
+        }
+    }
+
+    fn discount(&mut self, key: &Key, bytes: Bytes) {
+        let Some(tally) = self.tallies.get_mut(key) else {
+            self.others = self.others.saturating_sub(1);
+            return;
+        };
+        tally.connects = tally.connects.saturating_sub(1);
+        take(&mut tally.bytes, bytes);
+        if tally.connects == 0 && tally.fails == 0 {
+            self.tallies.remove(key);
+        }
     }
 
     pub(super) fn summed(&mut self, connection: &Connection, before: Bytes, bytes: Bytes) {

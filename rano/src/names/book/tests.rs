@@ -127,7 +127,13 @@ impl Reader {
     }
 
     fn greet(&mut self, from: Party, ms: u64, name: &str, by: DomainSource) -> String {
-        shown(&self.tell(Evidence::Greeting(Greeting { at: at(ms), from, name: name.into(), by })))
+        shown(&self.tell(Evidence::Greeting(Greeting {
+            at: at(ms),
+            from,
+            name: name.into(),
+            by,
+            port: None,
+        })))
     }
 }
 
@@ -354,6 +360,7 @@ fn a_greeting_belongs_to_the_socket_that_sent_it() {
         from: tuple(40_001, WEB),
         name: "api.example".into(),
         by: DomainSource::Sni,
+        port: None,
     }));
     assert_eq!(learned.len(), 1);
     assert_eq!(learned[0].socket, first);
@@ -382,8 +389,13 @@ fn a_tuple_that_is_used_again_does_not_inherit_a_name() {
     let second = Opened { id: cookie(2), at: at(300), ..first };
     reader.open(&second);
     let late = |reader: &mut Reader, ms, name: &str| {
-        let greeting =
-            Greeting { at: at(ms), from: tuple(40_001, WEB), name: name.into(), by: DomainSource::Sni };
+        let greeting = Greeting {
+            at: at(ms),
+            from: tuple(40_001, WEB),
+            name: name.into(),
+            by: DomainSource::Sni,
+            port: None,
+        };
         reader
             .tell(Evidence::Greeting(greeting))
             .into_iter()

@@ -23,28 +23,53 @@ const LOOKS: usize = 3;
 
 /// Only what may hold a name passes: DNS; the SYN and the first segment of a TLS connection on any port, whatever
 /// follows it on port 443 as long as it is small (a hello's second segment, which nothing marks; what uploads send is
-/// larger, because devices take it in pieces of up to 64 KiB); Initial packets of QUIC.
+/// larger, because devices take it in pieces of up to 64 KiB); requests to proxies (`CONN`; `GET http`, `POST http` and
+/// so on; SOCKS 4, and offers and requests of SOCKS 5); Initial packets of QUIC.
 ///
 /// The accessors `tcp[]` and `udp[]` are for IPv4; IPv6 is written out, and packets with extension headers pass.
-/// What it misses: the second segment of a hello on another port, fragments.
-const FILTER: &str = "port 53 \
-    or (tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn) \
-    or (tcp[((tcp[12] & 0xf0) >> 2):2] = 0x1603) \
-    or (tcp dst port 443 and ip[2:2] < 4096 and ip[2:2] > ((ip[0] & 0xf) << 2) + ((tcp[12] & 0xf0) >> 2)) \
-    or (udp[9:4] = 1 and udp[8] & 0xf0 = 0xc0) \
-    or (udp[9:4] = 0x6b3343cf and udp[8] & 0xf0 = 0xd0) \
-    or (ip6 and (ip6[6] = 0 or ip6[6] = 43 or ip6[6] = 60 \
-        or (ip6[6] = 6 and (ip6[53] & 0x12 = 0x02 \
-            or ip6[40 + ((ip6[52] & 0xf0) >> 2):2] = 0x1603 \
-            or (ip6[42:2] = 443 and ip6[4:2] < 4096 and ip6[4:2] > (ip6[52] & 0xf0) >> 2))) \
-        or (ip6[6] = 17 and ((ip6[49:4] = 1 and ip6[48] & 0xf0 = 0xc0) \
-            or (ip6[49:4] = 0x6b3343cf and ip6[48] & 0xf0 = 0xd0)))))";
+/// What it misses: the second segment of a hello or a request on another port, fragments.
+fn filter() -> String {
+    let v4 = segments("tcp", "((tcp[12] & 0xf0) >> 2)", 0);
+    let v6 = segments("ip6", "((ip6[52] & 0xf0) >> 2)", 40);
+    format!(
+        "port 53 \
+         or (tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn) or {v4} \
+         or (tcp dst port 443 and ip[2:2] < 4096 and ip[2:2] > ((ip[0] & 0xf) << 2) + ((tcp[12] & 0xf0) >> 2)) \
+         or (udp[9:4] = 1 and udp[8] & 0xf0 = 0xc0) \
+         or (udp[9:4] = 0x6b3343cf and udp[8] & 0xf0 = 0xd0) \
+         or (ip6 and (ip6[6] = 0 or ip6[6] = 43 or ip6[6] = 60 \
+             or (ip6[6] = 6 and (ip6[53] & 0x12 = 0x02 or {v6} \
+                 or (ip6[42:2] = 443 and ip6[4:2] < 4096 and ip6[4:2] > (ip6[52] & 0xf0) >> 2))) \
+             or (ip6[6] = 17 and ((ip6[49:4] = 1 and ip6[48] & 0xf0 = 0xc0) \
+                 or (ip6[49:4] = 0x6b3343cf and ip6[48] & 0xf0 = 0xd0)))))"
+    )
+}
+
+/// Segments that begin like something of interest. `header` is how long the TCP header is, which begins `at` bytes
+/// behind where `packet` counts from.
+fn segments(packet: &str, header: &str, at: u32) -> String {
+    let bytes = |from: u32, count: u32| format!("{packet}[{} + {header}:{count}]", at + from);
+    let is = |from: u32, text: &[u8; 4]| format!("{} = {:#010x}", bytes(from, 4), u32::from_be_bytes(*text));
+    let first = bytes(0, 2);
+    let methods = [
+        (b"GET ", b"http"),
+        (b"PUT ", b"http"),
+        (b"POST", b" htt"),
+        (b"HEAD", b" htt"),
+        (b"PATC", b"H ht"),
+        (b"DELE", b"TE h"),
+        (b"OPTI", b"ONS "),
+    ];
+    let methods = methods.map(|(begins, goes_on)| format!("({} and {})", is(0, begins), is(4, goes_on)));
+    let numbers = [0x1603, 0x0401, 0x0501, 0x0502, 0x0503].map(|number| format!("{first} = {number:#06x}"));
+    format!("({} or {} or {})", numbers.join(" or "), is(0, b"CONN"), methods.join(" or "))
+}
 
 pub(super) fn open() -> Result<Feed> {
     let mut capture = Capture::from_device("any")
         .and_then(|any| any.snaplen(LENGTH_MAX).buffer_size(BUFFER).immediate_mode(true).open())
         .context("watch packets (it takes root, or CAP_NET_RAW)")?;
-    capture.filter(FILTER, true).context("filter packets")?;
+    capture.filter(&filter(), true).context("filter packets")?;
     let number = capture.get_datalink().0;
     let Some(link) = Link::from_number(number) else { bail!("packets come in an unknown form ({number})") };
     let capture = capture.setnonblock().context("watch packets without blocking")?;

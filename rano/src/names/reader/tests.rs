@@ -61,6 +61,17 @@ fn greeting(evidence: &[Evidence]) -> Option<(&str, DomainSource)> {
     }
 }
 
+/// Host and port of a single request to a proxy.
+fn requested(evidence: &[Evidence]) -> Option<(&str, u16)> {
+    match evidence {
+        [] => None,
+        [Evidence::Greeting(greeting)] if greeting.by == DomainSource::Proxy => {
+            Some((&greeting.name, greeting.port?))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 fn answered(evidence: &[Evidence]) -> Option<(&str, usize)> {
     match evidence {
         [] => None,
@@ -165,7 +176,8 @@ fn a_hello_counts_only_at_the_beginning_of_a_connection() {
     let bytes = records(&hello("late.example"), 16_000);
     let mut wire = Wire::default();
     wire.syn(1000);
-    assert_eq!(wire.tcp(CLIENT, SERVER, 1000, b"CONNECT late.example:443 HTTP/1.1\r\n\r\n"), []);
+    let request = b"CONNECT late.example:443 HTTP/1.1\r\n\r\n";
+    assert_eq!(requested(&wire.tcp(CLIENT, SERVER, 1000, request)), Some(("late.example", 443)));
     assert_eq!(wire.tcp(CLIENT, SERVER, 1037, &bytes), [], "through a proxy");
     wire.syn(5000);
     assert_eq!(wire.tcp(CLIENT, SERVER, 5100, &bytes), [], "what came before was not seen");
@@ -269,4 +281,54 @@ fn at_a_socket_only_its_own_side_counts() {
     );
     let [Evidence::Answer(answer)] = &out[..] else { panic!("{out:?}") };
     assert_eq!(answer.to, Party::Socket(SocketId::Flow { netns, cookie, remote: RESOLVER }));
+}
+
+#[test]
+fn a_request_to_a_proxy_in_pieces_is_read() {
+    let request = b"GET http://me:pw@api.example:81/secret HTTP/1.1\r\nCookie: secret\r\n\r\n";
+    for size in 1..request.len() {
+        let mut wire = Wire::default();
+        wire.syn(1000);
+        let mut found = Vec::new();
+        for (at, piece) in (0..).zip(request.chunks(size)) {
+            let sequence = 1000 + at * u32::try_from(size).expect("small");
+            found.extend(wire.tcp(CLIENT, SERVER, sequence, piece));
+        }
+        assert_eq!(requested(&found), Some(("api.example", 81)), "{size}");
+        assert!(!format!("{found:?}").contains("secret") && !format!("{found:?}").contains("pw"));
+        assert_eq!(wire.reader.unread(), 0);
+    }
+}
+
+#[test]
+fn a_request_to_a_socks_server_is_read_behind_a_password() {
+    let password = b"\x01\x02me\x02pw";
+    for (methods, before) in [(&[5, 1, 0][..], &b""[..]), (&[5, 2, 0, 2], password)] {
+        let mut wire = Wire::default();
+        wire.syn(1000);
+        let mut sequence = 1000;
+        let mut said = Vec::new();
+        for piece in
+            [methods, before, &b"\x05\x01\x00\x03"[..], b"\x0bapi.example\x01\xbb", b"\x05\x01\0\x03\x01b"]
+        {
+            said.extend(wire.tcp(CLIENT, SERVER, sequence, piece));
+            sequence += u32::try_from(piece.len()).expect("short");
+        }
+        assert_eq!(requested(&said), Some(("api.example", 443)), "{methods:?}");
+        assert_eq!(wire.reader.unread(), 0);
+    }
+}
+
+#[test]
+fn a_request_counts_only_at_the_beginning_of_a_connection() {
+    let request = b"CONNECT a.example:443 HTTP/1.1\r\n\r\n";
+    let mut wire = Wire::default();
+    assert_eq!(wire.tcp(CLIENT, SERVER, 70, request), [], "nobody saw the beginning");
+    wire.syn(1000);
+    assert_eq!(wire.tcp(CLIENT, SERVER, 1000, b"GET / HTTP/1.1\r\n\r\n"), []);
+    assert_eq!(wire.tcp(CLIENT, SERVER, 1018, request), [], "a server's own request came first");
+    wire.syn(2000);
+    assert_eq!(wire.tcp(CLIENT, SERVER, 2000, b"HELP"), [], "it may become a method");
+    assert_eq!(wire.tcp(CLIENT, SERVER, 2004, b"\r\n"), []);
+    assert_eq!(wire.reader.unread(), 0);
 }

@@ -75,7 +75,7 @@ R.place = (ip, port) => {
 /* What a connection is called: its name, marked with ~ where that is a guess, else its address. */
 R.label = row => (row.domain
   ? (row.domain_source === 'ptr' || row.domain_source === 'shared_dns' ? '~' : '') + row.domain
-    + (row.remote_port == null ? '' : ':' + row.remote_port)
+    + ((row.domain_port ?? row.remote_port) == null ? '' : ':' + (row.domain_port ?? row.remote_port))
   : R.place(row.remote_ip, row.remote_port) || row.local_ip || '?');
 R.debounce = (wait, work) => {
   let timer = 0;

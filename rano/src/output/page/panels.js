@@ -75,6 +75,7 @@
     ['State', [row.standing, row.state, row.error].filter((it, at, list) => it && list.indexOf(it) === at).join(' · ')],
     ['Endpoint', R.label(row)],
     ['Name known by', row.domain ? row.domain_source : 'no name is known'],
+    ['Through the proxy', row.via], ['Carries on for', row.relay_for ? `pid ${row.relay_for}` : ''],
     ['Class', R.className(row.endpoint_type || 'unknown')],
     ['Remote', R.place(row.remote_ip, row.remote_port)], ['Local', R.place(row.local_ip, row.local_port)],
     ['Protocol', row.proto], ['Began', row.preexisting ? `${R.moment(row.at)}, or before: it was there already` : R.moment(row.at)],

@@ -14,7 +14,7 @@ use crate::policy::{Contact, Known, Observed, Seen};
 use crate::store::History;
 
 /// What is read of an event, in this order.
-const READ: [&str; 14] = [
+const READ: [&str; 15] = [
     "ts",
     "bytes_sent",
     "bytes_recv",
@@ -29,6 +29,7 @@ const READ: [&str; 14] = [
     "exe",
     "cmdline",
     "agent",
+    "domain_port",
 ];
 
 /// What tells kinds of contacts apart: process, endpoint, port.
@@ -150,11 +151,14 @@ impl Sums {
         let by = word(7)?;
         self.places.insert(key, self.contacts.len());
         self.closes.push(closes);
-        self.contacts.push(Contact {
+        let port = |index| -> rusqlite::Result<_> {
+            Ok(row.get::<_, Option<i64>>(index)?.and_then(|port| u16::try_from(port).ok()))
+        };
+        let contact = Contact {
             run_id: Arc::clone(run_id),
             protocol: word(3)?,
             remote: text(row, 4)?,
-            port: row.get::<_, Option<i64>>(5)?.and_then(|port| u16::try_from(port).ok()),
+            port: port(5)?,
             name: name.map(|name| Known { name, by }),
             others: Vec::new(),
             class: word(8)?,
@@ -166,7 +170,8 @@ impl Sums {
             tool: text(row, at)?,
             pid: Some(pid),
             seen,
-        });
+        };
+        self.contacts.push(contact.behind_proxy(port(14)?));
         Ok(())
     }
 }

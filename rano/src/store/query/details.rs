@@ -46,6 +46,8 @@ pub struct Way {
     pub is_named: bool,
     pub known_by: Option<String>,
     pub ip: Option<String>,
+    /// The proxy that was asked for the endpoint; `port` is then the one asked for.
+    pub via: Option<String>,
     /// `None` where the sums do not tell.
     pub port: Option<u16>,
     pub protocol: String,
@@ -294,13 +296,21 @@ fn from_events(gathered: &Gathered, report: &Report, rows: &mut Rows<'_>) -> rus
     let mut found: FxHashMap<Identity, (Way, i64, FxHashSet<i64>)> = FxHashMap::default();
     for ((process, endpoint, port), sum) in &gathered.ways {
         let endpoint = rows.endpoint(*endpoint)?.clone();
+        if endpoint.is_relay {
+            continue;
+        }
         let who = rows.who(*process)?;
+        let proxy = endpoint.remote.as_deref().filter(|_| endpoint.domain_port.is_some()).zip(*port);
+        let via = proxy.map(
+            |(ip, port)| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") },
+        );
+        let port = endpoint.domain_port.or(*port);
         let identity: Identity = (
             who.session,
             who.call,
             who.program.clone(),
             endpoint.name.clone(),
-            *port,
+            port,
             endpoint.protocol.clone(),
         );
         let (way, most, processes) = found.entry(identity).or_insert_with(|| {
@@ -311,7 +321,8 @@ fn from_events(gathered: &Gathered, report: &Report, rows: &mut Rows<'_>) -> rus
                 is_named: endpoint.is_named,
                 known_by: endpoint.known_by,
                 ip: endpoint.remote,
-                port: *port,
+                via,
+                port,
                 protocol: endpoint.protocol,
                 first_seen: Some(sum.first_seen),
                 last_seen: Some(sum.last_seen),

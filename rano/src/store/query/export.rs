@@ -38,7 +38,7 @@ const fn field(name: &'static str, kind: Kind, sql: &'static str) -> Field {
 /// How many of [`FIELDS`], from the first, are exported by default.
 pub const DEFAULT_FIELDS: usize = 15;
 
-pub static FIELDS: [Field; 42] = [
+pub static FIELDS: [Field; 45] = [
     field("ts", Kind::Time, "event.ts"),
     field("run_id", Kind::Text, "session.run_id"),
     field("event", Kind::Text, "kind.event"),
@@ -81,7 +81,15 @@ pub static FIELDS: [Field; 42] = [
     field("tool_started", Kind::Time, "tool_call.tool_started"),
     field("trace_id", Kind::Text, "process.trace_id"),
     field("span_id", Kind::Text, "process.span_id"),
+    field("via", Kind::Text, VIA),
+    field("domain_port", Kind::Integer, "endpoint.domain_port"),
+    field("relay_for", Kind::Integer, "endpoint.relay_for"),
 ];
+
+/// The proxy that was asked for the name.
+const VIA: &str = "CASE WHEN endpoint.domain_port IS NULL THEN NULL
+            WHEN instr(endpoint.remote, ':') THEN '[' || endpoint.remote || ']:' || event.remote_port
+            ELSE endpoint.remote || ':' || event.remote_port END";
 
 /// Other names of fields, with the field that they mean.
 static ALIASES: [Field; 1] = [field("class", Kind::Text, "endpoint.type")];

@@ -131,7 +131,7 @@ impl History {
                           sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
                    FROM ({rows}) GROUP BY who, endpoint)
              {tables} CROSS JOIN endpoint ON endpoint.id = what
-             WHERE connects + closes + fails + accepts + listens > 0"
+             WHERE connects + closes + fails + accepts + listens > 0 AND endpoint.relay_for IS NULL"
         ))?;
         let mut rows = statement.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {

@@ -423,14 +423,14 @@ impl History {
     ) -> rusqlite::Result<Top<DomainRow>> {
         let all = self.connection.query_row(
             "SELECT count(DISTINCT domain) FROM temp.scope JOIN endpoint ON endpoint.id = scope.endpoint
-             WHERE connects + closes + fails > 0",
+             WHERE connects + closes + fails > 0 AND relay_for IS NULL",
             [],
             |row| count(row, 0),
         )?;
         let mut statement = self.connection.prepare(&format!(
             "SELECT domain, {SUMS}, json_group_array(DISTINCT providers), json_group_array(DISTINCT domain_source), max(type)
              FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
-             WHERE domain IS NOT NULL AND connects + closes + fails > 0
+             WHERE domain IS NOT NULL AND connects + closes + fails > 0 AND relay_for IS NULL
              GROUP BY domain ORDER BY {}, domain LIMIT ?1",
             ranking(sort, "domain")
         ))?;

@@ -67,6 +67,9 @@ impl<'a> SumWays<'a> {
                 *place
             } else {
                 let of = rows.endpoint(*endpoint)?;
+                if of.is_relay {
+                    continue;
+                }
                 let place = *by_label.entry(of.name.clone()).or_insert_with(|| {
                     places.push(Place {
                         label: of.name.clone(),

@@ -120,7 +120,7 @@ fn hours(session: i64, from: i64, until: i64, step: i64) -> (String, Vec<Value>)
                 sum(connects + fails), sum(bytes_sent + bytes_recv)
          FROM traffic CROSS JOIN actor ON actor.id = traffic.actor
          CROSS JOIN endpoint ON endpoint.id = traffic.endpoint
-         WHERE traffic.session = ? AND hour > {WHOLE_SESSION} AND hour >= ? AND hour <= ?"
+         WHERE endpoint.relay_for IS NULL AND traffic.session = ? AND hour > {WHOLE_SESSION} AND hour >= ? AND hour <= ?"
     );
     (sql, vec![session.into(), from.div_euclid(HOUR_MS).into(), until.div_euclid(HOUR_MS).into()])
 }
@@ -134,7 +134,7 @@ fn events_one_by_one(session: i64, from: i64, until: i64, step: i64) -> (String,
          FROM event CROSS JOIN process ON process.id = event.process CROSS JOIN kind ON kind.id = event.kind
          CROSS JOIN endpoint ON endpoint.id = event.endpoint LEFT JOIN tool_call ON tool_call.id = process.call
          WHERE event.id BETWEEN (SELECT min(first_event) FROM {hours}) AND (SELECT max(last_event) FROM {hours})
-               AND process.session = ? AND event.ts >= ? AND event.ts < ?"
+               AND process.session = ? AND event.ts >= ? AND event.ts < ? AND endpoint.relay_for IS NULL"
     );
     let hours: [Value; 3] =
         [session.into(), from.div_euclid(HOUR_MS).into(), until.div_euclid(HOUR_MS).into()];

@@ -94,6 +94,10 @@ pub(super) struct Endpoint {
     pub(super) remote: Option<String>,
     pub(super) class: String,
     pub(super) protocol: String,
+    /// The port that a proxy at `remote` was asked for.
+    pub(super) domain_port: Option<u16>,
+    /// What it was opened for counts elsewhere.
+    pub(super) is_relay: bool,
 }
 
 /// Rows by id, each read once.
@@ -112,7 +116,8 @@ impl<'a> Rows<'a> {
              FROM process LEFT JOIN tool_call ON tool_call.id = process.call WHERE process.id = ?1",
         )?;
         let endpoint = history.connection.prepare(
-            "SELECT ifnull(domain, ifnull(remote, '?')), domain IS NOT NULL, domain_source, remote, ifnull(type, 'unknown'), protocol
+            "SELECT ifnull(domain, ifnull(remote, '?')), domain IS NOT NULL, domain_source, remote, ifnull(type, 'unknown'), protocol,
+                    domain_port, relay_for IS NOT NULL
              FROM endpoint WHERE id = ?1",
         )?;
         Ok(Self { process, endpoint, processes: FxHashMap::default(), endpoints: FxHashMap::default() })
@@ -153,6 +158,8 @@ impl<'a> Rows<'a> {
                     remote: row.get(3)?,
                     class: row.get(4)?,
                     protocol: row.get(5)?,
+                    domain_port: row.get::<_, Option<i64>>(6)?.and_then(|port| u16::try_from(port).ok()),
+                    is_relay: row.get(7)?,
                 })
             });
             let nothing = || Endpoint {
@@ -162,6 +169,8 @@ impl<'a> Rows<'a> {
                 remote: None,
                 class: "unknown".to_owned(),
                 protocol: String::new(),
+                domain_port: None,
+                is_relay: false,
             };
             self.endpoints.insert(endpoint, found.optional()?.unwrap_or_else(nothing));
         }

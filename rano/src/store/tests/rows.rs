@@ -9,7 +9,7 @@ use crate::process::LeftOut;
 const EVENT_COLUMNS: &str = "id ts run_id event provider pid comm cmdline proto local_ip local_port remote_ip \
      remote_port domain ancestry_path duration_ms alert ppid uid exe endpoint_type bytes_sent bytes_recv error state \
      source owner_quality domain_source preexisting netns peer_pid agent agent_pid \
-    agent_session program cwd tool tool_pid tool_started trace_id span_id";
+    agent_session program cwd tool tool_pid tool_started trace_id span_id via domain_port relay_for";
 
 fn columns(path: &Path, view: &str) -> Vec<String> {
     let connection = reader(path);
@@ -115,8 +115,34 @@ fn every_field_of_an_event_comes_back() {
         text("2026-01-17T19:29:59.000Z"),
         text("4bf92f3577b34da6a3ce929d0e0e4736"),
         text("00f067aa0ba902b7"),
+        Value::Null,
+        Value::Null,
+        Value::Null,
     ];
     assert_eq!(row(&path, "SELECT * FROM events"), expected);
+}
+
+#[test]
+fn a_request_to_a_proxy_and_its_relay_come_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("observer.sqlite");
+    let asked = |remote: &str| {
+        event(EventKind::Connect, 1).with(|it| {
+            it.remote = Some(Address::ip(remote.parse().expect("an address")));
+            it.name = Some(named("api.example.com", DomainSource::Proxy));
+            it.domain_port = Some(8443);
+        })
+    };
+    let relay = event(EventKind::Connect, 2).with(|it| {
+        it.name = Some(named("api.example.com", DomainSource::Sni));
+        it.relay_for = Some(2000);
+    });
+    write(&path, &[asked("127.0.0.1:3128"), asked("[::1]:3128"), relay]);
+    let told =
+        |id: u32| row(&path, &format!("SELECT via, domain_port, relay_for FROM events WHERE id = {id}"));
+    assert_eq!(told(1), [text("127.0.0.1:3128"), Value::Integer(8443), Value::Null]);
+    assert_eq!(told(2), [text("[::1]:3128"), Value::Integer(8443), Value::Null]);
+    assert_eq!(told(3), [Value::Null, Value::Null, Value::Integer(2000)]);
 }
 
 #[test]

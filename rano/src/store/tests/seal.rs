@@ -207,3 +207,24 @@ fn a_session_that_was_killed_or_runs_is_whole_so_far() {
     change(&path, "UPDATE session SET clean_exit = 1, ended_at = started_at");
     assert_eq!(faults(&path), [Fault::End]);
 }
+
+/// A file that was sealed before requests to proxies had columns is whole afterwards, and those columns are sealed too.
+#[test]
+fn columns_that_came_later_change_no_older_seal() {
+    use crate::store::{schema, seal};
+    let sealed =
+        |connection: &Connection| seal::shared_hash(connection, [0; 5], [0, 9, 0, 0, 0]).expect("it reads");
+    let connection = Connection::open_in_memory().expect("a database");
+    schema::build(&connection, 5).expect("the tables of version 5");
+    let row = "INSERT INTO endpoint (protocol, remote, domain) VALUES ('tcp', '127.0.0.1', 'a.example')";
+    connection.execute_batch(row).expect("a row");
+    let before = sealed(&connection);
+    connection.execute_batch(include_str!("../migrations/0006_proxies.sql")).expect("a migration");
+    assert_eq!(sealed(&connection), before);
+    for column in ["domain_port", "relay_for"] {
+        connection.execute_batch(&format!("UPDATE endpoint SET {column} = 443")).expect("a change");
+        assert_ne!(sealed(&connection), before, "{column}");
+        connection.execute_batch(&format!("UPDATE endpoint SET {column} = NULL")).expect("a change");
+        assert_eq!(sealed(&connection), before, "{column}");
+    }
+}

@@ -115,6 +115,8 @@ fn facts(row: &Connection, now: i64) -> Vec<(&'static str, String)> {
     add("alert", row.alert.then(|| "it raised an alert".to_owned()));
     add("name", text(&event.domain));
     add("known by", text(&event.domain_source).map(|source| source_meaning(&source)));
+    add("via", text(&event.via));
+    add("relay for", event.relay_for.map(|pid| format!("pid {pid}, whose request it carries on")));
     add("class", event.class.map(|class| class.name().to_owned()));
     add("protocol", Some(event.protocol.to_string()));
     add("remote", place(&event.remote));
@@ -172,6 +174,7 @@ fn source_meaning(source: &str) -> String {
     let meaning = match source {
         "sni" => "the TLS handshake",
         "quic" => "the QUIC handshake",
+        "proxy" => "the request to the proxy",
         "dns" => "the process's own DNS look-up",
         "asked" => "the process's own question, asked again by rano",
         "ech_outer" => "the outer name of an encrypted handshake",

@@ -144,7 +144,8 @@ pub fn key(row: &Connection, by: EndpointBy) -> EndpointKey {
     };
     match by {
         EndpointBy::Name => {
-            EndpointKey { name: event.domain.clone().unwrap_or_else(address), port: *port, class }
+            let port = event.domain_port.or(*port);
+            EndpointKey { name: event.domain.clone().unwrap_or_else(address), port, class }
         }
         EndpointBy::Address => EndpointKey { name: address(), port: *port, class },
         EndpointBy::Class => EndpointKey { name: class.name().into(), port: None, class },

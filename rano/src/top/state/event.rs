@@ -51,6 +51,10 @@ pub struct StoredEvent {
     pub tool: Option<Text>,
     pub tool_pid: Option<i64>,
     pub tool_started: Option<i64>,
+    /// A proxy that was asked for `domain` and this port.
+    pub via: Option<Text>,
+    pub domain_port: Option<i64>,
+    pub relay_for: Option<i64>,
 }
 
 /// What an end has in common with its beginning.
@@ -93,7 +97,7 @@ impl StoredEvent {
         match (&self.domain, address) {
             (Some(name), _) => {
                 let mark = if self.is_guess() { "~" } else { "" };
-                format!("{mark}{}", with_port(name, *port))
+                format!("{mark}{}", with_port(name, self.domain_port.or(*port)))
             }
             (None, Some(address)) => with_port(address, *port),
             // A unix socket's path, or a socket that no peer is known of.
@@ -183,6 +187,9 @@ impl RowWriter for Collector {
             "tool" => next.tool = text,
             "tool_pid" => next.tool_pid = number,
             "tool_started" => next.tool_started = number,
+            "via" => next.via = text,
+            "domain_port" => next.domain_port = number,
+            "relay_for" => next.relay_for = number,
             // Not shown here: the run is the same for all, and later columns need a place first.
             _ => {}
         }

@@ -17,7 +17,7 @@ pub fn of_endpoint(endpoint: &Endpoint) -> Option<String> {
 pub fn of_connection(row: &Connection) -> Option<String> {
     let (ip, port) = &row.event.remote;
     match (&row.event.domain, ip) {
-        (Some(name), _) => Some(domain(name, *port)),
+        (Some(name), _) => Some(domain(name, row.event.domain_port.or(*port))),
         (None, Some(ip)) => address(ip, *port),
         (None, None) => None,
     }
