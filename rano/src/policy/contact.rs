@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::connection::Connection;
+use crate::names::classes::{Reach, reach};
 use crate::words::{Address, Bytes, DomainSource};
 
 /// A name and the word for how it is known.
@@ -19,8 +20,8 @@ pub struct Contact {
     pub run_id: Arc<str>,
     /// The word of its transport.
     pub protocol: Arc<str>,
-    /// An IP address, or a unix socket's path. Of what a proxy was asked for: the address that it was asked for, `None`
-    /// where it was a name. The proxy's own decides nothing.
+    /// An IP address, or a unix socket's path. Of what a proxy on this machine was asked for: the address that it was
+    /// asked for, `None` where it was a name.
     pub remote: Option<Arc<str>>,
     pub port: Option<u16>,
     pub name: Option<Known>,
@@ -108,14 +109,18 @@ impl Contact {
             && *tool == other.tool
     }
 
-    /// The contact that a proxy was asked for, if one was: with the port there.
+    /// What a proxy on this machine was asked for, if it is one: with the port there. Anybody can serve elsewhere and
+    /// be asked for any name, so that a proxy there keeps its address for the rules.
     #[must_use]
     pub fn behind_proxy(mut self, port: Option<u16>) -> Self {
+        let is_here = self.ip().is_some_and(|ip| reach(ip) == Reach::Host);
         if let Some(asked) = self.name.clone().filter(|known| &*known.by == DomainSource::Proxy.name()) {
             let is_address = asked.name.parse::<IpAddr>().is_ok();
-            self.port = port;
-            self.remote = is_address.then(|| Arc::clone(&asked.name));
             self.name = self.name.filter(|_| !is_address);
+            if is_here {
+                self.port = port;
+                self.remote = is_address.then(|| asked.name);
+            }
         }
         self
     }

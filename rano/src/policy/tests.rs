@@ -234,6 +234,12 @@ fn localhost_is_ignored_but_not_a_proxy_there() {
     check(&allow("cidr = \"203.0.113.0/24\""), through("203.0.113.7"), &[]);
     check("", through("203.0.113.7"), &["unnamed 203.0.113.7:443"]);
     check("[require]\nnames = [\"sni\"]\n", through("api.example"), &["unnamed api.example:443"]);
+    let elsewhere = contact("api.example", "proxy", "198.51.100.66", 3128).behind_proxy(Some(443));
+    let deny = "[[deny]]\ncidr = \"198.51.100.0/24\"\n";
+    check(&[&allow("domain = \"api.example\""), deny].concat(), elsewhere.clone(), &["!denied api.example"]);
+    check("[require]\nnames = [\"sni\"]\n", elsewhere, &["unnamed 198.51.100.66:3128"]);
+    let elsewhere = contact("203.0.113.7", "proxy", "198.51.100.66", 3128).behind_proxy(Some(443));
+    check(&allow("cidr = \"203.0.113.0/24\""), elsewhere, &["unnamed 198.51.100.66:3128"]);
     check(
         "[defaults]\nignore_classes = []\n",
         contact("", "", "127.0.0.1", 80),
