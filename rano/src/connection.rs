@@ -37,8 +37,8 @@ pub struct Connection {
     pub name: Option<KnownName>,
     /// Only other users' processes vouch for `name`: it neither classes the endpoint nor makes it known.
     pub is_hearsay: bool,
-    /// Of a name that a proxy was asked for (`name` is by [`DomainSource::Proxy`]): the port that was asked for. `remote`
-    /// is the proxy.
+    /// Of a name that a proxy was asked for (`name` is by [`DomainSource::Proxy`]): the port that was asked for.
+    /// `remote` is the proxy.
     pub domain_port: Option<u16>,
     /// It carries on what this watched process asked a proxy for, whose connection to the proxy stands for both.
     pub relay_for: Option<u32>,

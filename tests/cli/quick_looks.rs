@@ -27,7 +27,9 @@ fn told(scene: &Scene, expected: &[(u32, Tuple)]) -> Result<usize> {
     let database = scene.database()?;
     let mut told = 0;
     for &(pid, tuple) in expected {
-        let rows = database.events_of(Transport::Tcp, tuple)?;
+        let mut rows = database.events_of(Transport::Tcp, tuple)?;
+        // A marker's connection may have got the port of one that had ended.
+        rows.retain(|row| row.provider != "google");
         ensure!(rows.iter().all(|row| row.pid == Some(pid)), "{rows:#?}");
         told += usize::from(!rows.is_empty());
     }

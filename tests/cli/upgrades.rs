@@ -1,5 +1,5 @@
-//! Databases of other versions of rano: older ones are read as they are and migrated by the next observation, newer ones
-//! are refused and never written.
+//! Databases of other versions of rano: older ones are read as they are and migrated by the next observation, newer
+//! ones are refused and never written.
 
 use std::collections::BTreeMap;
 use std::fs;

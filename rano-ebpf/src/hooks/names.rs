@@ -1,7 +1,7 @@
 //! Packets that may hold a name, with the socket they belong to: the hooks of cgroups for what a socket sends and
 //! receives (`cgroup_skb`, from Linux 4.10 on; sockets and their numbers from 5.1 on), at the network layer of every
-//! namespace. Here only: is it DNS, the beginning of a TLS connection, a request to a proxy, a QUIC Initial packet; and a
-//! bounded copy.
+//! namespace. Here only: is it DNS, the beginning of a TLS connection, a request to a proxy, a QUIC Initial packet; and
+//! a bounded copy.
 //!
 //! What they miss: fragments, IPv6 with extension headers, what a raw or packet socket sends.
 

@@ -11,8 +11,7 @@ use rustc_hash::FxHashSet;
 
 use crate::bounded::FastBounded;
 use crate::connection::Connection;
-use crate::event::Address;
-use crate::moment::Moment;
+use crate::event::{Address, Moment};
 use crate::process::{Process, ProcessId};
 
 /// How long after the request a proxy connects.

@@ -119,7 +119,7 @@ impl Contact {
             self.name = self.name.filter(|_| !is_address);
             if is_here {
                 self.port = port;
-                self.remote = is_address.then(|| asked.name);
+                self.remote = is_address.then_some(asked.name);
             }
         }
         self

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 
+use super::far_end::{EndpointKey, FarEnd, endpoint};
 use super::ledger::moment;
 use super::seal::{Field, Sealer};
 use crate::connection::Connection as Observed;
 use crate::errno;
 use crate::event::{
-    Address, Class, ConnectionId, DomainSource, Event, EventKind, KnownName, OwnerQuality, Protocol,
-    SocketState, SourceKind, host_text,
+    Address, ConnectionId, Event, EventKind, KnownName, OwnerQuality, SocketState, SourceKind, host_text,
 };
 use crate::process::{Call, Process, ancestry};
 
@@ -62,7 +62,7 @@ impl<K: Hash + Eq + Clone, V: Copy> Cache<K, V> {
 
 /// An end without its port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Host {
+pub(super) enum Host {
     /// With the zone of a link-local one, else 0.
     Ip(IpAddr, u32),
     Path(Arc<str>),
@@ -78,7 +78,7 @@ impl Host {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Ip(ip, zone) => host_text(*ip, *zone),
             Self::Path(path) => path.to_string(),
@@ -103,17 +103,6 @@ struct KindKey {
     owner_quality: OwnerQuality,
     preexisting: bool,
     alert: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct EndpointKey {
-    protocol: Protocol,
-    remote: Option<Host>,
-    domain: Option<(Arc<str>, DomainSource)>,
-    class: Class,
-    peer_pid: Option<u32>,
-    domain_port: Option<u16>,
-    relay_for: Option<u32>,
 }
 
 /// Ids of the rows an event refers to.
@@ -249,19 +238,7 @@ impl Interned {
             domain_port: observed.domain_port,
             relay_for: observed.relay_for,
         };
-        self.endpoints.get_or_insert(&key, || {
-            let remote = key.remote.as_ref().map(Host::text);
-            let far = FarEnd {
-                protocol: key.protocol.name(),
-                remote: remote.as_deref(),
-                domain: key.domain.as_ref().map(|(name, by)| (name.as_ref(), by.name())),
-                class: key.class,
-                peer_pid: key.peer_pid,
-                domain_port: key.domain_port,
-                relay_for: key.relay_for,
-            };
-            endpoint(connection, &far)
-        })
+        self.endpoints.get_or_insert(&key, || key.row(connection))
     }
 }
 
@@ -379,40 +356,6 @@ fn kind(connection: &Connection, key: &KindKey) -> rusqlite::Result<i64> {
     )
 }
 
-/// A row of `endpoint`.
-struct FarEnd<'a> {
-    protocol: &'a str,
-    remote: Option<&'a str>,
-    /// A name and the word for how it became known.
-    domain: Option<(&'a str, &'a str)>,
-    class: Class,
-    peer_pid: Option<u32>,
-    domain_port: Option<u16>,
-    relay_for: Option<u32>,
-}
-
-fn endpoint(connection: &Connection, far: &FarEnd<'_>) -> rusqlite::Result<i64> {
-    find_or_insert(
-        connection,
-        "SELECT id FROM endpoint WHERE ifnull(remote, '') = ifnull(?2, '') AND protocol = ?1
-             AND ifnull(domain, '') = ifnull(?3, '') AND ifnull(domain_source, '') = ifnull(?4, '')
-             AND ifnull(type, '') = ?5 AND ifnull(peer_pid, 0) = ifnull(?6, 0)
-             AND ifnull(domain_port, 0) = ifnull(?7, 0) AND ifnull(relay_for, 0) = ifnull(?8, 0)",
-        "INSERT INTO endpoint (protocol, remote, domain, domain_source, type, peer_pid, domain_port, relay_for)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![
-            far.protocol,
-            far.remote,
-            far.domain.map(|(name, _)| name),
-            far.domain.map(|(_, by)| by),
-            far.class.name(),
-            far.peer_pid,
-            far.domain_port,
-            far.relay_for
-        ],
-    )
-}
-
 fn address(connection: &Connection, text: &str) -> rusqlite::Result<i64> {
     find_or_insert(
         connection,
@@ -423,7 +366,7 @@ fn address(connection: &Connection, text: &str) -> rusqlite::Result<i64> {
 }
 
 /// The write transaction is open: nobody else can insert the row between the two statements.
-fn find_or_insert(
+pub(super) fn find_or_insert(
     connection: &Connection,
     select: &str,
     insert: &str,

@@ -16,6 +16,7 @@ mod writer;
 mod database;
 mod ledger;
 mod intern;
+mod far_end;
 mod rollup;
 mod prune;
 mod read;

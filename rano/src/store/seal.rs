@@ -210,8 +210,8 @@ pub(super) fn put_rows(
     Ok(count)
 }
 
-/// The same of shared rows. Columns that a table got later stand behind a mark that no value begins with, and only where
-/// they say something: rows that are older keep their seal.
+/// The same of shared rows. Columns that a table got later stand behind a mark that no value begins with, and only
+/// where they say something: rows that are older keep their seal.
 fn put_shared(
     bytes: &mut Vec<u8>,
     table: &str,
