@@ -100,7 +100,7 @@ impl Drop for Screen {
 /// Waits for keys. crossterm itself does not notice that a terminal was closed, and asks for its keys without end.
 pub(super) fn wait(longest: Duration) -> io::Result<Waited> {
     let (stdin, stdout) = (io::stdin(), stream::stdout_end());
-    // What crossterm reads; the terminal behind /dev/tty is the one that is drawn on, if standard input is none.
+    // What crossterm reads. If standard input is no terminal, it reads the controlling one, which is drawn on.
     let stdin = rustix::termios::isatty(&stdin).then_some(stdin);
     let mut ends = match &stdin {
         Some(stdin) => {

@@ -15,7 +15,7 @@ const BEGIN: &str = "<!-- cargo xtask vm --write: begin -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Files of tests that show what rano sees, and what the reader is told they are about.
-const SUBJECTS: [(&str, &str); 11] = [
+const SUBJECTS: [(&str, &str); 12] = [
     ("connections", "Connections"),
     ("facts", "More about them"),
     ("odd_sockets", "Unusual sockets"),
@@ -23,6 +23,7 @@ const SUBJECTS: [(&str, &str); 11] = [
     ("datagrams", "Datagrams"),
     ("families", "Other transports"),
     ("greetings", "Greetings"),
+    ("proxies", "Proxies"),
     ("names", "Names"),
     ("swarm", "Many at once"),
     ("loss", "Losses"),

@@ -62,8 +62,18 @@ const ONLY_WHERE_BOOTED: &[&str] = &["lockdown"];
 const LONG: &[&str] = &["flood", "floods", "views"];
 /// What is the same on every rung is shown on one of the oldest kernel, and by the tests outside of guests.
 const EVERYTHING: (&str, &str) = ("5.10", "kprobe");
-const SAME_ON_EVERY_RUNG: &[&str] =
-    &["ladder", "loss", "names", "open_bytes", "privileges", "run", "taken_away", "tool_calls", "tricks"];
+const SAME_ON_EVERY_RUNG: &[&str] = &[
+    "ladder",
+    "loss",
+    "names",
+    "open_bytes",
+    "privileges",
+    "proxies",
+    "run",
+    "taken_away",
+    "tool_calls",
+    "tricks",
+];
 /// What differs by rung, and takes minutes: there and on one of the newest kernel, unless the table is asked for.
 const SLOW: &[&str] = &["datagrams", "families"];
 const SLOW_TOO: (&str, &str) = ("6.18", "fentry");
