@@ -192,7 +192,7 @@ fn no_test_writes_a_program_itself() -> Result<()> {
             }
             for (number, line) in fs::read_to_string(&path)?.lines().enumerate() {
                 // These copy databases.
-                let may = ["cli/report.rs", "cli/sessions.rs", "cli/tampering.rs"];
+                let may = ["cli/report.rs", "cli/sessions.rs", "cli/tampering.rs", "cli/upgrades.rs"];
                 let copies = line.contains("fs::copy(") && !may.iter().any(|file| path.ends_with(file));
                 if copies || line.contains("from_mode(0o755)") && !line.contains("directory") {
                     found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
