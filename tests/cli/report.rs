@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rano::internals::event::DomainSource;
 use rano::internals::output::human::timestamp_millis;
 use rano::internals::update::Counters;
 use serde_json::Value;
@@ -34,6 +35,7 @@ crate::tests![
     a_closed_pipe_is_no_error,
     the_list_is_as_long_as_asked,
     colour_follows_its_option,
+    a_proxys_address_has_no_name_of_what_it_was_asked_for,
 ];
 
 const HOUR: i64 = 3_600_000;
@@ -440,5 +442,17 @@ fn both_ends_of_a_connection_within_the_machine_count_once() -> Result<()> {
     let new: Vec<&str> =
         diff["new_domains"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     ensure!(new.is_empty(), "{diff}");
+    Ok(())
+}
+
+fn a_proxys_address_has_no_name_of_what_it_was_asked_for() -> Result<()> {
+    let history = History::new()?;
+    let asked = Connection { by: DomainSource::Proxy, ip: "127.0.0.1", port: 3128, ..Connection::default() };
+    history.write("proxied", START, &[asked, Connection::default()], End::Clean)?;
+    let report = history.json(&["report", "--json"])?;
+    let rows = report["top_ips"].as_array().context("addresses")?;
+    let names: Vec<_> = rows.iter().map(|row| (row["ip"].as_str(), row["name"].as_str())).collect();
+    ensure!(names.contains(&(Some("127.0.0.1"), None)), "{names:?}");
+    ensure!(names.contains(&(Some("203.0.113.7"), Some("api.anthropic.com"))), "{names:?}");
     Ok(())
 }

@@ -453,16 +453,17 @@ impl History {
             [],
             |row| count(row, 0),
         )?;
+        // What a proxy was asked for is no name of the proxy's address.
         // Beside a single max(), SQLite takes the other columns from the row that has the maximum
         // (sqlite.org/lang_select.html#bare_columns_in_an_aggregate_query).
         let mut statement = self.connection.prepare(&format!(
             "SELECT remote, {SUMS}, domain, guess, max(CASE WHEN domain IS NULL THEN -1 ELSE connects + fails END)
-             FROM (SELECT remote, domain, min(domain_source IN ('ptr', 'known')) AS guess, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
+             FROM (SELECT remote, CASE WHEN domain_source <> 'proxy' THEN domain END AS domain, min(domain_source IN ('ptr', 'known')) AS guess, sum(connects) AS connects, sum(closes) AS closes, sum(fails) AS fails,
                           sum(accepts) AS accepts, sum(listens) AS listens,
                           sum(bytes_sent) AS bytes_sent, sum(bytes_recv) AS bytes_recv
                    FROM temp.scope CROSS JOIN endpoint ON endpoint.id = scope.endpoint
                    WHERE protocol <> 'unix' AND remote IS NOT NULL AND connects + closes + fails > 0
-                   GROUP BY remote, domain)
+                   GROUP BY 1, 2)
              GROUP BY remote ORDER BY {}, remote LIMIT ?1",
             ranking(sort, "remote")
         ))?;
