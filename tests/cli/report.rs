@@ -451,7 +451,7 @@ fn a_proxys_address_has_no_name_of_what_it_was_asked_for() -> Result<()> {
     history.write("proxied", START, &[asked, Connection::default()], End::Clean)?;
     let report = history.json(&["report", "--json"])?;
     let rows = report["top_ips"].as_array().context("addresses")?;
-    let names: Vec<_> = rows.iter().map(|row| (row["ip"].as_str(), row["name"].as_str())).collect();
+    let names: Vec<_> = rows.iter().map(|row| (row["ip"].as_str(), row["domain"].as_str())).collect();
     ensure!(names.contains(&(Some("127.0.0.1"), None)), "{names:?}");
     ensure!(names.contains(&(Some("203.0.113.7"), Some("api.anthropic.com"))), "{names:?}");
     Ok(())
