@@ -35,7 +35,7 @@ crate::tests![
     a_closed_pipe_is_no_error,
     the_list_is_as_long_as_asked,
     colour_follows_its_option,
-    a_proxys_address_has_no_name_of_what_it_was_asked_for,
+    the_address_of_a_proxy_has_no_name_of_what_it_was_asked_for,
 ];
 
 const HOUR: i64 = 3_600_000;
@@ -445,7 +445,7 @@ fn both_ends_of_a_connection_within_the_machine_count_once() -> Result<()> {
     Ok(())
 }
 
-fn a_proxys_address_has_no_name_of_what_it_was_asked_for() -> Result<()> {
+fn the_address_of_a_proxy_has_no_name_of_what_it_was_asked_for() -> Result<()> {
     let history = History::new()?;
     let asked = Connection { by: DomainSource::Proxy, ip: "127.0.0.1", port: 3128, ..Connection::default() };
     history.write("proxied", START, &[asked, Connection::default()], End::Clean)?;
