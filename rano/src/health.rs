@@ -310,6 +310,9 @@ const OTHERS: [&str; 5] = ["sctp", "dccp", "vsock", "tipc", "rds"];
 /// Frames that leave a process by no call, which no source sees.
 const NEVER: &str = "but not frames by XDP or TUN";
 
+/// The kernel tells of ends in rano's own network namespace alone.
+const ELSEWHERE: &str = "in other network namespaces while open at a poll";
+
 impl Watched {
     /// By a source of that kind. `sees_uses`: it sees sockets by their use. `present`: transports beside TCP and UDP
     /// that this kernel has.
@@ -350,6 +353,9 @@ impl Watched {
             (false, false) => "the processes of this user in these namespaces",
         };
         self.views.push(whose.to_owned());
+        if kind == SourceKind::Proc {
+            self.views.push(ELSEWHERE.to_owned());
+        }
         self
     }
 
@@ -419,6 +425,8 @@ mod tests {
             let polls = matches!(kind, SourceKind::Proc | SourceKind::Seccomp);
             let watched = Watched::by(kind, true, true, true, &present).to_string();
             assert_eq!(watched.contains("udplite while open at a poll"), polls, "{watched}");
+            let views = Watched::by(kind, true, true, true, &[]).of(kind, true, true).to_string();
+            assert_eq!(views.contains(ELSEWHERE), kind == SourceKind::Proc, "{views}");
             let left_out = Watched::by(kind, false, false, true, &present);
             assert_eq!((left_out.to_string().as_str(), left_out.unseen.len()), ("tcp", 0));
         }

@@ -42,6 +42,7 @@ mod output;
 mod presets;
 mod quick_looks;
 mod readers;
+mod recorded_alerts;
 mod report;
 mod retain;
 mod reverse_names;
@@ -136,6 +137,7 @@ fn main() -> ExitCode {
         hostile_database::all(),
         filter::all(),
         readers::all(),
+        recorded_alerts::all(),
         trouble::all(),
         unknown_owners::all(),
         install::all(),

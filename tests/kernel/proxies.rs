@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -173,17 +174,9 @@ fn sandbox(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Reading, writing and shutting down do not depend on the kind of the socket.
 fn hand_on(tcp: TcpStream, unix: UnixStream) -> Result<()> {
-    let (mut from_tcp, mut to_tcp) = (tcp.try_clone()?, tcp);
-    let (mut from_unix, mut to_unix) = (unix.try_clone()?, unix);
-    let back = std::thread::spawn(move || {
-        let _ = io::copy(&mut from_unix, &mut to_tcp);
-        let _ = to_tcp.shutdown(Shutdown::Write);
-    });
-    let _ = io::copy(&mut from_tcp, &mut to_unix);
-    let _ = to_unix.shutdown(Shutdown::Write);
-    let _ = back.join();
-    Ok(())
+    both_ways(tcp, TcpStream::from(OwnedFd::from(unix)))
 }
 
 /// `PROXY WORD…`: sends each word, its bytes in hexadecimal digits, and waits for an answer where a word is `?`. Stays
