@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::connection::Connection;
 
 pub use crate::moment::Moment;
-#[cfg(feature = "cli")]
-pub use crate::words::host_text;
 pub use crate::words::{
     Address, Bytes, Class, ConnectionId, DomainSource, EventKind, KnownName, OwnerQuality, Protocol, Role,
     SocketState, Source, SourceKind,
 };
+#[cfg(feature = "cli")]
+pub use crate::words::{host_text, with_port};
 
 /// An understood event, with its connection as it stood then.
 #[derive(Debug, Clone)]

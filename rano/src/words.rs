@@ -245,6 +245,15 @@ pub fn host_text(ip: IpAddr, zone: u32) -> String {
     if zone == 0 { ip } else { ip + "%" + &zone.to_string() }
 }
 
+/// A host or name with its port: `1.2.3.4:443`, `[::1]:443`, `name:443`.
+pub fn with_port(host: &str, port: Option<impl std::fmt::Display>) -> String {
+    match port {
+        Some(port) if host.contains(':') => format!("[{host}]:{port}"),
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
 /// Payload bytes of a connection, without retransmissions and control segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bytes {

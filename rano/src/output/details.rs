@@ -12,7 +12,7 @@ use super::report::{self, Look, bullet, heading, more, table};
 use super::report_json::{counts_json, object};
 use super::table::{Align, Column, grouped};
 use crate::attention::Cause;
-use crate::event::DomainSource;
+use crate::event::{self, DomainSource};
 use crate::store::query::details::{Details, FailureRow, Finding, ProcessRow, Way};
 use crate::store::query::report::{Counts, Report};
 use crate::store::query::sessions::StoredSession;
@@ -131,12 +131,8 @@ fn endpoint(way: &Way) -> String {
 }
 
 pub(super) fn with_port(name: &str, port: Option<u16>, guess: bool) -> String {
-    let guess = if guess { "~" } else { "" };
-    match port {
-        Some(port) if name.parse::<std::net::Ipv6Addr>().is_ok() => format!("[{name}]:{port}"),
-        Some(port) => format!("{guess}{name}:{port}"),
-        None => format!("{guess}{name}"),
-    }
+    let mark = if guess { "~" } else { "" };
+    format!("{mark}{}", event::with_port(name, port))
 }
 
 /// From where to where the selection goes.

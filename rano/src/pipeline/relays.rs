@@ -41,8 +41,8 @@ struct Request {
 #[derive(Debug)]
 pub(super) struct Relays {
     requests: VecDeque<Request>,
-    /// By pid: what they fork serves too.
-    servers: FastBounded<u32, ()>,
+    /// Start times by pid: what they fork serves too, and has only the parent's pid.
+    servers: FastBounded<u32, u64>,
     /// Requests that made room before their time was over.
     pub(super) pushed_out: u64,
 }
@@ -56,8 +56,8 @@ impl Default for Relays {
 impl Relays {
     /// A process accepted a connection.
     pub(super) fn accepted(&mut self, by: ProcessId) {
-        if !self.servers.contains(&by.pid) {
-            self.servers.insert(by.pid, ());
+        if self.servers.get(&by.pid) != Some(&by.start_time) {
+            self.servers.insert(by.pid, by.start_time);
         }
     }
 
@@ -124,7 +124,9 @@ impl Relays {
             return false;
         }
         let is_older = process.id.start_time < request.by.start_time || is_forked(process);
-        let serves = self.servers.contains(&process.id.pid) || self.servers.contains(&process.ppid);
+        let started = process.id.start_time;
+        let serves = self.servers.get(&process.id.pid) == Some(&started)
+            || self.servers.get(&process.ppid).is_some_and(|parents| *parents <= started);
         serves || is_older && tree.is_some() && tree == request.tree
     }
 

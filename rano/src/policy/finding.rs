@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Contact, Known, Place};
 use crate::health::Gap;
-use crate::words::Class;
+use crate::words::{Class, with_port};
 
 /// What kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,11 +162,7 @@ fn address(contact: &Contact) -> String {
     // Of what a proxy was asked for no address is known.
     let name = || contact.name.as_ref().map(|known| &*known.name);
     let remote = contact.remote.as_deref().or_else(name).unwrap_or("unknown");
-    match contact.port {
-        Some(port) if remote.contains(':') => format!("[{remote}]:{port}"),
-        Some(port) => format!("{remote}:{port}"),
-        None => remote.to_owned(),
-    }
+    with_port(remote, contact.port)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

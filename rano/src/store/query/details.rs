@@ -12,7 +12,7 @@ use super::report::{Counts, Report, Top, add};
 use super::sum_ways::SumWays;
 use super::ways::{EVENTS_MAX, Gathered, ProcessSum, Rows, Who, counts};
 use crate::attention::{Cause, Facts, causes, gravity};
-use crate::event::Class;
+use crate::event::{Class, with_port};
 use crate::store::History;
 
 /// Beyond the length of the list so many are shown because they are new or alerted; the rest is counted.
@@ -301,9 +301,7 @@ fn from_events(gathered: &Gathered, report: &Report, rows: &mut Rows<'_>) -> rus
         }
         let who = rows.who(*process)?;
         let proxy = endpoint.remote.as_deref().filter(|_| endpoint.domain_port.is_some()).zip(*port);
-        let via = proxy.map(
-            |(ip, port)| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") },
-        );
+        let via = proxy.map(|(host, port)| with_port(host, Some(port)));
         let port = endpoint.domain_port.or(*port);
         let identity: Identity = (
             who.session,

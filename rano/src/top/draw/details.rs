@@ -5,13 +5,14 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::paint::{Canvas, Piece};
 use super::span;
+use crate::event::with_port;
 use crate::output::escape::Line;
 use crate::output::fold::wrapped;
 use crate::output::human::{Size, timestamp_millis};
 use crate::top::keys::HELP;
 use crate::top::state::State;
 use crate::top::state::connections::Connection;
-use crate::top::state::event::{Text, with_port};
+use crate::top::state::event::Text;
 
 /// Columns of the names.
 const NAMES: usize = 14;

@@ -121,7 +121,7 @@ fn views(canvas: &mut Canvas<'_>, line: Rect, state: &State) {
         notes.push(format!("filter {}", filter.text()));
     }
     if let Some(scope) = state.scope.as_ref().filter(|_| state.view == View::Connections) {
-        notes.push(format!("to {}", crate::top::state::event::with_port(&scope.name, scope.port)));
+        notes.push(format!("to {}", crate::event::with_port(&scope.name, scope.port)));
     }
     if let Some(node) = state.tree_cursor.selected.and_then(|id| state.tree.node(id))
         && matches!(state.view, View::Tree | View::Connections)

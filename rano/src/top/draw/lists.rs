@@ -186,7 +186,7 @@ fn connection_cells(canvas: &Canvas<'_>, row: &Connection, now: i64) -> Vec<Piec
     let mark = if row.alert { "! " } else { "" };
     let name = if row.accepted { format!("from {}", event.endpoint()) } else { event.endpoint() };
     let (local, port) = &event.local;
-    let local = local.as_deref().map(|local| crate::top::state::event::with_port(local, *port));
+    let local = local.as_deref().map(|local| crate::event::with_port(local, *port));
     let agent = event.agent.as_deref().unwrap_or(&event.provider);
     vec![
         Piece::plain(clock(row.opened_at)),

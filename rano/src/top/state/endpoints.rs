@@ -6,10 +6,11 @@ use std::hash::BuildHasher as _;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use super::connections::Connection;
-use super::event::{Text, with_port};
+use super::event::Text;
 use super::sums::Sums;
 use crate::attention::{self, Cause, Facts};
 use crate::event::Class;
+use crate::event::with_port;
 use crate::store::query::connections::Standing;
 
 /// What tells two endpoints apart.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use crate::event::{Class, EventKind};
+use crate::event::{Class, EventKind, with_port};
 use crate::store::query::export::{Cell, Field, RowWriter};
 
 pub type Text = Arc<str>;
@@ -106,15 +106,6 @@ impl StoredEvent {
                 format!("(from {})", with_port(self.local.0.as_deref().unwrap_or("?"), self.local.1))
             }
         }
-    }
-}
-
-/// `1.2.3.4:443`, `[::1]:443`, `name:443`.
-pub fn with_port(host: &str, port: Option<i64>) -> String {
-    match port {
-        Some(port) if host.contains(':') => format!("[{host}]:{port}"),
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
     }
 }
 
